@@ -1,0 +1,3 @@
+"""Penstock: a gRPC streaming inference server for ONNX models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,98 @@
+"""What a tensor is here: datatypes, specs and signatures. The one dtype table of the server.
+
+Inside the server a tensor is a numpy array. Two datatypes need a convention, since numpy lacks them:
+BF16 is held as its 16 bits (uint16), and BYTES as an object array of `str`, the only form of text that
+ONNX Runtime takes and gives unharmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class Kind(Enum):
+    """How the elements of a datatype are written down one by one."""
+
+    BOOL = "bool"
+    INT = "int"
+    UINT = "uint"
+    FLOAT = "float"
+    DOUBLE = "double"
+    BYTES = "bytes"
+
+
+class DataType(Enum):
+    """An element type: its Open Inference name, its numpy dtype, its kind, and ONNX's name and number.
+
+    The numbers are those of `TensorProto.DataType` in the ONNX specification.
+    """
+
+    BOOL = ("BOOL", "?", Kind.BOOL, "bool", 9)
+    UINT8 = ("UINT8", "u1", Kind.UINT, "uint8", 2)
+    UINT16 = ("UINT16", "<u2", Kind.UINT, "uint16", 4)
+    UINT32 = ("UINT32", "<u4", Kind.UINT, "uint32", 12)
+    UINT64 = ("UINT64", "<u8", Kind.UINT, "uint64", 13)
+    INT8 = ("INT8", "i1", Kind.INT, "int8", 3)
+    INT16 = ("INT16", "<i2", Kind.INT, "int16", 5)
+    INT32 = ("INT32", "<i4", Kind.INT, "int32", 6)
+    INT64 = ("INT64", "<i8", Kind.INT, "int64", 7)
+    FP16 = ("FP16", "<f2", Kind.FLOAT, "float16", 10)
+    FP32 = ("FP32", "<f4", Kind.FLOAT, "float", 1)
+    FP64 = ("FP64", "<f8", Kind.DOUBLE, "double", 11)
+    BYTES = ("BYTES", "O", Kind.BYTES, "string", 8)
+    BF16 = ("BF16", "<u2", Kind.FLOAT, "bfloat16", 16)
+
+    def __init__(self, label: str, dtype: str, kind: Kind, onnx_name: str, onnx_type: int) -> None:
+        self.label = label
+        self.dtype = np.dtype(dtype)
+        self.kind = kind
+        self.onnx_name = onnx_name
+        self.onnx_type = onnx_type
+
+    def __str__(self) -> str:
+        return self.label
+
+
+BY_ONNX_NAME: Mapping[str, DataType] = {f"tensor({each.onnx_name})": each for each in DataType}
+"""From what ONNX Runtime calls a tensor's type, such as `tensor(float)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: the name in the graph.
+        datatype: the element type.
+        shape: one entry an axis, outermost first: an int where the length is fixed, else the name that
+            the graph gives the open length, or "?" where it gives none.
+    """
+
+    name: str
+    datatype: DataType
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.datatype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives, by name, in the graph's order."""
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+
+def element_count(shape: tuple[int, ...]) -> int:
+    """The number of elements of a shape; 1 for a scalar."""
+    return prod(shape)
