@@ -74,15 +74,21 @@ class TensorSpec:
         name: the name in the graph.
         datatype: the element type.
         shape: one entry an axis, outermost first: an int where the length is fixed, else the name that
-            the graph gives the open length, or "?" where it gives none.
+            the graph gives the open length, or "?" where it gives none. None where the graph leaves
+            even the number of axes open.
     """
 
     name: str
     datatype: DataType
-    shape: tuple[int | str, ...]
+    shape: tuple[int | str, ...] | None
+
+    def has_open_inner_axis(self) -> bool:
+        """Whether an axis after the first has no fixed length."""
+        return self.shape is None or any(isinstance(size, str) for size in self.shape[1:])
 
     def __str__(self) -> str:
-        return f"{self.name} {self.datatype}[{','.join(map(str, self.shape))}]"
+        axes = "..." if self.shape is None else ",".join(map(str, self.shape))
+        return f"{self.name} {self.datatype}[{axes}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,40 @@
+"""Chooses the road: the reactor where it works here, else the portable one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from penstock.errors import StartupError
+from penstock.transport.call import Transport
+
+
+def choose(wanted: str, warn: Callable[[BaseException], None]) -> type[Transport]:
+    """The transport to use.
+
+    Args:
+        wanted: "reactor", "portable", or "auto" for the reactor if its self-test passes.
+        warn: told why "auto" falls back to the portable road.
+
+    Raises:
+        StartupError: the reactor was asked for by name, and does not work with this grpcio.
+    """
+    if wanted != "portable":
+        try:
+            return _tested_reactor()
+        except Exception as error:  # whatever a private module may do
+            if wanted == "reactor":
+                raise StartupError(
+                    f"the reactor does not work with this release of grpcio ({error!r}); "
+                    "transport = portable does"
+                ) from error
+            warn(error)
+    from penstock.transport.portable import Portable
+
+    return Portable
+
+
+def _tested_reactor() -> type[Transport]:
+    from penstock.transport import reactor
+
+    reactor.self_test()
+    return reactor.Reactor
