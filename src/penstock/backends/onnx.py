@@ -1,0 +1,196 @@
+"""ONNX Runtime as a backend; the only file that imports it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from penstock.backends import onnx_file
+from penstock.backends.backend import ModelFile
+from penstock.config import RuntimeConfig
+from penstock.errors import ModelFailed, ModelLoadError
+from penstock.tensors import BY_ONNX_NAME, Array, DataType, Signature, TensorSpec
+
+OPTIMIZATION = {
+    "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+ONLY_FATAL = 4  # ONNX Runtime's log level: what matters comes as an exception
+MESSAGE_LENGTH = 300
+UNSET_VERSION = 2**63 - 1  # what ONNX Runtime gives where the file says nothing
+MODEL_SUFFIX = ".onnx"
+
+
+def version() -> str:
+    """The release of ONNX Runtime in use."""
+    return str(ort.__version__)
+
+
+def cores() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OnnxBackend:
+    """One ONNX Runtime session.
+
+    Args:
+        path: the model file; external data is looked for beside it.
+        config: the session's settings.
+        runs_in_parallel: how many runs may go on at the same time; the cores are shared out among them.
+
+    Raises:
+        ModelLoadError: the file cannot be loaded, or takes or gives what is not a tensor.
+    """
+
+    def __init__(self, path: Path, config: RuntimeConfig, runs_in_parallel: int) -> None:
+        self._session = _open(path, config, runs_in_parallel)
+        self.signature = _signature(self._session, path)
+        self.file = _describe(self._session, path)
+        self.providers: Sequence[str] = tuple(self._session.get_providers())
+        specs = (*self.signature.inputs.values(), *self.signature.outputs.values())
+        # numpy has no bfloat16, so such tensors cross over as their 16 bits.
+        self._by_bits = any(spec.datatype is DataType.BF16 for spec in specs)
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        """Runs the graph once; see `penstock.backends.backend.Backend.run`."""
+        try:
+            if self._by_bits:
+                return self._run_by_bits(outputs, inputs)
+            return self._session.run(outputs, inputs)  # type: ignore[no-any-return]
+        except Exception as error:  # ONNX Runtime's errors have no root of their own
+            raise ModelFailed(f"the model failed on this request: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Lets go of the session."""
+        del self._session
+
+    def _run_by_bits(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        """As `run`, where some tensors are bfloat16: those go in and come out as OrtValues."""
+        feeds = {name: self._feed(name, array) for name, array in inputs.items()}
+        if not any(self.signature.outputs[name].datatype is DataType.BF16 for name in outputs):
+            return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
+        values = {
+            name: feed if isinstance(feed, ort.OrtValue) else ort.OrtValue.ortvalue_from_numpy(feed)
+            for name, feed in feeds.items()
+        }
+        results = self._session.run_with_ort_values(list(outputs), values)
+        return [
+            _bits(value) if self.signature.outputs[name].datatype is DataType.BF16 else value.numpy()
+            for name, value in zip(outputs, results, strict=True)
+        ]
+
+    def _feed(self, name: str, array: Array) -> Any:
+        if self.signature.inputs[name].datatype is not DataType.BF16:
+            return array
+        # ONNX Runtime reads the memory as it lies, whatever the strides.
+        contiguous = np.ascontiguousarray(array)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, DataType.BF16.onnx_type)
+
+
+def _bits(value: ort.OrtValue) -> Array:
+    """A copy of a bfloat16 value, as uint16."""
+    shape = tuple(value.shape())
+    count = int(np.prod(shape, dtype=np.int64))
+    if not count:
+        return np.empty(shape, DataType.BF16.dtype)
+    data = ctypes.string_at(value.data_ptr(), count * DataType.BF16.dtype.itemsize)
+    return np.frombuffer(data, DataType.BF16.dtype).reshape(shape)
+
+
+def _open(path: Path, config: RuntimeConfig, runs_in_parallel: int) -> ort.InferenceSession:
+    unknown = sorted(set(config.providers) - set(ort.get_available_providers()))
+    if unknown:
+        available = ", ".join(ort.get_available_providers())
+        raise ModelLoadError(f"no execution provider {', '.join(unknown)} here; there is {available}")
+    try:
+        session = ort.InferenceSession(
+            str(path),
+            _options(config, runs_in_parallel),
+            providers=list(config.providers),
+            enable_fallback=0,  # else a failing provider is replaced without a word
+        )
+    except Exception as error:  # as in run
+        raise ModelLoadError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
+    return session
+
+
+def _options(config: RuntimeConfig, runs_in_parallel: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = config.intra_op_threads or max(cores() // runs_in_parallel, 1)
+    options.inter_op_num_threads = config.inter_op_threads
+    parallel = config.inter_op_threads > 1
+    options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if parallel else ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = OPTIMIZATION[config.optimization]
+    options.enable_cpu_mem_arena = config.arena
+    options.log_severity_level = ONLY_FATAL
+    for kind in ("intra", "inter"):
+        options.add_session_config_entry(f"session.{kind}_op.allow_spinning", str(int(config.spinning)))
+    return options
+
+
+def _signature(session: ort.InferenceSession, path: Path) -> Signature:
+    arguments = [*session.get_inputs(), *session.get_outputs()]
+    # ONNX Runtime shows a scalar and a tensor that declares no shape alike.
+    unclear = any(not argument.shape for argument in arguments)
+    any_rank = onnx_file.tensors_of_any_rank(path) if unclear and path.suffix == MODEL_SUFFIX else set()
+    _refuse_text_beside_bf16(arguments)
+    inputs = [_spec("input", argument, any_rank) for argument in session.get_inputs()]
+    outputs = [_spec("output", argument, any_rank) for argument in session.get_outputs()]
+    return Signature({spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs})
+
+
+def _refuse_text_beside_bf16(arguments: Sequence[ort.NodeArg]) -> None:
+    """ONNX Runtime's Python interface has no way for both in one run."""
+    kinds = {argument.type for argument in arguments}
+    if {"tensor(string)", "tensor(bfloat16)"} <= kinds:
+        raise ModelLoadError(
+            "it has both text and bfloat16 tensors, which ONNX Runtime cannot run from Python"
+        )
+
+
+def _spec(role: str, argument: ort.NodeArg, any_rank: set[str]) -> TensorSpec:
+    datatype = BY_ONNX_NAME.get(argument.type)
+    if datatype is None:
+        raise ModelLoadError(f"{role} {argument.name} is {argument.type}: {_advice(argument.type)}")
+    if not argument.shape and argument.name in any_rank:
+        return TensorSpec(argument.name, datatype, None)
+    shape = tuple(size if isinstance(size, int) else size or "?" for size in argument.shape)
+    return TensorSpec(argument.name, datatype, shape)
+
+
+def _advice(kind: str) -> str:
+    if "map(" in kind:
+        return "only tensors can be served; export the classifier without ZipMap (options={'zipmap': False})"
+    if not kind.startswith("tensor("):
+        return "only tensors can be served; export the model so that it takes and gives plain tensors"
+    return f"this datatype cannot be served; those that can are {', '.join(BY_ONNX_NAME)}"
+
+
+def _describe(session: ort.InferenceSession, path: Path) -> ModelFile:
+    meta = session.get_modelmeta()
+    facts = {
+        "producer": meta.producer_name,
+        "domain": meta.domain,
+        "graph": meta.graph_name,
+        "description": meta.description or meta.graph_description,
+        "model_version": str(meta.version) if 0 < meta.version < UNSET_VERSION else "",
+    }
+    return ModelFile(
+        metadata={key: value for key, value in {**facts, **meta.custom_metadata_map}.items() if value},
+        opsets=onnx_file.opsets(path),
+        sha256=onnx_file.sha256(path),
+        size_bytes=path.stat().st_size,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:MESSAGE_LENGTH]

@@ -1,0 +1,87 @@
+"""The core's front: finds the model, lets requests in, and empties the house when the server stops."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from penstock.errors import RequestError, Unavailable
+from penstock.messages import InferRequest
+from penstock.models.model import Model
+from penstock.routing import Router
+from penstock.scheduling.runners import Runners
+
+SWEEP_SECONDS = 0.02  # how late a waiting request may learn that its deadline has passed
+
+
+class Engine:
+    """Takes requests for models.
+
+    Args:
+        router: knows the models by name and version.
+        runners: run their batches.
+        models: all models there are, now.
+    """
+
+    def __init__(self, router: Router, runners: Runners, models: Callable[[], Sequence[Model]]) -> None:
+        self.route = router.find
+        self._runners = runners
+        self._models = models
+        self._draining = False
+        self._stopped = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep, name="penstock-sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Begins to watch deadlines."""
+        self._sweeper.start()
+
+    def submit(self, model: Model, request: InferRequest) -> None:
+        """Takes a request, which from now on gets exactly one answer or error by its `reply`.
+
+        Returns at once. A refusal, too, comes by `reply`.
+        """
+        try:
+            if self._draining:
+                raise Unavailable("the server is stopping and takes no new requests")
+            model.batcher.put(request)
+        except RequestError as error:
+            model.observer.failed(request.rpc, error)
+            flush = request.reply(error)
+            if flush is not None:
+                flush()
+        else:
+            self._runners.touch(model.batcher)
+
+    def cancel(self, model: Model, request: InferRequest) -> None:
+        """Drops a request that nobody waits for any more."""
+        model.batcher.cancel(request)
+
+    def drain(self, seconds: float) -> bool:
+        """Takes nothing more, and waits up to `seconds` until all that was taken is answered.
+
+        Returns:
+            Whether all was. What was not is answered with UNAVAILABLE where it still waits.
+        """
+        self._draining = True
+        end = time.monotonic() + seconds
+        while (busy := self._busy()) and time.monotonic() < end:
+            time.sleep(0.002)
+        for model in self._models():
+            model.batcher.fail_all(Unavailable("the server stopped before the request's turn came"))
+        return not busy
+
+    def stop(self) -> None:
+        """Stops watching deadlines."""
+        self._stopped.set()
+        if self._sweeper.is_alive():
+            self._sweeper.join()
+
+    def _busy(self) -> bool:
+        return any(model.batcher.waiting_rows or model.batcher.running for model in self._models())
+
+    def _sweep(self) -> None:
+        while not self._stopped.wait(SWEEP_SECONDS):
+            now = time.monotonic()
+            for model in self._models():
+                model.batcher.expire(now)

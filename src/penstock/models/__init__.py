@@ -1,0 +1,1 @@
+"""Models: on disk (`repository`), one loaded version (`model`) and its check, all of them (`registry`)."""

@@ -1,0 +1,174 @@
+"""Finds out whether a model may be batched, and what its runs cost.
+
+Batching must never change an answer. The graph has to declare the first axis open on all inputs and
+outputs; then rows are run together and alone, and the answers must agree. Where they do not, or where no
+made-up input makes the model run, it is served unbatched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from penstock.backends.backend import Backend
+from penstock.errors import ModelFailed
+from penstock.models.model import Batching
+from penstock.models.samples import samples
+from penstock.scheduling.cost import RunCost
+from penstock.tensors import Array, DataType, Kind, Signature
+
+TOLERANCES = {DataType.FP64: 1e-10, DataType.FP32: 1e-4, DataType.FP16: 1e-2, DataType.BF16: 5e-2}
+"""How far rows run together may be from rows run alone, relative to the output's largest value: sums
+taken in another order differ in the last bits, mixed rows differ in the first."""
+
+TIMED_RUNS = 5
+
+
+def check_batching(backend: Backend, wanted: bool, forced: bool, max_rows: int) -> Batching:
+    """Decides whether requests may run together.
+
+    Args:
+        backend: the loaded model.
+        wanted: whether the settings allow it.
+        forced: take the first axes for one even where the graph calls them by different names; the
+            answers must agree all the same.
+        max_rows: the most rows of a batch.
+    """
+    if not wanted:
+        return Batching(False, "switched off in model.toml")
+    if max_rows < 2:
+        return Batching(False, "max_rows is 1")
+    reason = _why_not_by_shape(backend.signature, forced)
+    if reason is not None:
+        return Batching(False, reason)
+    return _compare(backend, max_rows)
+
+
+def measure_cost(backend: Backend, batched: bool, max_rows: int) -> RunCost:
+    """Runs the model, on one row and where it is batched on many, until it is warm and timed."""
+    one = _median_seconds(backend, 1)
+    if one is None:
+        return RunCost(1.0)  # nobody knows: not for the polling thread until the first runs have shown
+    many = _median_seconds(backend, max_rows) if batched else None
+    return RunCost(one) if many is None else RunCost(one, max_rows, many)
+
+
+def _why_not_by_shape(signature: Signature, forced: bool) -> str | None:
+    """Why the declared shapes rule batching out; None where they do not."""
+    tensors = [("input", spec) for spec in signature.inputs.values()]
+    tensors += [("output", spec) for spec in signature.outputs.values()]
+    if not signature.inputs:
+        return "it has no inputs"
+    for role, spec in tensors:
+        if spec.shape is None:
+            return f"{role} {spec.name} declares no shape"
+        if not spec.shape:
+            return f"{role} {spec.name} is a scalar"
+        if isinstance(spec.shape[0], int):
+            return f"the first axis of {role} {spec.name} is fixed at {spec.shape[0]}"
+    names = {spec.name: str((spec.shape or "?")[0]) for _, spec in tensors}
+    if len(set(names.values())) > 1 and not forced:
+        listed = ", ".join(f"{tensor} {axis}" for tensor, axis in names.items())
+        return f"the first axes have different names ({listed}); batching.enabled = true overrides this"
+    return None
+
+
+def _compare(backend: Backend, max_rows: int) -> Batching:
+    """Runs rows together and alone, in batches of several sizes."""
+    worst = 0.0
+    for rows in sorted({2, 3, max_rows}):
+        inputs, together = _first_that_runs(backend, rows)
+        if inputs is None or together is None:
+            return Batching(False, f"no made-up input of {rows} rows makes it run: {_last_error(backend)}")
+        try:
+            difference = _difference(backend, inputs, together, rows)
+        except ModelFailed as error:
+            return Batching(False, f"rows that run together fail alone: {error}")
+        if isinstance(difference, str):
+            return Batching(False, difference)
+        worst = max(worst, difference)
+    if worst == 0.0:
+        return Batching(True, "rows run together and alone agree bit for bit")
+    return Batching(True, f"rows run together and alone agree within {worst:.1e}", worst)
+
+
+def _difference(
+    backend: Backend, inputs: Mapping[str, Array], together: Sequence[Array], rows: int
+) -> float | str:
+    """By how much the rows of a batch differ from the same rows alone; words where by too much."""
+    names = tuple(backend.signature.outputs)
+    worst = 0.0
+    for row in range(rows):
+        alone = backend.run(names, {name: array[row : row + 1] for name, array in inputs.items()})
+        for name, whole, single in zip(names, together, alone, strict=True):
+            if whole.shape[0] != rows or single.shape[0] != 1:
+                return f"output {name} has {whole.shape[0]} entries for {rows} rows"
+            if whole.shape[1:] != single.shape[1:]:
+                return f"the shape of output {name} depends on the other rows"
+            apart = _distance(backend.signature.outputs[name].datatype, whole[row], single[0])
+            if apart > TOLERANCES.get(backend.signature.outputs[name].datatype, 0.0):
+                return f"output {name} depends on the other rows of a batch (it differs by {apart:.1e})"
+            worst = max(worst, apart)
+    return worst
+
+
+def _distance(datatype: DataType, one: Array, other: Array) -> float:
+    """The largest difference relative to the largest value; infinite between unequal non-numbers."""
+    if np.array_equal(one, other):
+        return 0.0
+    if datatype.kind not in (Kind.FLOAT, Kind.DOUBLE):
+        return float("inf")
+    first, second = (_as_float64(datatype, each) for each in (one, other))
+    if not np.array_equal(np.isfinite(first), np.isfinite(second)):
+        return float("inf")
+    finite = np.isfinite(first)
+    if not np.array_equal(first[~finite], second[~finite], equal_nan=True):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    scale = max(float(np.abs(first[finite]).max()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(first[finite] - second[finite]).max()) / scale
+
+
+def _as_float64(datatype: DataType, array: Array) -> Array:
+    if datatype is DataType.BF16:
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return np.atleast_1d(array.astype(np.float64))
+
+
+def _first_that_runs(backend: Backend, rows: int) -> tuple[dict[str, Array] | None, Sequence[Array] | None]:
+    names = tuple(backend.signature.outputs)
+    for inputs in samples(backend.signature, rows):
+        try:
+            return inputs, backend.run(names, inputs)
+        except ModelFailed:
+            continue
+    return None, None
+
+
+def _last_error(backend: Backend) -> str:
+    error: ModelFailed | None = None
+    for inputs in samples(backend.signature, 2):
+        try:
+            backend.run(tuple(backend.signature.outputs), inputs)
+        except ModelFailed as failure:
+            error = failure
+    return str(error)
+
+
+def _median_seconds(backend: Backend, rows: int) -> float | None:
+    """The median time of a warm run; None where no made-up input makes the model run."""
+    inputs, _ = _first_that_runs(backend, rows)
+    if inputs is None:
+        return None
+    names = tuple(backend.signature.outputs)
+    seconds = []
+    for _ in range(TIMED_RUNS):
+        started = time.monotonic()
+        backend.run(names, inputs)
+        seconds.append(time.monotonic() - started)
+        if sum(seconds) > 1.0:  # a slow model is timed well enough by fewer
+            break
+    return sorted(seconds)[len(seconds) // 2]

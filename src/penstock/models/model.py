@@ -1,0 +1,74 @@
+"""One loaded version of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+
+from penstock.backends.backend import Backend
+from penstock.messages import Observer
+from penstock.scheduling.batcher import DynamicBatcher
+from penstock.tensors import Signature
+
+
+class ModelState(Enum):
+    """Where a version is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Whether a model's requests run together, and why or why not.
+
+    Attributes:
+        tolerance: by how much, relative to the largest value of an output, rows run together were seen
+            to differ from the same rows run alone; 0.0 where they agreed bit for bit.
+    """
+
+    enabled: bool
+    reason: str
+    tolerance: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Model:
+    """A version that can answer: its signature, its queue, and what is known of it.
+
+    Attributes:
+        output_names: all outputs, in the signature's order.
+        open_shapes: whether an axis other than the batch axis is open: then only requests of equal
+            shapes may share a batch.
+    """
+
+    name: str
+    version: int
+    backend: Backend
+    batcher: DynamicBatcher
+    batching: Batching
+    labels: Sequence[str] = ()
+    is_default: bool = False
+    state: ModelState = ModelState.READY
+    loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    observer: Observer = field(init=False)
+    signature: Signature = field(init=False)
+    output_names: tuple[str, ...] = field(init=False)
+    open_shapes: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.signature = self.backend.signature
+        self.output_names = tuple(self.signature.outputs)
+        self.open_shapes = any(spec.has_open_inner_axis() for spec in self.signature.inputs.values())
+
+    def observe(self, observer: Observer) -> None:
+        """Sets who is told how this model's requests end; comes before the first of them."""
+        self.observer = observer
+        self.batcher.tell(observer)
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"

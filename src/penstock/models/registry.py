@@ -1,0 +1,112 @@
+"""What is in memory: loads versions, and holds all that are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from penstock.backends.backend import Backend
+from penstock.config import (
+    BatchingConfig,
+    Config,
+    ModelConfig,
+    RuntimeConfig,
+    effective_batching,
+    effective_runtime,
+)
+from penstock.errors import ModelLoadError
+from penstock.messages import Observer
+from penstock.models.check import check_batching, measure_cost
+from penstock.models.model import Model
+from penstock.models.repository import ModelOnDisk
+from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
+
+OpenBackend = Callable[[Path, RuntimeConfig, int], Backend]
+"""Opens a model file: its path, its settings, and how many runs may go on at the same time."""
+
+MakeObserver = Callable[[Model], Observer]
+"""Makes what is told how the requests of a model end."""
+
+
+class ModelRegistry:
+    """The loaded models.
+
+    Args:
+        config: the server's settings.
+        open_backend: opens model files.
+        make_observer: makes the observer of a model that has been loaded.
+    """
+
+    def __init__(self, config: Config, open_backend: OpenBackend, make_observer: MakeObserver) -> None:
+        self._config = config
+        self._open_backend = open_backend
+        self._make_observer = make_observer
+        self._models: dict[tuple[str, int], Model] = {}
+        self._ordered: Sequence[Model] = ()
+
+    def all(self) -> Sequence[Model]:
+        """All models, by name, then by version."""
+        return self._ordered
+
+    def load_all(self, models: Sequence[ModelOnDisk], loaded: Callable[[Model], None]) -> None:
+        """Loads every version of every model.
+
+        Args:
+            models: what the repository holds.
+            loaded: told of each model once it is ready.
+
+        Raises:
+            ModelLoadError: at least one cannot be served; names all of those, and why.
+        """
+        problems = []
+        for model in models:
+            for version, path in model.versions.items():
+                try:
+                    loaded(self._load(model, version, path))
+                except ModelLoadError as error:
+                    problems.append(f"model {model.name} version {version}: {error}")
+        self._order()
+        if problems:
+            raise ModelLoadError("\n".join(problems))
+
+    def close(self) -> None:
+        """Lets go of every model."""
+        for model in self._models.values():
+            model.backend.close()
+        self._models.clear()
+        self._order()
+
+    def _load(self, on_disk: ModelOnDisk, version: int, path: Path) -> Model:
+        settings = on_disk.config
+        batching = effective_batching(self._config.batching, settings.batching)
+        runtime = effective_runtime(self._config.runtime, settings.runtime)
+        backend = self._open_backend(path, runtime, settings.runs_in_parallel)
+        enabled = settings.batching.enabled
+        verdict = check_batching(backend, enabled is not False, enabled is True, batching.max_rows)
+        cost = measure_cost(backend, verdict.enabled, batching.max_rows)
+        policy = _policy(verdict.enabled, batching, settings)
+        model = Model(
+            name=on_disk.name,
+            version=version,
+            backend=backend,
+            batcher=DynamicBatcher(backend, policy, cost),
+            batching=verdict,
+            labels=tuple(sorted(label for label, number in settings.labels.items() if number == version)),
+            is_default=version == max(on_disk.versions),
+        )
+        model.observe(self._make_observer(model))
+        self._models[on_disk.name, version] = model
+        return model
+
+    def _order(self) -> None:
+        self._ordered = tuple(self._models[key] for key in sorted(self._models))
+
+
+def _policy(batched: bool, batching: BatchingConfig, settings: ModelConfig) -> BatchPolicy:
+    return BatchPolicy(
+        batched=batched,
+        max_rows=batching.max_rows,
+        max_delay_seconds=batching.max_delay_seconds if batched else 0.0,
+        queue_rows=batching.queue_rows,
+        runs_in_parallel=settings.runs_in_parallel,
+    )

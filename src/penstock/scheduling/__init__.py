@@ -1,0 +1,1 @@
+"""Queueing and batching: which requests run together, when, and on which thread."""
