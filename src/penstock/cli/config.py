@@ -1,0 +1,17 @@
+"""`penstock config`: shows the settings in effect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from penstock.cli.settings import loaded, with_settings
+from penstock.config import render
+
+
+@click.command()
+@with_settings
+def config(config_file: Path | None, **flags: object) -> None:
+    """Print every setting, its value, and where that came from."""
+    click.echo(render(loaded(config_file, flags)), nl=False)

@@ -1,0 +1,35 @@
+"""`grpc.health.v1.Health`: the server as "", every model by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from penstock.transport.servicers import ServicerMethods
+
+SERVER = ""
+
+
+class Health:
+    """The state that Check answers and Watch pushes.
+
+    Args:
+        methods: takes the service's methods.
+    """
+
+    def __init__(self, methods: ServicerMethods) -> None:
+        self._servicer = HealthServicer(experimental_non_blocking=True)
+        self._servicer.set(SERVER, HealthCheckResponse.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, methods)
+
+    def serving(self, models: Iterable[str]) -> None:
+        """The server and these models answer from now on."""
+        for name in (*models, SERVER):
+            self._servicer.set(name, HealthCheckResponse.SERVING)
+
+    def stopping(self) -> None:
+        """Nothing answers any more; this cannot be taken back."""
+        self._servicer.enter_graceful_shutdown()

@@ -1,0 +1,90 @@
+"""`penstock.v1.ModelService`: what is being served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from penstock.engine import Engine
+from penstock.errors import NotFound
+from penstock.models.model import Model, ModelState
+from penstock.rpc import status
+from penstock.rpc.codec import NUMBERS
+from penstock.tensors import TensorSpec
+from penstock.transport.servicers import ServicerMethods
+from penstock_proto.v1 import model_pb2 as pb
+from penstock_proto.v1 import model_pb2_grpc
+
+STATES = {
+    ModelState.LOADING: pb.LOADING,
+    ModelState.READY: pb.READY,
+    ModelState.DRAINING: pb.DRAINING,
+    ModelState.FAILED: pb.FAILED,
+}
+
+
+class ModelService(model_pb2_grpc.ModelServiceServicer):
+    """An ordinary generated servicer.
+
+    Args:
+        engine: knows the routes.
+        models: all models there are, now.
+        methods: takes the service's methods.
+    """
+
+    def __init__(
+        self, engine: Engine, models: Callable[[], Sequence[Model]], methods: ServicerMethods
+    ) -> None:
+        self._engine = engine
+        self._models = models
+        model_pb2_grpc.add_ModelServiceServicer_to_server(self, methods)  # type: ignore[no-untyped-call]
+
+    def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
+        """Every version of every model."""
+        return pb.ListModelsResponse(models=[describe(model) for model in self._models()])
+
+    def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.Model | None:
+        """One version of one model."""
+        try:
+            return describe(self._engine.route(request.model, request.version))
+        except NotFound as error:
+            context.abort(status.code_of(error), str(error))
+            return None
+
+
+def describe(model: Model) -> pb.Model:
+    """All that is known of a model, as a message."""
+    signature, file, policy = model.signature, model.backend.file, model.batcher.policy
+    message = pb.Model(
+        name=model.name,
+        version=str(model.version),
+        state=STATES[model.state],
+        is_default=model.is_default,
+        labels=model.labels,
+        inputs=[_spec(spec) for spec in signature.inputs.values()],
+        outputs=[_spec(spec) for spec in signature.outputs.values()],
+        batching=pb.Batching(enabled=policy.batched, reason=model.batching.reason),
+        metadata=file.metadata,
+        opsets=file.opsets,
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
+        providers=model.backend.providers,
+    )
+    if policy.batched:
+        message.batching.max_rows = policy.max_rows
+        message.batching.max_delay.FromNanoseconds(int(policy.max_delay_seconds * 1e9))
+    message.loaded_at.FromDatetime(model.loaded_at)
+    return message
+
+
+def _spec(spec: TensorSpec) -> pb.TensorSpec:
+    dimensions = [
+        pb.Dimension(size=size) if isinstance(size, int) else pb.Dimension(symbol=size)
+        for size in spec.shape or ()
+    ]
+    return pb.TensorSpec(
+        name=spec.name,
+        datatype=NUMBERS[spec.datatype],  # type: ignore[arg-type]
+        shape=dimensions,
+        any_rank=spec.shape is None,
+    )

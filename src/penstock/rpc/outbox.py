@@ -1,0 +1,72 @@
+"""What a stream has to send: whatever gathers while one message is under way leaves in the next.
+
+Nothing is held back to gather more. A message grows only because the one before it has not left yet.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+MESSAGE_BYTES = 1_048_576
+"""A message takes no further result once it is this large: clients refuse more than 4 MiB by default."""
+
+
+class Outbox:
+    """Sends serialized parts, joined into messages, one message at a time.
+
+    Parts are serialized protobuf messages of one type with a repeated field. Their concatenation is the
+    message that holds all their elements: the protobuf encoding defines it so.
+
+    Args:
+        send: starts to send a message; its end is told by `sent`.
+    """
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self._parts: deque[bytes] = deque()
+        self._lock = threading.Lock()
+        self._under_way = 0
+
+    def put(self, part: bytes) -> None:
+        """Adds a part; it leaves with the next `flush` or `sent`."""
+        self._parts.append(part)
+
+    def flush(self) -> int:
+        """Sends what has gathered, unless a message is under way.
+
+        Returns:
+            How many parts that message holds; 0 where none was sent.
+        """
+        with self._lock:
+            if self._under_way or not self._parts:
+                return 0
+            message, count = self._next()
+            self._under_way = count
+        self._send(message)
+        return count
+
+    def sent(self) -> int:
+        """The message that was under way has left.
+
+        Returns:
+            How many parts it held.
+        """
+        with self._lock:
+            count, self._under_way = self._under_way, 0
+        return count
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        with self._lock:
+            return not self._parts and not self._under_way
+
+    def _next(self) -> tuple[bytes, int]:
+        taken, size = [self._parts.popleft()], 0
+        while self._parts:
+            size += len(taken[-1])
+            if size >= MESSAGE_BYTES:
+                break
+            taken.append(self._parts.popleft())
+        return (taken[0] if len(taken) == 1 else b"".join(taken)), len(taken)

@@ -1,0 +1,58 @@
+"""The one table from the errors of the house to gRPC's status codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status as StatusMessage
+
+from penstock import errors
+from penstock.transport.call import Status
+
+CODES: Mapping[type[errors.PenstockError], grpc.StatusCode] = {
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.TooManyCalls: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.RequestCancelled: grpc.StatusCode.CANCELLED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.ModelFailed: grpc.StatusCode.INTERNAL,
+}
+"""Every error that ends a request; the test of this table fails when one is missing."""
+
+DETAILS_KEY = "grpc-status-details-bin"
+"""Where gRPC's richer error model puts a `google.rpc.Status` in the trailing metadata."""
+
+
+def code_of(error: errors.RequestError) -> grpc.StatusCode:
+    """The status code of an error."""
+    return CODES[type(error)]
+
+
+def code_name(error: errors.RequestError) -> str:
+    """The name of its status code, such as "NOT_FOUND"."""
+    return str(code_of(error).name)
+
+
+def to_message(error: errors.RequestError) -> StatusMessage:
+    """The error as a message: how it stands on a stream, and in the details of a call's status."""
+    message = StatusMessage(code=code_of(error).value[0], message=str(error))
+    if error.retry_after_seconds is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
+        message.details.add().Pack(RetryInfo(retry_delay=delay))
+    return message
+
+
+def to_status(error: errors.RequestError) -> Status:
+    """The error as the status that ends a call."""
+    if error.retry_after_seconds is None:
+        return Status(code_of(error), str(error))
+    return Status(code_of(error), str(error), ((DETAILS_KEY, to_message(error).SerializeToString()),))
