@@ -18,7 +18,7 @@ from pathlib import Path
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/*-])/(?=\w)")
 COMMENT = re.compile(r"^\s*#.*\n", re.MULTILINE)
-CONTINUED = re.compile(r"\\\n\s*")
+CONTINUED = re.compile(r"\s*\\\n\s*")
 
 
 @dataclass(frozen=True)

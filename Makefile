@@ -1,0 +1,161 @@
+# Everything this project does, from a fresh clone: needs Python >= 3.11, git and make, nothing else.
+# Environments are made here (.venv, .venv-*) from the locks in requirements/, and only made again when
+# what they are made from changes.
+
+# The interpreter; left alone, the first of these that runs and is new enough.
+PYTHON ?=
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
+# Tools that come as wheels for older interpreters only (grpcio-tools 1.74.0) take the first of these.
+OLDER_PYTHONS := python3.13 python3.12 python3.11
+
+VENV ?= .venv
+# The oldest supported release, one in between, and the newest that pyproject.toml allows.
+GRPCIO ?= 1.74.0 1.78.2 1.85.1
+GRPCIO_TESTS ?= tests/transport
+# Only `make lock` uses it, in an environment of its own.
+UV_VERSION := 0.13.8
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Passed on: make serve ARGS="--port 9001", make test ARGS="tests/client -x", make lock ARGS=--upgrade
+ARGS ?=
+
+PIP := -m pip --disable-pip-version-check
+IN_PLACE := install -q --no-deps --no-build-isolation -e clients/python -e .
+PROJECTS := pyproject.toml clients/python/pyproject.toml
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test check format protos bench test-grpcio test-all soak docker lock clean pytest
+
+help:  ## Show this list
+	@echo "make TARGET [ARGS=...] [PYTHON=...]"
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1 \2/p' Makefile \
+		| while read -r target words; do printf '  %-12s %s\n' "$$target" "$$words"; done
+
+# Started with exec, so that Ctrl-C and SIGTERM reach the server itself and no shell in between.
+serve: $(VENV)/.serve  ## Serve the bundled models on 127.0.0.1:8001 (gRPC) and :8002 (operations)
+	@exec $(VENV)/bin/penstock serve examples/models $(ARGS)
+
+test: check pytest  ## Check, and run the tests
+
+pytest: $(VENV)/.dev
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## Lint, formatting and types
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --check --quiet . \
+		|| { echo "make format puts the formatting right"; exit 1; }
+	@$(VENV)/bin/mypy --no-error-summary
+
+format: $(VENV)/.dev  ## Put formatting and the order of imports right
+	@$(VENV)/bin/ruff check --quiet --fix --select I .
+	@$(VENV)/bin/ruff format .
+
+protos: .venv-protos/.made  ## Generate the stubs from protos/
+	@.venv-protos/bin/python protos/generate.py
+
+bench: $(VENV)/.dev  ## Run the benchmarks
+	@$(VENV)/bin/python benchmarks/run.py $(ARGS)
+
+test-grpcio: $(GRPCIO:%=.venv-grpcio/%/.made)  ## Run the transport tests on several releases of grpcio
+	@for release in $(GRPCIO); do \
+		echo "== grpcio $$release"; \
+		.venv-grpcio/$$release/bin/python -m pytest $(GRPCIO_TESTS) $(ARGS) || exit 1; \
+	done
+
+test-all:  ## Run the tests on every Python 3.11 to 3.14 of this machine
+	@tried=; for minor in 3.11 3.12 3.13 3.14; do \
+		python=$$($(call first_usable,python$$minor $(PYENV)/versions/$$minor*/bin/python3,$$minor)); \
+		if [ -z "$$python" ]; then echo "== Python $$minor: not on this machine"; continue; fi; \
+		echo "== Python $$minor: $$python"; tried="$$tried $$minor"; \
+		$(MAKE) pytest VENV=.venv-$$minor PYTHON="$$python" ARGS="$(ARGS)" || exit 1; \
+	done; \
+	if [ -z "$$tried" ]; then echo "no Python 3.11 to 3.14 found" >&2; exit 1; fi; \
+	echo "== passed on Python$$tried"
+
+soak: $(VENV)/.dev  ## Run the long tests
+	@$(VENV)/bin/python -m pytest -m soak --timeout 0 $(ARGS)
+
+docker:  ## Build the container image
+	docker build --build-arg VERSION=$(VERSION) --tag penstock:$(VERSION) $(ARGS) .
+
+LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-emit-package penstock-client \
+	--custom-compile-command "make lock" $(ARGS)
+
+lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the newest)
+	@echo "pinning requirements/*.txt"
+	@$(LOCK) pyproject.toml --group dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
+	@$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
+	@$(LOCK) --group protos -o requirements/protos.txt
+
+clean:  ## Remove environments, caches and builds
+	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environments; each stamp file says that a step is done -----------------------------------------
+
+PYENV = $(or $(shell pyenv root 2>/dev/null),$(PYENV_ROOT),$(HOME)/.pyenv)
+
+# Shell that prints the first of the interpreters $(1) that really runs (a shim may be there and fail), is
+# at least 3.11 and can make environments; with $(2), only one of that minor version.
+IS_USABLE := import ensurepip, sys, venv; version = "%d.%d" % sys.version_info[:2]; \
+	sys.exit(sys.version_info < (3, 11) or sys.argv[1] not in ("", version))
+define first_usable
+for candidate in $(1); do \
+	if "$$candidate" -c '$(IS_USABLE)' "$(2)" >/dev/null 2>&1; then command -v "$$candidate"; break; fi; \
+done
+endef
+
+# Makes the environment $(1) with the first interpreter of $(2).
+define make_venv
+	@python=$$($(call first_usable,$(or $(PYTHON),$(2)))); \
+	if [ -z "$$python" ]; then \
+		echo "no Python >= 3.11 with venv among: $(or $(PYTHON),$(2))" >&2; \
+		echo "install one, or say where one is: make PYTHON=/path/to/python3 ..." >&2; \
+		exit 1; \
+	fi; \
+	echo "making $(1) with $$python"; \
+	"$$python" -m venv $(1)
+endef
+
+$(VENV)/.made:
+	$(call make_venv,$(VENV),$(PYTHONS))
+	@touch $@
+
+$(VENV)/.locked: $(VENV)/.made requirements/serve.txt requirements/build.txt
+	@echo "installing what serving needs"
+	@$(VENV)/bin/python $(PIP) install -q --require-hashes -r requirements/serve.txt -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.locked $(PROJECTS)
+	@echo "installing penstock and penstock-client in place"
+	@$(VENV)/bin/python $(PIP) $(IN_PLACE)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
+	@echo "installing what the tests need"
+	@$(VENV)/bin/python $(PIP) install -q --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv-protos/.made: requirements/protos.txt
+	$(call make_venv,.venv-protos,$(OLDER_PYTHONS) python3)
+	@echo "installing the compiler of the protos"
+	@.venv-protos/bin/python $(PIP) install -q --require-hashes -r requirements/protos.txt
+	@touch $@
+
+.venv-lock/.made:
+	$(call make_venv,.venv-lock,$(PYTHONS))
+	@.venv-lock/bin/python $(PIP) install -q uv==$(UV_VERSION)
+	@touch $@
+
+# The locked environment first, then grpc's own packages, and what they need, at the wanted release.
+GRPC_PACKAGES := grpcio grpcio-health-checking grpcio-reflection grpcio-status grpcio-tools
+.venv-grpcio/%/.made: requirements/dev.txt $(PROJECTS)
+	$(call make_venv,.venv-grpcio/$*,$(OLDER_PYTHONS) python3)
+	@echo "installing the tests with grpcio $*"
+	@.venv-grpcio/$*/bin/python $(PIP) install -q --require-hashes -r requirements/dev.txt
+	@.venv-grpcio/$*/bin/python $(PIP) install -q --prefer-binary $(GRPC_PACKAGES:%=%==$*)
+	@.venv-grpcio/$*/bin/python $(PIP) $(IN_PLACE)
+	@touch $@
