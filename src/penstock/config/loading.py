@@ -1,0 +1,221 @@
+"""Reads the settings: defaults, then a TOML file, then the environment, then flags; later wins."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from penstock.config.keys import flatten, leaves, nearest, nest, section_of
+from penstock.config.sections import Config, ModelConfig
+from penstock.config.toml import toml_value
+from penstock.errors import ConfigError
+
+PREFIX = "PENSTOCK_"
+_DELIMITER = "__"
+_SHOWN_NAMES = 10
+_NETWORK_ADDRESS = re.compile(r"[a-z]+://")
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, and where each value came from.
+
+    Attributes:
+        config: all settings.
+        origins: for every dotted key "default", the file's path, "PENSTOCK_X environment" or "--flag".
+    """
+
+    config: Config
+    origins: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """One value that somebody set.
+
+    Attributes:
+        value: as it was given.
+        origin: as in `Loaded.origins`.
+        where: how a message names the place of the value.
+    """
+
+    value: Any
+    origin: str
+    where: str
+
+
+class _Settings(Config, BaseSettings):
+    """What pydantic-settings' sources read for; never created."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=_DELIMITER)
+
+
+def load(
+    file: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Reads the settings: defaults, overridden by the file, the environment and the flags, in this order.
+
+    Args:
+        file: a TOML file, or None for none.
+        flags: the values given on the command line by dotted key such as "server.port"; no others.
+        environ: the environment; the process's own by default. Variables that do not look like
+            `PENSTOCK_SECTION__KEY` are not ours: Kubernetes sets PENSTOCK_PORT for a service "penstock".
+
+    Raises:
+        ConfigError: names the file, variable or flag, the key, the value and the reason, for everything
+            that is wrong.
+    """
+    variables = os.environ if environ is None else environ
+    given = _from_file(Config, file) if file else {}
+    given |= _from_environment(variables) | _from_flags(flags or {})
+    config = _validated(Config, given, _misspelt_variables(variables))
+    origins = {key: given[key].origin if key in given else "default" for key in leaves(Config)}
+    return Loaded(config, origins)
+
+
+def load_model_config(path: Path) -> ModelConfig:
+    """Reads the `model.toml` at `path`; all defaults if there is no such file.
+
+    Raises:
+        ConfigError: names the file, the key, the value and the reason, for everything that is wrong.
+    """
+    given = _from_file(ModelConfig, path) if path.exists() else {}
+    return _validated(ModelConfig, given)
+
+
+def flag_name(key: str) -> str:
+    """The command line's name for a dotted key: `--port` for "server.port", else `--section-key`."""
+    return "--" + key.removeprefix("server.").replace(".", "-").replace("_", "-")
+
+
+def _from_file(model: type[BaseModel], file: Path) -> dict[str, _Given]:
+    data = _read_toml(file)
+    return {
+        key: _Given(value, str(file), f"{file}: {key} = {toml_value(value)}")
+        for key, value in flatten(model, data)
+    }
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    if not file.is_file():  # the source below passes over files that are not there
+        raise ConfigError(f"{file}: {'not a file' if file.exists() else 'there is no such file'}")
+    try:
+        return TomlConfigSettingsSource(_Settings, toml_file=file).toml_data
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not TOML: {_with_line(error, file)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not TOML: it is not UTF-8 at byte {error.start}") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _with_line(error: tomllib.TOMLDecodeError, file: Path) -> str:
+    """The message, which names the line except where it is the last one."""
+    last = len(file.read_text("utf-8").splitlines())
+    return str(error).replace("at end of document", f"at line {last}, the end of the file")
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    names = {_key_of(name): name for name in environ if _is_setting(name)}
+    known = set(leaves(Config)) & set(names)
+    source = EnvSettingsSource(_Settings)
+    source.env_vars = {names[key].lower(): environ[names[key]] for key in known}
+    values = {key: environ[name] for key, name in names.items()} | dict(flatten(Config, source()))
+    return {
+        key: _Given(values[key], f"{name} environment", f"{name} = {values[key]!r}")
+        for key, name in names.items()
+    }
+
+
+def _is_setting(name: str) -> bool:
+    # Without the delimiter it is not one of ours, though pydantic-settings would read it as JSON.
+    return name.upper().startswith(PREFIX) and _DELIMITER in name
+
+
+def _key_of(name: str) -> str:
+    return name[len(PREFIX) :].lower().replace(_DELIMITER, ".")
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
+    return {
+        key: _Given(value, flag_name(key), f"{flag_name(key)} = {value!r}") for key, value in flags.items()
+    }
+
+
+def _misspelt_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Variables with one underscore where the delimiter has two: they would be passed over in silence."""
+    meant = {key.replace(".", "_"): (PREFIX + key.replace(".", _DELIMITER)).upper() for key in leaves(Config)}
+    for name, value in environ.items():
+        right = meant.get(name[len(PREFIX) :].lower()) if name.upper().startswith(PREFIX) else None
+        # A Kubernetes service "penstock-server" gives PENSTOCK_SERVER_PORT=tcp://10.0.0.1:8001.
+        if right and not _NETWORK_ADDRESS.match(value):
+            yield f"{name} = {value!r}: not a setting; did you mean {right}?"
+
+
+def _validated(model: type[_Model], given: Mapping[str, _Given], problems: Iterable[str] = ()) -> _Model:
+    """The model made of what was given; everything that is wrong in one ConfigError."""
+    known = set(leaves(model))
+    found = [*problems, *(_unknown(model, key, each) for key, each in given.items() if key not in known)]
+    settings = {key: each for key, each in given.items() if key in known}
+    try:
+        config = model.model_validate(nest({key: each.value for key, each in settings.items()}))
+    except ValidationError as error:
+        raise _all_wrong([*found, *_invalid(error, settings)]) from error
+    if found:
+        raise _all_wrong(found)
+    return config
+
+
+def _unknown(model: type[BaseModel], key: str, given: _Given) -> str:
+    if section_of(model, key):
+        return (
+            f"{given.where}: {key} is a section, not a single value; its settings are {_known_in(model, key)}"
+        )
+    names = nearest(model, key)[:_SHOWN_NAMES]
+    return f"{given.where}: {key} is not a setting; did you mean {names[0]}? Known: {', '.join(names)}"
+
+
+def _known_in(model: type[BaseModel], section: str) -> str:
+    return ", ".join(key for key in leaves(model) if key.startswith(f"{section}."))
+
+
+def _invalid(error: ValidationError, given: Mapping[str, _Given]) -> Iterator[str]:
+    """What pydantic found, in one line for every setting: a union complains once for each of its types."""
+    reasons: dict[str, list[str]] = {}
+    for each in error.errors(include_url=False):
+        path = ".".join(map(str, each["loc"]))
+        key = next(key for key in given if f"{path}.".startswith(f"{key}."))
+        reasons.setdefault(key, []).append(
+            _reason(each["msg"], path.removeprefix(key).strip("."), given[key])
+        )
+    for key, found in reasons.items():
+        yield f"{given[key].where}: {', or '.join(dict.fromkeys(found))}"
+
+
+def _reason(message: str, entry: str, given: _Given) -> str:
+    """One complaint of pydantic's, with the entry it is about where the value is a table."""
+    text = message.removeprefix("Value error, ").replace("Input should", "should")
+    return f"{entry} {text}" if entry and isinstance(given.value, Mapping) else text
+
+
+def _all_wrong(problems: list[str]) -> ConfigError:
+    if len(problems) == 1:
+        return ConfigError(problems[0])
+    return ConfigError("\n  ".join([f"{len(problems)} settings are wrong:", *problems]))

@@ -1,0 +1,225 @@
+"""What there is to set, section by section: types, units, defaults and bounds."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
+
+GIB = 2**30
+INT32_MAX = 2**31 - 1
+
+
+def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
+    """A field with its description and unit, and bounds such as `ge=1`. Floats are always finite."""
+    if isinstance(default, float):
+        limits["allow_inf_nan"] = False
+    return Field(default=default, description=description, json_schema_extra={"unit": unit}, **limits)
+
+
+def _inherited(section: type[BaseModel], name: str) -> Any:
+    """A field that replaces the one of the same name in `section` for one model; None inherits it."""
+    field = section.model_fields[name]
+    text = f"Overrides `{section.__name__.removesuffix('Config').lower()}.{name}` for this model."
+    return Field(default=None, description=text, json_schema_extra=field.json_schema_extra)
+
+
+def _split(value: object) -> object:
+    """Text such as `a, b` or `["a", "b"]`, as the environment and flags give lists, becomes a list."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
+        return json.loads(value)
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+# NoDecode: pydantic-settings would otherwise take only JSON from the environment.
+Names = Annotated[tuple[NonEmpty, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+# Strict: true is not version 1, and neither is "1".
+VersionNumber = Annotated[int, Field(gt=0, strict=True)]
+
+
+class Section(BaseModel):
+    """The base of all sections: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """Python takes True for 1, so that `port = true` would be port 1."""
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and "bool" not in str(field.annotation):
+            raise ValueError("should not be true or false")
+        return value
+
+
+class ServerConfig(Section):
+    """Addresses, the transport, and the bounds that protect the server."""
+
+    host: NonEmpty = _setting("127.0.0.1", "Address to listen on, for gRPC and operations alike.")
+    port: int = _setting(8001, "Port of gRPC; 0 takes a free one and says which.", ge=0, le=65535)
+    ops_port: int = _setting(
+        8002, "Port of operations (HTTP); 0 takes a free one and says which.", ge=0, le=65535
+    )
+    drain_seconds: float = _setting(
+        20.0, "Longest time that stopping waits for accepted work to be answered.", "seconds", ge=0
+    )
+    transport: Literal["auto", "reactor", "portable"] = _setting(
+        "auto",
+        "How gRPC is served: `reactor` is the fast road, `portable` uses only grpcio's public API, "
+        "`auto` takes the reactor where its self-test passes.",
+    )
+    max_message_bytes: int = _setting(
+        GIB, "Largest message that is accepted or sent.", "bytes", gt=0, le=INT32_MAX
+    )
+    max_calls: int = _setting(10_000, "Most calls in flight; further ones are refused.", "calls", ge=1)
+    max_stream_requests: int = _setting(
+        1024, "Most requests in flight on one stream; above that its reading pauses.", "requests", ge=1
+    )
+    offload_bytes: int = _setting(
+        262_144, "Messages larger than this are decoded off the polling thread.", "bytes", ge=0
+    )
+    workers: int = _setting(4, "Threads for operator calls and large messages.", "threads", ge=1)
+
+
+class BatchingConfig(Section):
+    """How requests of one model are queued and run together; the defaults for all models."""
+
+    max_rows: int = _setting(32, "Most rows run at once; a larger single request runs alone.", "rows", ge=1)
+    max_delay_seconds: float = _setting(
+        0.0, "How long a request may be held back to fill a batch; 0 never holds one back.", "seconds", ge=0
+    )
+    queue_rows: int = _setting(4096, "Most rows waiting; requests beyond are refused.", "rows", ge=1)
+
+
+class RuntimeConfig(Section):
+    """How ONNX Runtime runs models; the defaults for all models."""
+
+    intra_op_threads: int = _setting(
+        0, "Threads inside one operator; 0 sizes them to the cores and the runners.", "threads", ge=0
+    )
+    inter_op_threads: int = _setting(
+        1, "Operators of one run that may work at the same time.", "threads", ge=1
+    )
+    optimization: Literal["disable", "basic", "extended", "all"] = _setting(
+        "all", "How far ONNX Runtime rewrites the graph at load."
+    )
+    providers: Names = _setting(
+        ("CPUExecutionProvider",), "Execution providers, in order of preference; none is added silently."
+    )
+    arena: bool = _setting(True, "Keep freed memory for the next run: faster, and larger in memory.")
+    spinning: bool = _setting(
+        False, "Let idle ONNX Runtime threads spin: quicker on cores of their own, costly on shared ones."
+    )
+
+
+class RunnersConfig(Section):
+    """Who runs the batches: the polling thread the short ones, runner threads the others."""
+
+    threads: int = _setting(0, "Runner threads; 0 means one per core.", "threads", ge=0)
+    inline_below_seconds: float = _setting(
+        0.0005,
+        "Runs expected to be shorter than this are run by the polling thread; 0 never does.",
+        "seconds",
+        ge=0,
+    )
+
+
+class LogConfig(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = _setting("info", "The least level that is logged.")
+    format: Literal["auto", "console", "json"] = _setting(
+        "auto", "`json` lines, `console` for people; `auto` is console on a terminal and json elsewhere."
+    )
+    access_sample: float = _setting(
+        0.0, "The share of requests that get a line in the log; 0 is none, 1 all.", "", ge=0, le=1
+    )
+
+
+class Config(Section):
+    """All settings of the server."""
+
+    server: ServerConfig = ServerConfig()
+    batching: BatchingConfig = BatchingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    runners: RunnersConfig = RunnersConfig()
+    log: LogConfig = LogConfig()
+
+
+class ModelBatching(Section):
+    """Batching of one model: whether, and what differs from the `[batching]` of the server."""
+
+    enabled: bool | Literal["auto"] = _setting(
+        "auto", "`false` runs every request alone; `auto` and `true` batch where the model allows it."
+    )
+    max_rows: Annotated[int, Field(ge=1)] | None = _inherited(BatchingConfig, "max_rows")
+    max_delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = _inherited(
+        BatchingConfig, "max_delay_seconds"
+    )
+    queue_rows: Annotated[int, Field(ge=1)] | None = _inherited(BatchingConfig, "queue_rows")
+
+
+class ModelRuntime(Section):
+    """ONNX Runtime for one model: what differs from the `[runtime]` of the server."""
+
+    intra_op_threads: Annotated[int, Field(ge=0)] | None = _inherited(RuntimeConfig, "intra_op_threads")
+    inter_op_threads: Annotated[int, Field(ge=1)] | None = _inherited(RuntimeConfig, "inter_op_threads")
+    optimization: Literal["disable", "basic", "extended", "all"] | None = _inherited(
+        RuntimeConfig, "optimization"
+    )
+    providers: Names | None = _inherited(RuntimeConfig, "providers")
+    arena: bool | None = _inherited(RuntimeConfig, "arena")
+    spinning: bool | None = _inherited(RuntimeConfig, "spinning")
+
+
+class ModelConfig(Section):
+    """The settings of one model: the `model.toml` beside its versions."""
+
+    versions: Literal["all", "latest"] | tuple[VersionNumber, ...] = _setting(
+        "all", "Which versions are served: `all`, the `latest`, or a list such as `[3, 4]`."
+    )
+    labels: dict[str, VersionNumber] = _setting(
+        {}, "Names for versions, such as `{stable = 3}`; a request may ask for them."
+    )
+    runs_in_parallel: int = _setting(1, "Runs of this model that may go on at the same time.", "runs", ge=1)
+    batching: ModelBatching = ModelBatching()
+    runtime: ModelRuntime = ModelRuntime()
+
+    @field_validator("versions")
+    @classmethod
+    def _some_version(cls, versions: str | tuple[int, ...]) -> str | tuple[int, ...]:
+        if not versions:
+            raise ValueError("should name at least one version")
+        return versions
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_names(cls, labels: dict[str, int]) -> dict[str, int]:
+        """A label that reads as a number could not be told from a version."""
+        for label in labels:
+            if not label.strip():
+                raise ValueError("a label should not be empty")
+            if re.fullmatch(r"\s*[+-]?\d+\s*", label):
+                raise ValueError(f"the label {label!r} could not be told from a version number")
+        return labels
+
+
+def effective_batching(defaults: BatchingConfig, model: ModelBatching) -> BatchingConfig:
+    """The batching of one model: its own settings where it has them, else the server's."""
+    return defaults.model_copy(update=_overrides(BatchingConfig, model))
+
+
+def effective_runtime(defaults: RuntimeConfig, model: ModelRuntime) -> RuntimeConfig:
+    """The ONNX Runtime settings of one model: its own where it has them, else the server's."""
+    return defaults.model_copy(update=_overrides(RuntimeConfig, model))
+
+
+def _overrides(section: type[Section], model: Section) -> dict[str, object]:
+    values = {name: getattr(model, name) for name in section.model_fields}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,191 @@
+"""What is counted on the way of a request, in plain Python numbers.
+
+An `observe` of a metrics library costs a microsecond or two; three for every request would cost more than
+the model of a small request. So a batch takes one lock, and `penstock.telemetry.metrics` makes metrics
+of the numbers when somebody looks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+from penstock.errors import (
+    DeadlineExpired,
+    Exhausted,
+    MessageTooLarge,
+    QueueFull,
+    RequestCancelled,
+    RequestError,
+    TooManyCalls,
+)
+from penstock.messages import InferRequest
+
+SECONDS = (
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0,
+)  # fmt: skip
+"""The upper bounds of the buckets of times."""
+
+ROWS = tuple(float(2**power) for power in range(11))
+"""The upper bounds of the buckets of batch rows: 1 to 1024."""
+
+_REASONS = {QueueFull: "queue_full", TooManyCalls: "too_many_calls", MessageTooLarge: "message_too_large"}
+
+
+class Buckets:
+    """A histogram.
+
+    Attributes:
+        bounds: the upper bounds of the buckets, included; one more bucket is above the last.
+        counts: how many values fell into each bucket.
+        total: the sum of the values.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Counts one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def copy(self) -> Buckets:
+        """The values so far, which do not change any more."""
+        other = Buckets(self.bounds)
+        other.counts, other.total = self.counts.copy(), self.total
+        return other
+
+
+@dataclass(slots=True)
+class ModelCounts:
+    """All that is counted for one version of one model.
+
+    Attributes:
+        rows: rows run.
+        queue: seconds from arrival to the start of the run, of each answered request.
+        compute: seconds of each run.
+        batch_rows: rows of each run.
+        answered: seconds from arrival to the answer, by RPC, of each answered request.
+        failed: requests by RPC and status code that ended with an error.
+        rejected: requests refused because of a bound, by its name.
+        expired: requests whose deadline passed.
+        cancelled: requests whose caller went away.
+    """
+
+    rows: int = 0
+    queue: Buckets = field(default_factory=lambda: Buckets(SECONDS))
+    compute: Buckets = field(default_factory=lambda: Buckets(SECONDS))
+    batch_rows: Buckets = field(default_factory=lambda: Buckets(ROWS))
+    answered: dict[str, Buckets] = field(default_factory=dict)
+    failed: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    rejected: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    expired: int = 0
+    cancelled: int = 0
+
+    def copy(self) -> ModelCounts:
+        """The counts so far, which do not change any more."""
+        return ModelCounts(
+            self.rows,
+            self.queue.copy(),
+            self.compute.copy(),
+            self.batch_rows.copy(),
+            {rpc: buckets.copy() for rpc, buckets in self.answered.items()},
+            self.failed.copy(),
+            self.rejected.copy(),
+            self.expired,
+            self.cancelled,
+        )
+
+
+class ModelMetrics:
+    """Counts how the requests of one version of one model end: a `penstock.messages.Observer`.
+
+    May be called from any thread.
+
+    Args:
+        code_of: the name of the status code that an error is answered with.
+    """
+
+    def __init__(self, code_of: Callable[[RequestError], str]) -> None:
+        self._code_of = code_of
+        self._lock = Lock()
+        self._counts = ModelCounts()
+
+    def batch_done(
+        self, requests: Sequence[InferRequest], rows: int, started: float, finished: float
+    ) -> None:
+        """Counts a batch that was run, and its answered requests; see `penstock.messages.Observer`."""
+        compute = finished - started
+        with self._lock:
+            counts = self._counts
+            counts.rows += rows
+            counts.compute.add(compute)
+            counts.batch_rows.add(rows)
+            self._count_answers(requests, started, compute)
+
+    def _count_answers(self, requests: Sequence[InferRequest], started: float, compute: float) -> None:
+        # Local names and no calls but bisect: this is what every request pays.
+        queue = self._counts.queue
+        queue_counts, bounds, find, rpc = queue.counts, SECONDS, bisect_left, None
+        for request in requests:
+            waited = started - request.arrived
+            queue_counts[find(bounds, waited)] += 1
+            queue.total += waited
+            if request.rpc is not rpc:
+                rpc = request.rpc
+                answered = self._answered(rpc)
+                answered_counts = answered.counts
+            waited += compute
+            answered_counts[find(bounds, waited)] += 1
+            answered.total += waited
+
+    def _answered(self, rpc: str) -> Buckets:
+        found = self._counts.answered.get(rpc)
+        if found is None:
+            found = self._counts.answered[rpc] = Buckets(SECONDS)
+        return found
+
+    def failed(self, rpc: str, error: RequestError) -> None:
+        """Counts a request that came by `rpc` and ended with `error`."""
+        code = self._code_of(error)
+        with self._lock:
+            counts = self._counts
+            counts.failed[rpc, code] += 1
+            if isinstance(error, Exhausted):
+                counts.rejected[_REASONS.get(type(error), "exhausted")] += 1
+            elif isinstance(error, DeadlineExpired):
+                counts.expired += 1
+            elif isinstance(error, RequestCancelled):
+                counts.cancelled += 1
+
+    def counts(self) -> ModelCounts:
+        """What has been counted so far, all of one moment."""
+        with self._lock:
+            return self._counts.copy()
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """What is counted of streams.
+
+    Attributes:
+        open: streams that are open now.
+        messages_received: messages that came.
+        messages_sent: messages that were sent.
+        requests: requests in the messages that came.
+        results: results in the messages that were sent.
+    """
+
+    open: int = 0
+    messages_received: int = 0
+    messages_sent: int = 0
+    requests: int = 0
+    results: int = 0

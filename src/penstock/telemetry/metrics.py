@@ -1,0 +1,287 @@
+"""The server's metrics, for Prometheus. The only file that imports prometheus_client.
+
+Times are in seconds. The label values are bounded: models that are served, RPCs, status codes; a name that
+a caller made up never becomes one. Counts of a model go when it is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from threading import Lock
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from penstock.errors import RequestError
+from penstock.telemetry.counters import Buckets, ModelCounts, ModelMetrics, StreamCounts
+
+__all__ = ["Metrics", "ModelMetrics"]
+
+_MODEL = ("model", "version")
+_RPC = (*_MODEL, "rpc")
+_Labels = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One version of one model: its counts, and what there is to ask of each of its loaded copies."""
+
+    metrics: ModelMetrics
+    info: dict[str, str] = field(default_factory=dict)
+    queue_rows: list[Callable[[], int]] = field(default_factory=list)
+    running: list[Callable[[], int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One version of one model at the time of a scrape; `labels` are its name and version."""
+
+    labels: tuple[str, str]
+    counts: ModelCounts
+    info: dict[str, str]
+    queue_rows: int
+    running: int
+
+
+class Metrics:
+    """Everything that is counted, in a registry of its own. May be called from any thread.
+
+    Args:
+        code_of: the name of the status code that an error is answered with, such as "NOT_FOUND".
+
+    Attributes:
+        calls_in_flight: asked at a scrape for the calls in flight; set by whoever has them.
+    """
+
+    def __init__(self, code_of: Callable[[RequestError], str]) -> None:
+        self.calls_in_flight: Callable[[], int] = lambda: 0
+        self._code_of = code_of
+        self._lock = Lock()
+        self._models: dict[tuple[str, str], _Entry] = {}
+        self._unknown = ModelMetrics(code_of)
+        self._streams = StreamCounts()
+        self._server: dict[str, str] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Collector(self._collect))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def server(self, *, version: str, transport: str, grpcio: str, onnxruntime: str) -> None:
+        """Sets what `penstock_server_info` says: the versions, and the transport in use."""
+        self._server = {
+            "version": version,
+            "transport": transport,
+            "grpcio": grpcio,
+            "onnxruntime": onnxruntime,
+        }
+
+    def model(  # noqa: PLR0913 - what identifies a model and what to ask of it
+        self,
+        name: str,
+        version: str,
+        *,
+        queue_rows: Callable[[], int],
+        running: Callable[[], int],
+        sha256: str = "",
+        batched: bool = False,
+    ) -> ModelMetrics:
+        """The counts of one version of one model, which appear in the metrics from now on.
+
+        Asking again for the same one, as for a copy that replaces it, gives the same counts; the gauges
+        show the sum of the copies until `forget` was called as often as this.
+
+        Args:
+            name: the model's name.
+            version: the version's number, as text.
+            queue_rows: asked at a scrape for the rows that wait.
+            running: asked at a scrape for the batches that are being run.
+            sha256: of the model file, in hexadecimal.
+            batched: whether requests are run together.
+        """
+        with self._lock:
+            entry = self._models.setdefault((name, version), _Entry(ModelMetrics(self._code_of)))
+            entry.info = {"sha256": sha256, "batched": str(batched).lower()}
+            entry.queue_rows.append(queue_rows)
+            entry.running.append(running)
+            return entry.metrics
+
+    def forget(self, name: str, version: str) -> None:
+        """The oldest copy of this version is gone; with the last one its metrics go. Never an error."""
+        with self._lock:
+            entry = self._models.get((name, version))
+            if entry is None:
+                return
+            del entry.queue_rows[0], entry.running[0]
+            if not entry.queue_rows:
+                del self._models[name, version]
+
+    def failed(self, rpc: str, error: RequestError) -> None:
+        """Counts a request that ended with `error` and reached no model; the label `model` is then empty."""
+        self._unknown.failed(rpc, error)
+
+    def stream_opened(self) -> None:
+        """Counts a stream that has been opened."""
+        with self._lock:
+            self._streams.open += 1
+
+    def stream_closed(self) -> None:
+        """Counts a stream that has ended, however it did."""
+        with self._lock:
+            self._streams.open -= 1
+
+    def stream_received(self, messages: int, requests: int) -> None:
+        """Counts messages that came on a stream, and the requests in them."""
+        with self._lock:
+            self._streams.messages_received += messages
+            self._streams.requests += requests
+
+    def stream_sent(self, messages: int, results: int) -> None:
+        """Counts messages that were sent on a stream, and the results in them."""
+        with self._lock:
+            self._streams.messages_sent += messages
+            self._streams.results += results
+
+    def render(self, accept_header: str = "") -> tuple[str, bytes]:
+        """All metrics as text, in the format of those in an HTTP Accept header that suits best.
+
+        Returns:
+            The content type, and the text.
+        """
+        encode, content_type = choose_encoder(accept_header)
+        return content_type, encode(self._registry)
+
+    def _collect(self) -> Iterator[Metric]:
+        with self._lock:
+            models = {
+                labels: replace(entry, queue_rows=entry.queue_rows.copy(), running=entry.running.copy())
+                for labels, entry in self._models.items()
+            }
+            streams = replace(self._streams)
+        yield InfoMetricFamily("penstock_server", "The server.", self._server)
+        yield GaugeMetricFamily("penstock_calls_in_flight", "Calls in flight.", self.calls_in_flight())
+        yield from _stream_families(streams)
+        seen = [_seen(labels, entry) for labels, entry in models.items()]
+        yield from _model_families(seen)
+        unknown = _Seen(("", ""), self._unknown.counts(), {}, 0, 0)
+        yield from _outcome_families([*seen, unknown])
+
+
+class _Collector(Collector):
+    """What the registry asks for families."""
+
+    def __init__(self, families: Callable[[], Iterator[Metric]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, new."""
+        return self._families()
+
+
+def _seen(labels: tuple[str, str], entry: _Entry) -> _Seen:
+    queue_rows = sum(ask() for ask in entry.queue_rows)
+    running = sum(ask() for ask in entry.running)
+    return _Seen(labels, entry.metrics.counts(), entry.info, queue_rows, running)
+
+
+def _stream_families(streams: StreamCounts) -> Iterator[Metric]:
+    yield GaugeMetricFamily("penstock_streams_open", "Streams that are open.", streams.open)
+    messages = CounterMetricFamily(
+        "penstock_stream_messages", "Messages of streams, by direction.", labels=["direction"]
+    )
+    messages.add_metric(["received"], streams.messages_received)
+    messages.add_metric(["sent"], streams.messages_sent)
+    yield messages
+    yield CounterMetricFamily("penstock_stream_requests", "Requests that came by streams.", streams.requests)
+    yield CounterMetricFamily(
+        "penstock_stream_results", "Results that were sent on streams.", streams.results
+    )
+
+
+def _model_families(models: list[_Seen]) -> Iterator[Metric]:
+    """What only models that are served have."""
+    info = InfoMetricFamily("penstock_model", "The versions that are loaded.", labels=_MODEL)
+    for model in models:
+        info.add_metric(model.labels, model.info)
+    yield info
+    yield _gauge("queue_rows", "Rows that wait.", [(each.labels, each.queue_rows) for each in models])
+    yield _gauge("running_batches", "Batches being run.", [(each.labels, each.running) for each in models])
+    yield _counter("rows", "Rows run.", _MODEL, [(each.labels, each.counts.rows) for each in models])
+    yield _counter(
+        "batches", "Batches run.", _MODEL, [(each.labels, sum(each.counts.compute.counts)) for each in models]
+    )
+    yield _histogram(
+        "queue_seconds",
+        "From arrival to the start of the model's run, of answered requests.",
+        _MODEL,
+        [(each.labels, each.counts.queue) for each in models],
+    )
+    yield _histogram(
+        "compute_seconds",
+        "The model's run, of batches.",
+        _MODEL,
+        [(m.labels, m.counts.compute) for m in models],
+    )
+    yield _histogram(
+        "batch_rows", "Rows of batches.", _MODEL, [(m.labels, m.counts.batch_rows) for m in models]
+    )
+    yield _histogram(
+        "request_seconds",
+        "From arrival to the answer, of answered requests.",
+        _RPC,
+        [((*m.labels, rpc), times) for m in models for rpc, times in m.counts.answered.items()],
+    )
+
+
+def _outcome_families(models: list[_Seen]) -> Iterator[Metric]:
+    """How requests ended, those that reached no model included."""
+    ends = [
+        ((*model.labels, rpc, "OK"), sum(times.counts))
+        for model in models
+        for rpc, times in model.counts.answered.items()
+    ]
+    ends += [((*m.labels, *rpc_code), number) for m in models for rpc_code, number in m.counts.failed.items()]
+    yield _counter("requests", "Requests that have ended, by status code.", (*_RPC, "code"), ends)
+    yield _counter(
+        "rejected",
+        "Requests refused because of a bound.",
+        (*_MODEL, "reason"),
+        [((*m.labels, reason), number) for m in models for reason, number in m.counts.rejected.items()],
+    )
+    expired = [(each.labels, each.counts.expired) for each in models]
+    yield _counter("expired", "Requests whose deadline passed.", _MODEL, expired)
+    cancelled = [(each.labels, each.counts.cancelled) for each in models]
+    yield _counter("cancelled", "Requests whose caller went away.", _MODEL, cancelled)
+
+
+def _gauge(name: str, text: str, samples: Sequence[tuple[_Labels, float]]) -> Metric:
+    family = GaugeMetricFamily(f"penstock_{name}", text, labels=_MODEL)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _counter(name: str, text: str, names: _Labels, samples: Sequence[tuple[_Labels, float]]) -> Metric:
+    family = CounterMetricFamily(f"penstock_{name}", text, labels=names)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(name: str, text: str, names: _Labels, samples: Sequence[tuple[_Labels, Buckets]]) -> Metric:
+    family = HistogramMetricFamily(f"penstock_{name}", text, labels=names)
+    for labels, buckets in samples:
+        edges = [*map(floatToGoString, buckets.bounds), "+Inf"]
+        cumulative = accumulate(buckets.counts)
+        family.add_metric(labels, list(zip(edges, cumulative, strict=True)), buckets.total)
+    return family

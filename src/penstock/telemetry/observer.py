@@ -1,0 +1,56 @@
+"""What one model's requests leave behind: counts, a line for every failure, and sampled access lines."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from penstock.errors import ModelFailed, RequestError
+from penstock.messages import InferRequest, Observer
+from penstock.telemetry.logs import logger
+
+log = logger(__name__)
+
+
+class LoggingObserver:
+    """Passes on to another observer, and logs.
+
+    Args:
+        inner: counts.
+        model: the model's name.
+        version: its version.
+        access_sample: the share of answered requests that get a line, from 0 to 1.
+    """
+
+    def __init__(self, inner: Observer, model: str, version: str, access_sample: float) -> None:
+        self._inner = inner
+        self._names = {"model": model, "version": version}
+        self._access_sample = access_sample
+
+    def batch_done(
+        self, requests: Sequence[InferRequest], rows: int, started: float, finished: float
+    ) -> None:
+        """A batch was run and answered."""
+        self._inner.batch_done(requests, rows, started, finished)
+        if self._access_sample:
+            for request in requests:
+                if random.random() < self._access_sample:
+                    self._log_access(request, rows, started, finished)
+
+    def failed(self, rpc: str, error: RequestError) -> None:
+        """A request ended with an error."""
+        self._inner.failed(rpc, error)
+        if isinstance(error, ModelFailed):
+            cause = error.__cause__ or error
+            log.error("model failed", **self._names, rpc=rpc, error=str(cause), kind=type(cause).__name__)
+
+    def _log_access(self, request: InferRequest, rows: int, started: float, finished: float) -> None:
+        log.info(
+            "request",
+            **self._names,
+            rpc=request.rpc,
+            rows=request.rows,
+            batch_rows=rows,
+            queue_seconds=round(started - request.arrived, 6),
+            compute_seconds=round(finished - started, 6),
+        )
