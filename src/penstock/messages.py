@@ -12,18 +12,18 @@ from penstock.tensors import Array
 
 
 @dataclass(slots=True)
-class Timing:
-    """Where the time of one prediction went.
+class Run:
+    """One run of a model, shared by all requests that were part of it.
 
     Attributes:
-        queue_seconds: from arrival to the start of the model's run.
-        compute_seconds: the run of the whole batch.
-        batch_rows: the rows of that batch.
+        started: when the model began, by `time.monotonic()`.
+        finished: when it ended, by the same clock.
+        rows: the rows of the batch.
     """
 
-    queue_seconds: float
-    compute_seconds: float
-    batch_rows: int
+    started: float
+    finished: float
+    rows: int
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class InferResponse:
     """The answer to one request: its own rows of the outputs it asked for, by name."""
 
     outputs: Mapping[str, Array]
-    timing: Timing
+    run: Run
 
 
 Flush: TypeAlias = Callable[[], None]

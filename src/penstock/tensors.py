@@ -58,6 +58,9 @@ class DataType(Enum):
         self.onnx_name = onnx_name
         self.onnx_type = onnx_type
 
+    # Enum's own hash is written in Python, and datatypes are looked up on the hot path.
+    __hash__ = object.__hash__
+
     def __str__(self) -> str:
         return self.label
 

@@ -43,7 +43,7 @@ def opsets(path: Path) -> dict[str, int]:
             if number == MODEL_OPSET_IMPORT and isinstance(value, memoryview):
                 entry = dict(_fields(value))
                 version = entry.get(OPSET_VERSION, 0)
-                found[_text(entry.get(OPSET_DOMAIN)) or STANDARD_DOMAIN] = int(version)  # type: ignore[arg-type]
+                found[_text(entry.get(OPSET_DOMAIN)) or STANDARD_DOMAIN] = int(version)
     return found
 
 

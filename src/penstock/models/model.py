@@ -41,6 +41,7 @@ class Model:
     """A version that can answer: its signature, its queue, and what is known of it.
 
     Attributes:
+        version_text: the version as it is written in answers.
         output_names: all outputs, in the signature's order.
         open_shapes: whether an axis other than the batch axis is open: then only requests of equal
             shapes may share a batch.
@@ -57,11 +58,13 @@ class Model:
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     observer: Observer = field(init=False)
     signature: Signature = field(init=False)
+    version_text: str = field(init=False)
     output_names: tuple[str, ...] = field(init=False)
     open_shapes: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.signature = self.backend.signature
+        self.version_text = str(self.version)
         self.output_names = tuple(self.signature.outputs)
         self.open_shapes = any(spec.has_open_inner_axis() for spec in self.signature.inputs.values())
 

@@ -22,6 +22,8 @@ from penstock_proto.v1 import tensor_pb2
 
 NUMBERS: Mapping[DataType, int] = {each: tensor_pb2.DataType.Value(each.label) for each in DataType}
 BY_NUMBER: Mapping[int, DataType] = {number: each for each, number in NUMBERS.items()}
+DATATYPE_FIELD = tensor_pb2.Tensor.DATATYPE_FIELD_NUMBER
+SHAPE_FIELD = tensor_pb2.Tensor.SHAPE_FIELD_NUMBER
 RAW_FIELD = tensor_pb2.Tensor.RAW_FIELD_NUMBER
 MAX_AXES = 64  # as many as numpy takes
 LENGTH = struct.Struct("<I")
@@ -58,24 +60,25 @@ def array_of(tensor: tensor_pb2.Tensor, spec: TensorSpec) -> tuple[Array, bool]:
     Raises:
         InvalidRequest: it does not fit; says what came and what was expected.
     """
-    datatype = tensor.datatype
-    if datatype and datatype != NUMBERS[spec.datatype]:
-        raise InvalidRequest(f"input {spec.name} came as {label_of(datatype)}, expected {spec.datatype}")
-    shape = tuple(tensor.shape)
-    fields = tensor.ListFields()
-    # Fields come in the order of their numbers: datatype and shape first, then what holds the values.
-    field, content = fields[-1] if fields else (None, b"")
-    if field is None or field.number < RAW_FIELD:
-        flat, raw = _of_nothing(spec, shape), True
-    elif len(fields) > 1 and fields[-2][0].number >= RAW_FIELD:
-        raise InvalidRequest(
-            f"input {spec.name} came both as {fields[-2][0].name} and {field.name}; send one of them"
-        )
-    elif field.number == RAW_FIELD:
-        flat, raw = _of_raw(spec, content), True
-    else:
-        flat, raw = values.read(spec, field.name, content), False
-    return _shaped(flat, shape, spec), raw
+    shape: tuple[int, ...] = ()
+    name, content = "", None
+    # The fields that are set, in the order of their numbers: datatype, shape, then the values.
+    for field, value in tensor.ListFields():
+        number = field.number
+        if number == DATATYPE_FIELD:
+            if value != NUMBERS[spec.datatype]:
+                raise InvalidRequest(f"input {spec.name} came as {label_of(value)}, expected {spec.datatype}")
+        elif number == SHAPE_FIELD:
+            shape = tuple(value[:])  # a slice is a list, which is twice as quick to walk
+        elif content is None:
+            name, content = field.name, value
+        else:
+            raise InvalidRequest(f"input {spec.name} came both as {name} and {field.name}; send one of them")
+    if content is None:
+        return _shaped(_of_nothing(spec, shape), shape, spec), True
+    if number != RAW_FIELD:
+        return _shaped(values.read(spec, name, content), shape, spec), False
+    return _shaped(_of_raw(spec, content), shape, spec), True
 
 
 def outputs_of(message: pb.PredictRequest, model: Model) -> Sequence[str]:
@@ -120,11 +123,11 @@ def shape_key(arrays: Mapping[str, Array], model: Model) -> object:
 
 
 def fill_response(
-    message: pb.PredictResponse, response: InferResponse, model: Model, version: str, typed: bool
+    message: pb.PredictResponse, response: InferResponse, model: Model, arrived: float, typed: bool
 ) -> None:
-    """Writes the model's answer into `message`."""
+    """Writes the model's answer to a request that came at `arrived` into `message`."""
     message.model = model.name
-    message.version = version
+    message.version = model.version_text
     outputs, specs = message.outputs, model.signature.outputs
     for name, array in response.outputs.items():
         tensor, datatype = outputs[name], specs[name].datatype
@@ -134,10 +137,10 @@ def fill_response(
             values.write(tensor, datatype, array)
         else:
             tensor.raw = pack_bytes(array) if datatype is DataType.BYTES else array.tobytes()
-    timing = response.timing
-    _set_duration(message.timing.queue, timing.queue_seconds)
-    _set_duration(message.timing.compute, timing.compute_seconds)
-    message.timing.batch_rows = timing.batch_rows
+    run, timing = response.run, message.timing
+    _set_duration(timing.queue, run.started - arrived)
+    _set_duration(timing.compute, run.finished - run.started)
+    timing.batch_rows = run.rows
 
 
 def pack_bytes(array: Array) -> bytes:
@@ -205,10 +208,10 @@ def _shaped(flat: Array, shape: tuple[int, ...], spec: TensorSpec) -> Array:
         shape = _inferred(count, spec)
     if not fits(shape, spec):
         raise InvalidRequest(f"input {spec.name} came with shape {list(shape)}, expected {spec}")
-    if math.prod(shape) != count:
+    holds = math.prod(shape)
+    if holds != count:
         raise InvalidRequest(
-            f"input {spec.name} came with {count} values for shape {list(shape)}, "
-            f"which holds {math.prod(shape)}"
+            f"input {spec.name} came with {count} values for shape {list(shape)}, which holds {holds}"
         )
     return flat.reshape(shape)
 

@@ -134,7 +134,7 @@ class PredictionService:
 class _Predict:
     """One unary call: a request in, an answer and the status out in one step."""
 
-    __slots__ = ("_call", "_closed", "_id", "_model", "_request", "_service", "_tag", "_typed", "_version")
+    __slots__ = ("_arrived", "_call", "_closed", "_id", "_model", "_request", "_service", "_tag", "_typed")
 
     def __init__(self, call: ServerCall, service: PredictionService) -> None:
         self._call = call
@@ -161,7 +161,7 @@ class _Predict:
             return
         response = pb.PredictResponse(id=self._id, tag=self._tag)
         try:
-            codec.fill_response(response, result, self._model, self._version, self._typed)
+            codec.fill_response(response, result, self._model, self._arrived, self._typed)
             answer = response.SerializeToString()
         except ValueError as error:  # an answer that protobuf cannot carry: over 2 GiB, or no text
             self._call.finish(status.to_status(_unanswerable(error)))
@@ -181,7 +181,7 @@ class _Predict:
             return
         self._id, self._tag = message.id, message.tag
         self._model, request, self._typed = decoded
-        self._version = str(self._model.version)
+        self._arrived = arrived
         self._request = request
         self._service.engine.submit(self._model, request)
         if self._closed:  # while a worker was decoding
@@ -214,11 +214,12 @@ class _Item:
 
     def _success(self, response: InferResponse) -> bytes:
         assert self.model is not None  # an answer comes only from a model
+        assert self.request is not None  # and only to a request
         message = pb.PredictStreamResponse()
         result = message.results.add(tag=self.tag, id=self.id)
         own = result.response
         own.id, own.tag = self.id, self.tag
-        codec.fill_response(own, response, self.model, str(self.model.version), self.typed)
+        codec.fill_response(own, response, self.model, self.request.arrived, self.typed)
         return message.SerializeToString()
 
     def _failure(self, error: RequestError) -> bytes:

@@ -24,15 +24,19 @@ def assemble(requests: Sequence[InferRequest]) -> Mapping[str, Array]:
 def wanted_outputs(requests: Sequence[InferRequest]) -> Sequence[str]:
     """The outputs that at least one request of a batch wants, each once."""
     first = requests[0].outputs
-    if all(request.outputs is first or request.outputs == first for request in requests):
-        return first
-    return list(dict.fromkeys(name for request in requests for name in request.outputs))
+    for request in requests:
+        if request.outputs is not first and request.outputs != first:
+            return list(dict.fromkeys(name for request in requests for name in request.outputs))
+    return first
 
 
 def split(
     requests: Sequence[InferRequest], names: Sequence[str], outputs: Sequence[Array]
 ) -> Iterator[dict[str, Array]]:
     """Every request's own rows of the outputs it wants, as views, in the order of the requests."""
+    if len(requests) == 1:
+        yield dict(zip(names, outputs, strict=True))
+        return
     by_name = dict(zip(names, outputs, strict=True))
     start = 0
     for request in requests:

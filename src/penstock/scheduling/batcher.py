@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from penstock.backends.backend import Backend
 from penstock.errors import DeadlineExpired, ModelFailed, RequestCancelled, RequestError
-from penstock.messages import Flush, InferRequest, InferResponse, Observer, Timing
+from penstock.messages import Flush, InferRequest, InferResponse, Observer, Run
 from penstock.scheduling.batch import assemble, split, wanted_outputs
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.queue import RequestQueue
@@ -127,10 +127,10 @@ class DynamicBatcher:
                 self._fail_expired(expired)
             if batch:
                 self._run(batch)
-            return bool(batch or expired)
         finally:
             with self._lock:
                 self._running -= 1
+        return bool(batch or expired)
 
     def fail_all(self, error: RequestError) -> None:
         """Ends every waiting request with `error`."""
@@ -154,7 +154,7 @@ class DynamicBatcher:
             self._run_apart(batch, error)
             return
         self._cost.learn(rows, finished - started)
-        self._answer(batch, parts, started, Timing(0.0, finished - started, rows))
+        self._answer(batch, parts, Run(started, finished, rows))
         self._observer.batch_done([r for r in batch if not r.cancelled], rows, started, finished)
 
     def _run_apart(self, batch: list[InferRequest], error: Exception) -> None:
@@ -177,17 +177,14 @@ class DynamicBatcher:
         _check_rows(rows, names, outputs)
         return list(split(batch, names, outputs))
 
-    def _answer(
-        self, batch: Sequence[InferRequest], parts: Iterable[dict[str, Array]], started: float, timing: Timing
-    ) -> None:
+    def _answer(self, batch: Sequence[InferRequest], parts: Iterable[dict[str, Array]], run: Run) -> None:
         """Hands every request its part, and then lets streams send what has gathered."""
         flushes: dict[Flush, None] = {}
-        compute, rows = timing.compute_seconds, timing.batch_rows
         for request, part in zip(batch, parts, strict=True):
             if request.cancelled:
                 self._observer.failed(request.rpc, _gone(request))
                 continue
-            flush = request.reply(InferResponse(part, Timing(started - request.arrived, compute, rows)))
+            flush = request.reply(InferResponse(part, run))
             if flush is not None:
                 flushes[flush] = None
         for flush in flushes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-WEIGHT = 0.1  # of the newest run in the moving average
+STEP = 1.05  # how far the estimate moves with every run
 
 
 class RunCost:
     """Expects a run to take `(base + rows * per_row) * drift` seconds.
+
+    The drift follows the median of what runs took against what they were expected to: a step up where one
+    took longer, a step down where it did not. A single run that the machine held up, by however much, moves
+    it by no more than one step.
 
     Args:
         one_row_seconds: a measured run of one row.
@@ -25,7 +29,8 @@ class RunCost:
         return (self._base + rows * self._per_row) * self._drift
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Takes a run into account: the estimate follows the ratio of what was to what was expected."""
-        expected = self._base + rows * self._per_row
-        if expected > 0:
-            self._drift += WEIGHT * (seconds / expected - self._drift)
+        """Takes a run into account."""
+        if seconds > self.expect(rows):
+            self._drift *= STEP
+        else:
+            self._drift /= STEP

@@ -1,0 +1,209 @@
+"""A file of rows through a model and out again, in order, however large it is."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from threading import Condition
+
+from penstock_client import Client, Exhausted, PenstockError, Prediction
+
+from penstock.cli.cells import Bad
+from penstock.cli.rows import Row, Source
+from penstock.cli.sinks import Sink
+
+IN_FLIGHT = 512
+"""Rows on their way at once: enough to keep a server busy, few enough to leave its queue to others."""
+
+MOST_WAITING = 2 * IN_FLIGHT
+"""Rows held, those that failed behind unanswered ones included."""
+
+_TRIES = 10
+_LONGEST_WAIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked for with every row.
+
+    Attributes:
+        model: the model's name.
+        version: a version number or a label; "" for the default.
+        outputs: the outputs wanted; None for all.
+        timeout: the longest a row may take, in seconds; `math.inf` for no limit.
+    """
+
+    model: str
+    version: str = ""
+    outputs: list[str] | None = None
+    timeout: float = math.inf
+
+
+@dataclass(slots=True)
+class _Waiting:
+    row: Row
+    inputs: Mapping[str, object] = field(default_factory=dict)
+    error: str = ""
+
+
+class InOrder:
+    """The rows on their way: each is written when it and all before it are settled.
+
+    Two threads meet here: the client's, which reads the file, and the one that takes the answers.
+
+    Args:
+        sink: where rows go.
+        flush: called when no row is left waiting: whoever reads the answers should not wait either.
+        fail_fast: raise for the first row that fails instead of writing it.
+
+    Attributes:
+        rows: how many were written.
+        failed: how many of these have no answer.
+    """
+
+    def __init__(self, sink: Sink, flush: Callable[[], None], fail_fast: bool) -> None:
+        self.rows = 0
+        self.failed = 0
+        self._sink = sink
+        self._flush = flush
+        self._fail_fast = fail_fast
+        # The first one, where there is one, is unanswered: all that are settled before it are written.
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = Condition()
+        self._closed = False
+
+    def sent(self, row: Row, inputs: Mapping[str, object]) -> None:
+        """Takes a row that is about to be sent."""
+        with self._changed:
+            self._wait_for_room()
+            self._waiting.append(_Waiting(row, inputs))
+
+    def refused(self, row: Row, why: str) -> None:
+        """Takes a row that will not be sent."""
+        with self._changed:
+            self._wait_for_room()
+            if self._waiting:
+                self._waiting.append(_Waiting(row, error=why))
+            else:
+                self._failed(row, why)
+                self._flush()
+
+    def next_inputs(self) -> Mapping[str, object]:
+        """The inputs of the row that the next answer is for."""
+        return self._waiting[0].inputs
+
+    def answered(self, answer: Prediction | PenstockError) -> None:
+        """Takes the next answer."""
+        with self._changed:
+            self._write(self._waiting.popleft().row, answer)
+            while self._waiting and self._waiting[0].error:
+                refused = self._waiting.popleft()
+                self._failed(refused.row, refused.error)
+            if not self._waiting:
+                self._flush()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nobody takes answers any more: whoever waits for room shall go."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _wait_for_room(self) -> None:
+        self._changed.wait_for(lambda: len(self._waiting) < MOST_WAITING or self._closed)
+        if self._closed:
+            raise Bad("it was given up")
+
+    def _write(self, row: Row, answer: Prediction | PenstockError) -> None:
+        if isinstance(answer, PenstockError):
+            self._failed(row, str(answer))
+            return
+        try:
+            self._sink.answered(row, answer)
+        except Bad as error:
+            self._failed(row, str(error))
+        else:
+            self.rows += 1
+
+    def _failed(self, row: Row, why: str) -> None:
+        if self._fail_fast:
+            raise Bad(f"line {row.line}: {why}")
+        self._sink.failed(row, why)
+        self.rows += 1
+        self.failed += 1
+
+
+def predict_rows(
+    client: Client,
+    ask: Ask,
+    source: Source,
+    read: Callable[[Row], Mapping[str, object]],
+    line: InOrder,
+) -> None:
+    """Sends all rows and writes them with their answers.
+
+    Args:
+        client: the connection.
+        ask: what is asked for with every row.
+        source: the rows.
+        read: makes inputs of a row.
+        line: where rows wait for their answers.
+
+    Raises:
+        Bad: a row failed, and `line` was to fail fast.
+        PenstockError: the server went away.
+        OSError: the file cannot be read, or the answers cannot be written.
+    """
+    results = client.predict_stream(
+        ask.model,
+        _inputs(source, read, line),
+        version=ask.version,
+        outputs=ask.outputs,
+        timeout=ask.timeout,
+        errors="return",
+        max_in_flight=IN_FLIGHT,
+    )
+    try:
+        for result in results:
+            again = isinstance(result, Exhausted) and result.retry_after_seconds is not None
+            line.answered(_retried(client, ask, line.next_inputs(), result) if again else result)
+    finally:
+        line.close()
+        results.close()
+
+
+def _inputs(
+    source: Source, read: Callable[[Row], Mapping[str, object]], line: InOrder
+) -> Iterator[Mapping[str, object]]:
+    for row in source:
+        if row.error:
+            line.refused(row, row.error)
+            continue
+        try:
+            inputs = read(row)
+        except Bad as error:
+            line.refused(row, str(error))
+        else:
+            line.sent(row, inputs)
+            yield inputs
+
+
+def _retried(
+    client: Client, ask: Ask, inputs: Mapping[str, object], refused: PenstockError
+) -> Prediction | PenstockError:
+    """Sends a row again that found a full queue: others use the server too."""
+    for attempt in range(_TRIES):
+        wait = max(refused.retry_after_seconds or 0, 0.01 * 2**attempt)
+        time.sleep(min(wait, _LONGEST_WAIT_SECONDS))
+        try:
+            return client.predict(
+                ask.model, inputs, version=ask.version, outputs=ask.outputs, timeout=ask.timeout
+            )
+        except Exhausted as error:
+            refused = error
+        except PenstockError as error:
+            return error
+    return refused
