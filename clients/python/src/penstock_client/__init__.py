@@ -1,0 +1,43 @@
+"""The Python client of Penstock.
+
+`Client` is for plain, threaded Python, `AsyncClient` for asyncio; both have the same methods. Whatever goes
+wrong is a `PenstockError`.
+"""
+
+from penstock_client._aio import AsyncClient
+from penstock_client._errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Exhausted,
+    InvalidInput,
+    ModelFailed,
+    NotFound,
+    PenstockError,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from penstock_client._sync import Client
+from penstock_client._types import BatchingInfo, ModelInfo, Prediction, TensorInfo, Timing
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Client",
+    "AsyncClient",
+    "Prediction",
+    "Timing",
+    "ModelInfo",
+    "TensorInfo",
+    "BatchingInfo",
+    "PenstockError",
+    "InvalidInput",
+    "NotFound",
+    "Exhausted",
+    "DeadlineExceeded",
+    "Cancelled",
+    "Unavailable",
+    "Unauthenticated",
+    "PermissionDenied",
+    "ModelFailed",
+]

@@ -1,0 +1,126 @@
+"""Casts that lose nothing.
+
+Two rules, from what a value is. An array has a dtype: it is cast only where every single value survives
+the way there and back. A literal (a Python number, or a list of them) has none: a float may be rounded to
+the precision of the model, but not turned into infinity; an int must survive exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from penstock_client._tensors import bf16_bits, widen_bf16
+from penstock_client._types import Array
+
+_EXACT_INTEGERS = 2.0**53
+"""Above this, numpy may have rounded an int that stood in a list beside floats."""
+
+
+class Refusal(ValueError):
+    """Why a value does not go in; the caller adds which input it was."""
+
+
+def cast(array: Array, dtype: np.dtype[Any], literal: object = None) -> Array:
+    """The same values in `dtype`.
+
+    Args:
+        array: bools, ints or floats of any width and byte order, in any shape.
+        dtype: the wanted one: bool, ints or floats.
+        literal: the lists or the number that `array` was made of; None if it was an array.
+
+    Raises:
+        Refusal: a value would not survive, or is no number.
+    """
+    if array.dtype == dtype and literal is None:
+        return array
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "biuf":
+        raise Refusal("it is not numeric")
+    with np.errstate(all="ignore"):  # what goes wrong is found by looking at the values
+        result = array.astype(dtype)
+        exact = _survives(array, result)
+        if exact if literal is None else _acceptable(array, result, exact, literal):
+            return result
+    raise Refusal("a value would not survive the cast")
+
+
+def to_bf16(array: Array, literal: object = None) -> Array:
+    """The same values as the bits (uint16) of bfloat16; the rules of `cast`.
+
+    Raises:
+        Refusal: a value would not survive, or is no number.
+    """
+    if array.dtype.name == "bfloat16":
+        return array.view(np.uint16)
+    singles = cast(array, np.dtype(np.float32), literal)
+    bits = bf16_bits(singles)
+    widened = widen_bf16(bits)
+    if _floats_survive(singles, widened):
+        return bits
+    if literal is not None and not _overflows(singles, widened) and _ints_survive(literal, widened):
+        return bits
+    raise Refusal("a value would not survive the cast")
+
+
+def _survives(array: Array, result: Array) -> bool:
+    """Whether every value is the same on both sides; NaN is the same as NaN."""
+    kinds = array.dtype.kind, result.dtype.kind
+    if kinds[0] == "b":
+        return True
+    if kinds[1] == "b":
+        return bool((array == result).all())
+    if kinds == ("f", "f"):
+        return _floats_survive(array, result)
+    if kinds[0] == "f":
+        return _same_numbers(array, result)
+    if kinds[1] == "f":
+        return _same_numbers(result, array)
+    return _within(array, result.dtype)
+
+
+def _floats_survive(array: Array, result: Array) -> bool:
+    back = result.astype(array.dtype)
+    return bool(((back == array) | (np.isnan(array) & np.isnan(result))).all())
+
+
+def _within(integers: Array, dtype: np.dtype[Any]) -> bool:
+    # Not by casting there and back: -1 comes back from UINT64 unharmed.
+    info = np.iinfo(dtype)
+    return integers.size == 0 or bool(info.min <= int(integers.min()) and int(integers.max()) <= info.max)
+
+
+def _same_numbers(floats: Array, integers: Array) -> bool:
+    """Whether floats and integers are the same numbers, whichever of them was made of the other."""
+    info = np.iinfo(integers.dtype)
+    wide = floats.astype(np.promote_types(floats.dtype, np.float64), copy=False)
+    # The bounds come first: beyond them a cast to integers gives whatever the processor likes.
+    inside = (wide >= float(info.min)) & (wide < float(info.max) + 1)
+    if not inside.all():
+        return False
+    return bool(((wide.astype(integers.dtype) == integers) & (integers.astype(wide.dtype) == wide)).all())
+
+
+def _acceptable(array: Array, result: Array, exact: bool, literal: object) -> bool:
+    """Whether the cast of a literal may stand: rounded floats may, rounded ints may not."""
+    if array.dtype.kind != "f":
+        return exact
+    if exact and not (np.abs(array) >= _EXACT_INTEGERS).any():
+        return True
+    rounded = result.dtype.kind == "f" and not _overflows(array, result)
+    return (exact or rounded) and _ints_survive(literal, result)
+
+
+def _overflows(array: Array, result: Array) -> bool:
+    return bool((np.isinf(result) & ~np.isinf(array)).any())
+
+
+def _ints_survive(literal: object, result: Array) -> bool:
+    """Whether the ints among a literal's values, perhaps between floats, are still the same."""
+    before = np.asarray(literal, object).ravel()
+    # Python compares ints and floats exactly, numpy does not.
+    return all(
+        now == was for was, now in zip(before, result.ravel().tolist(), strict=True) if type(was) is int
+    )

@@ -1,0 +1,172 @@
+"""Everything that can go wrong in the client, as one tree.
+
+PenstockError          any status that has no class of its own; `status` says which
+├── InvalidInput       INVALID_ARGUMENT, said by the server or already by the client
+├── NotFound           NOT_FOUND: no such model, version or label
+├── Exhausted          RESOURCE_EXHAUSTED: a queue, a limit or a quota is full
+├── DeadlineExceeded   DEADLINE_EXCEEDED: no answer within the timeout
+├── Cancelled          CANCELLED: the call was given up
+├── Unavailable        UNAVAILABLE: no server, or the model is loading or draining
+├── Unauthenticated    UNAUTHENTICATED: no credentials, or bad ones
+├── PermissionDenied   PERMISSION_DENIED: good credentials that do not allow this
+└── ModelFailed        INTERNAL: the model failed on these inputs, or the server has a fault
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+
+class PenstockError(Exception):
+    """The root of the tree. `str()` of any of these is the message.
+
+    Attributes:
+        status: the status as gRPC names it.
+        message: what happened, in words for the user.
+        retry_after_seconds: when trying again may help, as the server says; None where it does not say.
+        index: on a stream the place of the item in the iterable, from 0; None elsewhere, and where the
+            whole stream failed.
+    """
+
+    _status: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: grpc.StatusCode | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = self._status if status is None else status
+        self.retry_after_seconds = retry_after_seconds
+        self.index: int | None = None
+
+
+class InvalidInput(PenstockError):
+    """The inputs do not fit the model; `index` and the message say which."""
+
+    _status = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFound(PenstockError):
+    """There is no such model, version or label."""
+
+    _status = grpc.StatusCode.NOT_FOUND
+
+
+class Exhausted(PenstockError):
+    """A bound of the server is reached; `retry_after_seconds` says when to try again, if that helps."""
+
+    _status = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class DeadlineExceeded(PenstockError):
+    """There was no answer within the timeout."""
+
+    _status = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Cancelled(PenstockError):
+    """The call was given up, by the server or because the client was closed."""
+
+    _status = grpc.StatusCode.CANCELLED
+
+
+class Unavailable(PenstockError):
+    """No server answers at the target, or the model is loading, draining or gone."""
+
+    _status = grpc.StatusCode.UNAVAILABLE
+
+
+class Unauthenticated(PenstockError):
+    """The call carried no credentials, or bad ones."""
+
+    _status = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(PenstockError):
+    """The credentials are good and do not allow this."""
+
+    _status = grpc.StatusCode.PERMISSION_DENIED
+
+
+class ModelFailed(PenstockError):
+    """The model failed on these inputs, or the server has a fault; its log says more."""
+
+    _status = grpc.StatusCode.INTERNAL
+
+
+_BY_STATUS: dict[grpc.StatusCode, type[PenstockError]] = {
+    each._status: each
+    for each in (
+        InvalidInput, NotFound, Exhausted, DeadlineExceeded, Cancelled, Unavailable, Unauthenticated,
+        PermissionDenied, ModelFailed,
+    )
+}  # fmt: skip
+_BY_NUMBER: dict[int, grpc.StatusCode] = {each.value[0]: each for each in grpc.StatusCode}
+
+
+def from_code(
+    status: grpc.StatusCode, message: str, retry_after_seconds: float | None = None
+) -> PenstockError:
+    """The error for a status; `PenstockError` itself for a status without a class of its own."""
+    kind = _BY_STATUS.get(status, PenstockError)
+    return kind(message, status=status, retry_after_seconds=retry_after_seconds)
+
+
+def from_status(status: status_pb2.Status) -> PenstockError:
+    """The error for a `google.rpc.Status`, as a stream carries it for one of its items.
+
+    A number that gRPC does not know, and OK, which cannot be an error, become UNKNOWN.
+    """
+    code = _BY_NUMBER.get(status.code, grpc.StatusCode.UNKNOWN)
+    if code is grpc.StatusCode.OK:
+        return PenstockError("the server sent an answer that is neither a prediction nor an error")
+    return from_code(code, status.message, _retry_after(status))
+
+
+def from_call(failed: Any) -> PenstockError:
+    """The error for a call that ended badly.
+
+    Args:
+        failed: a `grpc.RpcError`, of a plain or an asyncio channel: both have `code()`, `details()` and
+            `trailing_metadata()`.
+    """
+    return from_parts(failed.code(), failed.details(), failed.trailing_metadata())
+
+
+def from_parts(status: grpc.StatusCode, details: str | None, trailers: Any) -> PenstockError:
+    """The error for the status, the text and the trailing metadata that a call ended with."""
+    more = _details(trailers or ())
+    return from_code(status, details or "", None if more is None else _retry_after(more))
+
+
+def _details(metadata: Iterable[tuple[str, str | bytes]]) -> status_pb2.Status | None:
+    for key, value in metadata:
+        if key == _DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:  # the hint is lost, the error itself is not
+                return None
+    return None
+
+
+def _retry_after(status: status_pb2.Status) -> float | None:
+    for detail in status.details:
+        info = error_details_pb2.RetryInfo()
+        if detail.Is(info.DESCRIPTOR):
+            try:
+                detail.Unpack(info)
+            except DecodeError:
+                return None
+            return float(info.retry_delay.seconds + info.retry_delay.nanos * 1e-9)
+    return None

@@ -1,0 +1,150 @@
+"""From what a person passes as an input to the bytes that travel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from penstock_client._cast import Refusal, cast, to_bf16
+from penstock_client._errors import InvalidInput
+from penstock_client._tensors import BF16, BYTES, DTYPES, bfloat16, join_elements
+from penstock_client._types import Array, TensorInfo
+from penstock_proto.v1 import tensor_pb2
+
+_SHOWN = 60
+
+
+class InputSpec:
+    """One input of a model, ready for encoding.
+
+    Attributes:
+        number: the datatype as the protocol numbers it.
+        dtype: arrays of this dtype travel as they are; None where all need work.
+        rank: the number of axes; None where it is open.
+    """
+
+    __slots__ = ("dtype", "info", "number", "rank")
+
+    def __init__(self, info: TensorInfo) -> None:
+        self.info = info
+        self.number: int = tensor_pb2.DataType.Value(info.datatype)
+        self.dtype = bfloat16() if self.number == BF16 else DTYPES.get(self.number)
+        self.rank = None if info.shape is None else len(info.shape)
+
+    def encode(self, value: object) -> tuple[tuple[int, ...], bytes]:
+        """The shape and the `raw` bytes of a value.
+
+        Args:
+            value: an array of the input's rank; or a number, a bool, a `str`, `bytes` or (nested) lists
+                of these, which may leave out axes of length 1 and the batch axis.
+
+        Raises:
+            InvalidInput: the value does not fit; names the input, what came and what was expected.
+        """
+        if (
+            type(value) is np.ndarray
+            and self.dtype is not None
+            and value.dtype == self.dtype
+            and value.ndim == self.rank
+        ):
+            return value.shape, value.tobytes()
+        try:
+            return self._encode_bytes(value) if self.number == BYTES else self._encode_numbers(value)
+        except Refusal as refusal:
+            name, came = self.info.name, describe(value)
+            raise InvalidInput(f'input "{name}": {refusal}; came {came}, expected {self.info}') from None
+
+    def _encode_numbers(self, value: object) -> tuple[tuple[int, ...], bytes]:
+        array, literal = _as_numbers(value)
+        bf16 = self.number == BF16
+        array = to_bf16(array, literal) if bf16 else cast(array, DTYPES[self.number], literal)
+        array = fit(array, self.info.shape, strict=literal is None)
+        return array.shape, array.tobytes()
+
+    def _encode_bytes(self, value: object) -> tuple[tuple[int, ...], bytes]:
+        is_array = hasattr(value, "__array__")
+        array = np.asarray(value) if is_array else _objects(value)
+        if array.dtype.kind not in "OUS":
+            raise Refusal("it is neither text nor bytes")
+        array = fit(array, self.info.shape, strict=is_array)
+        return array.shape, join_elements([_as_bytes(each) for each in array.ravel().tolist()])
+
+
+def fit(array: Array, shape: Sequence[int | str] | None, *, strict: bool) -> Array:
+    """The array with the axes that `shape` has.
+
+    A scalar gets axes of length 1. A list that lacks one axis is one row where that fits, and else one
+    value a row where the last axis has length 1.
+
+    Args:
+        array: the values.
+        shape: the axes wanted: lengths, and names where the length is open; None for any axes.
+        strict: take a missing axis as a mistake, as for arrays; scalars are let through.
+
+    Raises:
+        Refusal: the axes cannot be made to fit.
+    """
+    if shape is None or array.ndim == len(shape):
+        return array
+    rank = len(shape)
+    if array.ndim == 0 and _matches((1,) * rank, shape):
+        return array.reshape((1,) * rank)
+    if not strict and array.ndim == rank - 1 > 0:
+        if _matches((1, *array.shape), shape):
+            return array[np.newaxis]
+        if _matches((*array.shape, 1), shape) and shape[-1] == 1:
+            return array[..., np.newaxis]
+    raise Refusal(f"it has {array.ndim} axes where {rank} are expected")
+
+
+def describe(value: object) -> str:
+    """A value in a few words, for an error message."""
+    if isinstance(value, np.ndarray):
+        return f"a {value.dtype} array of shape {value.shape}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}"
+
+
+def _matches(lengths: Sequence[int], shape: Sequence[int | str]) -> bool:
+    return all(isinstance(want, str) or want == have for have, want in zip(lengths, shape, strict=True))
+
+
+def _as_numbers(value: object) -> tuple[Array, object]:
+    """The value as an array, and as the literal it was: None if it has a dtype of its own."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
+        value = value.tolist()  # Python's own numbers in an array are literals still
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise Refusal("its lists are not of equal lengths") from None
+    if array.dtype.kind == "O":
+        raise Refusal("it is not numeric, or out of range")
+    return array, None if _has_dtype(value) else value
+
+
+def _has_dtype(value: object) -> bool:
+    """Whether a value is an array or a numpy scalar, or a list that starts with one."""
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return hasattr(value, "__array__")
+
+
+def _objects(value: object) -> Array:
+    # With dtype object numpy leaves `str` and `bytes` alone; of its own accord it would make 1 into "1".
+    try:
+        return np.array(value, dtype=object)
+    except ValueError:
+        raise Refusal("its lists are not of equal lengths") from None
+
+
+def _as_bytes(element: Any) -> bytes:
+    if isinstance(element, str):
+        try:
+            return element.encode()
+        except UnicodeEncodeError:
+            raise Refusal("a text cannot be written as UTF-8") from None
+    if isinstance(element, bytes):
+        return element
+    raise Refusal(f"{describe(element)} is neither text nor bytes")

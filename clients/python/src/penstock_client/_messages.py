@@ -1,0 +1,231 @@
+"""From what a caller asks to the messages of the protocol, and back. Shared by both clients; no I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from time import monotonic
+from typing import TypeAlias
+
+from google.protobuf import duration_pb2
+
+from penstock_client._errors import InvalidInput
+from penstock_client._inputs import InputSpec, describe
+from penstock_client._tensors import decode
+from penstock_client._types import BatchingInfo, Inputs, ModelInfo, Prediction, TensorInfo, Timing
+from penstock_proto.v1 import model_pb2, prediction_pb2, tensor_pb2
+
+DEFAULT_TARGET = "127.0.0.1:8001"
+"""Where a server listens that was told nothing else."""
+
+COMPLETION_ORDER = ("penstock-order", "completion")
+"""The metadata that asks a stream for its answers as they finish."""
+
+MAX_BYTES = 2**31 - 2**16
+"""What protobuf can carry in one message, with some room for names and shapes."""
+
+_UNLIMITED = {"grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1}
+
+Key: TypeAlias = tuple[str, str]
+"""A model's name, and a version number, label or "" for the default."""
+
+
+def channel_options(options: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
+    """The channel options: messages of any size, unless the caller says otherwise."""
+    return list({**_UNLIMITED, **dict(options)}.items())
+
+
+def seconds(timeout: float | None, default: float | None) -> float | None:
+    """The timeout that holds for a call, in seconds; None for no limit.
+
+    Args:
+        timeout: the caller's, above 0; None for the default, `math.inf` for no limit.
+        default: the client's.
+
+    Raises:
+        ValueError: the timeout is 0, negative or not a number.
+    """
+    chosen = default if timeout is None else timeout
+    if chosen is None or chosen == math.inf:
+        return None
+    if not chosen > 0:
+        raise ValueError(f"a timeout is a number of seconds above 0, not {chosen!r}")
+    return chosen
+
+
+class Deadline:
+    """The moment by which several steps must be done together."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self, timeout: float | None) -> None:
+        self._at = None if timeout is None else monotonic() + timeout
+
+    def remaining(self) -> float | None:
+        """The seconds that are left, not below 0; None for no limit."""
+        return None if self._at is None else max(0.0, self._at - monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Encoded inputs: (name, datatype number, shape, raw) each, and how many bytes they are."""
+
+    tensors: list[tuple[str, int, tuple[int, ...], bytes]]
+    size: int
+
+
+class Signature:
+    """The inputs that a model takes, and how to encode them."""
+
+    __slots__ = ("_inputs", "_names")
+
+    def __init__(self, model: model_pb2.Model) -> None:
+        self._inputs = {each.name: InputSpec(_tensor_info(each)) for each in model.inputs}
+        self._names = self._inputs.keys()
+
+    def pack(self, inputs: Inputs) -> Packed:
+        """Encodes the inputs of one request.
+
+        Raises:
+            InvalidInput: a name is missing or unknown, or a value does not fit.
+        """
+        try:
+            fitting = inputs.keys() == self._names
+        except AttributeError:
+            raise InvalidInput(f"inputs are a dict by name, not {describe(inputs)}") from None
+        if not fitting:
+            raise self._wrong_names(inputs)
+        size, tensors = 0, []
+        for name, value in inputs.items():
+            spec = self._inputs[name]
+            shape, raw = spec.encode(value)
+            size += len(raw)
+            tensors.append((name, spec.number, shape, raw))
+        if size > MAX_BYTES:
+            raise InvalidInput(f"the inputs are {size} bytes; one request carries at most {MAX_BYTES}")
+        return Packed(tensors, size)
+
+    def _wrong_names(self, inputs: Inputs) -> InvalidInput:
+        unknown = [repr(name) for name in inputs if name not in self._names]
+        missing = [repr(name) for name in self._names if name not in inputs]
+        said = [f"unknown: {', '.join(unknown)}"] if unknown else []
+        said += [f"missing: {', '.join(missing)}"] if missing else []
+        expected = ", ".join(f"{name} {spec.info}" for name, spec in self._inputs.items()) or "none"
+        return InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected}")
+
+
+class Signatures:
+    """The signatures known so far. Each step is one operation on a dict, so threads need no lock."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[Key, Signature] = {}
+
+    def get(self, key: Key) -> Signature | None:
+        """The signature, if it is known."""
+        return self._known.get(key)
+
+    def put(self, key: Key, model: model_pb2.Model) -> Signature:
+        """Remembers what the server said, and returns it as a signature."""
+        signature = self._known[key] = Signature(model)
+        return signature
+
+    def drop(self, key: Key, signature: Signature) -> None:
+        """Forgets a signature that the server contradicted, unless there is a newer one already."""
+        if self._known.get(key) is signature:
+            self._known.pop(key, None)
+
+
+class Ask:
+    """All of a request but its inputs.
+
+    Attributes:
+        key: the model and the version asked for.
+    """
+
+    __slots__ = ("_id", "_outputs", "_priority", "_timeout", "key")
+
+    def __init__(  # noqa: PLR0913 - the fields of a request
+        self,
+        model: str,
+        version: str | int,
+        outputs: Sequence[str] | None,
+        priority: int,
+        id: str = "",
+        timeout: float | None = None,
+    ) -> None:
+        self.key: Key = (model, str(version))
+        self._outputs = [outputs] if isinstance(outputs, str) else outputs
+        self._priority = priority
+        self._id = id
+        self._timeout = None if timeout is None else _duration(timeout)
+
+    def write(self, packed: Packed, request: prediction_pb2.PredictRequest) -> None:
+        """Writes the whole request into an empty message."""
+        request.model, request.version = self.key
+        request.id = self._id
+        request.priority = self._priority
+        request.output_encoding = prediction_pb2.RAW
+        if self._outputs is not None:
+            request.outputs.extend(self._outputs)
+        if self._timeout is not None:
+            request.timeout.CopyFrom(self._timeout)
+        for name, datatype, shape, raw in packed.tensors:
+            tensor = request.inputs[name]
+            tensor.datatype = datatype  # type: ignore[assignment]  # the enum's number
+            tensor.shape.extend(shape)
+            tensor.raw = raw
+
+
+def prediction(response: prediction_pb2.PredictResponse, index: int | None = None) -> Prediction:
+    """The prediction that a response holds.
+
+    Raises:
+        PenstockError: UNKNOWN, when an output cannot be read.
+    """
+    outputs = {name: decode(name, tensor) for name, tensor in response.outputs.items()}
+    said = response.timing
+    timing = Timing(_seconds(said.queue), _seconds(said.compute), said.batch_rows)
+    return Prediction(response.model, response.version, response.id, outputs, timing, index)
+
+
+def model_info(model: model_pb2.Model) -> ModelInfo:
+    """What the server says of a model, without protobuf."""
+    batching = model.batching
+    return ModelInfo(
+        name=model.name,
+        version=model.version,
+        state=model_pb2.ModelState.Name(model.state),
+        state_reason=model.state_reason,
+        is_default=model.is_default,
+        labels=list(model.labels),
+        inputs=[_tensor_info(each) for each in model.inputs],
+        outputs=[_tensor_info(each) for each in model.outputs],
+        batching=BatchingInfo(
+            batching.enabled, batching.reason, batching.max_rows, _seconds(batching.max_delay)
+        ),
+        metadata=dict(model.metadata),
+        opsets=dict(model.opsets),
+        sha256=model.sha256,
+        size_bytes=model.size_bytes,
+        providers=list(model.providers),
+        loaded_at=model.loaded_at.ToDatetime(UTC) if model.HasField("loaded_at") else None,
+    )
+
+
+def _tensor_info(spec: model_pb2.TensorSpec) -> TensorInfo:
+    axes = tuple(axis.symbol if axis.HasField("symbol") else axis.size for axis in spec.shape)
+    return TensorInfo(spec.name, tensor_pb2.DataType.Name(spec.datatype), None if spec.any_rank else axes)
+
+
+def _seconds(duration: duration_pb2.Duration) -> float:
+    return duration.seconds + duration.nanos * 1e-9
+
+
+def _duration(timeout: float) -> duration_pb2.Duration:
+    # At least a nanosecond: 0 would mean no limit.
+    whole, nanos = divmod(max(1, round(timeout * 1e9)), 10**9)
+    return duration_pb2.Duration(seconds=whole, nanos=nanos)

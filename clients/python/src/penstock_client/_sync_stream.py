@@ -1,0 +1,164 @@
+"""One stream of the threaded client.
+
+Three threads meet here: the reader takes items from the iterable and encodes them; gRPC's own thread sends
+what has gathered; the consumer waits for answers. Everything shared is in a `StreamState` under one
+condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from threading import Condition, Thread, current_thread
+from typing import Any
+
+import grpc
+
+from penstock_client._errors import InvalidInput, PenstockError, from_call
+from penstock_client._messages import Packed, Signature
+from penstock_client._stream import StreamState
+from penstock_client._types import Inputs
+from penstock_proto.v1 import prediction_pb2
+
+
+class Stream:
+    """One call of PredictStream.
+
+    Args:
+        state: what was read, sent and answered.
+        items: the inputs.
+        prepare: encodes the inputs of an item.
+    """
+
+    def __init__(
+        self,
+        state: StreamState,
+        items: Iterator[Inputs],
+        prepare: Callable[[Inputs], tuple[Signature, Packed]],
+    ) -> None:
+        self._state = state
+        self._items = items
+        self._prepare = prepare
+        self._changed = Condition()
+        self._over = False
+        self._away = False
+        self._call: Any = None
+        self._reader = Thread(target=self._read, name="penstock-stream-reader", daemon=True)
+
+    def results(
+        self, method: Any, metadata: object, start: Callable[[], None], raising: bool
+    ) -> Generator[Any, None, None]:
+        """Runs the stream and yields what comes.
+
+        Args:
+            method: gRPC's PredictStream.
+            metadata: the call's.
+            start: called before anything else; what it raises ends the stream.
+            raising: whether the error of an item is raised, not yielded.
+        """
+        start()
+        self._call = method(self._requests(), metadata=metadata)
+        try:
+            if not self._call.add_callback(self._stop):
+                self._stop()
+            self._reader.start()
+            more = True
+            while more:
+                more = self._step()
+                for result in self._collect():
+                    if raising and isinstance(result, PenstockError):
+                        raise result
+                    yield result
+            if self._state.failure is not None:
+                raise self._state.failure
+        finally:
+            self._finish()
+
+    def _step(self) -> bool:
+        """Waits until there is something to collect; False once the call is over."""
+        with self._changed:
+            # Not straight to the next message: where every item so far was refused, none would come.
+            self._changed.wait_for(lambda: self._state.has_news or self._over)
+            if self._state.has_ready:
+                return True
+        failure = None
+        try:
+            message = next(self._call)
+            with self._changed:
+                self._state.receive(message)
+            return True
+        except StopIteration:
+            pass
+        except grpc.RpcError as error:
+            failure = from_call(error)
+        except PenstockError as error:
+            failure = error
+        with self._changed:
+            self._state.close(failure)
+        return False
+
+    def _collect(self) -> list[Any]:
+        with self._changed:
+            results = self._state.collect()
+            self._changed.notify_all()
+        return results
+
+    def _requests(self) -> Iterator[prediction_pb2.PredictStreamRequest]:
+        """What gRPC's thread sends: it comes for the next message when the one before is written."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._state.has_outgoing or self._state.ended or self._over)
+                message = None if self._over else self._state.take()
+            if message is None:
+                return
+            yield message
+
+    def _read(self) -> None:
+        """The reader's thread."""
+        try:
+            while self._wait_for_room():
+                self._take_item()
+        except StopIteration:
+            self._end(None)
+        except BaseException as error:  # the consumer gets whatever the iterable raises
+            self._end(error)
+
+    def _wait_for_room(self) -> bool:
+        """Waits until one more item may be read; False if none is wanted any more."""
+        with self._changed:
+            self._away = False
+            self._changed.wait_for(lambda: self._state.has_room or self._over)
+            self._away = not self._over
+            return self._away
+
+    def _take_item(self) -> None:
+        item = next(self._items)
+        try:
+            signature, packed = self._prepare(item)
+        except InvalidInput as error:
+            with self._changed:
+                self._state.refuse(error)
+                self._changed.notify_all()
+        else:
+            with self._changed:
+                self._state.add(signature, packed)
+                self._changed.notify_all()
+
+    def _end(self, failure: BaseException | None) -> None:
+        with self._changed:
+            self._away = False
+            self._state.end(failure)
+            self._changed.notify_all()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def _finish(self) -> None:
+        """Leaves no thread behind, but for one that is inside the caller's iterable just now."""
+        self._stop()
+        self._call.cancel()
+        with self._changed:
+            away = self._away
+        if not away and self._reader.is_alive() and self._reader is not current_thread():
+            self._reader.join()

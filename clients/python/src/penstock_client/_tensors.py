@@ -1,0 +1,127 @@
+"""Tensors as bytes: the client's dtype table, and both directions of `raw`.
+
+Whatever the machine, `raw` is row-major and little-endian; BYTES puts the length of every element before
+it, as 4 bytes, unsigned, little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from penstock_client._errors import PenstockError
+from penstock_client._types import Array
+from penstock_proto.v1 import tensor_pb2
+
+BYTES: int = tensor_pb2.BYTES
+BF16: int = tensor_pb2.BF16
+
+DTYPES: dict[int, np.dtype[Any]] = {
+    tensor_pb2.BOOL: np.dtype("?"),
+    tensor_pb2.UINT8: np.dtype("u1"),
+    tensor_pb2.UINT16: np.dtype("<u2"),
+    tensor_pb2.UINT32: np.dtype("<u4"),
+    tensor_pb2.UINT64: np.dtype("<u8"),
+    tensor_pb2.INT8: np.dtype("i1"),
+    tensor_pb2.INT16: np.dtype("<i2"),
+    tensor_pb2.INT32: np.dtype("<i4"),
+    tensor_pb2.INT64: np.dtype("<i8"),
+    tensor_pb2.FP16: np.dtype("<f2"),
+    tensor_pb2.FP32: np.dtype("<f4"),
+    tensor_pb2.FP64: np.dtype("<f8"),
+}
+"""The numpy dtype of every datatype that numpy has; BF16 and BYTES are handled apart."""
+
+_LENGTH = struct.Struct("<I")
+
+
+@cache
+def bfloat16() -> np.dtype[Any] | None:
+    """The dtype that `ml_dtypes` adds to numpy, or None where that package is not installed."""
+    try:
+        found: np.dtype[Any] = np.dtype(import_module("ml_dtypes").bfloat16)
+    except ImportError:
+        return None
+    return found
+
+
+def bf16_bits(values: Array) -> Array:
+    """The upper halves (uint16) of float32 values, rounded to nearest, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32).reshape(values.shape)
+    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+    quiet = (bits >> 16) | 0x40  # adding could carry a NaN into infinity or zero
+    return np.where(np.isnan(values), quiet, rounded).astype("<u2")
+
+
+def widen_bf16(bits: Array) -> Array:
+    """The float32 values whose upper halves are `bits` (uint16)."""
+    return np.asarray(np.left_shift(bits, 16, dtype=np.uint32)).view(np.float32)
+
+
+def join_elements(elements: list[bytes]) -> bytes:
+    """BYTES elements as `raw`."""
+    return b"".join(part for each in elements for part in (_LENGTH.pack(len(each)), each))
+
+
+def decode(name: str, tensor: tensor_pb2.Tensor) -> Array:
+    """The array of an answer's tensor; a read-only view of its bytes for all but BYTES.
+
+    Args:
+        name: the output's name, for the error.
+        tensor: the tensor, written as `raw`.
+
+    Raises:
+        PenstockError: UNKNOWN, when datatype, shape and bytes do not agree.
+    """
+    shape = tuple(tensor.shape)
+    try:
+        array = _flat(tensor).reshape(shape)
+    except (ValueError, struct.error) as error:
+        raise _wrong(name, tensor, str(error)) from None
+    if array.shape != shape:  # reshape takes a negative length for "whatever fits"
+        raise _wrong(name, tensor, "a negative length")
+    return array
+
+
+def _flat(tensor: tensor_pb2.Tensor) -> Array:
+    dtype = DTYPES.get(tensor.datatype)
+    if dtype is not None:
+        return np.frombuffer(tensor.raw, dtype)
+    if tensor.datatype == BYTES:
+        return _text(_split_elements(tensor.raw))
+    if tensor.datatype == BF16:
+        bits = np.frombuffer(tensor.raw, "<u2")
+        known = bfloat16()
+        return widen_bf16(bits) if known is None else bits.view(known)
+    raise ValueError("an unknown datatype")
+
+
+def _split_elements(raw: bytes) -> list[bytes]:
+    elements, at = [], 0
+    while at < len(raw):
+        (length,) = _LENGTH.unpack_from(raw, at)
+        at += _LENGTH.size + length
+        elements.append(raw[at - length : at])
+    if at != len(raw):
+        raise ValueError("the last element is cut off")
+    return elements
+
+
+def _text(elements: list[bytes]) -> Array:
+    array: Array = np.empty(len(elements), object)
+    try:
+        array[:] = [each.decode() for each in elements]
+    except UnicodeDecodeError:
+        array[:] = elements
+    return array
+
+
+def _wrong(name: str, tensor: tensor_pb2.Tensor, reason: str) -> PenstockError:
+    return PenstockError(
+        f'the server\'s output "{name}" cannot be read: {reason} (datatype {tensor.datatype}, '
+        f"shape {list(tensor.shape)}, {len(tensor.raw)} bytes)"
+    )

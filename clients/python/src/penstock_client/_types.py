@@ -1,0 +1,155 @@
+"""What the client gives back: predictions, and what is known of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+"""An array of any dtype."""
+
+Inputs: TypeAlias = Mapping[str, object]
+"""Inputs by name: arrays, (nested) lists, numbers, bools, `str` or `bytes`."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """Where the time of a prediction went, as the server saw it.
+
+    Attributes:
+        queue_seconds: waiting for a batch, from arrival to the start of the model's run.
+        compute_seconds: the run of the whole batch that the request was part of.
+        batch_rows: the rows of that batch, the request's own included.
+    """
+
+    queue_seconds: float
+    compute_seconds: float
+    batch_rows: int
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Prediction(Mapping[str, Array]):
+    """One answer: a mapping from output names to arrays.
+
+    Numbers and bools come as views of the received bytes, without a copy, and are therefore read-only:
+    call `.copy()` on an array to write into it. BYTES come as object arrays of `str` where every element
+    is valid UTF-8, else of `bytes`. BF16 comes as `ml_dtypes.bfloat16` where that package is installed,
+    else widened to float32, which changes no value.
+
+    Attributes:
+        model: the model that answered.
+        version: the number of the version that answered, never a label.
+        id: the request's id.
+        outputs: the arrays by name.
+        timing: where the time went.
+        index: on a stream the place of the item in the iterable, from 0; None elsewhere.
+    """
+
+    model: str
+    version: str
+    id: str
+    outputs: dict[str, Array]
+    timing: Timing
+    index: int | None = None
+
+    def __getitem__(self, name: str) -> Array:
+        try:
+            return self.outputs[name]
+        except KeyError:
+            raise KeyError(f'no output "{name}"; there are: {", ".join(self.outputs)}') from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    # Arrays have no single truth value, so predictions are compared by identity.
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        arrays = ", ".join(f"{name}: {a.dtype}{list(a.shape)}" for name, a in self.outputs.items())
+        return f"<Prediction {self.model} version {self.version}: {arrays}>"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input or output of a model.
+
+    Attributes:
+        name: its name.
+        datatype: the element type by its Open Inference name, such as "FP32" or "BYTES".
+        shape: one entry an axis, outermost first: an int where the length is fixed, else the name of
+            the open length, "?" where it has none. None where even the number of axes is open.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int | str, ...] | None
+
+    def __str__(self) -> str:
+        axes = "..." if self.shape is None else ",".join(map(str, self.shape))
+        return f"{self.datatype}[{axes}]"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingInfo:
+    """How a model's requests are batched.
+
+    Attributes:
+        enabled: whether requests run together.
+        reason: why, or why not.
+        max_rows: the most rows run at once.
+        max_delay_seconds: how long a request may be held back to fill a batch; 0 means never.
+    """
+
+    enabled: bool
+    reason: str
+    max_rows: int
+    max_delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """One version of one model.
+
+    Attributes:
+        name: the model's name.
+        version: the version's number.
+        state: "LOADING", "READY", "DRAINING" or "FAILED".
+        state_reason: why it is in that state, where that needs words.
+        is_default: whether a request that names no version is answered by this one.
+        labels: the labels that lead to this version.
+        inputs: what the model takes.
+        outputs: what the model gives.
+        batching: whether requests are run together, and why or why not.
+        metadata: what the model file says of itself.
+        opsets: the operator sets the file was written against, by domain.
+        sha256: of the model file's bytes, in hexadecimal.
+        size_bytes: the size of the model file, without external data.
+        providers: the ONNX Runtime execution providers in use, in order of preference.
+        loaded_at: when it became ready, in UTC; None if it never did.
+    """
+
+    name: str
+    version: str
+    state: str
+    state_reason: str
+    is_default: bool
+    labels: list[str]
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    batching: BatchingInfo
+    metadata: dict[str, str]
+    opsets: dict[str, int]
+    sha256: str
+    size_bytes: int
+    providers: list[str]
+    loaded_at: datetime | None

@@ -1,0 +1,104 @@
+"""The two clients under one set of tests: the asyncio one is driven from a loop on a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from client.standin import StandIn
+from client.streams import BOUND, until
+from penstock_client import AsyncClient, Client
+
+
+class Loop:
+    """An event loop on a thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="test-loop")
+        self._thread.start()
+
+    def run(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(BOUND)
+
+    def tasks(self) -> int:
+        async def count() -> int:
+            return len(asyncio.all_tasks()) - 1  # this one
+
+        return self.run(count())
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(BOUND)
+        self.loop.close()
+
+
+class Driven:
+    """An AsyncClient with the face of a Client."""
+
+    def __init__(self, loop: Loop, *args: Any, **settings: Any) -> None:
+        async def make() -> AsyncClient:
+            return AsyncClient(*args, **settings)
+
+        self._loop = loop
+        self._client = loop.run(make())
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+        return lambda *args, **settings: self._loop.run(method(*args, **settings))
+
+    def predict_stream(self, *args: Any, **settings: Any) -> Iterator[Any]:
+        return self._stream(self._client.predict_stream(*args, **settings))
+
+    def _stream(self, results: Any) -> Iterator[Any]:
+        try:
+            while (result := self._loop.run(anext(results, None))) is not None:
+                yield result
+        finally:
+            self._loop.run(results.aclose())
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    server = StandIn()
+    server.add("echo", x="FP32 N,3")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Makes clients of one kind, and closes them afterwards."""
+    clients: list[Any] = []
+
+    def make(*args: Any, **settings: Any) -> Any:
+        if request.param == "threads":
+            clients.append(Client(*args, **settings))
+        else:
+            clients.append(Driven(request.getfixturevalue("loop"), *args, **settings))
+        return clients[-1]
+
+    yield make
+    for each in clients:
+        each.close()
+
+
+@pytest.fixture
+def client(server: StandIn, connect: Callable[..., Any]) -> Any:
+    return connect(server.target)
+
+
+@pytest.fixture
+def leaves_nothing_behind(loop: Loop) -> Iterator[None]:
+    yield
+    until(lambda: not [each for each in threading.enumerate() if "penstock" in each.name])
+    until(lambda: loop.tasks() == 0)

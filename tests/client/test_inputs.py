@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+
+import penstock_client
+from client.standin import model
+from penstock_client import _messages, _tensors
+from penstock_client._messages import Signature, Signatures
+from penstock_proto.v1 import tensor_pb2
+
+
+def send(spec: str, value: object) -> np.ndarray:
+    """What a server reads where `value` is given for an input `x` of this spec."""
+    ((name, datatype, shape, raw),) = Signature(model("m", x=spec)).pack({"x": value}).tensors
+    return _tensors.decode(name, tensor_pb2.Tensor(datatype=datatype, shape=shape, raw=raw))
+
+
+@pytest.mark.parametrize(
+    ("spec", "value", "expected"),
+    [
+        ("FP32 N,1", 2.5, [[2.5]]),
+        ("FP32 N", 2.5, [2.5]),
+        ("FP32", 2.5, 2.5),
+        ("FP32 1,1,1", 2.5, [[[2.5]]]),
+        ("FP32 N,1", [1, 2, 3], [[1], [2], [3]]),
+        ("FP32 N,1", [1], [[1]]),
+        ("FP32 N,1", [], []),
+        ("FP32 N,1", [[1], [2]], [[1], [2]]),
+        ("FP32 N,3", [1, 2, 3], [[1, 2, 3]]),
+        ("FP32 1,3", [1, 2, 3], [[1, 2, 3]]),
+        ("FP32 N,L", [1, 2], [[1, 2]]),
+        ("FP32 N", [1, 2], [1, 2]),
+        ("FP32 N,2,2", [[1, 2], [3, 4]], [[[1, 2], [3, 4]]]),
+        ("FP32 N,2,1", [[1, 2], [3, 4]], [[[1], [2]], [[3], [4]]]),
+        ("FP32 N,1", np.float32(4), [[4]]),
+        ("FP32 N,1", np.array(4.0, np.float32), [[4]]),
+        ("FP32 *", [[[1]]], [[[1]]]),
+        ("FP32 *", np.ones((1, 2), np.float32), [[1, 1]]),
+        ("FP32 *", 1.0, 1.0),
+        ("FP32 N,1", (1, 2), [[1], [2]]),
+        ("FP64 N", np.array([1, 2], object), [1, 2]),
+        ("INT64 N,1", [True, False], [[1], [0]]),
+        ("BOOL N", [True, False], [True, False]),
+        ("BYTES N,1", "paid", [["paid"]]),
+        ("BYTES N,1", ["a", "bc"], [["a"], ["bc"]]),
+        ("BYTES N", [b"a", "ü"], ["a", "ü"]),
+        ("BYTES N", np.array(["a", "long"]), ["a", "long"]),
+        ("BYTES N", np.array([b"a", b"long"]), ["a", "long"]),
+        ("BYTES N", np.array(["a", b"b"], object), ["a", "b"]),
+        ("BYTES", "x", "x"),
+        ("BYTES N,1", np.str_("x"), [["x"]]),
+        ("BYTES *", [["x"]], [["x"]]),
+    ],
+)
+def test_values_get_the_shape_of_the_model(spec, value, expected) -> None:
+    assert send(spec, value).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "value", "reason"),
+    [
+        ("FP32 N,3", np.zeros(3, np.float32), "it has 1 axes where 2 are expected; came a float32 "
+         r"array of shape \(3,\), expected FP32\[N,3\]"),
+        ("FP32 N,1", np.zeros(3, np.float32), "1 axes where 2"),
+        ("FP32 N", np.zeros((1, 3), np.float32), "2 axes where 1"),
+        ("FP32 N,3", 1.0, "0 axes where 2.*came float 1.0"),
+        ("FP32 N,3", [1.0, 2.0], "1 axes where 2"),
+        ("FP32 2,3", [[1.0], [2, 3]], "not of equal lengths"),
+        ("FP32 N", [[1.0], [2.0]], "2 axes where 1"),
+        ("FP32", [1.0], "1 axes where 0"),
+        ("INT64 N", [1.5], "would not survive"),
+        ("INT64 N", 1.5, r"came float 1.5, expected INT64\[N\]"),
+        ("FP32 N", np.array([0.1]), "would not survive"),
+        ("FP32 N", [np.float64(0.1)], "would not survive"),
+        ("FP32 N", [np.array([0.1])], "would not survive"),
+        ("BF16 N", np.array([0.1], np.float32), "would not survive"),
+        ("FP32 N", ["1"], "not numeric"),
+        ("FP32 N", [None], "not numeric"),
+        ("FP32 N", {1: 2}, "not numeric"),
+        ("INT64 N", [2**70], "out of range"),
+        ("FP32 N", np.array(["2020"], "M8[D]"), "not numeric"),
+        ("FP32 N", [1j], "not numeric"),
+        ("BYTES N", [1], "int 1 is neither text nor bytes"),
+        ("BYTES N", ["a", 1], "int 1 is neither"),
+        ("BYTES N", [None], "NoneType None is neither"),
+        ("BYTES N", np.array([1.0]), "neither text nor bytes"),
+        ("BYTES N", ["\ud800"], "cannot be written as UTF-8"),
+        ("BYTES N,1", [["a"], ["b", "c"]], "neither text nor bytes"),
+        ("BYTES N,1", np.array(["a"]), "1 axes where 2"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_what_came_and_what_was_expected(spec, value, reason) -> None:
+    with pytest.raises(penstock_client.InvalidInput, match=f'^input "x": .*{reason}'):
+        send(spec, value)
+
+
+def test_long_values_are_not_shown_in_full() -> None:
+    with pytest.raises(penstock_client.InvalidInput) as caught:
+        send("INT64 N", ["secret"] * 1000)
+    assert len(str(caught.value)) < 200
+
+
+def test_wrong_names_are_refused_with_the_right_ones() -> None:
+    signature = Signature(model("m", a="FP32 N,3", b="BYTES N"))
+    with pytest.raises(penstock_client.InvalidInput) as caught:
+        signature.pack({"a": 1, "c": 2, "d": 3})
+    assert str(caught.value) == (
+        "wrong inputs (unknown: 'c', 'd'; missing: 'b'); expected: a FP32[N,3], b BYTES[N]"
+    )
+    with pytest.raises(penstock_client.InvalidInput, match=r"missing: 'a', 'b'\)"):
+        signature.pack({})
+    with pytest.raises(penstock_client.InvalidInput, match="by name, not list"):
+        signature.pack([1])
+
+
+def test_only_the_signature_that_was_contradicted_is_forgotten() -> None:
+    signatures = Signatures()
+    old = signatures.put(("m", ""), model("m"))
+    new = signatures.put(("m", ""), model("m", x="FP32"))
+    signatures.drop(("m", ""), old)
+    assert signatures.get(("m", "")) is new
+    signatures.drop(("m", ""), new)
+    assert signatures.get(("m", "")) is None
+
+
+def test_a_model_without_inputs_takes_none() -> None:
+    signature = Signature(model("m"))
+    assert signature.pack({}).tensors == []
+    with pytest.raises(penstock_client.InvalidInput, match="expected: none"):
+        signature.pack({"x": 1})
+
+
+def test_more_than_a_message_can_carry_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(_messages, "MAX_BYTES", 11)  # two gigabytes are too much for a test
+    with pytest.raises(penstock_client.InvalidInput, match="12 bytes; one request carries at most 11"):
+        send("FP32 N", np.zeros(3, np.float32))
+
+
+def test_things_that_turn_into_arrays_are_arrays() -> None:
+    class Column:
+        def __array__(self, dtype=None, copy=None):
+            return np.array([1.5, 2.5])
+
+    assert send("FP32 N", Column()).tolist() == [1.5, 2.5]
+    with pytest.raises(penstock_client.InvalidInput, match="1 axes where 2"):
+        send("FP32 N,1", Column())

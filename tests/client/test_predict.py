@@ -1,0 +1,183 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+
+import penstock_client
+from client.standin import StandIn, echo, status
+from penstock_proto.v1 import prediction_pb2
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def test_an_answer_has_the_outputs_and_who_made_them(server, client) -> None:
+    result = client.predict("echo", {"x": X}, id="seven")
+    assert (result.model, result.version, result.id, result.index) == ("echo", "1", "seven", None)
+    np.testing.assert_array_equal(result["x"], X)
+    assert result["x"].dtype == np.float32
+    assert list(result) == ["x"]
+    assert len(result) == 1
+    assert result.outputs["x"] is result["x"]
+    assert result == result  # noqa: PLR0124 - and not an ambiguous array
+    assert "echo version 1" in repr(result)
+    assert "float32[2, 3]" in repr(result)
+
+
+def test_timing_comes_in_seconds(server, client) -> None:
+    timing = client.predict("echo", {"x": X}).timing
+    assert timing.queue_seconds == pytest.approx(0.00025)
+    assert timing.compute_seconds == pytest.approx(1.5)
+    assert timing.batch_rows == 7
+
+
+def test_an_unknown_output_is_a_key_error_that_names_the_known(server, client) -> None:
+    with pytest.raises(KeyError, match='no output "z"; there are: x'):
+        client.predict("echo", {"x": X})["z"]
+
+
+def test_everything_asked_for_is_in_the_request(server, client) -> None:
+    server.add("two", "stable", a="FP32 N", b="INT64 N")
+    result = client.predict(
+        "two", {"a": [1.0], "b": [2]}, version="stable", outputs=["b"], priority=-3, id="i"
+    )
+    (request,) = server.requests
+    assert (request.model, request.version, request.priority, request.id) == ("two", "stable", -3, "i")
+    assert list(request.outputs) == ["b"]
+    assert request.output_encoding == prediction_pb2.RAW
+    assert list(result) == ["b"]
+
+
+def test_one_output_may_be_asked_for_by_its_bare_name(server, client) -> None:
+    client.predict("echo", {"x": X}, outputs="x")
+    assert list(server.requests[0].outputs) == ["x"]
+
+
+def test_a_version_may_be_a_number(server, client) -> None:
+    server.add("echo", "3", x="FP32 N,3")
+    client.predict("echo", {"x": X}, version=3)
+    assert server.requests[0].version == "3"
+
+
+def test_the_signature_is_fetched_once(server, client) -> None:
+    for _ in range(3):
+        client.predict("echo", {"x": X})
+    assert server.calls == {"GetModel": 1, "Predict": 3}
+
+
+def test_threads_that_start_together_fetch_the_signature_once(server: StandIn) -> None:
+    with penstock_client.Client(server.target) as client, ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: client.predict("echo", {"x": X}), range(24)))
+    assert server.calls == {"GetModel": 1, "Predict": 24}
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND])
+def test_a_signature_the_server_contradicts_is_dropped(server, client, code) -> None:
+    client.predict("echo", {"x": X})
+    server.answer = lambda _: status(code, "changed")
+    with pytest.raises(penstock_client.PenstockError, match="changed"):
+        client.predict("echo", {"x": X})
+    server.answer = echo
+    server.add("echo", x="FP64 N,3")
+    assert client.predict("echo", {"x": X})["x"].dtype == np.float64
+    assert server.calls["GetModel"] == 2
+
+
+def test_other_failures_keep_the_signature(server, client) -> None:
+    server.answer = lambda _: status(grpc.StatusCode.INTERNAL, "no")
+    for _ in range(2):
+        with pytest.raises(penstock_client.ModelFailed):
+            client.predict("echo", {"x": X})
+    assert server.calls["GetModel"] == 1
+
+
+def test_a_model_replaced_under_the_client_is_not_refused_by_its_old_signature(server, client) -> None:
+    client.predict("echo", {"x": X})
+    server.add("echo", y="INT64 N")
+    assert client.predict("echo", {"y": np.array([1])})["y"].tolist() == [1]
+
+
+def test_a_refused_input_never_reaches_the_server(server, client) -> None:
+    with pytest.raises(penstock_client.InvalidInput):
+        client.predict("echo", {"x": np.zeros(3, np.float32)})
+    assert server.calls["Predict"] == 0
+
+
+def test_the_timeout_is_the_deadline_of_the_call(server, connect) -> None:
+    client = connect(server.target, timeout=30.0)
+    client.predict("echo", {"x": X})
+    assert server.remaining == pytest.approx(30, abs=5)
+    client.predict("echo", {"x": X}, timeout=5.0)
+    assert server.remaining == pytest.approx(5, abs=2)
+    client.predict("echo", {"x": X}, timeout=float("inf"))
+    assert server.remaining is None or server.remaining > 1e6
+
+
+def test_a_deadline_that_passes_is_an_error_of_its_own(server, client) -> None:
+    client.predict("echo", {"x": X})
+    release = threading.Event()
+    server.answer = lambda request: release.wait(20) and echo(request)
+    started = time.monotonic()
+    with pytest.raises(penstock_client.DeadlineExceeded) as caught:
+        client.predict("echo", {"x": X}, timeout=0.1)
+    release.set()
+    assert time.monotonic() - started < 10
+    assert caught.value.status is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_is_above_0(server, client, connect, timeout) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        client.predict("echo", {"x": X}, timeout=timeout)
+    with pytest.raises(ValueError, match="above 0"):
+        connect(server.target, timeout=timeout)
+
+
+def test_metadata_goes_with_every_call(server, connect) -> None:
+    client = connect(server.target, metadata=[("authorization", "Bearer t")])
+    calls = [
+        lambda: client.predict("echo", {"x": X}),
+        client.models,
+        lambda: client.model("echo"),
+        client.health,
+        lambda: list(client.predict_stream("echo", [{"x": X}])),
+    ]
+    for call in calls:
+        server.metadata = {}
+        call()
+        assert server.metadata["authorization"] == "Bearer t"
+
+
+def test_messages_may_be_large_both_ways(server, client) -> None:
+    large = np.zeros((2_000_000, 3), np.float32)
+    np.testing.assert_array_equal(client.predict("echo", {"x": large})["x"], large)
+
+
+def test_options_go_before_the_clients_own(server, connect) -> None:
+    client = connect(server.target, options=[("grpc.max_receive_message_length", 1000)])
+    with pytest.raises(penstock_client.Exhausted):
+        client.predict("echo", {"x": np.zeros((1000, 3), np.float32)})
+
+
+def test_numbers_are_read_only_views_of_the_bytes(server, client) -> None:
+    array = client.predict("echo", {"x": X})["x"]
+    assert not array.flags.owndata
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
+
+
+def test_the_context_manager_closes(server: StandIn) -> None:
+    with penstock_client.Client(server.target) as client:
+        client.health()
+    with pytest.raises(ValueError, match="closed channel"):
+        client.health()
+
+
+async def test_the_asynchronous_context_manager_closes(server: StandIn) -> None:
+    async with penstock_client.AsyncClient(server.target) as client:
+        assert await client.health() == "SERVING"
+        assert (await client.predict("echo", {"x": X}))["x"].shape == (2, 3)
+    with pytest.raises(Exception, match="closed"):
+        await client.predict("echo", {"x": X})

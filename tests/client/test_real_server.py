@@ -1,0 +1,124 @@
+"""Both clients against the server they are made for."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import penstock_client
+from penstock.tensors import DataType
+from support import zoo
+from support.servers import RunningServer, running_server
+
+ROOT = Path(__file__).parents[2]
+LEAD = {"lead_source": "paid_ads", "number_of_courses_viewed": 2, "annual_income": 79276}
+IDENTITIES = {f"identity_{each.label.lower()}": each for each in DataType}
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    models = {name: zoo.identity(datatype) for name, datatype in IDENTITIES.items()}
+    models |= {"scale": {1: zoo.scale(1.0), 2: zoo.scale(2.0)}, "any": zoo.rank_unknown()}
+    with running_server(zoo.repository(tmp_path_factory.mktemp("models"), models)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def examples() -> Iterator[RunningServer]:
+    with running_server(ROOT / "examples" / "models") as server:
+        yield server
+
+
+def values(datatype: DataType) -> np.ndarray:
+    if datatype is DataType.BYTES:
+        return np.array([["", "a", "🦄"], ["ü", "null\0inside", "b"]], object)
+    if datatype is DataType.BOOL:
+        return np.array([[True, False, True], [False, False, True]])
+    dtype = ml_dtypes.bfloat16 if datatype is DataType.BF16 else datatype.dtype
+    return np.array([[0, 1, 2], [3, 100, 7]]).astype(dtype)
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_every_datatype_goes_there_and_back(real, connect, name) -> None:
+    client = connect(real.target)
+    array = values(IDENTITIES[name])
+    streamed = list(client.predict_stream(name, [{"x": array}] * 3))
+    for result in [client.predict(name, {"x": array}), *streamed]:
+        assert result["y"].dtype == array.dtype
+        assert result["y"].tolist() == array.tolist()
+
+
+def test_versions_are_chosen_by_number(real, connect) -> None:
+    client = connect(real.target)
+    for version, factor in (("", 2), ("1", 1), (2, 2)):
+        result = client.predict("scale", {"x": [1.0, 2.0, 3.0]}, version=version)
+        assert result["y"].tolist() == [[factor, 2 * factor, 3 * factor]]
+    assert [(each.name, each.version) for each in client.models() if each.name == "scale"] == [
+        ("scale", "1"),
+        ("scale", "2"),
+    ]
+    with pytest.raises(penstock_client.NotFound):
+        client.model("scale", 3)
+
+
+def test_open_ranks_take_any_shape(real, connect) -> None:
+    client = connect(real.target)
+    assert client.model("any").inputs[0].shape is None
+    for shape in [(2,), (1, 2, 3)]:
+        assert client.predict("any", {"x": np.ones(shape, np.float32)})["y"].shape == shape
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_stream_with_items_that_the_server_refuses(real, connect, ordered) -> None:
+    client = connect(real.target)
+    items = [{"x": np.full((1, 4 if each % 100 == 50 else 3), each, np.float32)} for each in range(1000)]
+    results = sorted(
+        client.predict_stream("scale", items, version=1, ordered=ordered, errors="return"),
+        key=lambda each: 0 if ordered else each.index,
+    )
+    assert [each.index for each in results] == list(range(1000))
+    for index, result in enumerate(results):
+        if index % 100 == 50:
+            assert isinstance(result, penstock_client.InvalidInput)
+        else:
+            assert result["y"][0, 0] == index
+
+
+def test_the_bundled_model_scores_a_lead(examples, connect) -> None:
+    client = connect(examples.target)
+    result = client.predict("lead_scoring", LEAD, id="one")
+    assert (result["label"].shape, result["probabilities"].shape, result.id) == ((1,), (1, 2), "one")
+    assert result["probabilities"].sum() == pytest.approx(1.0)
+    assert result.timing.batch_rows >= 1
+    assert result.timing.compute_seconds > 0
+    batch = client.predict("lead_scoring", {name: [value] * 5 for name, value in LEAD.items()})
+    np.testing.assert_allclose(batch["probabilities"], np.repeat(result["probabilities"], 5, 0), rtol=1e-5)
+    assert (client.health(), client.health("lead_scoring"), client.health("none")) == (
+        "SERVING",
+        "SERVING",
+        "UNKNOWN",
+    )
+    info = client.model("lead_scoring")
+    assert [str(each) for each in info.inputs] == ["BYTES[N,1]", "INT64[N,1]", "FP32[N,1]"]
+    assert (info.state, info.is_default, info.batching.enabled) == ("READY", True, True)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_readme_is_true(examples, tmp_path, number) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "clients/python/README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    assert "127.0.0.1:8001" in blocks[number]
+    script = tmp_path / "example.py"
+    script.write_text(blocks[number].replace("127.0.0.1:8001", examples.target))
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = ran.stdout.splitlines()
+    assert re.fullmatch(r"\[[01]\]" if number else r"\[[01]\] \(1, 2\) 1", lines[0])
+    assert [line.split()[0] for line in lines[1:]] == ([] if number else [str(n) for n in range(1000)])
