@@ -57,7 +57,7 @@ class Server:
         self._ready = False
         self._metrics = Metrics(status.code_name)
         self._workers = ThreadPoolExecutor(config.server.workers, thread_name_prefix="penstock-worker")
-        self._registry = ModelRegistry(config, onnx.OnnxBackend, self._observer)
+        self._registry = ModelRegistry(config, onnx.OnnxBackend, self._observer, onnx.cores())
         self._router = Router()
         self._runners = Runners(
             config.runners.threads or onnx.cores(), config.runners.inline_below_seconds, _log_failure

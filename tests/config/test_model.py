@@ -29,7 +29,7 @@ def test_a_missing_file_means_defaults(file: Path) -> None:
     assert config == ModelConfig()
     assert config.versions == "all"
     assert config.batching.enabled == "auto"
-    assert config.runs_in_parallel == 1
+    assert config.runs_in_parallel == 0
 
 
 def test_everything_can_be_set(file: Path) -> None:
@@ -113,7 +113,7 @@ def _refuses(section: type, name: str, value: object) -> bool:
         ("labels = {stable = 0}", "stable should be greater than 0"),
         ("labels = {stable = true}", "stable should be a valid integer"),
         ("labels = 'stable'", "dictionary"),
-        ("runs_in_parallel = 0", "greater than or equal to 1"),
+        ("runs_in_parallel = -1", "greater than or equal to 0"),
         ("runs_in_parallel = true", "should not be true or false"),
         ("batching.enabled = 'no way'", "should be"),
         ("batching.max_rows = 0", "greater than or equal to 1"),

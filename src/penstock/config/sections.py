@@ -101,7 +101,7 @@ class RuntimeConfig(Section):
     """How ONNX Runtime runs models; the defaults for all models."""
 
     intra_op_threads: int = _setting(
-        0, "Threads inside one operator; 0 sizes them to the cores and the runners.", "threads", ge=0
+        0, "Threads inside one operator; 0 shares the cores out among the runs in parallel.", "threads", ge=0
     )
     inter_op_threads: int = _setting(
         1, "Operators of one run that may work at the same time.", "threads", ge=1
@@ -187,7 +187,13 @@ class ModelConfig(Section):
     labels: dict[str, VersionNumber] = _setting(
         {}, "Names for versions, such as `{stable = 3}`; a request may ask for them."
     )
-    runs_in_parallel: int = _setting(1, "Runs of this model that may go on at the same time.", "runs", ge=1)
+    runs_in_parallel: int = _setting(
+        0,
+        "Runs of this model that may go on at the same time; 0 takes one per core for a light model, and "
+        "one on all cores for a heavy one.",
+        "runs",
+        ge=0,
+    )
     batching: ModelBatching = ModelBatching()
     runtime: ModelRuntime = ModelRuntime()
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Any
 
 from penstock.backends.backend import Backend
 from penstock.messages import Observer
@@ -45,6 +46,7 @@ class Model:
         output_names: all outputs, in the signature's order.
         open_shapes: whether an axis other than the batch axis is open: then only requests of equal
             shapes may share a batch.
+        attachments: what the front doors derive from the signature once and keep, by its class.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Model:
     state: ModelState = ModelState.READY
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     observer: Observer = field(init=False)
+    attachments: dict[type, Any] = field(default_factory=dict)
     signature: Signature = field(init=False)
     version_text: str = field(init=False)
     output_names: tuple[str, ...] = field(init=False)

@@ -9,7 +9,6 @@ from penstock.backends.backend import Backend
 from penstock.config import (
     BatchingConfig,
     Config,
-    ModelConfig,
     RuntimeConfig,
     effective_batching,
     effective_runtime,
@@ -20,6 +19,8 @@ from penstock.models.check import check_batching, measure_cost
 from penstock.models.model import Model
 from penstock.models.repository import ModelOnDisk
 from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
+
+HEAVY_SECONDS = 0.005  # a run of one row that takes longer is divided among the cores
 
 OpenBackend = Callable[[Path, RuntimeConfig, int], Backend]
 """Opens a model file: its path, its settings, and how many runs may go on at the same time."""
@@ -35,10 +36,14 @@ class ModelRegistry:
         config: the server's settings.
         open_backend: opens model files.
         make_observer: makes the observer of a model that has been loaded.
+        cores: the processors to share out.
     """
 
-    def __init__(self, config: Config, open_backend: OpenBackend, make_observer: MakeObserver) -> None:
+    def __init__(
+        self, config: Config, open_backend: OpenBackend, make_observer: MakeObserver, cores: int = 1
+    ) -> None:
         self._config = config
+        self._cores = cores
         self._open_backend = open_backend
         self._make_observer = make_observer
         self._models: dict[tuple[str, int], Model] = {}
@@ -80,11 +85,11 @@ class ModelRegistry:
         settings = on_disk.config
         batching = effective_batching(self._config.batching, settings.batching)
         runtime = effective_runtime(self._config.runtime, settings.runtime)
-        backend = self._open_backend(path, runtime, settings.runs_in_parallel)
+        backend, parallel = self._open(path, runtime, settings.runs_in_parallel)
         enabled = settings.batching.enabled
         verdict = check_batching(backend, enabled is not False, enabled is True, batching.max_rows)
         cost = measure_cost(backend, verdict.enabled, batching.max_rows)
-        policy = _policy(verdict.enabled, batching, settings)
+        policy = _policy(verdict.enabled, batching, parallel)
         model = Model(
             name=on_disk.name,
             version=version,
@@ -98,15 +103,30 @@ class ModelRegistry:
         self._models[on_disk.name, version] = model
         return model
 
+    def _open(self, path: Path, runtime: RuntimeConfig, runs_in_parallel: int) -> tuple[Backend, int]:
+        """The model, and how many of its runs may go on at the same time.
+
+        Where the settings leave both open, a light model runs once on every core and a heavy one once on
+        all: dividing a short run costs more than it gains, while a long one makes its caller wait.
+        """
+        if runs_in_parallel or runtime.intra_op_threads or self._cores == 1:
+            wanted = runs_in_parallel or max(self._cores // (runtime.intra_op_threads or 1), 1)
+            return self._open_backend(path, runtime, wanted), wanted
+        backend = self._open_backend(path, runtime, self._cores)
+        if measure_cost(backend, batched=False, max_rows=1).expect(1) < HEAVY_SECONDS:
+            return backend, self._cores
+        backend.close()
+        return self._open_backend(path, runtime, 1), 1
+
     def _order(self) -> None:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
 
 
-def _policy(batched: bool, batching: BatchingConfig, settings: ModelConfig) -> BatchPolicy:
+def _policy(batched: bool, batching: BatchingConfig, runs_in_parallel: int) -> BatchPolicy:
     return BatchPolicy(
         batched=batched,
         max_rows=batching.max_rows,
         max_delay_seconds=batching.max_delay_seconds if batched else 0.0,
         queue_rows=batching.queue_rows,
-        runs_in_parallel=settings.runs_in_parallel,
+        runs_in_parallel=runs_in_parallel,
     )

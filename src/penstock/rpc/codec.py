@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ BY_NUMBER: Mapping[int, DataType] = {number: each for each, number in NUMBERS.it
 DATATYPE_FIELD = tensor_pb2.Tensor.DATATYPE_FIELD_NUMBER
 SHAPE_FIELD = tensor_pb2.Tensor.SHAPE_FIELD_NUMBER
 RAW_FIELD = tensor_pb2.Tensor.RAW_FIELD_NUMBER
+REMEMBERED = 256  # shapes, for each input and all outputs of a model
 MAX_AXES = 64  # as many as numpy takes
 LENGTH = struct.Struct("<I")
 
@@ -34,24 +35,165 @@ def label_of(number: int) -> str:
     return BY_NUMBER[number].label if number in BY_NUMBER else f"datatype {number}"
 
 
-def inputs_of(message: pb.PredictRequest, model: Model) -> tuple[dict[str, Array], bool]:
-    """The request's inputs, in the signature's order, and whether any of them came as `raw`.
+class ModelCodec:
+    """Reads requests for one model and writes its answers.
 
-    Raises:
-        InvalidRequest: an input is missing, unknown or does not fit; names it, what came and what was
-            expected.
+    Callers that send `raw` send the same few shapes over and over. What has been checked once, and what
+    has been encoded once, is remembered for such tensors.
+
+    Args:
+        model: the model.
     """
-    sent, specs = message.inputs, model.signature.inputs
-    arrays, any_raw = {}, False
-    for name, spec in specs.items():
-        if name not in sent:
-            raise InvalidRequest(f"input {name} is missing: {_expected_names(sent, specs)}")
-        arrays[name], raw = array_of(sent[name], spec)
-        any_raw = any_raw or raw
-    if len(sent) != len(specs):
-        unknown = ", ".join(sorted(set(sent) - set(specs)))
-        raise InvalidRequest(f"there is no input {unknown}: {_expected_names(sent, specs)}")
-    return arrays, any_raw
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._inputs = {name: _Input(spec) for name, spec in model.signature.inputs.items()}
+        self._heads: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self._names = pb.PredictResponse(model=model.name, version=model.version_text).SerializeToString()
+
+    def inputs(self, message: pb.PredictRequest) -> tuple[dict[str, Array], bool]:
+        """The request's inputs, in the signature's order, and whether any of them came as `raw`.
+
+        Raises:
+            InvalidRequest: an input is missing, unknown or does not fit; names it, what came and what was
+                expected.
+        """
+        sent = message.inputs
+        arrays, any_raw = {}, False
+        for name, known in self._inputs.items():
+            tensor = sent.get(name)
+            if tensor is None:
+                raise InvalidRequest(f"input {name} is missing: {self._expected(sent)}")
+            arrays[name], raw = known.read(tensor)
+            any_raw = any_raw or raw
+        if len(sent) != len(arrays):
+            unknown = ", ".join(sorted(set(sent) - set(arrays)))
+            raise InvalidRequest(f"there is no input {unknown}: {self._expected(sent)}")
+        return arrays, any_raw
+
+    def outputs(self, wanted: Collection[str]) -> Sequence[str]:
+        """The outputs wanted, each once, in the signature's order.
+
+        Raises:
+            InvalidRequest: the model has no such output.
+        """
+        names = self._model.output_names
+        unknown = [name for name in wanted if name not in names]
+        if unknown:
+            has = ", ".join(names)
+            raise InvalidRequest(f"there is no output {', '.join(unknown)}; {self._model} has {has}")
+        return tuple(name for name in names if name in wanted)
+
+    def rows(self, arrays: Mapping[str, Array]) -> int:
+        """How many rows a request has: the length of the first axis, where the model is batched; else 1.
+
+        Raises:
+            InvalidRequest: the inputs differ in it.
+        """
+        if not self._model.batching.enabled:
+            return 1
+        rows = -1
+        for array in arrays.values():
+            length: int = array.shape[0]
+            if rows < 0:
+                rows = length
+            elif rows != length:
+                lengths = ", ".join(f"{name} has {each.shape[0]}" for name, each in arrays.items())
+                raise InvalidRequest(f"all inputs need the same number of rows: {lengths}")
+        return rows
+
+    def shape_key(self, arrays: Mapping[str, Array]) -> object:
+        """What requests must have in common to share a batch: the lengths of the open inner axes."""
+        if not self._model.open_shapes:
+            return None
+        return tuple([array.shape[1:] for array in arrays.values()])
+
+    def answer(self, response: InferResponse, arrived: float, *, tag: int, id: str, typed: bool) -> bytes:
+        """The serialized PredictResponse to a request that came at `arrived`.
+
+        Serialized protobuf messages may be put one behind another: fields come in any order.
+
+        Raises:
+            ValueError: protobuf cannot carry it.
+        """
+        message = pb.PredictResponse(id=id, tag=tag)
+        run, timing = response.run, message.timing
+        _set_duration(timing.queue, run.started - arrived)
+        _set_duration(timing.compute, run.finished - run.started)
+        timing.batch_rows = run.rows
+        parts = [self._names]
+        for name, array in response.outputs.items():
+            if typed or array.dtype.hasobject or not array.size:
+                self._put(message, name, array, typed)
+            else:
+                head = self._heads.get((name, array.shape))
+                parts += (head or self._head(name, array), array.tobytes())
+        parts.append(message.SerializeToString())
+        return b"".join(parts)
+
+    def _put(self, message: pb.PredictResponse, name: str, array: Array, typed: bool) -> None:
+        datatype = self._model.signature.outputs[name].datatype
+        tensor = message.outputs[name]
+        tensor.datatype = NUMBERS[datatype]  # type: ignore[assignment]
+        tensor.shape.extend(array.shape)
+        if typed:
+            values.write(tensor, datatype, array)
+        else:
+            tensor.raw = pack_bytes(array) if datatype is DataType.BYTES else array.tobytes()
+
+    def _head(self, name: str, array: Array) -> bytes:
+        """All of a serialized raw output that comes before its values, which come last."""
+        message = pb.PredictResponse()
+        self._put(message, name, array, typed=False)
+        head = message.SerializeToString()[: -array.nbytes]
+        if len(self._heads) < REMEMBERED:
+            self._heads[name, array.shape] = head
+        return head
+
+    def _expected(self, sent: Mapping[str, Any]) -> str:
+        came = ", ".join(sorted(sent)) or "none"
+        specs = self._model.signature.inputs.values()
+        return f"expected {', '.join(map(str, specs)) or 'none'}; came {came}"
+
+
+class _Input:
+    """Reads one input of a model.
+
+    A raw tensor of a shape that has passed all checks before is known by its size: its datatype, its shape
+    and as many bytes of values as last time account for all of the message, so nothing else can be in it.
+    """
+
+    __slots__ = ("_dtype", "_known", "_number", "_spec")
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self._spec = spec
+        self._number = NUMBERS[spec.datatype]
+        self._dtype = spec.datatype.dtype
+        self._known: dict[tuple[int, ...], tuple[int, int]] = {}
+
+    def read(self, tensor: tensor_pb2.Tensor) -> tuple[Array, bool]:
+        """The tensor as an array, and whether it came as `raw`.
+
+        Raises:
+            InvalidRequest: it does not fit.
+        """
+        raw, shape = tensor.raw, tuple(tensor.shape[:])  # a slice is a list, quicker to walk
+        sizes = self._known.get(shape)
+        if sizes is not None and tensor.datatype == self._number and sizes == (len(raw), tensor.ByteSize()):
+            return np.ndarray(shape, self._dtype, raw), True
+        array, is_raw = array_of(tensor, self._spec)
+        values_matter = self._spec.datatype in (DataType.BOOL, DataType.BYTES)
+        if raw and tensor.datatype and shape and not values_matter and len(self._known) < REMEMBERED:
+            self._known[shape] = (len(raw), tensor.ByteSize())
+        return array, is_raw
+
+
+def codec_of(model: Model) -> ModelCodec:
+    """The model's codec, which lives as long as the model."""
+    codec: ModelCodec | None = model.attachments.get(ModelCodec)
+    if codec is None:
+        codec = model.attachments[ModelCodec] = ModelCodec(model)
+    return codec
 
 
 def array_of(tensor: tensor_pb2.Tensor, spec: TensorSpec) -> tuple[Array, bool]:
@@ -69,7 +211,7 @@ def array_of(tensor: tensor_pb2.Tensor, spec: TensorSpec) -> tuple[Array, bool]:
             if value != NUMBERS[spec.datatype]:
                 raise InvalidRequest(f"input {spec.name} came as {label_of(value)}, expected {spec.datatype}")
         elif number == SHAPE_FIELD:
-            shape = tuple(value[:])  # a slice is a list, which is twice as quick to walk
+            shape = tuple(value)
         elif content is None:
             name, content = field.name, value
         else:
@@ -79,68 +221,6 @@ def array_of(tensor: tensor_pb2.Tensor, spec: TensorSpec) -> tuple[Array, bool]:
     if number != RAW_FIELD:
         return _shaped(values.read(spec, name, content), shape, spec), False
     return _shaped(_of_raw(spec, content), shape, spec), True
-
-
-def outputs_of(message: pb.PredictRequest, model: Model) -> Sequence[str]:
-    """The outputs wanted, in the signature's order.
-
-    Raises:
-        InvalidRequest: the model has no such output.
-    """
-    wanted = message.outputs
-    if not wanted:
-        return model.output_names
-    unknown = [name for name in wanted if name not in model.signature.outputs]
-    if unknown:
-        raise InvalidRequest(
-            f"there is no output {', '.join(unknown)}; {model} has {', '.join(model.output_names)}"
-        )
-    return tuple(name for name in model.output_names if name in wanted)
-
-
-def rows_of(arrays: Mapping[str, Array], model: Model) -> int:
-    """How many rows a request has: the length of the first axis, where the model is batched; else 1.
-
-    Raises:
-        InvalidRequest: the inputs differ in it.
-    """
-    if not model.batching.enabled:
-        return 1
-    rows = -1
-    for array in arrays.values():
-        length = array.shape[0]
-        if rows < 0:
-            rows = length
-        elif rows != length:
-            lengths = ", ".join(f"{name} has {each.shape[0]}" for name, each in arrays.items())
-            raise InvalidRequest(f"all inputs need the same number of rows: {lengths}")
-    return rows
-
-
-def shape_key(arrays: Mapping[str, Array], model: Model) -> object:
-    """What requests must have in common to share a batch: the lengths of the open inner axes."""
-    return tuple([array.shape[1:] for array in arrays.values()]) if model.open_shapes else None
-
-
-def fill_response(
-    message: pb.PredictResponse, response: InferResponse, model: Model, arrived: float, typed: bool
-) -> None:
-    """Writes the model's answer to a request that came at `arrived` into `message`."""
-    message.model = model.name
-    message.version = model.version_text
-    outputs, specs = message.outputs, model.signature.outputs
-    for name, array in response.outputs.items():
-        tensor, datatype = outputs[name], specs[name].datatype
-        tensor.datatype = NUMBERS[datatype]  # type: ignore[assignment]
-        tensor.shape.extend(array.shape)
-        if typed:
-            values.write(tensor, datatype, array)
-        else:
-            tensor.raw = pack_bytes(array) if datatype is DataType.BYTES else array.tobytes()
-    run, timing = response.run, message.timing
-    _set_duration(timing.queue, run.started - arrived)
-    _set_duration(timing.compute, run.finished - run.started)
-    timing.batch_rows = run.rows
 
 
 def pack_bytes(array: Array) -> bytes:
@@ -157,11 +237,6 @@ def _set_duration(duration: Any, seconds: float) -> None:
     if nanos >= 1_000_000_000:
         duration.seconds, nanos = divmod(nanos, 1_000_000_000)
     duration.nanos = max(nanos, 0)
-
-
-def _expected_names(sent: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> str:
-    came = ", ".join(sorted(sent)) or "none"
-    return f"expected {', '.join(map(str, specs.values())) or 'none'}; came {came}"
 
 
 def _of_nothing(spec: TensorSpec, shape: tuple[int, ...]) -> Array:
@@ -237,6 +312,8 @@ def _inferred(count: int, spec: TensorSpec) -> tuple[int, ...]:
     """
     declared = spec.shape
     if declared is None:
+        if count == 1:
+            return ()
         raise InvalidRequest(f"input {spec.name} came without a shape, and the model declares none")
     open_axes = sum(isinstance(size, str) for size in declared)
     if open_axes > 1:

@@ -1,0 +1,47 @@
+"""The floor: a bare grpc.aio server that answers every message with the same bytes.
+
+    python benchmarks/echo.py ANSWER_FILE
+
+Prints its port. Unary `/bench/Echo` and bidirectional `/bench/EchoStream`; no protobuf, no model.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")  # as Penstock does
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+
+
+async def main() -> None:
+    answer = Path(sys.argv[1]).read_bytes()
+
+    async def unary(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        return answer
+
+    async def stream(
+        requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[bytes]:
+        async for _ in requests:
+            yield answer
+
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    handlers = {
+        "Echo": grpc.unary_unary_rpc_method_handler(unary),
+        "EchoStream": grpc.stream_stream_rpc_method_handler(stream),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"gRPC        127.0.0.1:{port}", flush=True)
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
