@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
 
@@ -70,13 +71,10 @@ def main() -> None:
     arguments = _arguments()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        models = _models(folder)
+        models = models_in(folder)
         servers = [
-            stack.enter_context(_server("echo", [sys.executable, "benchmarks/echo.py", _answer(folder)])),
-            *(
-                stack.enter_context(_server(road, _penstock(models, road)))
-                for road in ("reactor", "portable")
-            ),
+            stack.enter_context(server("echo", [sys.executable, "benchmarks/echo.py", _answer(folder)])),
+            *(stack.enter_context(server(road, penstock(models, road))) for road in ("reactor", "portable")),
         ]
         figures = _measure(servers, arguments)
     _print(figures)
@@ -92,7 +90,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _models(folder: Path) -> Path:
+def models_in(folder: Path) -> Path:
+    """Makes the benchmark models below `folder`."""
     subprocess.run(
         [sys.executable, "examples/mlp/make.py", folder / "models"],
         cwd=ROOT,
@@ -102,7 +101,8 @@ def _models(folder: Path) -> Path:
     return folder / "models"
 
 
-def _penstock(models: Path, road: str) -> list[str]:
+def penstock(models: Path, road: str) -> list[str]:
+    """The command that serves `models` on a road."""
     command = Path(sys.executable).with_name("penstock")
     return [str(command), "serve", str(models), "--port", "0", "--ops-port", "0", "--transport", road]
 
@@ -121,10 +121,16 @@ def _answer(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _server(name: str, command: list[str]) -> Iterator[Running]:
+def server(name: str, command: list[str], **settings: str) -> Iterator[Running]:
+    """Runs a server on its core; `settings` are variables of its environment."""
     pinned = [*load.on_core(SERVER_CORE), *command]
     with subprocess.Popen(
-        pinned, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        pinned,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **settings},
     ) as process:
         try:
             assert process.stdout is not None
@@ -134,7 +140,7 @@ def _server(name: str, command: list[str]) -> Iterator[Running]:
             process.terminate()
 
 
-def _request() -> pb.PredictRequest:
+def request_message() -> pb.PredictRequest:
     """One row of the tiny MLP's input."""
     message = pb.PredictRequest(model="tiny_mlp")
     tensor = message.inputs["x"]
@@ -164,7 +170,7 @@ def _measure(servers: list[Running], arguments: argparse.Namespace) -> dict[tupl
 
 def _round(server: Running, arguments: argparse.Namespace) -> Iterator[tuple[str, Figure]]:
     echo = server.name == "echo"
-    request = _request().SerializeToString()
+    request = request_message().SerializeToString()
     if load.have_h2load():
         method = "/bench/Echo" if echo else SERVICE + "Predict"
         calls = arguments.calls // (3 if echo else 1)
@@ -176,7 +182,7 @@ def _round(server: Running, arguments: argparse.Namespace) -> Iterator[tuple[str
     message = (
         request
         if echo
-        else pb.PredictStreamRequest(requests=[_request()] * ROWS_A_MESSAGE).SerializeToString()
+        else pb.PredictStreamRequest(requests=[request_message()] * ROWS_A_MESSAGE).SerializeToString()
     )
     messages = arguments.calls // 3 if echo else arguments.calls * 2 // ROWS_A_MESSAGE
     in_flight = ROWS_A_MESSAGE * STREAM_IN_FLIGHT if echo else STREAM_IN_FLIGHT

@@ -1,0 +1,164 @@
+"""A real server in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+SCRIPT = Path(sys.executable).with_name("penstock")
+"""The console script of the environment that the tests run in."""
+
+
+class RunningServer:
+    """A server process, from its first line to its last.
+
+    Args:
+        path: a model file or a folder of models.
+        flags: more of the command line of `penstock serve`.
+        env: variables added to the environment of this process.
+
+    Attributes:
+        process: the server's process.
+        pid: its process id.
+        target: where it serves gRPC, as "host:port"; "" until it is ready.
+        ops: where it serves operations, as "http://host:port"; "" until it is ready.
+    """
+
+    def __init__(self, path: Path | str, *flags: str, env: Mapping[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [str(SCRIPT), "serve", str(path), "--port", "0", "--ops-port", "0", *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, **(env or {})},
+        )
+        self.pid = self.process.pid
+        self.target = self.ops = ""
+        self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._open = len(self._lines)
+        self._changed = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=(name,), name=f"server-{name}", daemon=True)
+            for name in self._lines
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        with self._changed:
+            return "".join(self._lines["stdout"])
+
+    @property
+    def stderr(self) -> list[str]:
+        """The lines of its log so far."""
+        with self._changed:
+            return [line.rstrip("\n") for line in self._lines["stderr"]]
+
+    def wait_until_ready(self) -> None:
+        """Waits for the addresses and sets `target` and `ops`.
+
+        Raises:
+            AssertionError: it did not start.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._addresses() or not self._reading(), START_SECONDS)
+            found = self._addresses()
+        if found is None:
+            raise AssertionError(f"the server did not start: {self.stdout}{self._log()}")
+        self.target, self.ops = found
+
+    def wait_for_log(self, text: str, seconds: float = 20.0) -> str:
+        """Waits for a line of the log that holds `text`, and returns it."""
+        with self._changed:
+            lines = self._lines["stderr"]
+            self._changed.wait_for(
+                lambda: any(text in line for line in lines) or not self._reading(), seconds
+            )
+            found = [line for line in lines if text in line]
+        assert found, f"no {text!r} in the log: {self._log()}"
+        return found[0].rstrip("\n")
+
+    def stop(self, signals: signal.Signals = signal.SIGTERM) -> int:
+        """Sends a signal, if the process still runs, and waits for its end; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signals)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for the process to end and returns the exit code."""
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the server did not stop: {self._log()}") from None
+        for reader in self._readers:
+            reader.join()
+        return code
+
+    def close(self) -> None:
+        """Ends the process whatever it is doing, and lets go of its pipes."""
+        self.process.kill()
+        self.process.wait()
+        for reader in self._readers:
+            reader.join()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def _read(self, name: str) -> None:
+        stream = getattr(self.process, name)
+        for line in stream:
+            with self._changed:
+                self._lines[name].append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
+
+    def _reading(self) -> bool:
+        return self._open > 0
+
+    def _addresses(self) -> tuple[str, str] | None:
+        text = "".join(self._lines["stdout"])
+        grpc = re.search(r"^gRPC +(\S+)", text, re.MULTILINE)
+        ops = re.search(r"^operations +(\S+).*\n", text, re.MULTILINE)
+        return (grpc[1], ops[1]) if grpc and ops else None
+
+    def _log(self) -> str:
+        return "\n".join(self.stderr)
+
+
+@contextmanager
+def running_server(
+    path: Path | str, *flags: str, env: Mapping[str, str] | None = None, exit_code: int | None = 0
+) -> Iterator[RunningServer]:
+    """Serves `path` on free ports of 127.0.0.1 until the block ends; then stops it with SIGTERM.
+
+    Args:
+        path: a model file or a folder of models.
+        flags: more of the command line of `penstock serve`.
+        env: variables added to the environment of this process.
+        exit_code: what the process must end with; None for whatever, where a test kills it.
+    """
+    server = RunningServer(path, *flags, env=env)
+    try:
+        server.wait_until_ready()
+        yield server
+        code = server.stop()
+        assert exit_code is None or code == exit_code, f"exit code {code}: {server._log()}"
+    finally:
+        server.close()
