@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from penstock_client import Prediction, TensorInfo
 
-from penstock.cli.cells import BASE64, Bad, dumps, has_row_axis, is_one_value, row_shape
+from penstock.cli.cells import Bad, dumps, has_row_axis, is_one_value, row_shape
 from penstock.tensors import Array
+from penstock_client import Prediction, TensorInfo
 
 MOST_COLUMNS = 1024
 """Longer vectors are one JSON list in one column."""
@@ -23,7 +22,7 @@ def plain(array: Array) -> object:
     """An array as numbers, bools, texts and nested lists that JSON can hold.
 
     Floats come with as many digits as their datatype has. NaN and the infinities become the texts "NaN",
-    "Infinity" and "-Infinity", and bytes that are no text become an object with the key "base64".
+    "Infinity" and "-Infinity"; bytes that are no text are escaped.
     """
     if array.dtype.kind in "biu":
         return array.tolist()
@@ -112,12 +111,7 @@ class Answer:
 
 
 def _text(element: object) -> object:
-    if not isinstance(element, bytes):
-        return element
-    try:
-        return element.decode()
-    except UnicodeDecodeError:
-        return {BASE64: base64.b64encode(element).decode()}
+    return element.decode("utf-8", "backslashreplace") if isinstance(element, bytes) else element
 
 
 def _finite(value: float) -> object:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from penstock_client import Client, ModelInfo, PenstockError
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -19,7 +18,8 @@ from penstock.cli.answers import Answer
 from penstock.cli.cells import Bad, Field
 from penstock.cli.rows import Format, source
 from penstock.cli.sinks import check, sink
-from penstock.cli.streaming import Ask, InOrder, predict_rows
+from penstock.cli.streaming import Ask, InOrder, interruptible, predict_rows
+from penstock_client import Client, ModelInfo, PenstockError
 
 STANDARD = "-"
 """Standard input or output instead of a file."""
@@ -71,16 +71,20 @@ def predict_file(client: Client, info: ModelInfo, ask: Ask, options: FileOptions
         check(rows, form)  # before there is an empty file where a full one was
         with _writing(options.output) as stream:
             line = InOrder(sink(stream, form, rows, fields, answers), stream.flush, options.fail_fast)
-            with _progress(lines, stream, line), _counting(line):
-                predict_rows(client, ask, rows, read, line)
+            with _progress(lines, stream, line), _ending(line):
+                interruptible(lambda: predict_rows(client, ask, rows, read, line))
     return line
 
 
 @contextmanager
-def _counting(line: InOrder) -> Iterator[None]:
-    """Adds to an error how far it went."""
+def _ending(line: InOrder) -> Iterator[None]:
+    """Leaves whole rows behind on Ctrl-C, and adds to an error how far it went."""
     try:
         yield
+    except KeyboardInterrupt:
+        if not line.close():
+            os._exit(130)  # a pipe that nobody reads would not let us end
+        raise
     except PenstockError as error:
         error.add_note(f"{line.rows:,} rows were written before")
         raise
@@ -148,6 +152,9 @@ class _Bar(Progress):
     """
 
     def __init__(self, lines: TextIO, line: InOrder) -> None:
+        self._file = lines.fileno()
+        self._line = line
+        size = os.fstat(self._file).st_size if _is_regular(lines) else None
         super().__init__(
             BarColumn(),
             TextColumn("{task.fields[rows]:,} rows"),
@@ -155,14 +162,11 @@ class _Bar(Progress):
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._file = lines.fileno()
-        self._line = line
-        self._size = os.fstat(self._file).st_size if _is_regular(lines) else None
-        self.add_task("", total=self._size, rows=0)
+        self.add_task("", total=size, rows=0)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """What is drawn, several times a second."""
-        read = 0 if self._size is None else os.lseek(self._file, 0, os.SEEK_CUR)
-        for task in self.task_ids:
-            self.update(task, completed=read, rows=self._line.rows)
+        for task in self.tasks:
+            read = None if task.total is None else os.lseek(self._file, 0, os.SEEK_CUR)
+            self.update(task.id, completed=read, rows=self._line.rows)
         yield from super().get_renderables()

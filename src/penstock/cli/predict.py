@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 if TYPE_CHECKING:
-    from penstock_client import Client, ModelInfo, PenstockError
-
     from penstock.cli.files import FileOptions
     from penstock.cli.streaming import Ask
+    from penstock_client import Client, ModelInfo, PenstockError
 
 ONE_TIMEOUT_SECONDS = 30.0
 
@@ -41,7 +40,7 @@ ONE_TIMEOUT_SECONDS = 30.0
     type=click.FloatRange(min=0, min_open=True),
     help=f"Seconds a prediction may take.  [{ONE_TIMEOUT_SECONDS:.0f}; with --file no limit]",
 )
-def predict(  # noqa: PLR0913, PLR0917 - the flags
+def predict(  # noqa: PLR0913 - the flags
     model: str,
     values: tuple[str, ...],
     path: str | None,
@@ -57,8 +56,7 @@ def predict(  # noqa: PLR0913, PLR0917 - the flags
     """Ask a running server for predictions of MODEL and print them.
 
     \b
-      penstock predict lead_scoring lead_source=paid_ads \\
-          number_of_courses_viewed=2 annual_income=79276
+      penstock predict iris x='[5.1, 3.5, 1.4, 0.2]' --json
       penstock predict lead_scoring --file leads.csv -o scored.csv
 
     A VALUE is read as the model's signature says: a number, true or false, a text, a JSON list
@@ -70,14 +68,14 @@ def predict(  # noqa: PLR0913, PLR0917 - the flags
     are kept, in their order, and the outputs follow: vectors as y.0, y.1, ... in CSV. An output that has
     the name of a column is called <name>_answer. A row that fails has no answer; the column "error" says
     why, and the exit code is 1.
-    """
-    file = _file_options(path, values, output, form, fail_fast, as_json)
-    given = _pairs(values)
+    """  # noqa: D301 - click needs the real character
     with _ending_quietly():
+        file = _file_options(path, values, output, form, fail_fast, as_json)
+        given = _pairs(values)
         _run(target, _ask(model, version, outputs, timeout, file), given, file, as_json)
 
 
-def _file_options(  # noqa: PLR0913, PLR0917 - the flags
+def _file_options(  # noqa: PLR0913 - the flags
     path: str | None,
     values: tuple[str, ...],
     output: str | None,
@@ -138,11 +136,11 @@ def _ask(
 
 
 def _run(target: str, ask: Ask, given: Mapping[str, str], file: FileOptions | None, as_json: bool) -> None:
+    from penstock.cli.cells import Bad
     from penstock_client import Client, PenstockError
 
-    from penstock.cli.cells import Bad
-
-    first = ask.timeout if math.isfinite(ask.timeout) else ONE_TIMEOUT_SECONDS
+    # The timeout for a file is that of each row.
+    first = ask.timeout if file is None else ONE_TIMEOUT_SECONDS
     try:
         with Client(target, timeout=first) as client:
             info = _model(client, ask)
@@ -206,11 +204,11 @@ def _file(client: Client, info: ModelInfo, ask: Ask, options: FileOptions) -> No
 
 def _said(target: str, error: PenstockError) -> str:
     """An error on one line, with the server where it is about that."""
-    from penstock_client import InvalidInput, NotFound
+    from penstock_client import InvalidInput, ModelFailed, NotFound
 
     said = [str(error) or error.status.name, *getattr(error, "__notes__", ())]
     text = "; ".join(" ".join(each.split()) for each in said)
-    return text if isinstance(error, InvalidInput | NotFound) else f"{target}: {text}"
+    return text if isinstance(error, InvalidInput | ModelFailed | NotFound) else f"{target}: {text}"
 
 
 @contextmanager

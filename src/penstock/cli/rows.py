@@ -41,13 +41,13 @@ class Source(Protocol):
 
     Attributes:
         format: how it is written.
-        columns: the names in a CSV header, or in the first object; None for an empty file.
     """
 
     format: Format
 
     @property
-    def columns(self) -> Sequence[str] | None: ...
+    def columns(self) -> Sequence[str] | None:
+        """The names in a CSV header, or in the first object; None for an empty file."""
 
     def __iter__(self) -> Iterator[Row]: ...
 

@@ -6,11 +6,10 @@ import csv
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
-from penstock_client import Prediction
-
 from penstock.cli.answers import Answer, cell, unused
 from penstock.cli.cells import Bad, Field, dumps
 from penstock.cli.rows import Format, Row, Source
+from penstock_client import Prediction
 
 ERROR = "error"
 """Where it stands why a row has no answer."""

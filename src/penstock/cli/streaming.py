@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from threading import Condition
-
-from penstock_client import Client, Exhausted, PenstockError, Prediction
+from threading import Condition, Thread
 
 from penstock.cli.cells import Bad
 from penstock.cli.rows import Row, Source
 from penstock.cli.sinks import Sink
+from penstock_client import Client, Exhausted, PenstockError, Prediction
 
-IN_FLIGHT = 512
+IN_FLIGHT = 256
 """Rows on their way at once: enough to keep a server busy, few enough to leave its queue to others."""
 
 MOST_WAITING = 2 * IN_FLIGHT
@@ -98,6 +98,7 @@ class InOrder:
     def answered(self, answer: Prediction | PenstockError) -> None:
         """Takes the next answer."""
         with self._changed:
+            self._check_open()
             self._write(self._waiting.popleft().row, answer)
             while self._waiting and self._waiting[0].error:
                 refused = self._waiting.popleft()
@@ -106,14 +107,24 @@ class InOrder:
                 self._flush()
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Nobody takes answers any more: whoever waits for room shall go."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+    def close(self) -> bool:
+        """Ends it: nothing more is written, and whoever waits for room shall go.
+
+        Returns:
+            Whether it has ended; False where a row is being written to somebody who does not read.
+        """
+        if not self._changed.acquire(timeout=_LONGEST_WAIT_SECONDS):
+            return False
+        self._closed = True
+        self._changed.notify_all()
+        self._changed.release()
+        return True
 
     def _wait_for_room(self) -> None:
         self._changed.wait_for(lambda: len(self._waiting) < MOST_WAITING or self._closed)
+        self._check_open()
+
+    def _check_open(self) -> None:
         if self._closed:
             raise Bad("it was given up")
 
@@ -168,11 +179,37 @@ def predict_rows(
     )
     try:
         for result in results:
-            again = isinstance(result, Exhausted) and result.retry_after_seconds is not None
-            line.answered(_retried(client, ask, line.next_inputs(), result) if again else result)
+            if isinstance(result, Exhausted) and result.retry_after_seconds is not None:
+                line.answered(_retried(client, ask, line.next_inputs(), result))
+            else:
+                line.answered(result)
     finally:
         line.close()
-        results.close()
+        if isinstance(results, Generator):
+            results.close()  # the call ends now, not when this is collected
+
+
+def interruptible(work: Callable[[], None]) -> None:
+    """Runs `work` on a thread of its own and waits for it.
+
+    Ctrl-C then interrupts the waiting. It could leave gRPC with a lock taken, which hangs for ever.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C; the thread goes on.
+        Exception: whatever `work` raises.
+    """
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    Thread(target=run, name="penstock-predict", daemon=True).start()
+    done.result()
 
 
 def _inputs(
@@ -192,7 +229,7 @@ def _inputs(
 
 
 def _retried(
-    client: Client, ask: Ask, inputs: Mapping[str, object], refused: PenstockError
+    client: Client, ask: Ask, inputs: Mapping[str, object], refused: Exhausted
 ) -> Prediction | PenstockError:
     """Sends a row again that found a full queue: others use the server too."""
     for attempt in range(_TRIES):

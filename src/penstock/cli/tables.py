@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from penstock_client import ModelInfo, Prediction, TensorInfo
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +14,7 @@ from rich.text import Text
 from penstock.cli.answers import cell, plain
 from penstock.cli.cells import dumps, has_row_axis
 from penstock.tensors import Array
+from penstock_client import ModelInfo, Prediction, TensorInfo
 
 MOST_ROWS = 50
 _MOST_VALUES = 8
@@ -30,8 +30,8 @@ def print_json(prediction: Prediction) -> None:
         "version": prediction.version,
         "outputs": {name: plain(array) for name, array in prediction.items()},
         "timing": {
-            "queue_seconds": timing.queue_seconds,
-            "compute_seconds": timing.compute_seconds,
+            "queue_seconds": round(timing.queue_seconds, 9),
+            "compute_seconds": round(timing.compute_seconds, 9),
             "batch_rows": timing.batch_rows,
         },
     }
@@ -47,7 +47,7 @@ def print_table(info: ModelInfo, inputs: Mapping[str, object], prediction: Predi
         prediction: the answer.
     """
     rows = _row_count(info.outputs, prediction)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     columns = []
     for spec in info.inputs:
         table.add_column(Text(spec.name), overflow="fold", style="dim")

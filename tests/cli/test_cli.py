@@ -1,0 +1,151 @@
+"""The commands but for `predict`: help, version, settings, health, and what is not there."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from penstock import __version__
+from penstock.cli.main import COMMANDS
+from support.servers import SCRIPT, RunningServer
+
+if TYPE_CHECKING:
+    from conftest import Cli
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_lists_every_command(cli: Cli, flag: str) -> None:
+    run = cli(flag)
+    assert (run.code, run.err) == (0, "")
+    listed = run.out.split("Commands:")[1].splitlines()
+    assert {line.split()[0] for line in listed if line.strip()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(cli: Cli, command: str) -> None:
+    run = cli(command, "-h")
+    assert (run.code, run.err) == (0, "")
+    assert run.out.startswith("Usage: ")
+    assert f" {command} [OPTIONS]" in run.out
+
+
+def test_version() -> None:
+    run = subprocess.run([SCRIPT, "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout == f"penstock, version {__version__}\n"
+
+
+def test_an_unknown_command(cli: Cli) -> None:
+    run = cli("surf")
+    assert (run.code, run.out) == (2, "")
+    assert "No such command 'surf'" in run.err
+
+
+def test_an_unknown_flag(cli: Cli) -> None:
+    run = cli("serve", "models", "--prot", "1")
+    assert (run.code, run.out) == (2, "")
+    assert "--port" in run.err
+
+
+def test_config_prints_settings_that_can_be_read_again(cli: Cli, tmp_path: Path) -> None:
+    first = cli("config", "--port", "9001")
+    assert (first.code, first.err) == (0, "")
+    assert tomllib.loads(first.out)["server"]["port"] == 9001
+    path = tmp_path / "penstock.toml"
+    path.write_text(first.out)
+    second = cli("config", "--config", path)
+    assert tomllib.loads(second.out) == tomllib.loads(first.out)
+
+
+def test_config_says_where_a_setting_comes_from(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "penstock.toml"
+    path.write_text("[batching]\nmax_rows = 7\nqueue_rows = 70\n")
+    monkeypatch.setenv("PENSTOCK_BATCHING__QUEUE_ROWS", "80")
+    lines = cli("config", "--config", path, "--log-level", "error").out.splitlines()
+    origins = {line.split(" = ")[0]: line.partition("#")[2].strip() for line in lines if " = " in line}
+    assert origins["max_rows"] == str(path)
+    assert origins["queue_rows"] == "PENSTOCK_BATCHING__QUEUE_ROWS environment"
+    assert origins["level"] == "--log-level"
+    assert origins["port"] == "default"
+
+
+@pytest.mark.parametrize("command", [("config",), ("serve", "models")])
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[server]\nprot = 1\n", "prot"),
+        ("[server]\nport = 'x'\n", "port"),
+        ("[server]\nport = 70000\n", "70000"),
+        ("[server\n", "line 1"),
+    ],
+)
+def test_bad_settings_are_refused(
+    cli: Cli, tmp_path: Path, command: tuple[str, ...], text: str, named: str
+) -> None:
+    path = tmp_path / "penstock.toml"
+    path.write_text(text)
+    run = cli(*command, "--config", path)
+    assert (run.code, run.out) == (1, "")
+    assert run.err.startswith("Error: ")
+    assert str(path) in run.err
+    assert named in run.err
+
+
+def test_a_missing_settings_file(cli: Cli, tmp_path: Path) -> None:
+    run = cli("config", "--config", tmp_path / "nowhere.toml")
+    assert (run.code, run.out) == (1, "")
+    assert str(tmp_path / "nowhere.toml") in run.err
+
+
+def test_nothing_to_serve(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [SCRIPT, "serve", tmp_path / "nowhere", "--port", "0", "--ops-port", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (run.returncode, run.stdout) == (1, "")
+    assert str(tmp_path / "nowhere") in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(("flags", "code"), [((), 0), (("--model", "lead_scoring"), 0)])
+def test_health(cli: Cli, server: RunningServer, flags: tuple[str, ...], code: int) -> None:
+    run = cli("health", server.target, *flags)
+    assert run == (code, "SERVING\n", "")
+
+
+def test_health_of_an_unknown_model(cli: Cli, server: RunningServer) -> None:
+    assert cli("health", server.target, "--model", "nothing") == (1, "UNKNOWN\n", "")
+
+
+def test_health_without_a_server(cli: Cli) -> None:
+    with socket.socket() as taken:  # bound and not listening: nobody else gets the port
+        taken.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{taken.getsockname()[1]}"
+        run = cli("health", target)
+    assert (run.code, run.out) == (1, "")
+    assert run.err.startswith(f"Error: {target}: ")
+    assert run.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["--help"], ["predict", "--help"], ["health", "--help"]])
+def test_help_does_not_wait_for_the_heavy_libraries(command: list[str]) -> None:
+    code = """if True:
+        import sys
+        from penstock.cli import main
+        try:
+            main(sys.argv[1:])
+        except SystemExit:
+            print("loaded", *sorted({"grpc", "numpy", "onnxruntime"} & sys.modules.keys()))
+        """
+    run = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1].split() == ["loaded"]
