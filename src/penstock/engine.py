@@ -84,4 +84,10 @@ class Engine:
         while not self._stopped.wait(SWEEP_SECONDS):
             now = time.monotonic()
             for model in self._models():
-                model.batcher.expire(now)
+                self._expire(model, now)
+
+    def _expire(self, model: Model, now: float) -> None:
+        try:
+            model.batcher.expire(now)
+        except Exception as error:  # deadlines are to be watched on
+            self._runners.failed(error)

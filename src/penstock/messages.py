@@ -19,19 +19,28 @@ class Run:
         started: when the model began, by `time.monotonic()`.
         finished: when it ended, by the same clock.
         rows: the rows of the batch.
+        encoded: what the front door has made of it, once for all of its answers.
     """
 
     started: float
     finished: float
     rows: int
+    encoded: bytes = b""
 
 
 @dataclass(slots=True)
 class InferResponse:
-    """The answer to one request: its own rows of the outputs it asked for, by name."""
+    """The answer to one request.
+
+    Attributes:
+        outputs: its own rows of the outputs it asked for, by name.
+        run: the run it was part of.
+        queue_seconds: how long it waited for that.
+    """
 
     outputs: Mapping[str, Array]
     run: Run
+    queue_seconds: float
 
 
 Flush: TypeAlias = Callable[[], None]

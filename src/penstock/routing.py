@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from penstock.errors import NotFound
 from penstock.models.model import Model
 
 LISTED = 20  # names in an error, at most
+SHOWN_LENGTH = 100  # of a name that came: errors travel in headers, which must not be long
 
 
 class Router:
@@ -43,12 +44,18 @@ class Router:
     def _not_found(self, name: str, version: str) -> NotFound:
         versions = self._routes.get(name)
         if versions is not None:
-            known = [key for key in versions if key]
-            return NotFound(f"model {name} has no version or label {version!r}; it has {_listed(known)}")
-        return NotFound(f"there is no model {name!r}; there is {_listed(self._routes)}")
+            # By length first, so that 10 comes after 9.
+            known = sorted((key for key in versions if key), key=lambda key: (len(key), key))
+            return NotFound(
+                f"model {name} has no version or label {_shown(version)}; it has {_listed(known)}"
+            )
+        return NotFound(f"there is no model {_shown(name)}; there is {_listed(sorted(self._routes))}")
 
 
-def _listed(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - LISTED} more" if len(ordered) > LISTED else ""
-    return ", ".join(ordered[:LISTED]) + more
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= SHOWN_LENGTH else f"{name[:SHOWN_LENGTH]}...")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return (", ".join(names[:LISTED]) or "none") + more

@@ -32,6 +32,7 @@ from penstock.transport.servicers import ServicerMethods
 
 log = logger(__name__)
 
+LAST_RUN_SECONDS = 0.5  # for runs to end whose callers have been told already
 SERVICES = ("penstock.v1.PredictionService", "penstock.v1.ModelService", "grpc.health.v1.Health")
 
 
@@ -141,11 +142,12 @@ class Server:
     def close(self) -> None:
         """Stops at once."""
         self._transport.close()
-        self._runners.stop()
+        all_ended = self._runners.stop(LAST_RUN_SECONDS)
         self._engine.stop()
         self._ops.stop()
         self._workers.shutdown(wait=False, cancel_futures=True)
-        self._registry.close()
+        if all_ended:
+            self._registry.close()
 
     def _make_transport(self) -> Transport:
         settings = self.config.server

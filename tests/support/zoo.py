@@ -6,9 +6,10 @@ otherwise the input is `x`, the output `y`, both FP32. Shapes are written as the
 
 What a server should make of each:
 
-- batched: identity, scale, add, row_sum, multi_output, two_open_axes, fails_on, slow, tiny_mlp
+- batched: identity, scale, add, row_sum, multi_output, two_open_axes, axes_unnamed, fails_on, slow,
+  tiny_mlp, external
 - served unbatched, for its shapes: scalar, constant, fixed_batch, fixed_vector, axes_not_shared,
-  axes_unnamed, one_closed_output, rank_unknown
+  one_closed_output, rank_unknown
 - served unbatched, for its rows mix: centred_rows, softmax_over_rows, cumulative_rows, reversed_rows,
   divided_by_rows
 - refused: sequence_output, sequence_input, map_output, map_input
@@ -88,6 +89,11 @@ def multi_output() -> onnx.ModelProto:
 def two_open_axes() -> onnx.ModelProto:
     """x [N, L] to y [N, L], doubled: only requests of the same L may share a batch."""
     return scale(2, ("N", "L"))
+
+
+def axes_unnamed() -> onnx.ModelProto:
+    """x [?, 3] to y [?, 3], doubled: open first axes without a name, which count as one axis."""
+    return _doubled((None, 3), (None, 3))
 
 
 def fails_on(value: int) -> onnx.ModelProto:
@@ -173,11 +179,6 @@ def fixed_vector() -> onnx.ModelProto:
 def axes_not_shared() -> onnx.ModelProto:
     """x [A, 3] to y [B, 3], doubled: nothing says that the two lengths are the same."""
     return _doubled(("A", 3), ("B", 3))
-
-
-def axes_unnamed() -> onnx.ModelProto:
-    """x [?, 3] to y [?, 3], doubled: open first axes without a name."""
-    return _doubled((None, 3), (None, 3))
 
 
 def one_closed_output() -> onnx.ModelProto:

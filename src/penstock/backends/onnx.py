@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ ONLY_FATAL = 4  # ONNX Runtime's log level: what matters comes as an exception
 MESSAGE_LENGTH = 300
 UNSET_VERSION = 2**63 - 1  # what ONNX Runtime gives where the file says nothing
 MODEL_SUFFIX = ".onnx"
+
+SIGNATURE = r"[^(]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])?"
+NOISE = (
+    re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : "),
+    re.compile(r"^Load model from .*? failed:"),
+    # /src/file.h:540 void Class::method(int) condition was false. What matters
+    re.compile(rf"/\S+\.\w+:\d+ {SIGNATURE} (?:[^\n]*? was false\. )?"),
+    # file.cc:59 method What matters
+    re.compile(r"\b\w+\.(?:cc|cpp|cu|h):\d+ \w+ "),
+)
+"""What its errors hold beside the reason, in the order in which it is taken out."""
 
 
 def version() -> str:
@@ -53,8 +65,11 @@ class OnnxBackend:
 
     def __init__(self, path: Path, config: RuntimeConfig, runs_in_parallel: int) -> None:
         self._session = _open(path, config, runs_in_parallel)
-        self.signature = _signature(self._session, path)
-        self.file = _describe(self._session, path)
+        try:
+            self.signature = _signature(self._session, path)
+            self.file = _describe(self._session, path)
+        except ValueError as error:
+            raise ModelLoadError(f"{path}: {error}") from error
         self.providers: Sequence[str] = tuple(self._session.get_providers())
         specs = (*self.signature.inputs.values(), *self.signature.outputs.values())
         # numpy has no bfloat16, so such tensors cross over as their 16 bits.
@@ -67,7 +82,7 @@ class OnnxBackend:
                 return self._run_by_bits(outputs, inputs)
             return self._session.run(outputs, inputs)  # type: ignore[no-any-return]
         except Exception as error:  # ONNX Runtime's errors have no root of their own
-            raise ModelFailed(f"the model failed on this request: {_first_line(error)}") from error
+            raise ModelFailed(f"the model failed on this request: {_explained(error)}") from error
 
     def close(self) -> None:
         """Lets go of the session."""
@@ -92,7 +107,7 @@ class OnnxBackend:
         if self.signature.inputs[name].datatype is not DataType.BF16:
             return array
         # ONNX Runtime reads the memory as it lies, whatever the strides.
-        contiguous = np.ascontiguousarray(array)
+        contiguous = np.asarray(array, order="C")  # ascontiguousarray makes a scalar a vector
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, DataType.BF16.onnx_type)
 
 
@@ -119,7 +134,7 @@ def _open(path: Path, config: RuntimeConfig, runs_in_parallel: int) -> ort.Infer
             enable_fallback=0,  # else a failing provider is replaced without a word
         )
     except Exception as error:  # as in run
-        raise ModelLoadError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
+        raise ModelLoadError(f"ONNX Runtime cannot load {path}: {_explained(error)}") from error
     return session
 
 
@@ -152,15 +167,13 @@ def _refuse_text_beside_bf16(arguments: Sequence[ort.NodeArg]) -> None:
     """ONNX Runtime's Python interface has no way for both in one run."""
     kinds = {argument.type for argument in arguments}
     if {"tensor(string)", "tensor(bfloat16)"} <= kinds:
-        raise ModelLoadError(
-            "it has both text and bfloat16 tensors, which ONNX Runtime cannot run from Python"
-        )
+        raise ValueError("it has both text and bfloat16 tensors, which ONNX Runtime cannot run from Python")
 
 
 def _spec(role: str, argument: ort.NodeArg, any_rank: set[str]) -> TensorSpec:
     datatype = BY_ONNX_NAME.get(argument.type)
     if datatype is None:
-        raise ModelLoadError(f"{role} {argument.name} is {argument.type}: {_advice(argument.type)}")
+        raise ValueError(f"{role} {argument.name} is {argument.type}: {_advice(argument.type)}")
     if not argument.shape and argument.name in any_rank:
         return TensorSpec(argument.name, datatype, None)
     shape = tuple(size if isinstance(size, int) else size or "?" for size in argument.shape)
@@ -192,5 +205,9 @@ def _describe(session: ort.InferenceSession, path: Path) -> ModelFile:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:MESSAGE_LENGTH]
+def _explained(error: Exception) -> str:
+    """What ONNX Runtime says, in one line and without the places and conditions in its source code."""
+    text = str(error).strip() or type(error).__name__
+    for noise in NOISE:
+        text = noise.sub("", text)
+    return " ".join(text.split())[:MESSAGE_LENGTH]

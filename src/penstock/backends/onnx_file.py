@@ -42,8 +42,10 @@ def opsets(path: Path) -> dict[str, int]:
         for number, value in _fields(data):
             if number == MODEL_OPSET_IMPORT and isinstance(value, memoryview):
                 entry = dict(_fields(value))
-                version = entry.get(OPSET_VERSION, 0)
-                found[_text(entry.get(OPSET_DOMAIN)) or STANDARD_DOMAIN] = int(version)
+                version = entry.get(OPSET_VERSION)
+                found[_text(entry.get(OPSET_DOMAIN)) or STANDARD_DOMAIN] = (
+                    version if isinstance(version, int) else 0
+                )
     return found
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -37,8 +37,10 @@ def serve(path: Path, config_file: Path | None, **flags: object) -> None:
     click.echo(_summary(server), nl=False)
     sys.stdout.flush()
     stop.wait()
-    answered_all = server.stop(config.server.drain_seconds)
-    sys.exit(0 if answered_all else 1)
+    if not server.stop(config.server.drain_seconds):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # a run may still be going on, which the end of the interpreter would wait for or break
 
 
 def _started(config: Config, path: Path) -> Server:
@@ -68,12 +70,19 @@ def _summary(server: Server) -> str:
 def _on_signals() -> threading.Event:
     """An event that the first SIGTERM or SIGINT sets. The second ends the process."""
     stop = threading.Event()
+    received, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
+    def listen() -> None:
+        received.recv(1)
         stop.set()
+        os._exit(128 + received.recv(1)[0])
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    # Python runs handlers on the main thread only, and the operating system may give the signal to any:
+    # then the main thread sleeps on. The number of the signal is written to the socket in either case.
+    signal.set_wakeup_fd(wakeup.fileno())
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda number, frame: None)
+    threading.Thread(target=listen, name="penstock-signals", daemon=True).start()
+    wakeup.detach()  # it lives as long as the process
     return stop

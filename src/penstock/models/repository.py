@@ -44,39 +44,58 @@ def scan(path: Path) -> Sequence[ModelOnDisk]:
     if not path.is_dir():
         raise ModelLoadError(f"there is no file or folder {path}")
     folders = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+    if any(_is_version(folder.name) and (folder / MODEL_FILE).is_file() for folder in folders):
+        raise ModelLoadError(
+            f"{path} looks like one model's own folder; serve the folder above it, {path.resolve().parent}"
+        )
     models = [_model(folder) for folder in folders if _looks_like_a_model(folder)]
     if not models:
-        raise ModelLoadError(f"there is no model in {path}: {_hint(path, folders)}")
+        raise ModelLoadError(f"there is no model in {path}: {_hint(path)}")
     return models
 
 
-def _hint(path: Path, folders: Sequence[Path]) -> str:
-    if any((folder / MODEL_FILE).is_file() for folder in folders):
-        return f"it looks like one model's own folder; serve the folder above it, {path.resolve().parent}"
+def _hint(path: Path) -> str:
     if any(path.glob("*.onnx")):
         return f"it holds .onnx files; serve one of them by its own path, or lay them out: {LAYOUT}"
     return LAYOUT
 
 
 def _looks_like_a_model(folder: Path) -> bool:
-    return (folder / SETTINGS_FILE).is_file() or any(folder.glob(f"*/{MODEL_FILE}"))
+    return any((folder / file).is_file() for file in (SETTINGS_FILE, MODEL_FILE)) or any(
+        _is_version(file.parent.name) or file.name == MODEL_FILE for file in _onnx_files(folder)
+    )
+
+
+def _onnx_files(folder: Path) -> Sequence[Path]:
+    """The .onnx files in the folders of a model, whatever those are called."""
+    files = sorted(folder.glob("*/*.onnx"))
+    return [file for file in files if file.is_file() and not file.parent.name.startswith(".")]
 
 
 def _model(folder: Path) -> ModelOnDisk:
     config = load_model_config(folder / SETTINGS_FILE)
-    found = {_number(file.parent): file for file in folder.glob(f"*/{MODEL_FILE}")}
-    if not found:
-        raise ModelLoadError(f"model {folder.name} has no version: {LAYOUT}")
+    files = _onnx_files(folder)
+    found = {_number(file.parent): file for file in files if file.name == MODEL_FILE}
+    misnamed = [
+        file for file in files if _is_version(file.parent.name) and int(file.parent.name) not in found
+    ]
+    if misnamed or not found:
+        names = sorted(str(file.relative_to(folder)) for file in misnamed or folder.glob("*.onnx"))
+        there = ", ".join(names) or "no such file"
+        raise ModelLoadError(f"model {folder.name}: {LAYOUT}; in {folder} there is {there}")
     wanted = _wanted(folder.name, config, sorted(found))
     _check_labels(folder.name, config, wanted)
     return ModelOnDisk(folder.name, config, {number: found[number] for number in wanted})
 
 
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name[0] != "0"
+
+
 def _number(folder: Path) -> int:
-    name = folder.name
-    if not (name.isascii() and name.isdigit() and name[0] != "0"):
+    if not _is_version(folder.name):
         raise ModelLoadError(f"{folder} is not a version: a version's folder is named 1, 2, 3 and so on")
-    return int(name)
+    return int(folder.name)
 
 
 def _wanted(name: str, config: ModelConfig, found: Sequence[int]) -> Sequence[int]:

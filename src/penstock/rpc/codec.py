@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import InvalidRequest
-from penstock.messages import InferResponse
+from penstock.messages import InferResponse, Run
 from penstock.models.model import Model
 from penstock.rpc import values
 from penstock.tensors import Array, DataType, TensorSpec
@@ -26,7 +26,9 @@ DATATYPE_FIELD = tensor_pb2.Tensor.DATATYPE_FIELD_NUMBER
 SHAPE_FIELD = tensor_pb2.Tensor.SHAPE_FIELD_NUMBER
 RAW_FIELD = tensor_pb2.Tensor.RAW_FIELD_NUMBER
 REMEMBERED = 256  # shapes, for each input and all outputs of a model
-MAX_AXES = 64  # as many as numpy takes
+MAX_AXES = 32  # as many as every numpy takes
+MAX_EMPTY = 2**20  # the product of an empty tensor's other axes: it costs its sender nothing
+NANOS = 1_000_000_000
 LENGTH = struct.Struct("<I")
 
 
@@ -84,14 +86,19 @@ class ModelCodec:
             raise InvalidRequest(f"there is no output {', '.join(unknown)}; {self._model} has {has}")
         return tuple(name for name in names if name in wanted)
 
-    def rows(self, arrays: Mapping[str, Array]) -> int:
-        """How many rows a request has: the length of the first axis, where the model is batched; else 1.
+    def layout(self, arrays: Mapping[str, Array]) -> tuple[int, object]:
+        """How many rows a request has, and what requests must have in common to share a batch with it.
+
+        Returns:
+            The length of the first axis where the model is batched, else 1; and the lengths of the inner
+            axes where some are open, else None.
 
         Raises:
-            InvalidRequest: the inputs differ in it.
+            InvalidRequest: the inputs differ in their number of rows.
         """
-        if not self._model.batching.enabled:
-            return 1
+        model = self._model
+        if not model.batching.enabled:
+            return 1, None
         rows = -1
         for array in arrays.values():
             length: int = array.shape[0]
@@ -100,28 +107,26 @@ class ModelCodec:
             elif rows != length:
                 lengths = ", ".join(f"{name} has {each.shape[0]}" for name, each in arrays.items())
                 raise InvalidRequest(f"all inputs need the same number of rows: {lengths}")
-        return rows
+        if not model.open_shapes:
+            return rows, None
+        return rows, tuple([array.shape[1:] for array in arrays.values()])
 
-    def shape_key(self, arrays: Mapping[str, Array]) -> object:
-        """What requests must have in common to share a batch: the lengths of the open inner axes."""
-        if not self._model.open_shapes:
-            return None
-        return tuple([array.shape[1:] for array in arrays.values()])
+    def answer(self, response: InferResponse, id: str, tag: int, typed: bool) -> bytes:
+        """The serialized PredictResponse to a request with this id and tag.
 
-    def answer(self, response: InferResponse, arrived: float, *, tag: int, id: str, typed: bool) -> bytes:
-        """The serialized PredictResponse to a request that came at `arrived`.
-
-        Serialized protobuf messages may be put one behind another: fields come in any order.
+        Serialized protobuf messages may be put one behind another: fields come in any order, and a message
+        field that comes twice, as `timing` does here, is merged.
 
         Raises:
             ValueError: protobuf cannot carry it.
         """
         message = pb.PredictResponse(id=id, tag=tag)
-        run, timing = response.run, message.timing
-        _set_duration(timing.queue, run.started - arrived)
-        _set_duration(timing.compute, run.finished - run.started)
-        timing.batch_rows = run.rows
-        parts = [self._names]
+        run = response.run
+        nanos = int(response.queue_seconds * NANOS)
+        if nanos >= NANOS:
+            message.timing.queue.seconds, nanos = divmod(nanos, NANOS)
+        message.timing.queue.nanos = nanos
+        parts = [self._names, run.encoded or _encode(run)]
         for name, array in response.outputs.items():
             if typed or array.dtype.hasobject or not array.size:
                 self._put(message, name, array, typed)
@@ -232,11 +237,13 @@ def pack_bytes(array: Array) -> bytes:
     return b"".join(parts)
 
 
-def _set_duration(duration: Any, seconds: float) -> None:
-    nanos = int(seconds * 1e9)
-    if nanos >= 1_000_000_000:
-        duration.seconds, nanos = divmod(nanos, 1_000_000_000)
-    duration.nanos = max(nanos, 0)
+def _encode(run: Run) -> bytes:
+    """What all answers of a run have in common, serialized once."""
+    message = pb.PredictResponse()
+    message.timing.compute.FromNanoseconds(int((run.finished - run.started) * NANOS))
+    message.timing.batch_rows = run.rows
+    run.encoded = message.SerializeToString()
+    return run.encoded
 
 
 def _of_nothing(spec: TensorSpec, shape: tuple[int, ...]) -> Array:
@@ -288,6 +295,8 @@ def _shaped(flat: Array, shape: tuple[int, ...], spec: TensorSpec) -> Array:
         raise InvalidRequest(
             f"input {spec.name} came with {count} values for shape {list(shape)}, which holds {holds}"
         )
+    if not count and math.prod(filter(None, shape)) > MAX_EMPTY:
+        raise InvalidRequest(f"input {spec.name} came empty with shape {list(shape)}, which is too large")
     return flat.reshape(shape)
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 MESSAGE_BYTES = 1_048_576
-"""A message takes no further result once it is this large: clients refuse more than 4 MiB by default."""
+"""No message of several parts is larger than this: clients refuse more than 4 MiB by default."""
 
 
 class Outbox:
@@ -63,10 +63,8 @@ class Outbox:
             return not self._parts and not self._under_way
 
     def _next(self) -> tuple[bytes, int]:
-        taken, size = [self._parts.popleft()], 0
-        while self._parts:
-            size += len(taken[-1])
-            if size >= MESSAGE_BYTES:
-                break
+        taken = [self._parts.popleft()]
+        size = len(taken[0])
+        while self._parts and (size := size + len(self._parts[0])) <= MESSAGE_BYTES:
             taken.append(self._parts.popleft())
         return (taken[0] if len(taken) == 1 else b"".join(taken)), len(taken)

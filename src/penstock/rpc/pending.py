@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import Protocol, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from penstock.engine import Engine
 from penstock.errors import InvalidRequest, ModelFailed, RequestError
@@ -34,22 +34,29 @@ class Pending(ABC):
 
     __slots__ = ("_codec", "_id", "_model", "_tag", "_typed", "request")
 
+    _codec: ModelCodec
+
     def __init__(self) -> None:
         self.request: InferRequest | None = None
 
     @abstractmethod
     def __call__(self, result: InferResponse | RequestError) -> Flush | None:
-        """Takes the one answer or error."""
+        """Takes the one answer or error.
+
+        It must let go of the request, which refers to this object as its reply: a circle of every request
+        would be left to the garbage collector.
+        """
 
     def submit(
         self, message: pb.PredictRequest, rpc: str, call: ServerCall, engine: Engine, failures: Failures
     ) -> None:
         """Makes a request of `message` and hands it to the engine; where it does not fit, refuses it."""
         self._id, self._tag = message.id, message.tag
+        arrived = time.monotonic()
         model = None
         try:
             model = engine.route(message.model, message.version)
-            request = self._request(message, model, rpc, call)
+            request = self._request(message, model, rpc, call, arrived)
         except RequestError as error:
             (model.observer if model else failures).failed(rpc, error)
             self(error)
@@ -57,40 +64,40 @@ class Pending(ABC):
         self._model, self.request = model, request
         engine.submit(model, request)
 
-    def cancel(self, engine: Engine) -> None:
-        """Drops the request, if there is one, since nobody waits for its answer."""
-        if self.request is not None:
-            engine.cancel(self._model, self.request)
-
-    def encoded(self, response: InferResponse) -> bytes | ModelFailed:
-        """The serialized answer; an error where protobuf cannot carry it."""
-        assert self.request is not None  # an answer comes only to a request
-        codec: ModelCodec = self._codec
-        try:
-            return codec.answer(response, self.request.arrived, tag=self._tag, id=self._id, typed=self._typed)
-        except ValueError as error:  # over 2 GiB, or text that is none
-            return ModelFailed(f"the model's answer cannot be sent: {error}")
-
-    def _request(self, message: pb.PredictRequest, model: Model, rpc: str, call: ServerCall) -> InferRequest:
-        arrived = time.monotonic()
-        codec = self._codec = codec_of(model)
+    def _request(
+        self, message: pb.PredictRequest, model: Model, rpc: str, call: ServerCall, arrived: float
+    ) -> InferRequest:
+        codec = self._codec = model.attachments.get(ModelCodec) or codec_of(model)
         arrays, any_raw = codec.inputs(message)
-        encoding = message.output_encoding
+        rows, key = codec.layout(arrays)
+        outputs, encoding = message.outputs, message.output_encoding
         self._typed = encoding == pb.TYPED or not (any_raw or encoding)
-        deadline = call.deadline
-        if message.HasField("timeout"):
-            deadline = min(deadline, arrived + _seconds(message))
         return InferRequest(
             arrays,
-            codec.outputs(message.outputs) if message.outputs else model.output_names,
-            codec.rows(arrays),
-            codec.shape_key(arrays),
+            codec.outputs(outputs) if outputs else model.output_names,
+            rows,
+            key,
             rpc,
             self,
             arrived,
-            deadline,
+            _deadline(message, call, arrived) if message.HasField("timeout") else call.deadline,
             message.priority,
         )
+
+    def cancel(self, engine: Engine) -> None:
+        """Drops the request, if there is one, since nobody waits for its answer."""
+        request = self.request  # another thread may be answering it
+        if request is not None:
+            engine.cancel(self._model, request)
+
+    def encoded(self, result: InferResponse | RequestError) -> bytes | RequestError:
+        """The serialized answer; an error where there is none, or protobuf cannot carry it."""
+        if isinstance(result, RequestError):
+            return result
+        try:
+            return self._codec.answer(result, self._id, self._tag, self._typed)
+        except (ValueError, EncodeError) as error:  # over 2 GiB, or text that is none
+            return ModelFailed(f"the model's answer cannot be sent: {error}")
 
 
 M = TypeVar("M", pb.PredictRequest, pb.PredictStreamRequest)
@@ -108,8 +115,9 @@ def parsed(kind: type[M], data: bytes) -> M:
         raise InvalidRequest(f"the {len(data)} bytes that came are no {kind.__name__} message") from None
 
 
-def _seconds(message: pb.PredictRequest) -> float:
+def _deadline(message: pb.PredictRequest, call: ServerCall, arrived: float) -> float:
+    """The earlier of the call's deadline and the request's own."""
     seconds = message.timeout.seconds + message.timeout.nanos / 1e9
     if seconds < 0:
         raise InvalidRequest(f"timeout is {seconds} s, expected 0 (for none) or more")
-    return seconds or math.inf
+    return min(call.deadline, arrived + (seconds or math.inf))

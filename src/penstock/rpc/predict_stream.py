@@ -22,6 +22,7 @@ from penstock_proto.v1 import prediction_pb2 as pb
 ORDER_KEY = "penstock-order"
 ORDERS = ("request", "completion")
 STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping; all requests it took are answered")
+MANY_REQUESTS = 4096  # in one message: more would hold the polling thread up, however small they are
 RESPONSE_FIELD = pb.PredictResult.RESPONSE_FIELD_NUMBER
 RESULTS_FIELD = pb.PredictStreamResponse.RESULTS_FIELD_NUMBER
 
@@ -73,7 +74,8 @@ class _Item(Pending):
 
     @override
     def __call__(self, result: InferResponse | RequestError) -> Flush:
-        answer = result if isinstance(result, RequestError) else self.encoded(result)
+        self.request = None
+        answer = self.encoded(result)
         own = pb.PredictResult(tag=self._tag, id=self._id)
         if isinstance(answer, RequestError):
             own.error.CopyFrom(status.to_message(answer))
@@ -170,9 +172,22 @@ class PredictStream:
         try:
             message = parsed(pb.PredictStreamRequest, data)
         except InvalidRequest as error:
-            self._service.telemetry.failed("PredictStream", error)
-            self._call.finish(status.to_status(error))
+            self._end_with(error)
             return
+        if len(message.requests) > MANY_REQUESTS and len(data) <= self._service.offload_bytes:
+            self._service.offload(self._call, data, lambda _: self._take(message))
+        else:
+            self._take(message)
+
+    def _end_with(self, error: InvalidRequest) -> None:
+        """Ends the stream because of a message that is none, once what came before it is answered."""
+        self._service.telemetry.failed("PredictStream", error)
+        self._end = status.to_status(error)
+        with self._lock:
+            self._in_flight -= 1
+        self._finish_if_done()
+
+    def _take(self, message: pb.PredictStreamRequest) -> None:
         count = len(message.requests)
         self._service.telemetry.stream_received(1, count)
         with self._lock:

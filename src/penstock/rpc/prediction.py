@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from functools import partial
 
 from typing_extensions import override
 
@@ -52,7 +53,7 @@ class PredictionService:
     def methods(self) -> Mapping[str, Method]:
         """The service's methods, by full name."""
         return {
-            f"/{SERVICE}/Predict": Method(Kind.UNARY, lambda call: _Predict(call, self)),
+            f"/{SERVICE}/Predict": Method(Kind.UNARY, partial(_Predict, self)),
             f"/{SERVICE}/PredictStream": Method(Kind.STREAM, self._open_stream),
         }
 
@@ -92,19 +93,20 @@ class _Predict(Pending):
 
     __slots__ = ("_call", "_closed", "_service")
 
-    def __init__(self, call: ServerCall, service: PredictionService) -> None:
+    def __init__(self, service: PredictionService, call: ServerCall) -> None:
         super().__init__()
-        self._call = call
         self._service = service
+        self._call = call
         self._closed = False
 
     @override
     def __call__(self, result: InferResponse | RequestError) -> None:
-        answer = result if isinstance(result, RequestError) else self.encoded(result)
-        if isinstance(answer, RequestError):
-            self._call.finish(status.to_status(answer))
-        else:
+        self.request = None
+        answer = self.encoded(result)
+        if isinstance(answer, bytes):
             self._call.finish(OK, answer)
+        else:
+            self._call.finish(status.to_status(answer))
 
     def received(self, message: bytes) -> None:
         """The request has come."""

@@ -31,6 +31,17 @@ DETAILS_KEY = "grpc-status-details-bin"
 """Where gRPC's richer error model puts a `google.rpc.Status` in the trailing metadata."""
 
 
+MESSAGE_LENGTH = 400
+"""Characters of an error's words that are sent. They travel in a header, each up to twelve bytes long
+there, and clients refuse headers of more than 8 KiB, in all, with a status that says nothing."""
+
+
+def words(error: errors.RequestError) -> str:
+    """What the error says, cut to a length that every client takes."""
+    text = str(error)
+    return text if len(text) <= MESSAGE_LENGTH else f"{text[:MESSAGE_LENGTH]}..."
+
+
 def code_of(error: errors.RequestError) -> grpc.StatusCode:
     """The status code of an error."""
     return CODES[type(error)]
@@ -43,7 +54,7 @@ def code_name(error: errors.RequestError) -> str:
 
 def to_message(error: errors.RequestError) -> StatusMessage:
     """The error as a message: how it stands on a stream, and in the details of a call's status."""
-    message = StatusMessage(code=code_of(error).value[0], message=str(error))
+    message = StatusMessage(code=code_of(error).value[0], message=words(error))
     if error.retry_after_seconds is not None:
         delay = Duration()
         delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
@@ -54,5 +65,5 @@ def to_message(error: errors.RequestError) -> StatusMessage:
 def to_status(error: errors.RequestError) -> Status:
     """The error as the status that ends a call."""
     if error.retry_after_seconds is None:
-        return Status(code_of(error), str(error))
-    return Status(code_of(error), str(error), ((DETAILS_KEY, to_message(error).SerializeToString()),))
+        return Status(code_of(error), words(error))
+    return Status(code_of(error), words(error), ((DETAILS_KEY, to_message(error).SerializeToString()),))

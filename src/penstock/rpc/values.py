@@ -114,7 +114,7 @@ def _to_integer(spec: TensorSpec, values: Array) -> Array:
 
 
 def _to_floating(spec: TensorSpec, values: Array) -> Array:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused below, NaNs are welcome
         if spec.datatype is DataType.BF16:
             converted = _narrowed(values)
             back = _widened(converted)
@@ -130,11 +130,23 @@ def _to_floating(spec: TensorSpec, values: Array) -> Array:
 
 def _narrowed(values: Array) -> Array:
     """The 16 bits of the nearest bfloat16, ties to even, as hardware rounds."""
-    single = values.astype(np.float32)
-    bits = single.view(np.uint32)
+    bits = _rounded_to_odd(values)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     quiet_nan = (bits >> 16) | 0x40  # rounding could turn a NaN into an infinity
-    return np.where(np.isnan(single), quiet_nan, rounded).astype(np.uint16)
+    return np.where(np.isnan(values), quiet_nan, rounded).astype(np.uint16)
+
+
+def _rounded_to_odd(values: Array) -> Array:
+    """The 32 bits of single precision, the last of which is set where it cannot hold a value exactly.
+
+    Rounding twice would go wrong: a value just above the middle of two bfloat16 would first become the
+    middle and then the even one of the two. The bit set keeps it above.
+    """
+    single = values.astype(np.float32)
+    bits: Array = single.view(np.uint32)
+    if values.dtype == np.float64:
+        bits = (bits - (np.abs(single) > np.abs(values))) | (single != values)  # cut off, and marked
+    return bits
 
 
 def _widened(bits: Array) -> Array:

@@ -8,18 +8,26 @@ each request alone, so that only those fail that are to blame.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from penstock.backends.backend import Backend
-from penstock.errors import DeadlineExpired, ModelFailed, RequestCancelled, RequestError
-from penstock.messages import Flush, InferRequest, InferResponse, Observer, Run
+from penstock.errors import ModelFailed, QueueFull, RequestError
+from penstock.messages import InferRequest, Observer, Run
 from penstock.scheduling.batch import assemble, split, wanted_outputs
 from penstock.scheduling.cost import RunCost
+from penstock.scheduling.delivery import Delivery, expired, gone
 from penstock.scheduling.queue import RequestQueue
 from penstock.tensors import Array
+
+MARGIN_SECONDS = 0.005
+"""How long a runner thread may take to wake up beside a busy one: Python's switch interval."""
+
+LONGEST_RETRY_SECONDS = 60.0
+"""However long the queue: by then things may have changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +86,39 @@ class DynamicBatcher:
         """Lets a request into the queue.
 
         Raises:
-            QueueFull: there is no room.
+            QueueFull: there is no room; says when there should be.
             DeadlineExpired: its deadline has passed already.
         """
-        self._queue.put(request, request.arrived)
+        try:
+            self._queue.put(request, request.arrived)
+        except QueueFull as full:
+            full.retry_after_seconds = self._seconds_to_empty()
+            raise
 
     def cancel(self, request: InferRequest) -> None:
         """Drops a request whose caller has gone. One that is running already runs on, unanswered."""
         request.cancelled = True
         if self._queue.discard(request):
-            self._fail(request, _gone(request))
+            self._fail([request], gone)
 
     def expire(self, now: float) -> None:
         """Answers the waiting requests whose deadline has passed."""
         if self._queue.rows:
-            self._fail_expired(self._queue.expire(now))
+            self._fail(self._queue.expire(now), expired)
 
     def expected_seconds(self) -> float:
         """How long the next batch is expected to take."""
         rows = self._queue.rows
-        return self._cost.expect(min(rows, self._max_rows) if self.policy.batched else max(rows, 1))
+        if rows > self._max_rows:
+            rows = max(self._max_rows, self._queue.next_rows())  # a larger one runs alone
+        return self._cost.expect(rows)
 
     def due(self, now: float) -> float:
         """When the next batch is to run: `now` or before if at once, infinity if nothing waits."""
-        return self._queue.due(self._max_rows, self.policy.max_delay_seconds, now)
+        delay = self.policy.max_delay_seconds
+        # A request is held back to fill a batch, but not so long that it misses its deadline.
+        spare = 2 * self.expected_seconds() + MARGIN_SECONDS if delay else 0.0
+        return self._queue.due(self._max_rows, delay, spare, now)
 
     def wants_another_runner(self) -> bool:
         """Whether more waits than the next batch takes, and may run beside it."""
@@ -121,27 +138,30 @@ class DynamicBatcher:
             if self._running >= self.policy.runs_in_parallel:
                 return False
             self._running += 1
+        delivery = Delivery(self._observer)
         try:
-            batch, expired = self._queue.take(self._max_rows, time.monotonic())
-            if expired:
-                self._fail_expired(expired)
+            batch, late = self._queue.take(self._max_rows, time.monotonic())
+            for request in late:
+                delivery.fail(request, expired(request))
+            if late:
+                delivery.flush()  # the run may take long
             if batch:
-                self._run(batch)
+                self._run(batch, delivery)
         finally:
             with self._lock:
                 self._running -= 1
-        return bool(batch or expired)
+        delivery.close()
+        return bool(batch or late)
 
     def fail_all(self, error: RequestError) -> None:
         """Ends every waiting request with `error`."""
         while True:
-            batch, expired = self._queue.take(self._max_rows, time.monotonic())
-            if not batch and not expired:
+            batch, late = self._queue.take(self._max_rows, time.monotonic())
+            if not batch and not late:
                 return
-            for request in (*batch, *expired):
-                self._fail(request, error)
+            self._fail([*batch, *late], lambda _: error)
 
-    def _run(self, batch: list[InferRequest]) -> None:
+    def _run(self, batch: list[InferRequest], delivery: Delivery) -> None:
         """Runs a batch and answers it; where it fails, each of its requests alone."""
         names = wanted_outputs(batch)
         rows = sum([request.rows for request in batch])
@@ -151,22 +171,31 @@ class DynamicBatcher:
             finished = time.monotonic()
             parts = self._parts(batch, rows, names, outputs)
         except Exception as error:
-            self._run_apart(batch, error)
+            self._run_apart(batch, error, delivery)
             return
         self._cost.learn(rows, finished - started)
-        self._answer(batch, parts, Run(started, finished, rows))
-        self._observer.batch_done([r for r in batch if not r.cancelled], rows, started, finished)
+        delivery.answer(batch, parts, Run(started, finished, rows))
 
-    def _run_apart(self, batch: list[InferRequest], error: Exception) -> None:
+    def _run_apart(self, batch: list[InferRequest], error: Exception, delivery: Delivery) -> None:
         if len(batch) > 1:
             for request in batch:
-                self._run([request])
+                self._run_alone(request, delivery)
         elif isinstance(error, ModelFailed):
-            self._fail(batch[0], error)
+            delivery.fail(batch[0], error)
         else:
             failure = ModelFailed("the model could not be run on this request; the server's log says why")
             failure.__cause__ = error
-            self._fail(batch[0], failure)
+            delivery.fail(batch[0], failure)
+
+    def _run_alone(self, request: InferRequest, delivery: Delivery) -> None:
+        """Runs a request of a batch that failed, unless it has been given up meanwhile."""
+        if request.cancelled:
+            delivery.drop(request)
+        elif request.deadline <= time.monotonic():
+            delivery.fail(request, expired(request))
+        else:
+            self._run([request], delivery)
+        delivery.flush()
 
     def _parts(
         self, batch: Sequence[InferRequest], rows: int, names: Sequence[str], outputs: Sequence[Array]
@@ -177,29 +206,17 @@ class DynamicBatcher:
         _check_rows(rows, names, outputs)
         return list(split(batch, names, outputs))
 
-    def _answer(self, batch: Sequence[InferRequest], parts: Iterable[dict[str, Array]], run: Run) -> None:
-        """Hands every request its part, and then lets streams send what has gathered."""
-        flushes: dict[Flush, None] = {}
-        for request, part in zip(batch, parts, strict=True):
-            if request.cancelled:
-                self._observer.failed(request.rpc, _gone(request))
-                continue
-            flush = request.reply(InferResponse(part, run))
-            if flush is not None:
-                flushes[flush] = None
-        for flush in flushes:
-            flush()
+    def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:
+        delivery = Delivery(self._observer)
+        for request in requests:
+            delivery.fail(request, why(request))
+        delivery.close()
 
-    def _fail_expired(self, expired: Iterable[InferRequest]) -> None:
-        for request in expired:
-            waited = time.monotonic() - request.arrived
-            self._fail(request, DeadlineExpired(f"the deadline passed after {waited:.3f} s in the queue"))
-
-    def _fail(self, request: InferRequest, error: RequestError) -> None:
-        flush = request.reply(error)
-        if flush is not None:
-            flush()
-        self._observer.failed(request.rpc, error)
+    def _seconds_to_empty(self) -> float:
+        """How long what waits is expected to take, within reason."""
+        runs = math.ceil(self._queue.rows / self._max_rows)
+        seconds = self._cost.expect(self._max_rows) * runs / self.policy.runs_in_parallel
+        return min(seconds, LONGEST_RETRY_SECONDS)
 
 
 class _Nobody:
@@ -210,13 +227,6 @@ class _Nobody:
     ) -> None: ...
 
     def failed(self, rpc: str, error: RequestError) -> None: ...
-
-
-def _gone(request: InferRequest) -> RequestError:
-    """The error of a request whose call has ended: it timed out, or its caller went away."""
-    if time.monotonic() >= request.deadline:
-        return DeadlineExpired("the deadline passed before the answer was ready")
-    return RequestCancelled("the caller went away before the answer was ready")
 
 
 def _check_rows(rows: int, names: Sequence[str], outputs: Sequence[Array]) -> None:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
+from collections import OrderedDict
 
 from penstock.errors import DeadlineExpired, QueueFull
 from penstock.messages import InferRequest
 
 HIGH, NORMAL, LOW = range(3)
+
+# In order of arrival. Not a deque, in which finding one request among thousands takes as many steps: when
+# a stream ends, all of its requests are taken out one by one.
+_Lane = OrderedDict[InferRequest, None]
 
 
 class _Group:
@@ -21,18 +25,18 @@ class _Group:
     __slots__ = ("lanes",)
 
     def __init__(self) -> None:
-        self.lanes: tuple[deque[InferRequest], ...] = (deque(), deque(), deque())
+        self.lanes: tuple[_Lane, ...] = (OrderedDict(), OrderedDict(), OrderedDict())
 
-    def head(self) -> tuple[int, float] | None:
-        """What is next here: its lane and arrival; None when empty."""
+    def head(self) -> tuple[int, InferRequest] | None:
+        """What is next here, and its lane; None when empty."""
         for index, lane in enumerate(self.lanes):
             if lane:
-                return index, lane[0].arrived
+                return index, next(iter(lane))
         return None
 
     def oldest(self) -> float:
         """The arrival of the request that has waited longest; never, when empty."""
-        return min((lane[0].arrived for lane in self.lanes if lane), default=math.inf)
+        return min((next(iter(lane)).arrived for lane in self.lanes if lane), default=math.inf)
 
 
 class RequestQueue:
@@ -76,7 +80,7 @@ class RequestQueue:
             if group is None:
                 group = self._groups[request.shape_key] = _Group()
             priority = request.priority
-            group.lanes[NORMAL if priority == 0 else HIGH if priority > 0 else LOW].append(request)
+            group.lanes[NORMAL if priority == 0 else HIGH if priority > 0 else LOW][request] = None
             self._rows += rows
             if request.deadline < self._earliest_deadline:
                 self._earliest_deadline = request.deadline
@@ -107,10 +111,17 @@ class RequestQueue:
         expired: list[InferRequest] = []
         with self._lock:
             while self._groups and not batch:
-                key = next(iter(self._groups)) if len(self._groups) == 1 else self._most_urgent()
-                self._fill(self._groups[key], max_rows, now, batch, expired)
-                if self._groups[key].head() is None:
+                key = self._most_urgent()
+                group = self._groups[key]
+                head = group.head()
+                if head and head[1].deadline <= now:  # it does not make its group the next one
+                    self._take_out(group.lanes[head[0]], head[1], expired)
+                else:
+                    self._fill(group, max_rows, now, batch, expired)
+                if group.head() is None:
                     del self._groups[key]
+            if not self._groups:
+                self._earliest_deadline = math.inf
         return batch, expired
 
     def expire(self, now: float) -> list[InferRequest]:
@@ -127,20 +138,38 @@ class RequestQueue:
             )
             return expired
 
-    def due(self, max_rows: int, max_delay_seconds: float, now: float) -> float:
-        """When the next batch is to run: `now` or before if at once, infinity if nothing waits."""
+    def due(self, max_rows: int, max_delay_seconds: float, spare_seconds: float, now: float) -> float:
+        """When the next batch is to run: `now` or before if at once, infinity if nothing waits.
+
+        Args:
+            max_rows: the rows of a full batch, which is never held back.
+            max_delay_seconds: how long a request may be held back for others to fill the batch.
+            spare_seconds: how long before the earliest deadline holding back ends.
+            now: the time, by the clock of the deadlines.
+        """
         if not self._rows:
             return math.inf
         if not max_delay_seconds or self._rows >= max_rows:
             return now
         with self._lock:
-            return (
-                min((group.oldest() for group in self._groups.values()), default=math.inf) + max_delay_seconds
-            )
+            oldest = min((group.oldest() for group in self._groups.values()), default=math.inf)
+            return min(oldest + max_delay_seconds, self._earliest_deadline - spare_seconds)
+
+    def next_rows(self) -> int:
+        """The rows of the most urgent request; 0 where nothing waits."""
+        with self._lock:
+            head = self._groups[self._most_urgent()].head() if self._groups else None
+            return head[1].rows if head else 0
 
     def _most_urgent(self) -> object:
-        heads = ((group.head() or (LOW + 1, math.inf), key) for key, group in self._groups.items())
-        return min(heads, key=lambda head: head[0])[1]
+        """The key of the group whose head is next."""
+        if len(self._groups) == 1:
+            return next(iter(self._groups))
+        return min(self._groups, key=self._urgency)
+
+    def _urgency(self, key: object) -> tuple[int, float]:
+        head = self._groups[key].head()
+        return (head[0], head[1].arrived) if head else (LOW + 1, math.inf)
 
     def _fill(
         self,
@@ -153,23 +182,26 @@ class RequestQueue:
         room = max_rows
         for lane in group.lanes:
             while lane:
-                request = lane[0]
+                request = next(iter(lane))
                 if request.deadline <= now:
-                    expired.append(request)
+                    self._take_out(lane, request, expired)
                 elif request.rows <= room or not batch:
-                    batch.append(request)
+                    self._take_out(lane, request, batch)
                     room -= request.rows
                 else:
                     return
-                lane.popleft()
-                self._rows -= request.rows or 1
+
+    def _take_out(self, lane: _Lane, request: InferRequest, to: list[InferRequest]) -> None:
+        del lane[request]
+        self._rows -= request.rows or 1
+        to.append(request)
 
     def _remove(self, request: InferRequest) -> bool:
         group = self._groups.get(request.shape_key)
         lane = next((lane for lane in group.lanes if request in lane), None) if group else None
         if group is None or lane is None:
             return False
-        lane.remove(request)
+        del lane[request]
         self._rows -= request.rows or 1
         if group.head() is None:
             del self._groups[request.shape_key]

@@ -8,6 +8,7 @@ polling goes on and several batches use the cores at once. Both call the same `D
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import threading
 import time
@@ -24,19 +25,23 @@ class Runners:
         threads: the size of the pool.
         inline_below_seconds: runs expected to take less are the polling thread's.
         failed: told of an exception that a run let out.
+
+    Attributes:
+        failed: as given.
     """
 
     def __init__(
         self, threads: int, inline_below_seconds: float, failed: Callable[[BaseException], None]
     ) -> None:
         self._border = inline_below_seconds
-        self._failed = failed
+        self.failed = failed
         self._polling_thread: int | None = None
         self._touched: dict[DynamicBatcher, None] = {}
         self._work: deque[DynamicBatcher] = deque()
         self._queued: set[DynamicBatcher] = set()  # what is in _work
-        self._timed: set[DynamicBatcher] = set()  # what is in _delayed
+        self._timed: dict[DynamicBatcher, float] = {}  # when each that is in _delayed is to be looked at
         self._delayed: list[tuple[float, int, DynamicBatcher]] = []
+        self._order = itertools.count()  # of equal times
         self._changed = threading.Condition()
         self._stopping = False
         self._threads = [
@@ -54,14 +59,23 @@ class Runners:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Ends the threads once each has finished its run."""
+    def stop(self, seconds: float | None = None) -> bool:
+        """Ends the threads, each once it has finished its run.
+
+        Args:
+            seconds: the longest to wait for that; None for as long as it takes.
+
+        Returns:
+            Whether all have ended. A run that goes on cannot be stopped; its thread ends with the process.
+        """
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+        end = None if seconds is None else time.monotonic() + seconds
         for thread in self._threads:
             if thread.is_alive():
-                thread.join()
+                thread.join(None if end is None else max(end - time.monotonic(), 0.0))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def touch(self, batcher: DynamicBatcher) -> None:
         """Says that a batcher has something new in its queue."""
@@ -100,11 +114,11 @@ class Runners:
                     return
                 self._queued.add(batcher)
                 self._work.append(batcher)
-            elif batcher in self._timed or due == math.inf:
-                return
+            elif due < self._timed.get(batcher, math.inf):
+                self._timed[batcher] = due
+                heapq.heappush(self._delayed, (due, next(self._order), batcher))
             else:
-                self._timed.add(batcher)
-                heapq.heappush(self._delayed, (due, id(batcher), batcher))
+                return
             self._changed.notify()
 
     def _serve(self) -> None:
@@ -119,12 +133,14 @@ class Runners:
         try:
             batcher.run_once()
         except Exception as error:
-            self._failed(error)
+            self.failed(error)
 
     def _next(self) -> DynamicBatcher | None:
         """Waits for work; None when it is time to stop."""
-        while not self._stopping:
+        while True:
             with self._changed:
+                if self._stopping:
+                    return None
                 if self._work:
                     batcher = self._work.popleft()
                     self._queued.discard(batcher)
@@ -133,7 +149,8 @@ class Runners:
                 if not self._delayed or self._delayed[0][0] > now:
                     self._changed.wait(self._delayed[0][0] - now if self._delayed else None)
                     continue
-                batcher = heapq.heappop(self._delayed)[2]
-                self._timed.discard(batcher)
+                due, _, batcher = heapq.heappop(self._delayed)
+                if self._timed.get(batcher) != due:
+                    continue  # an earlier time took its place
+                del self._timed[batcher]
             self._hand_over(batcher)  # it may have been emptied since, or be due later now
-        return None

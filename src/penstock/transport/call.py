@@ -9,18 +9,25 @@ Told to the handler, on the transport's own thread, never two at once for one ca
     received(message)   after receive(): the next message; the transport asks for the first by itself
     half_closed()       after receive(): the client has finished sending; asked for only by streams
     sent()              the last send() is done: send() may be called again
-    closed(cancelled)   the call is over; with cancelled, the client went away before it was finished
+    closed(cancelled)   the call is over; with cancelled, it ended before it was finished: the client went
+                        away or its deadline passed. Told once, always, and last
 
 Told to the call, from any thread:
 
     receive()           ask for the next message
     send(message)       one at a time: the next only after sent()
     finish(...)         a last message, if any, and the status; once
+
+After finish() the handler is told of closed() only. What is told to a call that is finished or over does
+nothing, so whoever answers late need not ask first. An exception that a handler lets out ends its call
+with INTERNAL and is told to `failed`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -34,14 +41,39 @@ from penstock.errors import StartupError
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
+KEY = re.compile(r"[0-9a-z_.-]+")
+TEXT = re.compile(r"[ -~]*")
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a call ends: the code, words for a person, and trailing metadata."""
+    """How a call ends.
+
+    Attributes:
+        code: gRPC's status code.
+        details: words for a person, in any language.
+        trailing: metadata; keys in lower case, values printable ASCII, or bytes where the key ends in "-bin".
+
+    Raises:
+        ValueError: HTTP/2 could not carry such metadata.
+    """
 
     code: grpc.StatusCode
     details: str = ""
     trailing: Metadata = ()
+
+    def __post_init__(self) -> None:
+        for key, value in self.trailing:
+            if not _can_be_carried(key, value):
+                raise ValueError(f"gRPC cannot carry the metadata {key!r}: {value!r}")
+
+
+def _can_be_carried(key: str, value: str | bytes) -> bool:
+    if KEY.fullmatch(key) is None:
+        return False
+    if key.endswith("-bin"):
+        return isinstance(value, bytes)
+    return isinstance(value, str) and TEXT.fullmatch(value) is not None
 
 
 OK = Status(grpc.StatusCode.OK)
@@ -65,15 +97,15 @@ class ServerCall(ABC):
 
     @abstractmethod
     def peer(self) -> str:
-        """The client's address, such as "ipv4:127.0.0.1:51542"."""
+        """The client's address, such as "ipv4:127.0.0.1:51542"; "" once the call is over."""
 
     @abstractmethod
     def identities(self) -> Sequence[bytes]:
-        """Who the client proved to be by its TLS certificate; empty without one."""
+        """Who the client proved to be by its TLS certificate; empty without one, or once the call is over."""
 
     @abstractmethod
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        """What the connection's security layer knows of the client, by property."""
+        """What the connection's security layer knows of the client, by property; empty once it is over."""
 
     @abstractmethod
     def receive(self) -> None:
@@ -102,6 +134,21 @@ class CallHandler(Protocol):
 
     def closed(self, cancelled: bool) -> None:
         """The call is over."""
+
+
+class Ignoring:
+    """The handler of a call that is to hear of nothing more."""
+
+    def received(self, message: bytes) -> None: ...  # noqa: D102
+
+    def half_closed(self) -> None: ...  # noqa: D102
+
+    def sent(self) -> None: ...  # noqa: D102
+
+    def closed(self, cancelled: bool) -> None: ...  # noqa: D102
+
+
+IGNORING = Ignoring()
 
 
 class Kind(Enum):
@@ -185,7 +232,11 @@ class Transport(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Cancels what is left and stops the thread. May be called at any time, and again."""
+        """Cancels what is left and stops the thread.
+
+        May be called at any time, from any thread, and again. On the polling thread, which cannot wait for
+        itself, it returns while that is still under way.
+        """
 
     @property
     @abstractmethod
@@ -211,6 +262,11 @@ class Transport(ABC):
         """How many calls have arrived and not ended."""
         return self._in_flight
 
+    def report(self, error: BaseException) -> None:
+        """Tells `failed` of an exception; one that `failed` lets out itself must not end the thread."""
+        with contextlib.suppress(Exception):
+            self._failed(error)
+
     def why_not(self, method: object, name: str) -> Status | None:
         """Why a call that has just arrived is refused; None if it is not.
 
@@ -231,6 +287,9 @@ class Transport(ABC):
 
 STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 """How calls end that arrive, or stay open for no work of theirs, while the server stops."""
+
+NO_MESSAGE = Status(grpc.StatusCode.INVALID_ARGUMENT, "the call ended before its one request message came")
+"""How a unary call ends that brings no message."""
 
 BROKEN = Status(grpc.StatusCode.INTERNAL, "the server failed to handle the call; its log says why")
 """How a call ends whose handler let an exception out."""

@@ -7,133 +7,31 @@ runs the loop; it is the polling thread of the contract.
 from __future__ import annotations
 
 import asyncio
-import math
+import contextlib
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 from typing_extensions import override
 
 from penstock.transport.call import (
-    BROKEN,
-    OK,
-    CallHandler,
     IdleWork,
     Kind,
     Limits,
     Method,
     Methods,
-    ServerCall,
     Status,
     Transport,
     channel_arguments,
     listening_failed,
 )
+from penstock.transport.portable_calls import StreamCall, UnaryCall, encodable
 
-CLOSE_SECONDS = 5.0
-
-
-class _Call(ServerCall):
-    """A call of grpc.aio. What other threads tell it hops onto the loop's thread."""
-
-    __slots__ = ("_context", "_done", "_loop", "_loop_thread", "_once", "_outgoing", "_wanted")
-
-    def __init__(self, method: str, context: Any, loop: asyncio.AbstractEventLoop) -> None:
-        remaining = context.time_remaining()
-        deadline = math.inf if remaining is None else time.monotonic() + remaining
-        super().__init__(method, context.invocation_metadata() or (), deadline)
-        self._context = context
-        self._loop = loop
-        self._loop_thread = threading.get_ident()
-        self._once = threading.Lock()
-        self._done: asyncio.Future[tuple[Status, bytes | None]] = loop.create_future()
-        self._outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._wanted = asyncio.Event()
-        self._wanted.set()  # the first message is asked for by itself
-
-    @override
-    def peer(self) -> str:
-        return str(self._context.peer())
-
-    @override
-    def identities(self) -> Sequence[bytes]:
-        return self._context.peer_identities() or ()
-
-    @override
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        return {
-            key.decode() if isinstance(key, bytes) else key: values
-            for key, values in self._context.auth_context().items()
-        }
-
-    @override
-    def receive(self) -> None:
-        self._on_loop(self._wanted.set)
-
-    @override
-    def send(self, message: bytes) -> None:
-        self._on_loop(self._outgoing.put_nowait, message)
-
-    @override
-    def finish(self, status: Status = OK, message: bytes | None = None) -> None:
-        if self._once.acquire(blocking=False):
-            self._on_loop(self._finish, status, message)
-
-    def _finish(self, status: Status, message: bytes | None) -> None:
-        if not self._done.done():  # a cancelled call has nobody to tell
-            self._done.set_result((status, message))
-        self._outgoing.put_nowait(None)
-
-    def _on_loop(self, function: Callable[..., None], *arguments: object) -> None:
-        if threading.get_ident() == self._loop_thread:
-            function(*arguments)
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)
-
-    async def answer(self, handler: CallHandler, message: bytes) -> bytes:
-        """Runs a unary call to its end."""
-        handler.received(message)
-        status, last = await self._done
-        await self._end(status)
-        return last or b""
-
-    async def exchange(self, handler: CallHandler) -> None:
-        """Runs a stream to its end."""
-        reader = asyncio.ensure_future(self._read(handler))
-        try:
-            while (message := await self._outgoing.get()) is not None:
-                await self._context.write(message)
-                handler.sent()
-        finally:
-            reader.cancel()
-        status, last = await self._done
-        if last is not None:
-            await self._context.write(last)
-        await self._end(status)
-
-    async def _read(self, handler: CallHandler) -> None:
-        try:
-            while True:
-                await self._wanted.wait()
-                self._wanted.clear()
-                message = await self._context.read()
-                if message is grpc.aio.EOF:
-                    handler.half_closed()
-                    return
-                handler.received(message)
-        except Exception as error:
-            if not self._done.done():
-                self._done.set_exception(error)
-            self._outgoing.put_nowait(None)
-
-    async def _end(self, status: Status) -> None:
-        if status.code is grpc.StatusCode.OK:
-            self._context.set_trailing_metadata(tuple(status.trailing))
-        else:
-            await self._context.abort(status.code, status.details, tuple(status.trailing))
+T = TypeVar("T")
+STOP_SECONDS = 5.0
 
 
 class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
@@ -145,42 +43,34 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         self, methods: Methods, limits: Limits, idle: IdleWork, failed: Callable[[BaseException], None]
     ) -> None:
         super().__init__(methods, limits, idle, failed)
-        self._idle_scheduled = False
+        self._handlers = {name: self._rpc_handler(name, method) for name, method in methods.items()}
+        self._idle_scheduled = self._stopping = False
+        self._posted: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()  # by other threads
+        self._will_look = False  # whether the loop has been woken for it
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="penstock-portable", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="penstock-portable", daemon=True)
         self._thread.start()
-        self._server = self._on_loop(self._make_server())
-
-    async def _make_server(self) -> grpc.aio.Server:
-        return grpc.aio.server(handlers=(self,), options=channel_arguments(self._limits))
+        self._server = self._wait_for(self._make_server())
 
     @override
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         try:
-            port = int(self._on_loop(self._bind(address, credentials)))
+            port = self._wait_for(self._bind(address, credentials))
         except RuntimeError:
             port = 0
         if not port:
             raise listening_failed(address)
         return port
 
-    async def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
-        if credentials is None:
-            return int(self._server.add_insecure_port(address))
-        return int(self._server.add_secure_port(address, credentials))
-
     @override
     def start(self) -> None:
-        self._on_loop(self._server.start())
+        self._wait_for(self._server.start())
 
     @override
     def close(self) -> None:
-        if self._loop.is_closed():
-            return
-        self._on_loop(self._server.stop(0))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(CLOSE_SECONDS)
-        self._loop.close()
+        self.on_loop(self._begin_to_stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(STOP_SECONDS)
 
     @property
     @override
@@ -190,100 +80,101 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """Says how the call that has arrived is to be handled; part of grpc's interface."""
         name = handler_call_details.method
-        method = self._methods.get(name)
-        refusal = self.why_not(method, name)
-        if method is None or refusal is not None:
-            return grpc.stream_stream_rpc_method_handler(_refusing(refusal or BROKEN))
-        if method.kind is Kind.UNARY:
-            return grpc.unary_unary_rpc_method_handler(self._unary(name, method))
-        return grpc.stream_stream_rpc_method_handler(self._stream(name, method))
+        handler = self._handlers.get(name)
+        refusal = self.why_not(handler, name)
+        return handler if refusal is None else _refusing(refusal)
 
-    def _unary(self, name: str, method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
-        async def handle(message: bytes, context: Any) -> Any:
-            call = _Call(name, context, self._loop)
-            handler = method.handler(call)
-            return await self._attend(
-                context, handler, call.answer(_Idling(handler, self._schedule_idle), message)
-            )
+    def on_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        """Calls `function` on the loop's thread: at once where that is the caller's, soon otherwise."""
+        if threading.get_ident() == self._thread.ident:
+            function(*arguments)
+            return
+        self._posted.append((function, arguments))
+        if not self._will_look:
+            self._will_look = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and so are the calls
+                self._loop.call_soon_threadsafe(self._do_posted)
 
-        return handle
+    def _do_posted(self) -> None:
+        self._will_look = False  # first: what is posted from here on wakes the loop again
+        while self._posted:
+            function, arguments = self._posted.popleft()
+            function(*arguments)
 
-    def _stream(self, name: str, method: Method) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
-        async def handle(_: AsyncIterator[bytes], context: Any) -> None:
-            call = _Call(name, context, self._loop)
-            handler = method.handler(call)
-            await self._attend(context, handler, call.exchange(_Idling(handler, self._schedule_idle)))
-
-        return handle
-
-    async def _attend(self, context: Any, handler: CallHandler, work: Awaitable[Any]) -> Any:
-        """Counts the call while it lasts, and tells its handler how it ended."""
-        self._in_flight += 1
-        cancelled = False
-        try:
-            return await work
-        except asyncio.CancelledError:
-            cancelled = True
-            raise
-        except grpc.aio.AbortError:
-            raise
-        except grpc.aio.BaseError:  # the connection went away under a write
-            cancelled = True
-            raise
-        except Exception as error:
-            self._failed(error)
-            await context.abort(BROKEN.code, BROKEN.details)
-        finally:
-            self._in_flight -= 1
-            handler.closed(cancelled)
-
-    def _schedule_idle(self) -> None:
+    def schedule_idle_work(self) -> None:
         """Lets idle work run after the callbacks that are ready now."""
         if not self._idle_scheduled:
             self._idle_scheduled = True
             self._loop.call_soon(self._do_idle_work)
+
+    def call_opened(self) -> None:
+        """Counts a call that has begun."""
+        self._in_flight += 1
+
+    def call_closed(self) -> None:
+        """Counts a call that is over."""
+        self._in_flight -= 1
+
+    def _rpc_handler(self, name: str, method: Method) -> grpc.RpcMethodHandler:
+        """What runs the calls of a method.
+
+        Grpc's own unary handlers would not tell of a call before its message has come, and never answer one
+        that has none; in the other kind a call reads its message itself, at no further cost.
+        """
+        call = UnaryCall if method.kind is Kind.UNARY else StreamCall
+
+        async def run(_: object, context: Any) -> bytes:
+            return await call(name, context, self).run(method.handler)
+
+        if method.kind is Kind.UNARY:
+            return grpc.stream_unary_rpc_method_handler(run)
+        return grpc.stream_stream_rpc_method_handler(run)
+
+    async def _make_server(self) -> grpc.aio.Server:
+        return grpc.aio.server(handlers=(self,), options=channel_arguments(self._limits))
+
+    async def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        if credentials is None:
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, credentials))
+
+    def _begin_to_stop(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._stopped = self._loop.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        await self._server.start()  # only a server that has run lets go of its ports; again does nothing
+        # With no call in flight, the last statuses may still be on their way.
+        await self._server.stop(None if self._in_flight else STOP_SECONDS / 2)
+        self._loop.stop()
+
+    def _serve(self) -> None:
+        """Runs the loop until it is stopped."""
+        self._loop.run_forever()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=STOP_SECONDS))
+        self._loop.close()
 
     def _do_idle_work(self) -> None:
         self._idle_scheduled = False
         try:
             more = self._idle()
         except Exception as error:
-            self._failed(error)
+            self.report(error)
             return
         if more:
-            self._schedule_idle()
+            self.schedule_idle_work()
 
-    def _on_loop(self, work: Any) -> Any:
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-class _Idling:
-    """A handler whose every event is followed by idle work."""
+def _refusing(status: Status) -> grpc.RpcMethodHandler:
+    async def refuse(_: object, context: Any) -> None:
+        await context.abort(status.code, encodable(status.details), tuple(status.trailing))
 
-    __slots__ = ("_after", "_handler")
-
-    def __init__(self, handler: CallHandler, after: Callable[[], None]) -> None:
-        self._handler = handler
-        self._after = after
-
-    def received(self, message: bytes) -> None:
-        self._handler.received(message)
-        self._after()
-
-    def half_closed(self) -> None:
-        self._handler.half_closed()
-        self._after()
-
-    def sent(self) -> None:
-        self._handler.sent()
-        self._after()
-
-    def closed(self, cancelled: bool) -> None:
-        self._handler.closed(cancelled)
-
-
-def _refusing(status: Status) -> Callable[[Any, Any], Awaitable[None]]:
-    async def refuse(_: Any, context: Any) -> None:
-        await context.abort(status.code, status.details, tuple(status.trailing))
-
-    return refuse
+    return grpc.stream_stream_rpc_method_handler(refuse)

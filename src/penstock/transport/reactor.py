@@ -11,7 +11,6 @@ The module is private to grpcio. Three things keep that honest: this is the only
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
@@ -24,7 +23,10 @@ from typing_extensions import override
 
 from penstock.transport.call import (
     BROKEN,
+    IGNORING,
+    NO_MESSAGE,
     OK,
+    STOPPING,
     CallHandler,
     IdleWork,
     Kind,
@@ -44,84 +46,121 @@ EVENTS_A_TURN = 256  # taken before idle work gets its turn even under a flood o
 SHUTDOWN_SECONDS = 5.0
 TIMEOUT = core.CompletionType.queue_timeout
 SHUTDOWN = core.CompletionType.queue_shutdown
-NO_MESSAGE = Status(grpc.StatusCode.INVALID_ARGUMENT, "the call ended before its one request message came")
+OK_CODE = grpc.StatusCode.OK.value[0]
 
 
 class _Call(ServerCall):
-    """A call on the completion queue. Its tags are its own methods."""
+    """A call on the completion queue. Its tags are its own methods.
 
-    __slots__ = ("_call", "_closed_hook", "_greeted", "_handler", "_kind", "_once")
+    The lock makes "not over yet" and the start of an operation one step. Without it a late answer could
+    start an operation on a queue that has been shut down, which ends the process.
+    """
 
-    def __init__(
-        self, method: str, kind: Kind, event: Any, deadline: float, closed_hook: Callable[[], None]
-    ) -> None:
+    __slots__ = ("_call", "_greeted", "_handler", "_kind", "_lock", "_over", "_reactor")
+
+    def __init__(self, method: str, kind: Kind, event: Any, deadline: float, reactor: Reactor) -> None:
         super().__init__(method, event.invocation_metadata, deadline)
         self._call = event.call
         self._kind = kind
-        self._closed_hook = closed_hook
+        self._reactor = reactor
         self._greeted = False
-        self._once = threading.Lock()
-        self._handler: CallHandler
+        self._over = False  # finished, or closed
+        self._lock = threading.Lock()
+        self._handler: CallHandler = IGNORING
 
-    def open(self, handler: CallHandler) -> None:
-        """Starts the operations that tell `handler` what comes."""
-        self._handler = handler
-        self._call.start_server_batch((core.ReceiveMessageOperation(NO_FLAGS),), self._received)
-        self._call.start_server_batch((core.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
+    def open(self, make_handler: Callable[[ServerCall], CallHandler]) -> None:
+        """Makes the handler and starts the operations that tell it what comes."""
+        _start(self._call, (core.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
+        try:
+            self._handler = make_handler(self)
+        except Exception as error:
+            self.fail(error)
+        self.receive()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the call because its handler let an exception out."""
+        self._reactor.report(error)
+        self.finish(BROKEN)
 
     @override
     def peer(self) -> str:
-        peer = self._call.peer()
-        return peer.decode() if isinstance(peer, bytes) else str(peer)
+        call = self._call
+        return "" if call is None else _text(call.peer())
 
     @override
     def identities(self) -> Sequence[bytes]:
-        return core.peer_identities(self._call) or ()
+        call = self._call
+        return () if call is None else core.peer_identities(call) or ()
 
     @override
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        return core.auth_context(self._call) or {}
+        call = self._call
+        properties = {} if call is None else core.auth_context(call) or {}
+        return {_text(key): values for key, values in properties.items()}
 
     @override
     def receive(self) -> None:
-        self._call.start_server_batch((core.ReceiveMessageOperation(NO_FLAGS),), self._received)
+        with self._lock:
+            if not self._over:
+                _start(self._call, (core.ReceiveMessageOperation(NO_FLAGS),), self._received)
 
     @override
     def send(self, message: bytes) -> None:
-        self._start((core.SendMessageOperation(message, NO_FLAGS),), self._sent)
+        with self._lock:
+            if not self._over:
+                self._send(core.SendMessageOperation(message, NO_FLAGS), tag=self._sent)
 
     @override
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
-        if not self._once.acquire(blocking=False):
-            return
-        end = core.SendStatusFromServerOperation(
-            status.trailing, status.code.value[0], status.details.encode(), NO_FLAGS
-        )
-        operations = (end,) if message is None else (core.SendMessageOperation(message, NO_FLAGS), end)
-        self._start(operations, _ignore)
+        end = _end_of(status)
+        with self._lock:
+            if self._over:
+                return
+            if message is None:
+                self._send(end, tag=_ignore)
+            else:
+                self._send(core.SendMessageOperation(message, NO_FLAGS), end, tag=_ignore)
+            self._over = True
 
-    def _start(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
+    def _send(self, *operations: Any, tag: Callable[[Any], None]) -> None:
         if not self._greeted:
-            self._greeted = True
             operations = (core.SendInitialMetadataOperation((), NO_FLAGS), *operations)
-        self._call.start_server_batch(operations, tag)
+        _start(self._call, operations, tag)
+        self._greeted = True
 
     def _received(self, event: Any) -> None:
         message = event.batch_operations[0].message()
+        if self._over:
+            return
         if message is not None:
             self._handler.received(message)
-        elif self._kind is Kind.STREAM:
+        else:
+            self._reactor.nothing_more_comes(self)
+
+    def half_close(self) -> None:
+        """The client sends nothing more."""
+        if self._over:
+            return
+        if self._kind is Kind.STREAM:
             self._handler.half_closed()
         else:
             self.finish(NO_MESSAGE)
 
     def _sent(self, event: Any) -> None:
-        if event.success:  # else the call is over, and closed() tells
+        if event.success and not self._over:  # else closed() tells
             self._handler.sent()
 
     def _closed(self, event: Any) -> None:
-        self._closed_hook()
-        self._handler.closed(bool(event.batch_operations[0].cancelled()))
+        with self._lock:
+            self._over = True
+            # Core keeps the connection while anybody holds its call, and a late answer may hold this one.
+            self._call = None
+        # The handler refers to its call, and is not to be one more circle for the garbage collector.
+        handler, self._handler = self._handler, IGNORING
+        try:
+            handler.closed(bool(event.batch_operations[0].cancelled()))
+        finally:
+            self._reactor.call_closed()
 
 
 class Reactor(Transport):
@@ -134,8 +173,9 @@ class Reactor(Transport):
     ) -> None:
         super().__init__(methods, limits, idle, failed)
         self._by_wire_name = {name.encode(): (name, method) for name, method in methods.items()}
-        self._started = self._stopped = False
-        self._gone = threading.Event()
+        self._started = self._stopping = self._gone = False
+        self._lock = threading.Lock()  # so that no call is asked for once the server is shutting down
+        self._ending: list[_Call] = []  # calls from which nothing more comes
         self._completions = core.CompletionQueue()
         self._server = core.Server(channel_arguments(limits), False)
         self._server.register_completion_queue(self._completions)
@@ -154,25 +194,20 @@ class Reactor(Transport):
 
     @override
     def start(self) -> None:
-        self._server.start()
+        with self._lock:
+            self._start()
         for _ in range(CALLS_ASKED_FOR):
             self._ask_for_a_call()
-        self._started = True
-        self._thread.start()
 
     @override
     def close(self) -> None:
-        if self._stopped:
-            return
-        self._stopped = True
-        if not self._started:  # core wants a server to have run before it is shut down
-            self._server.start()
-            self._thread.start()
-        self._server.shutdown(self._completions, self._server_gone)
-        self._server.cancel_all_calls()
-        self._gone.wait(SHUTDOWN_SECONDS)
-        self._server.destroy()
-        self._completions.shutdown()
+        with self._lock:
+            if not self._stopping:
+                self._stopping = True
+                if not self._started:  # core wants a server to have run before it is shut down
+                    self._start()
+                self._server.shutdown(self._completions, self._server_gone)
+                self._server.cancel_all_calls()
         if threading.current_thread() is not self._thread:
             self._thread.join(SHUTDOWN_SECONDS)
 
@@ -181,43 +216,75 @@ class Reactor(Transport):
     def polling_thread(self) -> int | None:
         return self._thread.ident
 
+    def nothing_more_comes(self, call: _Call) -> None:
+        """Notes that a client sends nothing more.
+
+        So it looks when a client has finished sending, and as well just before its going away is told. Which
+        it is shows once every event that is ready has been taken.
+        """
+        self._ending.append(call)
+
+    def call_closed(self) -> None:
+        """Counts a call that is over."""
+        self._in_flight -= 1
+
+    def _start(self) -> None:
+        self._server.start()
+        self._started = True
+        self._thread.start()
+
     def _ask_for_a_call(self) -> None:
-        self._server.request_call(self._completions, self._completions, self._arrived)
+        with self._lock:
+            if not self._stopping:
+                self._server.request_call(self._completions, self._completions, self._arrived)
 
     def _server_gone(self, event: Any) -> None:
-        self._gone.set()
+        self._gone = True
 
     def _serve(self) -> None:
+        """Takes events in turns until the server is gone and every handler knows."""
         poll, more = self._completions.poll, False
-        while True:
+        while not self._gone or self._in_flight:
             event, taken = poll(deadline=0) if more else poll(), 0
             while event.completion_type != TIMEOUT:
-                if event.completion_type == SHUTDOWN:
-                    return
                 self._dispatch(event)
                 taken += 1
                 if taken == EVENTS_A_TURN:
                     break
                 event = poll(deadline=0)
+            if self._ending:
+                self._tell_half_closed()
             more = self._do_idle_work()
+        with self._lock:  # not while close() is still at it
+            self._server.destroy()
+        self._completions.shutdown()
+        while poll().completion_type != SHUTDOWN:
+            pass  # ends of operations that nobody waits for
 
     def _dispatch(self, event: Any) -> None:
         tag = event.tag
-        if tag is None:
-            return
         try:
             tag(event)
         except Exception as error:
-            self._failed(error)
-            owner = getattr(tag, "__self__", None)
-            if isinstance(owner, _Call):
-                owner.finish(BROKEN)
+            call = getattr(tag, "__self__", None)
+            if isinstance(call, _Call):
+                call.fail(error)
+            else:
+                self.report(error)
+
+    def _tell_half_closed(self) -> None:
+        calls, self._ending = self._ending, []
+        for call in calls:
+            try:
+                call.half_close()
+            except Exception as error:
+                call.fail(error)
 
     def _do_idle_work(self) -> bool:
         try:
             return self._idle()
         except Exception as error:
-            self._failed(error)
+            self.report(error)
             return False
 
     def _arrived(self, event: Any) -> None:
@@ -226,16 +293,25 @@ class Reactor(Transport):
         self._ask_for_a_call()
         details = event.call_details
         name, method = self._by_wire_name.get(details.method, (details.method.decode(errors="replace"), None))
-        refusal = self.why_not(method, name)
+        refusal = STOPPING if self._stopping else self.why_not(method, name)
         if method is None or refusal is not None:
             _refuse(event.call, refusal or BROKEN)
             return
-        call = _Call(name, method.kind, event, _by_monotonic_clock(details.deadline), self._call_closed)
         self._in_flight += 1
-        call.open(method.handler(call))
+        _Call(name, method.kind, event, _by_monotonic_clock(details.deadline), self).open(method.handler)
 
-    def _call_closed(self) -> None:
-        self._in_flight -= 1
+
+def _start(call: Any, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
+    error = call.start_server_batch(operations, tag)
+    if error:
+        raise RuntimeError(f"gRPC refuses the operations {operations} with error {error}")
+
+
+def _end_of(status: Status) -> Any:
+    if status is OK:
+        return core.SendStatusFromServerOperation((), OK_CODE, b"", NO_FLAGS)
+    details = status.details.encode(errors="replace")
+    return core.SendStatusFromServerOperation(status.trailing, status.code.value[0], details, NO_FLAGS)
 
 
 def _ignore(event: Any) -> None:
@@ -243,17 +319,9 @@ def _ignore(event: Any) -> None:
 
 
 def _refuse(call: Any, status: Status) -> None:
-    call.start_server_batch(
-        (
-            core.SendInitialMetadataOperation((), NO_FLAGS),
-            core.SendStatusFromServerOperation(
-                status.trailing, status.code.value[0], status.details.encode(), NO_FLAGS
-            ),
-        ),
-        _ignore,
-    )
+    _start(call, (core.SendInitialMetadataOperation((), NO_FLAGS), _end_of(status)), _ignore)
     # Without this operation core keeps the call until the connection ends.
-    call.start_server_batch((core.ReceiveCloseOnServerOperation(NO_FLAGS),), _ignore)
+    _start(call, (core.ReceiveCloseOnServerOperation(NO_FLAGS),), _ignore)
 
 
 def _by_monotonic_clock(deadline: float | None) -> float:
@@ -262,36 +330,55 @@ def _by_monotonic_clock(deadline: float | None) -> float:
     return time.monotonic() + deadline - time.time()
 
 
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
 class _Echo:
-    """The self-test's handler: answers with the message it got."""
+    """The self-test's handler: sends back every message, and looks at all that a call offers."""
 
     def __init__(self, call: ServerCall) -> None:
         self._call = call
+        self._seen = (call.peer(), call.identities(), call.auth_context(), dict(call.metadata))
 
     def received(self, message: bytes) -> None:
-        self._call.finish(OK, message)
+        self._call.send(message)
 
-    def half_closed(self) -> None: ...
+    def half_closed(self) -> None:
+        self._call.finish(Status(grpc.StatusCode.OK, "", (("seen", self._seen[0]),)))
 
-    def sent(self) -> None: ...
+    def sent(self) -> None:
+        self._call.receive()
 
     def closed(self, cancelled: bool) -> None: ...
 
 
+class _UnaryEcho(_Echo):
+    def received(self, message: bytes) -> None:
+        self._call.finish(OK, message)
+
+
+ECHOES = {"/penstock/Unary": Method(Kind.UNARY, _UnaryEcho), "/penstock/Stream": Method(Kind.STREAM, _Echo)}
+
+
 def self_test(seconds: float = 5.0) -> None:
-    """Makes one call over the loop-back interface through a reactor of its own.
+    """Makes calls over the loop-back interface through a reactor of its own.
 
     Raises:
         Exception: whatever grpcio's private module does differently from what this file expects.
     """
     failures: list[BaseException] = []
-    reactor = Reactor({"/penstock/Echo": Method(Kind.UNARY, _Echo)}, Limits(), lambda: False, failures.append)
-    with contextlib.closing(reactor):
-        port = reactor.bind("127.0.0.1:0")
+    reactor = Reactor(ECHOES, Limits(), lambda: False, failures.append)
+    try:
+        target = f"127.0.0.1:{reactor.bind('127.0.0.1:0')}"
         reactor.start()
-        with grpc.insecure_channel(f"127.0.0.1:{port}", (("grpc.use_local_subchannel_pool", 1),)) as channel:
-            answer = channel.unary_unary("/penstock/Echo")(b"echo", timeout=seconds)
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+        with grpc.insecure_channel(target, options) as channel:
+            one = channel.unary_unary("/penstock/Unary")(b"1", timeout=seconds)
+            two = list(channel.stream_stream("/penstock/Stream")(iter((b"1", b"2")), timeout=seconds))
+    finally:
+        reactor.close()
     if failures:
         raise failures[0]
-    if answer != b"echo":
-        raise RuntimeError(f"sent b'echo', got {answer!r}")
+    if one != b"1" or two != [b"1", b"2"] or reactor.calls_in_flight():
+        raise RuntimeError(f"sent 1, and 1 and 2, got {one!r} and {two!r}")

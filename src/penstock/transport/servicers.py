@@ -3,7 +3,7 @@
 Hand the servicer to the `add_XServicer_to_server` function that grpcio-tools generated for it, with a
 `ServicerMethods` where grpc's own server would be:
 
-    methods = ServicerMethods(workers)
+    methods = ServicerMethods(workers, failed)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, methods)
     transport = Reactor({**methods.methods(), ...}, ...)
 
@@ -16,19 +16,33 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from enum import Enum
 from typing import Any
 
 import grpc
-from typing_extensions import override
 
-from penstock.transport.call import STOPPING, CallHandler, Kind, Metadata, Method, ServerCall, Status
+from penstock.transport.call import (
+    BROKEN,
+    NO_MESSAGE,
+    STOPPING,
+    CallHandler,
+    Kind,
+    Method,
+    ServerCall,
+    Status,
+)
+from penstock.transport.servicer_context import Aborted, CallIsOver, Context
 
-MAX_STREAMS = 64
+MAX_THREADS = 64
 TOO_MANY_STREAMS = Status(
-    grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} such streams are open, as many as this server keeps"
+    grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_THREADS} such streams are open, as many as this server keeps"
+)
+MAX_WAITING = 256
+TOO_SLOW = Status(
+    grpc.StatusCode.RESOURCE_EXHAUSTED, f"the client has left {MAX_WAITING} messages waiting to be read"
 )
 
 
@@ -41,10 +55,12 @@ class ServicerMethods:
     """
 
     def __init__(self, workers: Executor, failed: Callable[[BaseException], None]) -> None:
-        self._workers = workers
-        self._failed = failed
+        self.workers = workers
+        self.failed = failed
+        self.threads = threading.Semaphore(MAX_THREADS)
         self._handlers: dict[str, Any] = {}
-        self._open: set[_Exchange] = set()
+        self._streams: set[_Served] = set()  # changed on the polling thread only
+        self._stopping = False
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
         """Part of grpc's server interface; the registered handlers below say it all."""
@@ -58,283 +74,229 @@ class ServicerMethods:
         return {name: self._method(handler) for name, handler in self._handlers.items()}
 
     def stop(self) -> None:
-        """Ends the streams that are open with UNAVAILABLE."""
-        for exchange in tuple(self._open):
-            exchange.stop()
+        """Ends the streams that are open with UNAVAILABLE, and those that open from now on."""
+        self._stopping = True
+        for stream in tuple(self._streams):
+            stream.stop()
+
+    def closed(self, stream: _Served) -> None:
+        """A stream is over."""
+        self._streams.discard(stream)
 
     def _method(self, handler: Any) -> Method:
-        if handler.request_streaming or handler.response_streaming:
-            return Method(Kind.STREAM, lambda call: self._exchange(call, handler))
-        return Method(Kind.UNARY, lambda call: _Unary(call, handler, self._workers, self._failed))
+        if not (handler.request_streaming or handler.response_streaming):
+            return Method(Kind.UNARY, lambda call: _Unary(call, handler, self))
+        blocking = not getattr(handler.unary_stream, "experimental_non_blocking", False)
+        kind = _Threaded if blocking else _Callback
+        return Method(Kind.STREAM, lambda call: self._open(kind(call, handler, self)))
 
-    def _exchange(self, call: ServerCall, handler: Any) -> CallHandler:
-        exchange = _Exchange(call, handler, self._failed, self._open.discard)
-        if len(self._open) >= MAX_STREAMS:
-            call.finish(TOO_MANY_STREAMS)
-        self._open.add(exchange)
-        return exchange
-
-
-class _Context(grpc.ServicerContext):  # type: ignore[misc]  # grpc is untyped
-    """What a servicer's method may ask of and tell to its call."""
-
-    def __init__(self, call: ServerCall) -> None:
-        self._call = call
-        self._callbacks: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
-        self._active = True
-        self._code: grpc.StatusCode = grpc.StatusCode.OK
-        self._details = ""
-        self._trailing: Metadata = ()
-
-    def status(self) -> Status:
-        """The status the method has settled on."""
-        return Status(self._code, self._details, self._trailing)
-
-    def close(self) -> None:
-        """Tells whoever asked that the call is over."""
-        with self._lock:
-            self._active, callbacks = False, self._callbacks
-        for callback in callbacks:
-            callback()
-
-    @override
-    def is_active(self) -> bool:
-        return self._active
-
-    @override
-    def time_remaining(self) -> float | None:
-        left = self._call.deadline - time.monotonic()
-        return None if left == float("inf") else max(left, 0.0)
-
-    @override
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        with self._lock:
-            if self._active:
-                self._callbacks.append(callback)
-            return self._active
-
-    @override
-    def cancel(self) -> None:
-        self._call.finish(Status(grpc.StatusCode.CANCELLED, "cancelled by the server"))
-
-    @override
-    def invocation_metadata(self) -> Metadata:
-        return self._call.metadata
-
-    @override
-    def peer(self) -> str:
-        return self._call.peer()
-
-    @override
-    def peer_identities(self) -> Sequence[bytes] | None:
-        return self._call.identities() or None
-
-    @override
-    def peer_identity_key(self) -> str | None:
-        return None
-
-    @override
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        return self._call.auth_context()
-
-    @override
-    def send_initial_metadata(self, initial_metadata: Metadata) -> None:
-        raise grpc.RpcError("initial metadata of its own is not offered to servicers here")
-
-    @override
-    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
-        self._trailing = trailing_metadata
-
-    @override
-    def set_code(self, code: grpc.StatusCode) -> None:
-        self._code = code
-
-    @override
-    def set_details(self, details: str) -> None:
-        self._details = details
-
-    @override
-    def abort(self, code: grpc.StatusCode, details: str) -> None:
-        self._code, self._details = code, details
-        raise _AbortError
-
-    @override
-    def abort_with_status(self, status: Any) -> None:
-        self._trailing = status.trailing_metadata or ()
-        self.abort(status.code, status.details)
+    def _open(self, stream: _Served) -> CallHandler:
+        self._streams.add(stream)
+        if self._stopping:
+            stream.stop()
+        else:
+            stream.open()
+        return stream
 
 
-class _AbortError(Exception):
-    """Leaves a servicer's method once it has aborted its call."""
+class _Served:
+    """A call of a servicer's method: what the calls of all kinds share."""
 
-
-class _Unary:
-    """A call of a method with one request and one answer."""
-
-    def __init__(
-        self, call: ServerCall, handler: Any, workers: Executor, failed: Callable[[BaseException], None]
-    ) -> None:
+    def __init__(self, call: ServerCall, handler: Any, home: ServicerMethods) -> None:
         self._call = call
         self._handler = handler
-        self._workers = workers
-        self._failed = failed
-        self._context = _Context(call)
+        self._home = home
+        self._context = Context(call, home.failed)
 
-    def received(self, message: bytes) -> None:
-        self._workers.submit(self._run, message)
-
-    def half_closed(self) -> None: ...
-
-    def sent(self) -> None: ...
-
-    def closed(self, cancelled: bool) -> None:
-        self._context.close()
-
-    def _run(self, message: bytes) -> None:
-        request = _deserialized(self._handler, message, self._call)
-        if request is None:
-            return
-        answer = None
-        try:
-            answer = self._handler.unary_unary(request, self._context)
-        except _AbortError:
-            pass
-        except Exception as error:
-            self._failed(error)
-            self._context.set_code(grpc.StatusCode.INTERNAL)
-        status = self._context.status()
-        good = answer is not None and status.code is grpc.StatusCode.OK
-        self._call.finish(status, self._handler.response_serializer(answer) if good else None)
-
-
-class _Exchange:
-    """A call of a method that streams, on a thread of its own."""
-
-    def __init__(
-        self,
-        call: ServerCall,
-        handler: Any,
-        failed: Callable[[BaseException], None],
-        gone: Callable[[_Exchange], None],
-    ) -> None:
-        self._call = call
-        self._handler = handler
-        self._failed = failed
-        self._gone = gone
-        self._context = _Context(call)
-        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._may_send = threading.Semaphore(1)
-        self._outbox = _CallbackOutbox(call)
-        self._begun = False
-
-    def received(self, message: bytes) -> None:
-        self._requests.put(message)
-        if not self._begun:
-            self._begun = True
-            self._begin(message)
-
-    def half_closed(self) -> None:
-        self._requests.put(None)
-        if not self._begun:
-            self._call.finish(
-                Status(grpc.StatusCode.INVALID_ARGUMENT, "the call ended before a message came")
-            )
-
-    def sent(self) -> None:
-        self._may_send.release()
-        self._outbox.sent()
-
-    def closed(self, cancelled: bool) -> None:
-        self._gone(self)
-        self._context.close()
-        self._requests.put(None)
-        self._may_send.release()
+    def open(self) -> None:
+        """The call has come, and no message of it yet."""
 
     def stop(self) -> None:
         """Ends the call because the server stops."""
         self._call.finish(STOPPING)
 
-    def _begin(self, message: bytes) -> None:
-        method = self._handler.unary_stream
-        if method is not None and getattr(method, "experimental_non_blocking", False):
-            self._begin_without_a_thread(method, message)
-        else:
-            threading.Thread(target=self._run, name="penstock-servicer", daemon=True).start()
+    def received(self, message: bytes) -> None: ...
 
-    def _begin_without_a_thread(self, method: Any, message: bytes) -> None:
-        request = _deserialized(self._handler, message, self._call)
-        if request is None:
-            return
+    def half_closed(self) -> None:
+        self._call.finish(NO_MESSAGE)
 
-        def send(response: Any) -> None:
-            if response is not None and self._context.is_active():
-                self._outbox.put(self._handler.response_serializer(response))
+    def sent(self) -> None: ...
 
-        method(request, self._context, send_response_callback=send)
+    def closed(self, cancelled: bool) -> None:
+        self._home.closed(self)
+        self._context.close()
 
-    def _run(self) -> None:
+    def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
+        """Runs the servicer's code; ends the call where an exception comes out of it."""
         try:
-            self._send_all()
-        except _AbortError:
+            work(*arguments)
+        except Aborted:
+            self._finish()
+        except CallIsOver:
             pass
         except Exception as error:
-            self._failed(error)
-            self._context.set_code(grpc.StatusCode.INTERNAL)
-        self._call.finish(self._context.status())
+            self._home.failed(error)
+            self._call.finish(BROKEN)
 
-    def _send_all(self) -> None:
-        handler, requests = self._handler, self._received_requests()
-        if handler.request_streaming:
-            method, argument = handler.stream_stream or handler.stream_unary, requests
-        else:
-            method, argument = handler.unary_stream, next(requests)
-        answers = method(argument, self._context)
-        for answer in answers if handler.response_streaming else (answers,):
-            self._may_send.acquire()
-            if not self._context.is_active():
-                return
-            self._call.send(handler.response_serializer(answer))
-        self._may_send.acquire()  # the last message is on its way
+    def _finish(self, answer: Any = None) -> None:
+        """Ends the call as the servicer has settled it; only a success carries the answer."""
+        try:
+            status = self._context.status()
+            good = answer is not None and status.code is grpc.StatusCode.OK
+            self._call.finish(status, self._serialized(answer) if good else None)
+        except Exception as error:
+            self._home.failed(error)
+            self._call.finish(BROKEN)
 
-    def _received_requests(self) -> Iterator[Any]:
-        while (message := self._requests.get()) is not None:
-            request = _deserialized(self._handler, message, self._call)
-            if request is None:
-                return
-            self._call.receive()
-            yield request
+    def _parsed(self, message: bytes) -> Any:
+        try:
+            return self._handler.request_deserializer(message)
+        except Exception as error:
+            self._context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"the {len(message)} bytes of the request are none: {error}"
+            )
+
+    def _serialized(self, answer: Any) -> bytes:
+        data: bytes = self._handler.response_serializer(answer)
+        return data
 
 
-class _CallbackOutbox:
-    """Sends messages one after another, as they are put, on whichever thread puts them."""
+class _Unary(_Served):
+    """A call with one request and one answer, on a worker thread."""
 
-    def __init__(self, call: ServerCall) -> None:
-        self._call = call
-        self._waiting: list[bytes] = []
+    def received(self, message: bytes) -> None:
+        self._home.workers.submit(self._guarded, self._run, message)
+
+    def _run(self, message: bytes) -> None:
+        if not self._context.is_active():
+            return  # the client has not waited for a free worker
+        answer = self._handler.unary_unary(self._parsed(message), self._context)
+        if answer is None and self._context.code() is grpc.StatusCode.OK:
+            raise TypeError(f"{self._call.method} gave no answer")
+        self._finish(answer)
+
+
+class _Callback(_Served):
+    """A stream whose method takes a callback for its answers. The callback may be called by any thread."""
+
+    def __init__(self, call: ServerCall, handler: Any, home: ServicerMethods) -> None:
+        super().__init__(call, handler, home)
+        self._waiting: deque[Any] = deque()
         self._sending = False
         self._lock = threading.Lock()
 
-    def put(self, message: bytes) -> None:
-        with self._lock:
-            self._waiting.append(message)
-            self._send_next()
+    def received(self, message: bytes) -> None:
+        self._guarded(self._run, message)
 
     def sent(self) -> None:
         with self._lock:
             self._sending = False
             self._send_next()
 
+    def _run(self, message: bytes) -> None:
+        method = self._handler.unary_stream
+        method(self._parsed(message), self._context, send_response_callback=self._respond)
+
+    def _respond(self, answer: Any) -> None:
+        """Sends an answer once those before it have left; None ends the stream."""
+        with self._lock:
+            if len(self._waiting) >= MAX_WAITING:
+                self._call.finish(TOO_SLOW)
+                return
+            self._waiting.append(answer)
+            self._send_next()
+
     def _send_next(self) -> None:
-        if self._waiting and not self._sending:
+        if self._sending or not self._waiting:
+            return
+        answer = self._waiting.popleft()
+        if answer is None:
+            self._finish()
+        else:
             self._sending = True
-            self._call.send(self._waiting.pop(0))
+            self._call.send(self._serialized(answer))
 
 
-def _deserialized(handler: Any, message: bytes, call: ServerCall) -> Any:
-    """The request in `message`; None, with the call ended, where there is none."""
-    try:
-        return handler.request_deserializer(message)
-    except Exception as error:
-        call.finish(Status(grpc.StatusCode.INVALID_ARGUMENT, f"the request cannot be parsed: {error}"))
-        return None
+class _Mark(Enum):
+    """What stands in a stream's queue of requests where they end."""
+
+    HALF_CLOSED = "the client has finished sending"
+    OVER = "the call is over"
+
+
+class _Threaded(_Served):
+    """A stream on a thread of its own, which may block on receiving and on sending."""
+
+    def __init__(self, call: ServerCall, handler: Any, home: ServicerMethods) -> None:
+        super().__init__(call, handler, home)
+        self._requests: queue.SimpleQueue[bytes | _Mark] = queue.SimpleQueue()
+        self._may_send = threading.Semaphore(1)
+        self._begun = False
+
+    def open(self) -> None:
+        if self._handler.request_streaming:  # it may well send before it receives
+            self._begin()
+
+    def received(self, message: bytes) -> None:
+        self._requests.put(message)
+        self._begin()
+
+    def half_closed(self) -> None:
+        if self._begun:
+            self._requests.put(_Mark.HALF_CLOSED)
+        else:
+            super().half_closed()
+
+    def sent(self) -> None:
+        self._may_send.release()
+
+    def closed(self, cancelled: bool) -> None:
+        super().closed(cancelled)
+        self._requests.put(_Mark.OVER)
+        self._may_send.release()
+
+    def _begin(self) -> None:
+        if self._begun:
+            return
+        if not self._home.threads.acquire(blocking=False):
+            self._call.finish(TOO_MANY_STREAMS)
+            return
+        self._begun = True
+        try:
+            threading.Thread(target=self._run, name="penstock-servicer", daemon=True).start()
+        except RuntimeError:  # the system gives no more threads
+            self._home.threads.release()
+            raise
+
+    def _run(self) -> None:
+        try:
+            self._guarded(self._exchange)
+        finally:
+            self._home.threads.release()
+
+    def _exchange(self) -> None:
+        handler, requests = self._handler, self._requests_received()
+        if handler.stream_unary is not None:
+            self._finish(handler.stream_unary(requests, self._context))
+            return
+        if handler.stream_stream is not None:
+            answers = handler.stream_stream(requests, self._context)
+        else:
+            answers = handler.unary_stream(next(requests), self._context)
+        for answer in answers:
+            self._wait_until_sent()
+            self._call.send(self._serialized(answer))
+        self._wait_until_sent()
+        self._finish()
+
+    def _wait_until_sent(self) -> None:
+        self._may_send.acquire()
+        if not self._context.is_active():
+            raise CallIsOver
+
+    def _requests_received(self) -> Iterator[Any]:
+        while (message := self._requests.get()) is not _Mark.HALF_CLOSED:
+            if isinstance(message, _Mark):
+                raise CallIsOver
+            self._call.receive()
+            yield self._parsed(message)

@@ -1,0 +1,95 @@
+"""Hands answers out, so that what goes wrong with one keeps no other request from its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from penstock.errors import DeadlineExpired, ModelFailed, RequestCancelled, RequestError
+from penstock.messages import Flush, InferRequest, InferResponse, Observer, Run
+from penstock.tensors import Array
+
+
+class Delivery:
+    """Answers requests and tells the observer how they ended.
+
+    Replies and observers are not supposed to raise. Where one does, the others are called all the same,
+    and `close` lets the first exception out.
+
+    Args:
+        observer: is told.
+    """
+
+    __slots__ = ("_error", "_flushes", "_observer")
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._flushes: dict[Flush, None] = {}
+        self._error: Exception | None = None
+
+    def answer(self, batch: Sequence[InferRequest], parts: Iterable[dict[str, Array]], run: Run) -> None:
+        """Hands every request of a batch its part, and then lets streams send what has gathered."""
+        answered = []
+        for request, part in zip(batch, parts, strict=True):
+            if request.cancelled:
+                self.drop(request)
+                continue
+            try:
+                flush = request.reply(InferResponse(part, run, run.started - request.arrived))
+            except Exception as error:
+                self._keep(error)
+                self.fail(request, ModelFailed("the answer could not be sent; the server's log says why"))
+                continue
+            answered.append(request)
+            if flush is not None:
+                self._flushes[flush] = None
+        self.flush()
+        self._call(self._observer.batch_done, answered, run.rows, run.started, run.finished)
+
+    def fail(self, request: InferRequest, error: RequestError) -> None:
+        """Ends a request with an error; streams send it with the next `flush`."""
+        flush = self._call(request.reply, error)
+        if flush is not None:
+            self._flushes[flush] = None
+        self._call(self._observer.failed, request.rpc, error)
+
+    def drop(self, request: InferRequest) -> None:
+        """Ends a request that nobody waits for any more: only the observer is told."""
+        self._call(self._observer.failed, request.rpc, gone(request))
+
+    def flush(self) -> None:
+        """Lets streams send what has gathered, each once."""
+        flushes, self._flushes = self._flushes, {}
+        for flush in flushes:
+            self._call(flush)
+
+    def close(self) -> None:
+        """Flushes, and raises what a reply, a flush or the observer has raised first, if any did."""
+        if self._flushes:
+            self.flush()
+        if self._error is not None:
+            raise self._error
+
+    def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            self._keep(error)
+            return None
+
+    def _keep(self, error: Exception) -> None:
+        self._error = self._error or error
+
+
+def gone(request: InferRequest) -> RequestError:
+    """The error of a request whose call has ended: it timed out, or its caller went away."""
+    if time.monotonic() >= request.deadline:
+        return DeadlineExpired("the deadline passed before the answer was ready")
+    return RequestCancelled("the caller went away before the answer was ready")
+
+
+def expired(request: InferRequest) -> RequestError:
+    """The error of a request whose deadline passed while it waited."""
+    waited = time.monotonic() - request.arrived
+    return DeadlineExpired(f"the deadline passed after {waited:.3f} s in the queue")

@@ -1,0 +1,373 @@
+"""Batching never changes an answer: the check at load finds the models in which it would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from penstock.backends.onnx import OnnxBackend
+from penstock.errors import ModelFailed
+from penstock.models.check import ROWS_COMPARED, TIMED_RUNS, check_batching, measure_cost
+from penstock.models.model import Batching
+from penstock.models.samples import SIZES
+from penstock.tensors import Array, DataType, Signature
+from support import zoo
+from support.work import ONE_THREAD, HandBackend, Run, opened, signature_of, spec
+
+BIT_FOR_BIT = "rows run together and alone agree bit for bit"
+
+
+def verdict(model: onnx.ModelProto, folder: Path, *, forced: bool = False, max_rows: int = 8) -> Batching:
+    return check_batching(opened(model, folder), wanted=True, forced=forced, max_rows=max_rows)
+
+
+def by_hand(
+    run: Run, signature: Signature | None = None, *, forced: bool = False, max_rows: int = 8
+) -> Batching:
+    return check_batching(HandBackend(run, signature), wanted=True, forced=forced, max_rows=max_rows)
+
+
+def doubled(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+    return [inputs["x"] * 2]
+
+
+def model_of(nodes: list[onnx.NodeProto], constants: Mapping[str, Any] | None = None) -> onnx.ModelProto:
+    """x FP32 [N, 3] to y FP32 [N, 3]."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in "xy")
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()]
+    return helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], weights),
+        opset_imports=[helper.make_opsetid("", zoo.OPSET)],
+        ir_version=zoo.IR_VERSION,
+    )
+
+
+# The zoo
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda datatype=datatype: zoo.identity(datatype) for datatype in DataType),
+        lambda: zoo.scale(3),
+        zoo.add,
+        zoo.row_sum,
+        zoo.multi_output,
+        zoo.two_open_axes,
+        zoo.axes_unnamed,
+        lambda: zoo.fails_on(10),
+        lambda: zoo.slow_by_rounds(1),
+        zoo.tiny_mlp,
+        zoo.external,
+    ],
+)
+def test_rows_that_do_not_know_of_each_other_are_batched(
+    make: Callable[[], onnx.ModelProto], tmp_path: Path
+) -> None:
+    found = verdict(make(), tmp_path, max_rows=32)
+    assert found.enabled, found.reason
+    assert found.tolerance < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (zoo.scalar, "input x is a scalar"),
+        (zoo.constant, "it has no inputs"),
+        (zoo.fixed_batch, "the first axis of input x is fixed at 1"),
+        (zoo.fixed_vector, "the first axis of input x is fixed at 4"),
+        (
+            zoo.axes_not_shared,
+            "the first axes have different names (x A, y B); batching.enabled = true overrides this",
+        ),
+        (zoo.one_closed_output, "output total is a scalar"),
+        (zoo.rank_unknown, "input x declares no shape"),
+    ],
+)
+@pytest.mark.parametrize("forced", [False, True])
+def test_shapes_that_rule_batching_out(
+    make: Callable[[], onnx.ModelProto], reason: str, forced: bool, tmp_path: Path
+) -> None:
+    found = verdict(make(), tmp_path, forced=forced)
+    if forced and make is zoo.axes_not_shared:
+        assert found == Batching(True, BIT_FOR_BIT)
+    else:
+        assert found == Batching(False, reason)
+
+
+MIXING = [
+    zoo.centred_rows, zoo.softmax_over_rows, zoo.cumulative_rows, zoo.reversed_rows, zoo.divided_by_rows
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("max_rows", [2, 3, 32])
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("make", MIXING, ids=lambda make: make.__name__)
+def test_rows_that_mix_are_not_batched(
+    make: Callable[[], onnx.ModelProto], forced: bool, max_rows: int, tmp_path: Path
+) -> None:
+    found = verdict(make(), tmp_path, forced=forced, max_rows=max_rows)
+    assert not found.enabled
+    assert "output y depends on the other rows of a batch" in found.reason
+
+
+def test_the_bundled_model_is_batched() -> None:
+    path = zoo.EXAMPLES / "models" / "lead_scoring" / "1" / "model.onnx"
+    found = check_batching(OnnxBackend(path, ONE_THREAD, 1), wanted=True, forced=False, max_rows=32)
+    assert found.enabled, found.reason
+
+
+# Switched off
+
+
+def test_not_wanted(tmp_path: Path) -> None:
+    found = check_batching(opened(zoo.add(), tmp_path), wanted=False, forced=False, max_rows=8)
+    assert found == Batching(False, "switched off in model.toml")
+
+
+def test_batches_of_one_row_are_none(tmp_path: Path) -> None:
+    assert verdict(zoo.add(), tmp_path, max_rows=1) == Batching(False, "max_rows is 1")
+
+
+# Models that are hard to find out
+
+
+@pytest.mark.parametrize("operator", ["RandomNormalLike", "RandomUniformLike"])
+def test_random_answers_are_not_batched(operator: str, tmp_path: Path) -> None:
+    found = verdict(model_of([helper.make_node(operator, ["x"], ["y"])]), tmp_path)
+    assert not found.enabled
+
+
+def test_rows_that_mix_in_later_rows_only() -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        y = inputs["x"].copy()
+        y[20:] += y[:1]
+        return [y]
+
+    assert not by_hand(run, max_rows=32).enabled
+    assert by_hand(run, max_rows=20).enabled, "a batch never has that many rows"
+
+
+def test_rows_that_mix_for_some_values_only() -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        x = inputs["x"]
+        return [np.where(x > 1.5, x.mean(axis=0), x)]
+
+    assert not by_hand(run, max_rows=32).enabled
+
+
+def test_rows_that_mix_in_one_of_several_outputs() -> None:
+    signature = signature_of([spec("x")], [spec("fine"), spec("mixed")])
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        return [inputs["x"], inputs["x"] - inputs["x"].mean()]
+
+    found = by_hand(run, signature)
+    assert not found.enabled
+    assert "output mixed" in found.reason
+
+
+def test_an_integer_is_equal_or_not() -> None:
+    signature = signature_of([spec("x")], [spec("y", datatype=DataType.INT64)])
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        return [np.full((len(inputs["x"]), 1), 10**9 + len(inputs["x"]))]
+
+    assert not by_hand(run, signature).enabled
+
+
+def test_a_large_batch_is_compared_by_some_of_its_rows_the_first_and_last_among_them() -> None:
+    seen: set[int] = set()
+    batch: list[Array] = []
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        x = inputs["x"]
+        if len(x) == 1000:
+            batch.append(x)
+        elif batch:
+            seen.add(int(np.flatnonzero(batch[0] == x[0])[0]))
+        return [x]
+
+    assert by_hand(run, max_rows=1000).enabled
+    assert len(seen) == ROWS_COMPARED
+    assert {0, 999} <= seen
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_models_that_run_with_one_size_of_their_open_axes_only(size: int) -> None:
+    signature = signature_of([spec("x", ("N", "L"))], [spec("y", ("N", "L"))])
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        if inputs["x"].shape[1] != size:
+            raise ModelFailed(f"L is {inputs['x'].shape[1]}, not {size}")
+        return doubled(outputs, inputs)
+
+    assert by_hand(run, signature).enabled
+
+
+def test_a_model_that_takes_zeros_only_is_found_out_with_those() -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        if inputs["x"].any():
+            raise ModelFailed("no")
+        return [inputs["x"] + len(inputs["x"])]
+
+    assert not by_hand(run).enabled
+
+
+@pytest.mark.parametrize("from_rows", [0, 3, 8])
+def test_a_model_that_no_made_up_input_runs_is_not_batched(from_rows: int) -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        if len(inputs["x"]) >= from_rows:
+            raise ModelFailed("out of its vocabulary")
+        return doubled(outputs, inputs)
+
+    found = by_hand(run)
+    assert not found.enabled
+    assert "no made-up input of" in found.reason
+    assert "makes it run: out of its vocabulary" in found.reason
+
+
+def test_a_model_that_does_not_run_on_one_row_is_not_batched() -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        if len(inputs["x"]) == 1:
+            raise ModelFailed("one is too few")
+        return doubled(outputs, inputs)
+
+    assert by_hand(run) == Batching(False, "rows that run together fail alone: one is too few")
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (lambda outputs, inputs: [np.float32(1)], "output y has shape [] for 2 rows"),
+        (lambda outputs, inputs: [inputs["x"][:1]], "output y has shape [1, 1] for 2 rows"),
+        (
+            lambda outputs, inputs: [inputs["x"] if len(inputs["x"]) > 1 else np.zeros((2, 1), np.float32)],
+            "output y has shape [2, 1] for one row",
+        ),
+        (
+            lambda outputs, inputs: [inputs["x"] if len(inputs["x"]) > 1 else np.float32(1)],
+            "output y has shape [] for one row",
+        ),
+        (
+            lambda outputs, inputs: [np.zeros((len(inputs["x"]),) * 2, np.float32)],
+            "the shape of output y depends on the other rows",
+        ),
+    ],
+)
+def test_outputs_that_are_not_one_entry_a_row_whatever_the_graph_declares(run: Run, words: str) -> None:
+    assert by_hand(run) == Batching(False, words)
+
+
+# Tolerance
+
+
+def noisy(relative: float) -> Run:
+    """Rows that differ from rows alone by a share of the largest value of the output."""
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        x = inputs["x"]
+        together = len(x) > 1
+        return [x + (np.abs(x).max() * relative if together else 0)]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("datatype", "small", "large"),
+    [(DataType.FP64, 1e-12, 1e-8), (DataType.FP32, 1e-5, 1e-3), (DataType.FP16, 3e-3, 5e-2)],
+)
+def test_last_bits_may_differ_and_first_ones_may_not(datatype: DataType, small: float, large: float) -> None:
+    signature = signature_of([spec("x", datatype=DataType.FP64)], [spec("y", datatype=datatype)])
+
+    def cast(run: Run) -> Run:
+        return lambda outputs, inputs: [each.astype(datatype.dtype) for each in run(outputs, inputs)]
+
+    found = by_hand(cast(noisy(small)), signature)
+    assert found.enabled, found.reason
+    assert found.tolerance == pytest.approx(small, rel=0.9)
+    assert found.reason == f"rows run together and alone agree within {found.tolerance:.1e}"
+    assert not by_hand(cast(noisy(large)), signature).enabled
+
+
+@pytest.mark.parametrize(("bits", "enabled"), [(0, True), (1, True), (12, False)])
+def test_bf16_is_compared_by_value(bits: int, enabled: bool) -> None:
+    signature = signature_of([spec("x", datatype=DataType.BF16)], [spec("y", datatype=DataType.BF16)])
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        return [inputs["x"] + np.uint16(bits if len(inputs["x"]) > 1 else 0)]
+
+    assert by_hand(run, signature).enabled is enabled
+
+
+def test_a_row_close_to_zero_among_others_is_no_difference() -> None:
+    """The last bits of a sum that cancels out are large beside the sum, and small beside the output."""
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        return [np.where(inputs["x"] > 0, inputs["x"], np.float32(1e-7 * len(inputs["x"])))]
+
+    found = by_hand(run)
+    assert found.enabled, found.reason
+    assert 0 < found.tolerance < 1e-4
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_must_stay_what_it_is(value: float) -> None:
+    def same(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        return [np.where(inputs["x"] > 0, np.float32(value), inputs["x"])]
+
+    def only_together(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        return same(outputs, inputs) if len(inputs["x"]) > 1 else [inputs["x"]]
+
+    def other_sign(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        return [each * (1 if len(inputs["x"]) > 1 else -1) for each in same(outputs, inputs)]
+
+    assert by_hand(same) == Batching(True, BIT_FOR_BIT)
+    assert not by_hand(only_together).enabled
+    assert not by_hand(other_sign).enabled
+
+
+def test_rows_without_elements_agree() -> None:
+    signature = signature_of([spec("x")], [spec("y", ("N", 0))])
+    found = by_hand(lambda outputs, inputs: [np.zeros((len(inputs["x"]), 0), np.float32)], signature)
+    assert found.enabled
+
+
+# Cost
+
+
+def test_the_cost_is_measured_on_a_warm_model() -> None:
+    sizes: list[int] = []
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        sizes.append(len(inputs["x"]))
+        return doubled(outputs, inputs)
+
+    assert 0 < measure_cost(HandBackend(run), batched=True, max_rows=32).expect(32) < 0.1
+    assert sizes == [1] * (TIMED_RUNS + 1) + [32] * (TIMED_RUNS + 1)
+    sizes.clear()
+    measure_cost(HandBackend(run), batched=False, max_rows=32)
+    assert set(sizes) == {1}
+
+
+def test_more_rows_are_expected_to_cost_more() -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        for _ in range(20_000 * len(inputs["x"])):
+            pass
+        return doubled(outputs, inputs)
+
+    cost = measure_cost(HandBackend(run), batched=True, max_rows=8)
+    assert cost.expect(8) > 3 * cost.expect(1)
+
+
+def test_what_cannot_be_measured_is_not_for_the_polling_thread() -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        raise ModelFailed("no")
+
+    assert measure_cost(HandBackend(run), batched=False, max_rows=8).expect(1) == 1.0

@@ -1,0 +1,270 @@
+"""Tensors come and go bit for bit, and whole requests and answers with them."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from penstock.errors import InvalidRequest
+from penstock.messages import InferResponse, Run
+from penstock.rpc import codec
+from penstock.rpc.codec import ModelCodec, array_of
+from penstock.tensors import Array, DataType
+from penstock_proto.v1 import prediction_pb2 as pb
+from penstock_proto.v1 import tensor_pb2
+from penstock_proto.v1.tensor_pb2 import Tensor
+from support.work import model, signature_of, spec
+
+FP32, INT64, BYTES, BOOL = DataType.FP32, DataType.INT64, DataType.BYTES, DataType.BOOL
+
+
+def ids(value: object) -> str:
+    return str(value)
+
+
+def tensor(**fields: Any) -> Tensor:
+    """A message that has been over the wire."""
+    return Tensor.FromString(Tensor(**fields).SerializeToString())
+
+
+def raw(array: Array, datatype: DataType) -> bytes:
+    return codec.pack_bytes(array) if datatype is BYTES else array.tobytes()
+
+
+def request(**inputs: Tensor) -> pb.PredictRequest:
+    return pb.PredictRequest.FromString(pb.PredictRequest(inputs=inputs).SerializeToString())
+
+
+def answered(reader: ModelCodec, outputs: dict[str, Array], *, typed: bool = False) -> pb.PredictResponse:
+    """The message that a caller gets."""
+    response = InferResponse(outputs, Run(started=10.0, finished=10.5, rows=3), queue_seconds=1.25)
+    return pb.PredictResponse.FromString(reader.answer(response, "ü", 7, typed))
+
+
+def elements(datatype: DataType) -> st.SearchStrategy[Any]:
+    """Any bits, NaNs with payloads included; for text, any that can be written down."""
+    if datatype is BYTES:
+        return st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+    if datatype is BOOL:
+        return st.booleans()
+    return st.integers(0, 2 ** (8 * datatype.dtype.itemsize) - 1)
+
+
+def arrays(datatype: DataType) -> st.SearchStrategy[Array]:
+    shapes = hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=4)
+    carrier = datatype.dtype if datatype in (BYTES, BOOL) else np.dtype(f"<u{datatype.dtype.itemsize}")
+    return hnp.arrays(carrier, shapes, elements=elements(datatype)).map(
+        lambda array: array if carrier.hasobject else array.view(datatype.dtype)
+    )
+
+
+# There and back
+
+
+@pytest.mark.parametrize("datatype", DataType, ids=ids)
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_raw_tensors_come_back_bit_for_bit(datatype: DataType, data: st.DataObject) -> None:
+    both = spec("x", ("N", "L"), datatype)
+    reader = ModelCodec(model(signature_of([both], [both])))
+    for array in (data.draw(arrays(datatype)), data.draw(arrays(datatype))):
+        sent = Tensor(datatype=codec.NUMBERS[datatype], shape=array.shape, raw=raw(array, datatype))  # type: ignore[arg-type]
+        for _ in range(2):  # the second time it is known
+            taken, as_raw = reader.inputs(request(x=sent))
+            assert as_raw
+            assert taken["x"].dtype == datatype.dtype
+            got = answered(reader, taken).outputs["x"]
+            assert got == sent
+
+
+@pytest.mark.parametrize("datatype", DataType, ids=ids)
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_typed_tensors_come_back_by_value(datatype: DataType, data: st.DataObject) -> None:
+    both = spec("x", ("N", "L"), datatype)
+    reader = ModelCodec(model(signature_of([both], [both])))
+    array = data.draw(arrays(datatype))
+    sent = answered(reader, {"x": array}, typed=True).outputs["x"]
+    assert not sent.raw
+    taken, as_raw = reader.inputs(request(x=sent))
+    assert as_raw == (not array.size), "what holds no values came as neither"
+    again = answered(reader, taken, typed=True).outputs["x"]
+    if datatype.dtype.kind == "f" or datatype is DataType.BF16:  # NaNs become quiet on the way
+        assert np.array_equal(numbers(again), numbers(sent), equal_nan=True)
+    else:
+        assert again == sent
+
+
+def numbers(message: Tensor) -> Array:
+    return np.array([*message.float_values, *message.double_values])
+
+
+def test_raw_inputs_are_views_of_the_messages_bytes() -> None:
+    message = tensor(shape=[2, 2], raw=np.arange(4, dtype=np.float32).tobytes())
+    array, _ = array_of(message, spec("x", ("N", 2)))
+    assert not array.flags.owndata
+    assert not array.flags.writeable
+
+
+def test_text_is_text() -> None:
+    array, _ = array_of(tensor(raw=struct.pack("<I4sI", 4, "😀".encode(), 0)), spec("x", ("N",), BYTES))
+    assert array.tolist() == ["😀", ""]
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_an_answer_says_all_of_itself(typed: bool) -> None:
+    reader = ModelCodec(
+        model(signature_of([spec("x")], [spec("y"), spec("z", ("N",), BYTES)]), name="näme", version=12)
+    )
+    outputs = {"y": np.array([[1.5]], np.float32), "z": np.array(["a"], object)}
+    for _ in range(2):  # the second time its head is known
+        message = answered(reader, outputs, typed=typed)
+        assert (message.model, message.version, message.id, message.tag) == ("näme", "12", "ü", 7)
+        assert (message.timing.queue.seconds, message.timing.queue.nanos) == (1, 250_000_000)
+        assert (message.timing.compute.seconds, message.timing.compute.nanos) == (0, 500_000_000)
+        assert message.timing.batch_rows == 3
+        assert {name: list(each.shape) for name, each in message.outputs.items()} == {"y": [1, 1], "z": [1]}
+        assert message.outputs["y"].datatype == tensor_pb2.FP32
+        if typed:
+            assert list(message.outputs["y"].float_values) == [1.5]
+            assert list(message.outputs["z"].string_values) == ["a"]
+        else:
+            assert message.outputs["y"].raw == struct.pack("<f", 1.5)
+            assert message.outputs["z"].raw == b"\1\0\0\0a"
+
+
+def test_answers_of_many_shapes_and_scattered_memory() -> None:
+    reader = ModelCodec(model(signature_of([spec("x")], [spec("y", ("N", "L"))])))
+    base = np.arange(400 * 6, dtype=np.float32).reshape(400, 6)
+    for rows in range(1, 400):  # more shapes than are remembered
+        array = base[:rows, ::2]
+        got = answered(reader, {"y": array}).outputs["y"]
+        assert (list(got.shape), got.raw) == ([rows, 3], array.tobytes())
+
+
+def test_answers_of_one_run_share_what_they_have_in_common_and_nothing_else() -> None:
+    reader = ModelCodec(model(signature_of([spec("x")], [spec("y")])))
+    run = Run(started=10.0, finished=12.5, rows=2)
+    for number, waited in ((1, 0.0), (2, 0.000_001), (3, 5.0)):
+        response = InferResponse({"y": np.full((1, 1), number, np.float32)}, run, waited)
+        message = pb.PredictResponse.FromString(reader.answer(response, str(number), number, False))
+        assert (message.id, message.tag) == (str(number), number)
+        assert message.outputs["y"].raw == struct.pack("<f", number)
+        assert message.timing.queue.ToNanoseconds() == round(waited * 1e9)
+        assert message.timing.compute.ToNanoseconds() == 2_500_000_000
+        assert message.timing.batch_rows == 2
+
+
+def test_text_that_is_none_cannot_be_sent() -> None:
+    reader = ModelCodec(model(signature_of([spec("x")], [spec("y", ("N",), BYTES)])))
+    for typed in (False, True):
+        with pytest.raises(ValueError, match="surrogate"):
+            answered(reader, {"y": np.array(["\ud800"], object)}, typed=typed)
+
+
+# Whole requests
+
+
+TWO = signature_of([spec("a", ("N", 1)), spec("b", ("N",), INT64)], [spec("y"), spec("z"), spec("w")])
+A = tensor(float_values=[1.0, 2.0])
+B = tensor(int_values=[3, 4])
+
+
+def test_inputs_are_in_the_signatures_order() -> None:
+    arrays, any_raw = ModelCodec(model(TWO)).inputs(request(b=B, a=A))
+    assert list(arrays) == ["a", "b"]
+    assert not any_raw
+
+
+def test_one_raw_input_makes_the_request_raw() -> None:
+    _, any_raw = ModelCodec(model(TWO)).inputs(request(a=A, b=tensor(shape=[2], raw=bytes(16))))
+    assert any_raw
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({}, "input a is missing: expected a FP32[N,1], b INT64[N]; came none"),
+        ({"a": A}, "input b is missing: expected a FP32[N,1], b INT64[N]; came a"),
+        ({"a": A, "B": B}, "input b is missing: expected a FP32[N,1], b INT64[N]; came B, a"),
+        ({"a": A, "b": B, "c": A}, "there is no input c: expected a FP32[N,1], b INT64[N]; came a, b, c"),
+        ({"a": A, "b": B, "": A}, "there is no input : expected"),
+    ],
+)
+def test_inputs_are_all_there_and_no_others(inputs: dict[str, Tensor], words: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        ModelCodec(model(TWO)).inputs(request(**inputs))
+    assert words in str(refused.value)
+
+
+def test_a_model_without_inputs() -> None:
+    reader = ModelCodec(model(signature_of([], [spec("y")]), batched=False))
+    assert reader.inputs(request()) == ({}, False)
+    assert reader.layout({}) == (1, None)
+    with pytest.raises(InvalidRequest, match="there is no input a: expected none; came a"):
+        reader.inputs(request(a=A))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given_back"),
+    [
+        (["z", "y"], ("y", "z")),
+        (["w"], ("w",)),
+        (["z", "z", "y", "z"], ("y", "z")),
+        (["w", "z", "y"], ("y", "z", "w")),
+    ],
+)
+def test_outputs_are_each_once_in_the_signatures_order(
+    wanted: list[str], given_back: tuple[str, ...]
+) -> None:
+    assert ModelCodec(model(TWO)).outputs(wanted) == given_back
+
+
+def test_outputs_that_the_model_has_not_are_named() -> None:
+    with pytest.raises(InvalidRequest, match="there is no output n, o; m version 1 has y, z, w"):
+        ModelCodec(model(TWO)).outputs(["n", "y", "o"])
+
+
+@pytest.mark.parametrize(("batched", "rows"), [(True, 2), (False, 1)])
+def test_rows_are_the_first_axis_where_the_model_is_batched(batched: bool, rows: int) -> None:
+    reader = ModelCodec(model(TWO, batched=batched))
+    arrays, _ = reader.inputs(request(a=A, b=B))
+    assert reader.layout(arrays) == (rows, None)
+
+
+def test_ragged_rows_are_refused() -> None:
+    ragged = request(a=A, b=tensor(int_values=[1, 2, 3]))
+    reader = ModelCodec(model(TWO))
+    arrays, _ = reader.inputs(ragged)
+    with pytest.raises(InvalidRequest, match="all inputs need the same number of rows: a has 2, b has 3"):
+        reader.layout(arrays)
+    assert ModelCodec(model(TWO, batched=False)).layout(arrays) == (1, None), "alone, the model decides"
+
+
+def test_requests_of_equal_inner_shapes_share_a_batch() -> None:
+    reader = ModelCodec(model(signature_of([spec("x", ("N", "L"))], [spec("y", ("N", "L"))])))
+
+    def layout(*shape: int) -> tuple[int, object]:
+        return reader.layout({"x": np.zeros(shape, np.float32)})
+
+    (one, key), (nine, same), (_, other) = layout(1, 4), layout(9, 4), layout(1, 5)
+    assert (one, nine) == (1, 9)
+    assert key == same != other
+
+
+def test_the_codec_of_a_model_is_made_once() -> None:
+    one, other = model(TWO), model(TWO)
+    assert codec.codec_of(one) is codec.codec_of(one)
+    assert codec.codec_of(one) is not codec.codec_of(other)
+
+
+def test_the_table_of_datatypes_is_that_of_the_contract() -> None:
+    assert {each.label: number for each, number in codec.NUMBERS.items()} == {
+        name: number for name, number in tensor_pb2.DataType.items() if number
+    }

@@ -1,0 +1,247 @@
+"""Which requests never run, and when the others do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from penstock.errors import DeadlineExpired, QueueFull, RequestCancelled, Unavailable
+from penstock.messages import InferRequest, InferResponse
+from penstock.scheduling.batcher import LONGEST_RETRY_SECONDS, MARGIN_SECONDS, DynamicBatcher
+from penstock.scheduling.cost import RunCost
+from penstock.tensors import Array
+from support.work import (
+    Caller,
+    HandBackend,
+    assert_adds_up,
+    batcher,
+    caller,
+    echo,
+    policy,
+    request,
+    run_all,
+    wait_until,
+)
+
+# Cancelled, late and refused
+
+
+def test_cancelled_before_its_turn_it_is_not_run() -> None:
+    made, tally = batcher(echo)
+    gone, fine = request([1]), request([2])
+    made.put(gone)
+    made.put(fine)
+    made.cancel(gone)
+    assert made.waiting_rows == 1
+    assert isinstance(caller(gone).error(), RequestCancelled)
+    run_all(made)
+    assert tally.batches == [1]
+    assert caller(fine).output().item() == 2.0
+    assert_adds_up(tally, [gone, fine])
+
+
+def test_cancelled_because_its_deadline_passed_it_counts_as_that() -> None:
+    made, tally = batcher(echo)
+    gone = request(deadline=time.monotonic() + 0.005)
+    made.put(gone)
+    wait_until(lambda: time.monotonic() > gone.deadline)
+    made.cancel(gone)
+    assert isinstance(caller(gone).error(), DeadlineExpired)
+    assert [type(error) for _, error in tally.failures] == [DeadlineExpired]
+
+
+def test_cancelled_while_it_runs_it_is_not_answered() -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        made.cancel(gone)
+        return echo(outputs, inputs)
+
+    made, tally = batcher(run)
+    fine, gone = request([1]), request([2])
+    run_all(made, fine, gone)
+    assert caller(gone).results == []
+    assert caller(fine).output().item() == 1.0
+    assert [type(error) for _, error in tally.failures] == [RequestCancelled]
+    assert tally.done == [fine]
+
+
+def test_cancelled_while_the_batch_is_answered_it_is_counted_once() -> None:
+    """A stream that ends when it gets an answer cancels the rest, and this answer too."""
+    made, tally = batcher(echo)
+    requests: list[InferRequest] = []
+
+    class Leaving(Caller):
+        def __call__(self, result: object) -> None:
+            super().__call__(result)  # type: ignore[arg-type]
+            for each in requests:
+                made.cancel(each)
+
+    requests += [request(reply=Leaving()), request()]
+    run_all(made, *requests)
+    assert isinstance(caller(requests[0]).results[0], InferResponse)
+    assert caller(requests[1]).results == []
+    assert tally.done == requests[:1]
+    assert len(tally.failures) == 1
+
+
+def test_cancelled_twice_or_after_the_answer_nothing_more_happens() -> None:
+    made, tally = batcher(echo)
+    twice, after = request(), request()
+    made.put(twice)
+    made.cancel(twice)
+    made.cancel(twice)
+    run_all(made, after)
+    made.cancel(after)
+    assert len(caller(twice).results) == len(caller(after).results) == 1
+    assert (len(tally.done), len(tally.failures)) == (1, 1)
+
+
+def test_late_requests_are_answered_by_the_sweep_and_only_then() -> None:
+    made, tally = batcher(echo)
+    late, fine = request(rpc="PredictStream", deadline=time.monotonic() + 0.02), request()
+    made.put(late)
+    made.put(fine)
+    made.expire(late.deadline - 0.001)
+    assert made.waiting_rows == 2
+    made.expire(late.deadline)
+    assert "the deadline passed after" in str(caller(late).error())
+    assert caller(fine).results == []
+    assert [rpc for rpc, _ in tally.failures] == ["PredictStream"]
+
+
+def test_late_requests_are_answered_before_the_batch_is_run() -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        answered.append(len(caller(late).results))
+        return echo(outputs, inputs)
+
+    answered: list[int] = []
+    made, tally = batcher(run)
+    late, fine = request(deadline=time.monotonic() + 0.005), request()
+    made.put(late)
+    made.put(fine)
+    wait_until(lambda: time.monotonic() > late.deadline)
+    run_all(made)
+    assert answered == [1]
+    assert_adds_up(tally, [late, fine])
+
+
+def test_late_requests_alone_count_as_something_done() -> None:
+    made, tally = batcher(echo)
+    late = request(deadline=time.monotonic() + 0.005)
+    made.put(late)
+    wait_until(lambda: time.monotonic() > late.deadline)
+    assert made.run_once()
+    assert tally.batches == []
+    assert isinstance(caller(late).error(), DeadlineExpired)
+
+
+def test_a_full_queue_says_when_to_try_again() -> None:
+    backend = HandBackend(echo)
+    made = DynamicBatcher(
+        backend, policy(queue_rows=20, max_rows=8, runs_in_parallel=2), RunCost(0.5, 8, 1.0)
+    )
+    made.put(request([0] * 17))
+    with pytest.raises(QueueFull) as full:
+        made.put(request([0] * 4))
+    assert full.value.retry_after_seconds == pytest.approx(3 * 1.0 / 2), "three batches, two at a time"
+
+
+def test_when_to_try_again_is_never_far_off() -> None:
+    made = DynamicBatcher(HandBackend(echo), policy(queue_rows=1), RunCost(1.0))
+    made.put(request(rows=2**60))
+    with pytest.raises(QueueFull) as full:
+        made.put(request())
+    assert full.value.retry_after_seconds == LONGEST_RETRY_SECONDS
+
+
+def test_a_request_that_comes_too_late_is_refused() -> None:
+    made, _ = batcher(echo)
+    with pytest.raises(DeadlineExpired):
+        made.put(request(deadline=time.monotonic() - 1))
+
+
+def test_fail_all_ends_what_waits_and_nothing_that_runs() -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        made.fail_all(Unavailable("stopping"))
+        return echo(outputs, inputs)
+
+    made, tally = batcher(run, max_rows=2)
+    requests = [request([value]) for value in range(7)]
+    run_all(made, *requests)
+    assert [type(caller(each).results[0]) for each in requests] == [InferResponse] * 2 + [Unavailable] * 5
+    assert_adds_up(tally, requests)
+
+
+# When to run
+
+
+def test_the_next_batch_is_expected_to_cost_what_its_rows_cost() -> None:
+    made = DynamicBatcher(HandBackend(echo), policy(max_rows=8), RunCost(1.0, 9, 9.0))
+    made.put(request([0] * 3))
+    assert made.expected_seconds() == pytest.approx(3.0)
+    made.put(request([0] * 30))
+    assert made.expected_seconds() == pytest.approx(8.0), "the request of 3 rows, and what fits beside it"
+
+
+def test_a_request_larger_than_a_batch_is_expected_to_cost_all_of_its_rows() -> None:
+    """Else the polling thread would run a thousand rows that it takes for thirty-two."""
+    made = DynamicBatcher(HandBackend(echo), policy(max_rows=8), RunCost(1.0, 9, 9.0))
+    made.put(request([0] * 1000))
+    assert made.expected_seconds() == pytest.approx(1000.0)
+
+
+def test_the_cost_is_learned_from_runs() -> None:
+    made, _ = batcher(echo, expected_seconds=1.0)
+    before = made.expected_seconds()
+    run_all(made, request())
+    assert made.expected_seconds() < before
+
+
+def test_a_batch_is_held_back_for_the_delay_but_not_beyond_a_deadline() -> None:
+    made, _ = batcher(echo, max_delay_seconds=10.0, expected_seconds=0.1)
+    first = request()
+    made.put(first)
+    assert made.due(time.monotonic()) == first.arrived + 10.0
+    made.put(request(deadline=first.arrived + 3.0))
+    assert made.due(time.monotonic()) == pytest.approx(first.arrived + 3.0 - 0.2 - MARGIN_SECONDS)
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_no_more_runs_go_on_than_may(parallel: int) -> None:
+    gate, entered = threading.Event(), threading.Semaphore(0)
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        entered.release()
+        assert gate.wait(20)
+        return echo(outputs, inputs)
+
+    made, _ = batcher(run, max_rows=1, runs_in_parallel=parallel)
+    requests = [request() for _ in range(5)]
+    for each in requests:
+        made.put(each)
+    assert made.wants_another_runner() == (parallel > 1)
+    threads = [threading.Thread(target=made.run_once) for _ in range(parallel)]
+    for thread in threads:
+        thread.start()
+        assert entered.acquire(timeout=20)
+    assert made.running == parallel
+    assert not made.may_run()
+    assert not made.wants_another_runner()
+    assert not made.run_once(), "one more may not begin"
+    assert made.waiting_rows == 5 - parallel
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert made.running == 0
+    run_all(made)
+    assert all(len(caller(each).results) == 1 for each in requests)
+
+
+def test_another_runner_is_wanted_only_for_more_than_a_batch() -> None:
+    made, _ = batcher(echo, max_rows=4, runs_in_parallel=2)
+    made.put(request([0] * 4))
+    assert not made.wants_another_runner()
+    made.put(request())
+    assert made.wants_another_runner()

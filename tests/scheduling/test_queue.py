@@ -1,0 +1,355 @@
+"""The queue's rules, in simulated time."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from penstock.errors import DeadlineExpired, QueueFull
+from penstock.messages import InferRequest
+from penstock.scheduling.queue import HIGH, LOW, NORMAL, RequestQueue
+from support.work import request
+
+
+def entry(
+    rows: int = 1, key: object = None, arrived: float = 0.0, deadline: float = math.inf, priority: int = 0
+) -> InferRequest:
+    return request({}, rows=rows, shape_key=key, arrived=arrived, deadline=deadline, priority=priority)
+
+
+def queue_of(*entries: InferRequest, max_rows: int = 100) -> RequestQueue:
+    queue = RequestQueue(max_rows)
+    for each in entries:
+        queue.put(each, each.arrived)
+    return queue
+
+
+def batches(queue: RequestQueue, max_rows: int, now: float = 0.0) -> list[list[InferRequest]]:
+    found = []
+    while (taken := queue.take(max_rows, now)) != ([], []):
+        assert not taken[1]
+        found.append(taken[0])
+    return found
+
+
+def test_an_empty_queue_gives_nothing() -> None:
+    queue = RequestQueue(10)
+    assert queue.take(8, 0.0) == ([], [])
+    assert queue.expire(1e9) == []
+    assert queue.due(8, 0.0, 0.0, now=5.0) == math.inf
+    assert queue.rows == queue.next_rows() == 0
+
+
+def test_requests_leave_in_order_of_arrival() -> None:
+    entries = [entry() for _ in range(5)]
+    queue = queue_of(*entries)
+    assert queue.rows == 5
+    assert batches(queue, 3) == [entries[:3], entries[3:]]
+    assert queue.rows == 0
+
+
+def test_rows_count_and_not_requests() -> None:
+    entries = [entry(rows=rows) for rows in (3, 3, 3, 1)]
+    assert batches(queue_of(*entries), 6) == [entries[:2], entries[2:]]
+
+
+def test_a_request_that_does_not_fit_is_not_overtaken() -> None:
+    entries = [entry(rows=3), entry(rows=4), entry(rows=1)]
+    assert batches(queue_of(*entries), 4) == [entries[:1], entries[1:2], entries[2:]]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_request_larger_than_a_batch_comes_alone(before: int) -> None:
+    entries = [entry() for _ in range(before)] + [entry(rows=9), entry()]
+    found = batches(queue_of(*entries), 8)
+    assert [entries[before]] in found
+    assert [each for batch in found for each in batch] == entries
+
+
+def test_requests_of_no_rows_count_as_one() -> None:
+    queue = queue_of(entry(rows=0), entry(rows=0), max_rows=2)
+    assert queue.rows == 2
+    with pytest.raises(QueueFull):
+        queue.put(entry(rows=0), 0.0)
+    assert len(batches(queue, 1)) == 1
+    assert queue.rows == 0
+
+
+def test_no_rows_after_a_full_batch_still_fit_but_not_after_a_larger_one() -> None:
+    full = [entry(rows=8), entry(rows=0)]
+    assert batches(queue_of(*full), 8) == [full]
+    larger = [entry(rows=9), entry(rows=0)]
+    assert batches(queue_of(*larger), 8) == [larger[:1], larger[1:]]
+
+
+def test_the_most_rows_that_may_wait() -> None:
+    queue = queue_of(entry(rows=6), max_rows=8)
+    queue.put(entry(rows=2), 0.0)
+    with pytest.raises(QueueFull, match="8 rows wait, 1 more came, 8 is the most"):
+        queue.put(entry(), 0.0)
+    assert queue.rows == 8
+
+
+def test_a_request_larger_than_the_queue_is_let_in_alone() -> None:
+    queue = queue_of(entry(rows=9), max_rows=8)
+    with pytest.raises(QueueFull):
+        queue.put(entry(), 0.0)
+    queue.take(8, 0.0)
+    queue.put(entry(rows=1), 0.0)
+    with pytest.raises(QueueFull):
+        queue.put(entry(rows=9), 0.0)
+
+
+def test_room_comes_back_by_every_way_out() -> None:
+    gone = entry(rows=2)
+    queue = queue_of(gone, entry(rows=2, deadline=1.0), entry(rows=4), max_rows=8)
+    assert queue.discard(gone)
+    assert queue.rows == 6
+    queue.expire(1.0)
+    assert queue.rows == 4
+    queue.take(8, 1.0)
+    assert queue.rows == 0
+
+
+def test_priority_goes_first_and_gives_way() -> None:
+    low, normal, high = entry(priority=-5), entry(), entry(priority=1)
+    assert batches(queue_of(low, normal, high), 1) == [[high], [normal], [low]]
+    assert batches(queue_of(low, normal, high), 3) == [[high, normal, low]]
+
+
+def test_how_high_a_priority_is_does_not_matter() -> None:
+    entries = [entry(priority=1), entry(priority=9)]
+    assert batches(queue_of(*entries), 1) == [entries[:1], entries[1:]]
+
+
+def test_the_lanes_are_in_order() -> None:
+    assert HIGH < NORMAL < LOW
+
+
+def test_only_equal_shapes_share_a_batch() -> None:
+    a, b, c = entry(key="A"), entry(key="B", arrived=1.0), entry(key="A", arrived=2.0)
+    assert batches(queue_of(a, b, c), 8) == [[a, c], [b]]
+
+
+def test_the_group_of_the_oldest_request_is_next() -> None:
+    a, b = entry(key="A", arrived=2.0), entry(key="B", arrived=1.0)
+    assert batches(queue_of(a, b), 8) == [[b], [a]]
+
+
+def test_the_group_of_the_most_urgent_request_is_next() -> None:
+    a, b = entry(key="A", arrived=1.0), entry(key="B", arrived=2.0, priority=1)
+    assert batches(queue_of(a, b), 8) == [[b], [a]]
+
+
+def test_a_request_that_comes_too_late_is_refused() -> None:
+    queue = RequestQueue(8)
+    with pytest.raises(DeadlineExpired):
+        queue.put(entry(deadline=5.0), 5.0)
+    assert queue.rows == 0
+
+
+def test_what_has_expired_is_not_in_the_batch() -> None:
+    late, fine = entry(deadline=1.0), entry(deadline=1.1)
+    queue = queue_of(late, fine)
+    assert queue.take(8, 1.0) == ([fine], [late])
+    assert queue.rows == 0
+
+
+def test_expired_requests_take_no_room_in_the_batch() -> None:
+    late, fine = [entry(rows=4, deadline=1.0) for _ in range(4)], [entry(rows=4) for _ in range(2)]
+    assert queue_of(*late, *fine).take(8, 1.0) == (fine, late)
+
+
+def test_where_a_whole_group_has_expired_the_next_one_is_taken() -> None:
+    late, fine = entry(key="A", deadline=1.0), entry(key="B", arrived=0.5)
+    assert queue_of(late, fine).take(8, 2.0) == ([fine], [late])
+
+
+def test_a_late_request_does_not_make_its_group_the_next_one() -> None:
+    late, low = entry(key="A", deadline=1.0), entry(key="A", priority=-1)
+    normal = entry(key="B", arrived=0.5)
+    assert queue_of(late, low, normal).take(8, 2.0) == ([normal], [late])
+
+
+def test_expire_takes_out_what_is_late_and_nothing_else() -> None:
+    late = [entry(deadline=1.0, key=key, priority=priority) for key in "AB" for priority in (-1, 0, 1)]
+    fine = [entry(deadline=2.0, key="A"), entry(key="C")]
+    queue = queue_of(*late, *fine)
+    assert queue.expire(0.999) == []
+    assert set(queue.expire(1.0)) == set(late)
+    assert queue.expire(1.5) == []
+    assert queue.expire(2.0) == fine[:1]
+    assert batches(queue, 8, 2.0) == [fine[1:]]
+
+
+def test_expire_finds_what_came_after_the_earliest_deadline_has_gone() -> None:
+    queue = queue_of(entry(deadline=1.0))
+    queue.take(8, 0.0)
+    late = entry(deadline=9.0)
+    queue.put(late, 2.0)
+    assert queue.expire(9.0) == [late]
+
+
+def test_discard_takes_out_what_waits() -> None:
+    entries = [entry(rows=2, key=key, priority=priority) for key in "AB" for priority in (1, 0, -1)]
+    queue = queue_of(*entries)
+    for count, each in enumerate(entries, 1):
+        assert queue.discard(each)
+        assert not queue.discard(each)
+        assert queue.rows == 2 * (len(entries) - count)
+    assert queue.take(8, 0.0) == ([], [])
+
+
+def test_discard_knows_what_does_not_wait() -> None:
+    taken = entry()
+    queue = queue_of(taken)
+    queue.take(8, 0.0)
+    assert not queue.discard(taken)
+    assert not queue.discard(entry(key="never seen"))
+    assert queue.rows == 0
+
+
+def test_a_batch_is_due_at_once_without_a_delay() -> None:
+    assert queue_of(entry()).due(8, 0.0, 0.0, now=7.0) == 7.0
+
+
+def test_a_batch_is_due_when_its_oldest_request_has_waited_long_enough() -> None:
+    queue = queue_of(entry(key="A", arrived=2.0), entry(key="B", arrived=1.0), entry(key="A", arrived=3.0))
+    assert queue.due(8, 0.5, 0.0, now=3.0) == 1.5
+
+
+def test_a_low_priority_is_not_held_back_longer() -> None:
+    queue = queue_of(entry(arrived=1.0, priority=-1), entry(arrived=2.0))
+    assert queue.due(8, 0.5, 0.0, now=2.0) == 1.5
+
+
+def test_a_full_batch_is_not_held_back() -> None:
+    assert queue_of(entry(rows=8)).due(8, 0.5, 0.0, now=0.1) == 0.1
+
+
+def test_a_request_is_not_held_back_beyond_its_deadline() -> None:
+    queue = queue_of(entry(arrived=0.0), entry(arrived=0.0, deadline=1.0))
+    assert queue.due(8, 5.0, 0.25, now=0.0) == 0.75
+    queue.take(8, 0.0)
+    queue.put(entry(arrived=2.0), 2.0)
+    assert queue.due(8, 5.0, 0.25, now=2.0) == 7.0
+
+
+def test_the_next_request_is_known() -> None:
+    queue = queue_of(entry(rows=3, key="A"), entry(rows=40, key="B", arrived=1.0, priority=1))
+    assert queue.next_rows() == 40
+    queue.take(8, 1.0)
+    assert queue.next_rows() == 3
+
+
+def test_thousands_leave_quickly_by_every_way_out() -> None:
+    """A stream that ends takes its requests out one by one: each must not cost a walk through all."""
+    seconds = []
+    for count in (2_000, 20_000):
+        entries = [entry(deadline=1.0) for _ in range(count)]
+        queue = queue_of(*entries, max_rows=count)
+        started = time.perf_counter()
+        for each in reversed(entries[count // 2 :]):
+            queue.discard(each)
+        queue.expire(1.0)
+        seconds.append(time.perf_counter() - started)
+        assert queue.rows == 0
+    assert seconds[1] < 40 * seconds[0] + 0.05, "the time grows with the square of the number"
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever is done in whatever order, no request is lost or doubled, and order is kept."""
+
+    waiting = Bundle("waiting")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = RequestQueue(40)
+        self.now = 0.0
+        self.expected: dict[InferRequest, int] = {}  # what waits, and its place in the order of arrival
+        self.count = 0
+
+    @rule(
+        target=waiting,
+        rows=st.integers(0, 12),
+        key=st.sampled_from("ABC"),
+        priority=st.sampled_from([-2, -1, 0, 1, 2]),
+        patience=st.sampled_from([math.inf, 1.0, 2.0, 5.0]),
+    )
+    def put(self, rows: int, key: str, priority: int, patience: float) -> InferRequest:
+        new = entry(rows, key, self.now, self.now + patience, priority)
+        room = self.waiting_rows() + max(rows, 1) <= 40 or not self.expected
+        try:
+            self.queue.put(new, self.now)
+        except QueueFull:
+            assert not room
+        else:
+            assert room
+            self.expected[new] = self.count = self.count + 1
+        return new
+
+    @rule(max_rows=st.integers(1, 10))
+    def take(self, max_rows: int) -> None:
+        batch, expired = self.queue.take(max_rows, self.now)
+        alive = [each for each in self.expected if each.deadline > self.now]
+        assert bool(batch) == bool(alive)
+        assert all(each.deadline <= self.now for each in expired)
+        assert sum(each.rows for each in batch) <= max_rows or len(batch) == 1
+        assert len({each.shape_key for each in batch}) <= 1
+        lanes = [lane(each) for each in batch]
+        assert lanes == sorted(lanes)
+        if batch:
+            assert lanes[0] == min(map(lane, alive))
+            self.assert_first_of_their_lanes(batch)
+        self.leave(*batch, *expired)
+
+    @rule(request=consumes(waiting))
+    def discard(self, request: InferRequest) -> None:
+        assert self.queue.discard(request) == (request in self.expected)
+        self.expected.pop(request, None)
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 3.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def expire(self) -> None:
+        expired = self.queue.expire(self.now)
+        assert set(expired) == {each for each in self.expected if each.deadline <= self.now}
+        self.leave(*expired)
+
+    @invariant()
+    def rows_are_the_sum(self) -> None:
+        assert self.queue.rows == self.waiting_rows()
+        assert (self.queue.due(10, 0.0, 0.0, self.now) == math.inf) == (not self.expected)
+
+    def waiting_rows(self) -> int:
+        return sum(max(each.rows, 1) for each in self.expected)
+
+    def assert_first_of_their_lanes(self, batch: list[InferRequest]) -> None:
+        """Of every lane of the group, those that arrived first and are not late were taken, in order."""
+        for number in (HIGH, NORMAL, LOW):
+            taken = [each for each in batch if lane(each) == number]
+            there = [
+                each
+                for each in self.expected
+                if lane(each) == number and each.shape_key == batch[0].shape_key and each.deadline > self.now
+            ]
+            assert taken == there[: len(taken)]
+
+    def leave(self, *requests: InferRequest) -> None:
+        for each in requests:
+            del self.expected[each]  # fails where one comes twice or was never put
+
+
+def lane(request: InferRequest) -> int:
+    return NORMAL if request.priority == 0 else HIGH if request.priority > 0 else LOW
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,232 @@
+"""SIGTERM: health first, then everything that was accepted is answered, and nothing hangs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from server import kit
+from server.conftest import ALONE
+from support import zoo
+
+ONE = np.ones((1, 1), np.float32)
+OK, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE
+
+
+def models(milliseconds: float):
+    return {"slow": zoo.slow(milliseconds), "identity": zoo.identity()}
+
+
+def slow(**fields):
+    return kit.request("slow", x=ONE, **fields)
+
+
+class Watcher:
+    """Watches a server's health on a thread, and keeps what it saw and when."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.call = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(), timeout=kit.BOUND
+        )
+        self.seen = [next(self.call).status]
+        self.code: grpc.StatusCode | None = None
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+
+    def _watch(self) -> None:
+        try:
+            self.seen.extend(each.status for each in self.call)
+        except grpc.RpcError as error:
+            self.code = error.code()
+
+
+def test_every_accepted_request_is_answered(serve) -> None:
+    """Unary calls and streams wait in the queue when the signal comes; all of them get their answers."""
+    server = serve(models(10), "--drain-seconds", "25", settings={"slow": ALONE})
+    with kit.connect(server.target) as channel, kit.connect(server.target) as other:
+        watcher = Watcher(other)
+        stub = kit.stub_of(channel)
+        futures = [stub.Predict.future(slow(), timeout=kit.BOUND) for _ in range(50)]
+        streams = [kit.Stream(channel) for _ in range(5)]
+        for stream in streams:
+            stream.send(*[slow(tag=n) for n in range(10)])
+        kit.wait_until(lambda: accepted(server.ops) == 100, "all are accepted")
+        server.process.send_signal(signal.SIGTERM)
+        kit.wait_until(lambda: kit.get(f"{server.ops}/readyz")[0] == 503, "not ready any more")
+        assert kit.get(f"{server.ops}/livez")[0] == 200
+        assert Counter(map(kit.code_of_future, futures)) == {OK: 50}
+        for stream in streams:
+            results, code = stream.rest_and_code()
+            stream.half_close()
+            assert [each.tag for each in results] == list(range(10))
+            assert not any(each.HasField("error") for each in results)
+            assert code is UNAVAILABLE
+            assert "stopping" in stream.call.details()
+        assert server.wait() == 0
+        watcher.thread.join(kit.BOUND)
+        serving, stopped = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+        assert watcher.seen == [serving, stopped]
+        assert watcher.code is UNAVAILABLE
+    assert [each.get("exception", each) for each in kit.problems(server)] == []
+
+
+def accepted(ops: str) -> float:
+    """The requests that have ended, wait or run."""
+    seen = kit.Metrics(ops)
+    return sum(seen.sum(name) for name in ("requests_total", "queue_rows", "running_batches"))
+
+
+def test_health_flips_before_work_is_drained(serve) -> None:
+    server = serve(models(300), settings={"slow": ALONE})
+    with kit.connect(server.target) as channel, kit.connect(server.target) as other:
+        futures = [kit.stub_of(channel).Predict.future(slow(), timeout=kit.BOUND) for _ in range(3)]
+        kit.wait_until(lambda: accepted(server.ops) == 3, "all are accepted")
+        watcher = Watcher(other)
+        server.process.send_signal(signal.SIGTERM)
+        kit.wait_until(lambda: len(watcher.seen) == 2, "the watcher hears of it")
+        assert not all(each.done() for each in futures)
+        refused = kit.stub_of(other).Predict.future(slow(), timeout=kit.BOUND)
+        assert kit.code_of_future(refused) is UNAVAILABLE
+        assert "stopping" in refused.details()
+        assert {kit.code_of_future(each) for each in futures} == {OK}
+        assert server.wait() == 0
+        watcher.thread.join(kit.BOUND)
+
+
+@pytest.mark.parametrize("model", ["slow", "identity"])
+def test_a_stop_under_load(serve, model) -> None:
+    """Whatever is sent while the server stops is answered or ends UNAVAILABLE; nothing else, no hang."""
+    server = serve(models(1), settings={"slow": ALONE}, env={"PENSTOCK_SERVER__MAX_STREAM_REQUESTS": "100"})
+    x = ONE if model == "slow" else kit.rows(1)
+    halt = threading.Event()
+    unary: Counter[grpc.StatusCode] = Counter()
+    streams: list[tuple[int, int, grpc.StatusCode]] = []
+
+    def call_often() -> None:
+        with kit.connect(server.target) as channel:
+            stub = kit.stub_of(channel)
+            while not halt.is_set():
+                futures = [stub.Predict.future(kit.request(model, x=x), timeout=kit.BOUND) for _ in range(8)]
+                unary.update(map(kit.code_of_future, futures))
+
+    def stream_on() -> None:
+        with kit.connect(server.target) as channel:
+            stream, tags, code = kit.Stream(channel), [], None
+            sender = threading.Thread(target=send_on, args=(stream,))
+            sender.start()
+            results, code = stream.rest_and_code()
+            tags = [each.tag for each in results]
+            errors = {each.error.code for each in results if each.HasField("error")}
+            assert tags == list(range(len(tags)))  # none lost, none twice
+            assert errors <= {UNAVAILABLE.value[0]}
+            sender.join()
+            streams.append((len(tags), stream.taken, code))
+
+    def send_on(stream: kit.Stream) -> None:
+        tag = 0
+        while not halt.is_set():
+            if tag - 500 < stream.taken * 5:
+                stream.send(*[kit.request(model, tag=tag + n, x=x) for n in range(5)])
+                tag += 5
+            else:
+                time.sleep(0.001)
+        stream.half_close()
+
+    workers = [threading.Thread(target=each) for each in [call_often] * 4 + [stream_on] * 4]
+    for worker in workers:
+        worker.start()
+    kit.wait_until(lambda: kit.metric(server.ops, "requests_total") > 1000, "the load is on")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    halt.set()
+    for worker in workers:
+        worker.join(kit.BOUND)
+    assert not any(worker.is_alive() for worker in workers), "a caller hangs"
+    assert set(unary) <= {OK, UNAVAILABLE}
+    assert unary[OK] > 0
+    assert len(streams) == 4
+    assert {code for *_, code in streams} == {UNAVAILABLE}
+    assert [each.get("exception", each) for each in kit.problems(server)] == []
+
+
+def test_an_idle_server_with_open_streams_stops(serve) -> None:
+    server = serve(models(1), settings={"slow": ALONE})
+    with kit.connect(server.target) as channel:
+        streams = [kit.Stream(channel) for _ in range(3)]
+        streams[0].send(slow(tag=1))
+        assert streams[0].next().tag == 1
+        kit.wait_until(lambda: kit.metric(server.ops, "streams_open") == 3, "they are open")
+        assert server.stop() == 0
+        for stream in streams:
+            assert stream.rest_and_code() == ([], UNAVAILABLE)
+            stream.half_close()
+
+
+def test_too_little_time_to_drain(serve) -> None:
+    """What cannot be answered in time ends with an error, and the exit code says so."""
+    server = serve(models(200), "--drain-seconds", "0.3", settings={"slow": ALONE}, exit_code=1)
+    with kit.connect(server.target) as channel:
+        stub = kit.stub_of(channel)
+        futures = [stub.Predict.future(slow(), timeout=kit.BOUND) for _ in range(30)]
+        stream = kit.Stream(channel)
+        stream.send(*[slow(tag=n) for n in range(10)])
+        kit.wait_until(lambda: accepted(server.ops) == 40, "all are accepted")
+        assert server.stop() == 1
+        codes = Counter(map(kit.code_of_future, futures))
+        results, code = stream.rest_and_code()
+        stream.half_close()
+        assert set(codes) <= {OK, UNAVAILABLE}, codes
+        assert codes[UNAVAILABLE] >= 20
+        assert code is UNAVAILABLE
+        assert [each.tag for each in results] == list(range(len(results)))
+
+
+def test_a_run_that_outlasts_the_drain_does_not_hold_the_server(serve) -> None:
+    server = serve(models(2500), "--drain-seconds", "0.1", settings={"slow": ALONE}, exit_code=1)
+    with kit.connect(server.target) as channel:
+        stub = kit.stub_of(channel)
+        run = stub.Predict(slow(), timeout=kit.BOUND).timing.compute.ToMilliseconds() / 1000
+        future = stub.Predict.future(slow(), timeout=kit.BOUND)
+        kit.wait_until(lambda: kit.metric(server.ops, "running_batches") == 1, "it runs")
+        started = time.monotonic()
+        assert server.stop() == 1
+        assert time.monotonic() - started < 0.75 * run, "it waited for the run to end"
+        assert kit.code_of_future(future) is UNAVAILABLE
+
+
+def test_a_second_signal_ends_it_at_once(serve) -> None:
+    server = serve(models(1500), settings={"slow": ALONE}, exit_code=None)
+    with kit.connect(server.target) as channel:
+        future = kit.stub_of(channel).Predict.future(slow(), timeout=kit.BOUND)
+        kit.wait_until(lambda: kit.metric(server.ops, "running_batches") == 1, "it runs")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log('"stopping"')
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 128 + signal.SIGTERM
+        assert not future.done() or kit.code_of_future(future) is UNAVAILABLE
+        assert kit.code_of_future(future) is UNAVAILABLE
+
+
+def test_ctrl_c_stops_it_too(serve) -> None:
+    server = serve({"identity": zoo.identity()})
+    assert server.stop(signal.SIGINT) == 0
+    assert "stopped" in {each["event"] for each in kit.logged(server)}
+
+
+def test_a_client_that_does_not_read_cannot_hold_the_stop_for_ever(serve) -> None:
+    server = serve({"wide": zoo.identity(kit.DataType.FP32, ("N", "L"))}, "--drain-seconds", "1", exit_code=1)
+    with kit.connect(server.target) as channel:
+        stream = kit.Stream(channel)
+        array = np.zeros((1, 256 * 1024), np.float32)
+        stream.send(*[kit.request("wide", tag=n, x=array) for n in range(30)])
+        kit.wait_until(lambda: kit.metric(server.ops, "rows_total") == 30, "all answers are ready")
+        assert server.stop() == 1
+        assert stream.rest_and_code()[1] is UNAVAILABLE
+        stream.half_close()

@@ -1,0 +1,229 @@
+"""Requests, who waits for their answers, and backends written for one purpose: no server around them."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from penstock.backends.backend import ModelFile
+from penstock.backends.onnx import OnnxBackend
+from penstock.config import RuntimeConfig
+from penstock.errors import RequestError
+from penstock.messages import Flush, InferRequest, InferResponse
+from penstock.models.model import Batching, Model
+from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
+from penstock.scheduling.cost import RunCost
+from penstock.tensors import Array, DataType, Signature, TensorSpec
+from support import zoo
+
+ONE_THREAD = RuntimeConfig(intra_op_threads=1)
+BOUND_SECONDS = 20.0
+
+
+class Caller:
+    """Waits for the answer to one request; it is the request's reply.
+
+    Args:
+        flush: what it returns to whoever answers.
+
+    Attributes:
+        results: everything that came: one result, if all is well.
+    """
+
+    def __init__(self, flush: Flush | None = None) -> None:
+        self.results: list[InferResponse | RequestError] = []
+        self._flush = flush
+        self._answered = threading.Event()
+
+    def __call__(self, result: InferResponse | RequestError) -> Flush | None:
+        self.results.append(result)
+        self._answered.set()
+        return self._flush
+
+    def wait(self, seconds: float = BOUND_SECONDS) -> bool:
+        """Waits for an answer, and says whether one came."""
+        return self._answered.wait(seconds)
+
+    def output(self, name: str = "y") -> Array:
+        """An output of the one answer."""
+        (result,) = self.results
+        assert isinstance(result, InferResponse), result
+        return result.outputs[name]
+
+    def error(self) -> RequestError:
+        """The one error."""
+        (result,) = self.results
+        assert isinstance(result, RequestError), result
+        return result
+
+
+def request(
+    inputs: Mapping[str, Array] | Sequence[float] = (0.0,),
+    *,
+    outputs: Sequence[str] = ("y",),
+    rows: int | None = None,
+    shape_key: object = None,
+    rpc: str = "Predict",
+    reply: Caller | Callable[[InferResponse | RequestError], Flush | None] | None = None,
+    arrived: float | None = None,
+    deadline: float = math.inf,
+    priority: int = 0,
+) -> InferRequest:
+    """A request that has just arrived, as a rule; a list of numbers is the FP32 input `x` [N, 1]."""
+    if not isinstance(inputs, Mapping):
+        inputs = {"x": np.array(inputs, np.float32).reshape(-1, 1)}
+    return InferRequest(
+        inputs,
+        outputs,
+        len(next(iter(inputs.values()))) if rows is None else rows,
+        shape_key,
+        rpc,
+        Caller() if reply is None else reply,
+        time.monotonic() if arrived is None else arrived,
+        deadline,
+        priority,
+    )
+
+
+def caller(request: InferRequest) -> Caller:
+    """Who waits for a request's answer."""
+    assert isinstance(request.reply, Caller)
+    return request.reply
+
+
+class Tally:
+    """The observer that remembers everything it is told."""
+
+    def __init__(self) -> None:
+        self.done: list[InferRequest] = []
+        self.batches: list[int] = []
+        self.failures: list[tuple[str, RequestError]] = []
+
+    def batch_done(
+        self, requests: Sequence[InferRequest], rows: int, started: float, finished: float
+    ) -> None:
+        assert finished >= started
+        self.done.extend(requests)
+        self.batches.append(rows)
+
+    def failed(self, rpc: str, error: RequestError) -> None:
+        self.failures.append((rpc, error))
+
+
+Run = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
+
+
+class HandBackend:
+    """A backend whose run is a Python function; x FP32 [N, 1] to y FP32 [N, 1], where not said otherwise."""
+
+    providers: Sequence[str] = ("by hand",)
+
+    def __init__(self, run: Run, signature: Signature | None = None) -> None:
+        self._run = run
+        self.signature = signature or signature_of([spec("x")], [spec("y")])
+        self.file = ModelFile()
+        self.closed = False
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        return self._run(outputs, inputs)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def spec(
+    name: str, shape: tuple[int | str, ...] | None = ("N", 1), datatype: DataType = DataType.FP32
+) -> TensorSpec:
+    """An input or output, FP32 [N, 1] if nothing is said."""
+    return TensorSpec(name, datatype, shape)
+
+
+def signature_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Signature:
+    """The signature of these."""
+    return Signature({each.name: each for each in inputs}, {each.name: each for each in outputs})
+
+
+def opened(model: onnx.ModelProto, folder: Path, config: RuntimeConfig = ONE_THREAD) -> OnnxBackend:
+    """A model of the zoo in ONNX Runtime."""
+    return OnnxBackend(zoo.write(model, folder / "model.onnx"), config, 1)
+
+
+def policy(**changes: object) -> BatchPolicy:
+    """A policy: batches of up to 8 rows, none held back, one at a time, where not said otherwise."""
+    settings: dict[str, object] = {
+        "batched": True,
+        "max_rows": 8,
+        "max_delay_seconds": 0.0,
+        "queue_rows": 4096,
+        "runs_in_parallel": 1,
+    }
+    return BatchPolicy(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def batcher(
+    run: Run | OnnxBackend, *, expected_seconds: float = 1e-5, **changes: object
+) -> tuple[DynamicBatcher, Tally]:
+    """A batcher of a backend, or of one that is this function, and what its observer remembers."""
+    backend = HandBackend(run) if callable(run) else run
+    made = DynamicBatcher(backend, policy(**changes), RunCost(expected_seconds))
+    tally = Tally()
+    made.tell(tally)
+    return made, tally
+
+
+def echo(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+    """A run: every output is the input `x`."""
+    return [inputs["x"] for _ in outputs]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = BOUND_SECONDS) -> None:
+    """Waits for a condition.
+
+    Raises:
+        AssertionError: it has not come true in time.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.0005)
+
+
+def model(signature: Signature, *, batched: bool = True, name: str = "m", version: int = 1) -> Model:
+    """A model of that signature which answers with its input `x`; it is not observed yet."""
+    backend = HandBackend(echo, signature)
+    made = DynamicBatcher(backend, policy(batched=batched), RunCost(1e-5))
+    return Model(name, version, backend, made, Batching(batched, "for a test"))
+
+
+def run_all(made: DynamicBatcher, *requests: InferRequest) -> None:
+    """Puts requests into a queue and runs batches until it is empty."""
+    for each in requests:
+        made.put(each)
+    while made.run_once():
+        pass
+
+
+def failing(error: Exception) -> Run:
+    """A run that raises."""
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        raise error
+
+    return run
+
+
+def assert_adds_up(tally: Tally, requests: Sequence[InferRequest]) -> None:
+    """The observer has heard of every request once, and as what it was answered."""
+    answered = [
+        each
+        for each in requests
+        if each.cancelled is False and isinstance(caller(each).results[0], InferResponse)
+    ]
+    assert sorted(map(id, tally.done)) == sorted(map(id, answered))
+    assert len(tally.done) + len(tally.failures) == len(requests)
