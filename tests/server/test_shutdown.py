@@ -149,7 +149,8 @@ def test_a_stop_under_load(serve, model) -> None:
     for worker in workers:
         worker.join(kit.BOUND)
     assert not any(worker.is_alive() for worker in workers), "a caller hangs"
-    assert set(unary) <= {OK, UNAVAILABLE}
+    # gRPC's core cancels the calls that reach it in the instant in which it shuts down: nobody took those.
+    assert set(unary) <= {OK, UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert unary[OK] > 0
     assert len(streams) == 4
     assert {code for *_, code in streams} == {UNAVAILABLE}

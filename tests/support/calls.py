@@ -128,7 +128,7 @@ class Quiet:
         self._ended.set()
 
     def __iter__(self) -> Iterator[bytes]:
-        self._ended.wait(60)
+        self._ended.wait(SECONDS)
         yield from ()
 
 

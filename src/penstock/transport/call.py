@@ -16,7 +16,7 @@ Told to the call, from any thread:
 
     receive()           ask for the next message
     send(message)       one at a time: the next only after sent()
-    finish(...)         a last message, if any, and the status; once
+    finish(...)         a last message, if any and if no send() is under way, and the status; once
 
 After finish() the handler is told of closed() only. What is told to a call that is finished or over does
 nothing, so whoever answers late need not ask first. An exception that a handler lets out ends its call

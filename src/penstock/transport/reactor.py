@@ -44,6 +44,7 @@ NO_FLAGS = 0
 CALLS_ASKED_FOR = 128  # arrivals that core may hand over before we ask again
 EVENTS_A_TURN = 256  # taken before idle work gets its turn even under a flood of events
 SHUTDOWN_SECONDS = 5.0
+GRACE_SECONDS = 0.5  # for calls that were on their way when the server was shut down
 TIMEOUT = core.CompletionType.queue_timeout
 SHUTDOWN = core.CompletionType.queue_shutdown
 OK_CODE = grpc.StatusCode.OK.value[0]
@@ -56,7 +57,7 @@ class _Call(ServerCall):
     start an operation on a queue that has been shut down, which ends the process.
     """
 
-    __slots__ = ("_call", "_greeted", "_handler", "_kind", "_lock", "_over", "_reactor")
+    __slots__ = ("_call", "_came", "_greeted", "_handler", "_kind", "_lock", "_over", "_reactor")
 
     def __init__(self, method: str, kind: Kind, event: Any, deadline: float, reactor: Reactor) -> None:
         super().__init__(method, event.invocation_metadata, deadline)
@@ -65,6 +66,7 @@ class _Call(ServerCall):
         self._reactor = reactor
         self._greeted = False
         self._over = False  # finished, or closed
+        self._came = False  # a message
         self._lock = threading.Lock()
         self._handler: CallHandler = IGNORING
 
@@ -75,7 +77,7 @@ class _Call(ServerCall):
             self._handler = make_handler(self)
         except Exception as error:
             self.fail(error)
-        self.receive()
+        self._receive()
 
     def fail(self, error: Exception) -> None:
         """Ends the call because its handler let an exception out."""
@@ -100,6 +102,10 @@ class _Call(ServerCall):
 
     @override
     def receive(self) -> None:
+        if self._kind is Kind.STREAM:
+            self._receive()
+
+    def _receive(self) -> None:
         with self._lock:
             if not self._over:
                 _start(self._call, (core.ReceiveMessageOperation(NO_FLAGS),), self._received)
@@ -133,6 +139,7 @@ class _Call(ServerCall):
         if self._over:
             return
         if message is not None:
+            self._came = True
             self._handler.received(message)
         else:
             self._reactor.nothing_more_comes(self)
@@ -143,8 +150,8 @@ class _Call(ServerCall):
             return
         if self._kind is Kind.STREAM:
             self._handler.half_closed()
-        else:
-            self.finish(NO_MESSAGE)
+        elif not self._came:
+            self.finish(self._reactor.when_nothing_came())
 
     def _sent(self, event: Any) -> None:
         if event.success and not self._over:  # else closed() tells
@@ -173,7 +180,7 @@ class Reactor(Transport):
     ) -> None:
         super().__init__(methods, limits, idle, failed)
         self._by_wire_name = {name.encode(): (name, method) for name, method in methods.items()}
-        self._started = self._stopping = self._gone = False
+        self._started = self._stopping = self._gone = self._destroyed = False
         self._lock = threading.Lock()  # so that no call is asked for once the server is shutting down
         self._ending: list[_Call] = []  # calls from which nothing more comes
         self._completions = core.CompletionQueue()
@@ -207,6 +214,11 @@ class Reactor(Transport):
                 if not self._started:  # core wants a server to have run before it is shut down
                     self._start()
                 self._server.shutdown(self._completions, self._server_gone)
+        if threading.current_thread() is not self._thread:
+            # Calls that are on their way are told that the server stops; cancelled, they would not know.
+            self._thread.join(0.0 if self._in_flight else GRACE_SECONDS)
+        with self._lock:
+            if not self._destroyed:
                 self._server.cancel_all_calls()
         if threading.current_thread() is not self._thread:
             self._thread.join(SHUTDOWN_SECONDS)
@@ -223,6 +235,10 @@ class Reactor(Transport):
         it is shows once every event that is ready has been taken.
         """
         self._ending.append(call)
+
+    def when_nothing_came(self) -> Status:
+        """How a unary call ends whose message has not come; when calls are cancelled, it looks the same."""
+        return STOPPING if self._stopping else NO_MESSAGE
 
     def call_closed(self) -> None:
         """Counts a call that is over."""
@@ -257,6 +273,7 @@ class Reactor(Transport):
             more = self._do_idle_work()
         with self._lock:  # not while close() is still at it
             self._server.destroy()
+            self._destroyed = True
         self._completions.shutdown()
         while poll().completion_type != SHUTDOWN:
             pass  # ends of operations that nobody waits for
