@@ -380,3 +380,15 @@ def test_stop_does_not_wait_for_a_delay() -> None:
 
 def test_stop_without_start() -> None:
     Runners(2, BORDER, lambda error: None).stop()
+
+
+def test_a_run_far_longer_than_expected_sends_the_model_to_the_runners() -> None:
+    """What a run costs may depend on the values it gets: no median ever shows that."""
+    where = Where(seconds=BORDER * 12)
+    made, _ = batcher(where, expected_seconds=SHORT)
+    with running() as (runners, polling, _):
+        for _ in range(3):
+            sent = request()
+            polling.tell(lambda each=sent: submit(runners, made, each))
+            assert caller(sent).wait()
+    assert where.threads == ["polling", "penstock-runner", "penstock-runner"]

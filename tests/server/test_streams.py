@@ -217,3 +217,12 @@ def test_many_streams_at_once(channel) -> None:
 
     answers = kit.in_parallel([lambda n=n: one(n) for n in range(20)], threads=20)
     assert answers == [list(range(1000 * n, 1000 * n + 100)) for n in range(20)]
+
+
+def test_a_sequence_is_refused(server, stub) -> None:
+    """State is not kept yet, and a step of a sequence answered without it would be wrong."""
+    wanted = kit.request("identity", x=kit.raw(np.zeros((1, 3), np.float32), DataType.FP32))
+    wanted.sequence.id = "a"
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.Predict(wanted, timeout=kit.BOUND)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -191,7 +191,7 @@ def test_messages_wait_in_the_client_until_they_are_asked_for(road: type[Transpo
         taken = []
 
         def requests() -> Iterator[bytes]:
-            for i in range(100):
+            for i in range(300):
                 taken.append(i)
                 yield b"x" * 2**20
 
@@ -199,7 +199,7 @@ def test_messages_wait_in_the_client_until_they_are_asked_for(road: type[Transpo
         handler = handlers.only()
         wait_until(lambda: handler.messages)
         server.check_alive()  # some time later
-        assert len(taken) < 20
+        assert len(taken) < 100
         assert handler.told == ["received"]
         call.cancel()
 
@@ -219,7 +219,7 @@ def test_a_slow_reader_holds_the_sender_back(road: type[Transport]) -> None:
         call = channel.stream_stream("/t/S")(iter((b"",)), timeout=60)
         next(call)
         server.check_alive()
-        assert handlers.only().count < 30
+        assert handlers.only().count < 100
         call.cancel()
         server.wait_until_empty()
         assert handlers.only().is_over

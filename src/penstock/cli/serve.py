@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -36,6 +37,7 @@ def serve(path: Path, config_file: Path | None, **flags: object) -> None:
     server = _started(config, path)
     click.echo(_summary(server), nl=False)
     sys.stdout.flush()
+    gc.freeze()  # what is there now stays, and need not be looked through again and again
     stop.wait()
     if not server.stop(config.server.drain_seconds):
         sys.stdout.flush()

@@ -67,6 +67,8 @@ class Pending(ABC):
     def _request(
         self, message: pb.PredictRequest, model: Model, rpc: str, call: ServerCall, arrived: float
     ) -> InferRequest:
+        if message.HasField("sequence"):
+            raise InvalidRequest(f"the request is part of a sequence, and {model} keeps no state")
         codec = self._codec = model.attachments.get(ModelCodec) or codec_of(model)
         arrays, any_raw = codec.inputs(message)
         rows, key = codec.layout(arrays)

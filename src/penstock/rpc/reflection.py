@@ -62,8 +62,11 @@ class _CommentedPool:
         return _CommentedFile((self._v1 if name == V1_FILE else self._pool).FindFileByName(name))
 
     def FindFileContainingSymbol(self, symbol: str) -> _CommentedFile:
-        in_v1 = symbol.startswith(f"{V1}.")
-        return _CommentedFile((self._v1 if in_v1 else self._pool).FindFileContainingSymbol(symbol))
+        pool = self._v1 if symbol.startswith(f"{V1}.") else self._pool
+        try:
+            return _CommentedFile(pool.FindFileContainingSymbol(symbol))
+        except KeyError:  # it knows no methods; the protocol has them named after their service
+            return _CommentedFile(pool.FindFileContainingSymbol(symbol.rpartition(".")[0]))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pool, name)

@@ -17,6 +17,10 @@ from collections.abc import Callable
 
 from penstock.scheduling.batcher import DynamicBatcher
 
+FAR_TOO_LONG = 10  # times the border: a run on the polling thread that took so long was a mistake
+AWAY_SECONDS = 1.0
+MOST_AWAY_SECONDS = 3600.0
+
 
 class Runners:
     """The polling thread's share of the work, and the pool of threads for the rest.
@@ -37,6 +41,7 @@ class Runners:
         self.failed = failed
         self._polling_thread: int | None = None
         self._touched: dict[DynamicBatcher, None] = {}
+        self._away: dict[DynamicBatcher, tuple[float, float]] = {}  # kept off: until when, for how long
         self._work: deque[DynamicBatcher] = deque()
         self._queued: set[DynamicBatcher] = set()  # what is in _work
         self._timed: dict[DynamicBatcher, float] = {}  # when each that is in _delayed is to be looked at
@@ -94,13 +99,32 @@ class Runners:
             return False
         touched, self._touched = self._touched, {}
         for batcher in touched:
-            if batcher.policy.max_delay_seconds or batcher.expected_seconds() > self._border:
+            if self._is_long(batcher):
                 self._hand_over(batcher)
-            else:
-                self._run(batcher)
-                if batcher.waiting_rows and batcher.may_run():
-                    self._touched[batcher] = None
+                continue
+            started = time.monotonic()
+            self._run(batcher)
+            if time.monotonic() - started > FAR_TOO_LONG * self._border:
+                self._send_away(batcher)
+            if batcher.waiting_rows and batcher.may_run():
+                self._touched[batcher] = None
         return bool(self._touched)
+
+    def _is_long(self, batcher: DynamicBatcher) -> bool:
+        """Whether the next run is none for the polling thread."""
+        if batcher.policy.max_delay_seconds or batcher.expected_seconds() > self._border:
+            return True
+        away = self._away.get(batcher)
+        return away is not None and time.monotonic() < away[0]
+
+    def _send_away(self, batcher: DynamicBatcher) -> None:
+        """Keeps a batcher off the polling thread for a while, twice as long as last time.
+
+        What a run costs may depend on the values it gets, which nobody can expect. One such run must not be
+        followed by others that hold up every caller; a run that only the machine held up is soon forgiven.
+        """
+        seconds = min(2 * self._away.get(batcher, (0.0, AWAY_SECONDS / 2))[1], MOST_AWAY_SECONDS)
+        self._away[batcher] = (time.monotonic() + seconds, seconds)
 
     def _hand_over(self, batcher: DynamicBatcher) -> None:
         """Queues a batcher for the runner threads, now or for when its delay is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 
 from penstock.errors import ModelFailed, RequestError
@@ -10,6 +11,8 @@ from penstock.messages import InferRequest, Observer
 from penstock.telemetry.logs import logger
 
 log = logger(__name__)
+
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
 class LoggingObserver:
@@ -42,7 +45,9 @@ class LoggingObserver:
         self._inner.failed(rpc, error)
         if isinstance(error, ModelFailed):
             cause = error.__cause__ or error
-            log.error("model failed", **self._names, rpc=rpc, error=str(cause), kind=type(cause).__name__)
+            # What ONNX Runtime says may quote a value, such as an index that is out of bounds.
+            words = NUMBER.sub("#", str(cause))
+            log.error("model failed", **self._names, rpc=rpc, error=words, kind=type(cause).__name__)
 
     def _log_access(self, request: InferRequest, rows: int, started: float, finished: float) -> None:
         log.info(

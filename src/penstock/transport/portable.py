@@ -32,6 +32,7 @@ from penstock.transport.portable_calls import StreamCall, UnaryCall, encodable
 
 T = TypeVar("T")
 STOP_SECONDS = 5.0
+WATCH_SECONDS = 0.2
 
 
 class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
@@ -48,23 +49,24 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         self._posted: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()  # by other threads
         self._will_look = False  # whether the loop has been woken for it
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._loop_failed)
         self._thread = threading.Thread(target=self._serve, name="penstock-portable", daemon=True)
         self._thread.start()
-        self._server = self._wait_for(self._make_server())
+        self._bound: list[tuple[str, grpc.ServerCredentials | None]] = []
+        self._servers = [self._wait_for(self._make_server())]  # the last one serves; see `_keep_serving`
 
     @override
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-        try:
-            port = self._wait_for(self._bind(address, credentials))
-        except RuntimeError:
-            port = 0
+        port = self._wait_for(self._bind(self._servers[-1], address, credentials))
         if not port:
             raise listening_failed(address)
+        self._bound.append((f"{address.rpartition(':')[0]}:{port}", credentials))
         return port
 
     @override
     def start(self) -> None:
-        self._wait_for(self._server.start())
+        self._wait_for(self._servers[-1].start())
+        self._watch = asyncio.run_coroutine_threadsafe(self._keep_serving(), self._loop)
 
     @override
     def close(self) -> None:
@@ -133,10 +135,37 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
     async def _make_server(self) -> grpc.aio.Server:
         return grpc.aio.server(handlers=(self,), options=channel_arguments(self._limits))
 
-    async def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
-        if credentials is None:
-            return int(self._server.add_insecure_port(address))
-        return int(self._server.add_secure_port(address, credentials))
+    async def _bind(
+        self, server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None
+    ) -> int:
+        """Listens; returns the port, or 0 where the address cannot be had."""
+        try:
+            if credentials is None:
+                return int(server.add_insecure_port(address))
+            return int(server.add_secure_port(address, credentials))
+        except RuntimeError:
+            return 0
+
+    async def _keep_serving(self) -> None:
+        """Puts a new server in the place of one that has given up.
+
+        A client that calls a method whose name is no UTF-8 is all that grpc.aio's server needs to stop
+        taking calls for good. The calls that it has taken go on.
+        """
+        while not self._stopping:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self._servers[-1].start()  # does nothing to a server that serves
+            except grpc.aio.UsageError as error:
+                self.report(error)
+                await self._start_another()
+
+    async def _start_another(self) -> None:
+        server = await self._make_server()
+        ports = [await self._bind(server, address, credentials) for address, credentials in self._bound]
+        if all(ports):  # else the old one still holds a port
+            await server.start()
+            self._servers.append(server)
 
     def _begin_to_stop(self) -> None:
         if not self._stopping:
@@ -144,10 +173,14 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
             self._stopped = self._loop.create_task(self._stop())
 
     async def _stop(self) -> None:
-        await self._server.start()  # only a server that has run lets go of its ports; again does nothing
-        # With no call in flight, the last statuses may still be on their way.
-        await self._server.stop(None if self._in_flight else STOP_SECONDS / 2)
-        self._loop.stop()
+        try:
+            with contextlib.suppress(grpc.aio.UsageError):  # it has given up
+                await self._servers[-1].start()  # only a server that has run lets go of its ports
+            # With no call in flight, the last statuses may still be on their way.
+            grace = None if self._in_flight else STOP_SECONDS / 2
+            await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        finally:
+            self._loop.stop()
 
     def _serve(self) -> None:
         """Runs the loop until it is stopped."""
@@ -157,7 +190,12 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
             task.cancel()
         if tasks:
             self._loop.run_until_complete(asyncio.wait(tasks, timeout=STOP_SECONDS))
+        self._loop.set_exception_handler(None)  # grpc never forgets a loop, and it would keep all of this
         self._loop.close()
+
+    def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Tells of what nobody else has: grpc's own tasks may fail, too."""
+        self.report(context.get("exception") or RuntimeError(context["message"]))
 
     def _do_idle_work(self) -> None:
         self._idle_scheduled = False

@@ -34,7 +34,8 @@ def choose(wanted: str, warn: Callable[[BaseException], None]) -> type[Transport
 
 
 def _tested_reactor() -> type[Transport]:
-    from penstock.transport import reactor
+    from penstock.transport.reactor import Reactor
+    from penstock.transport.self_test import self_test
 
-    reactor.self_test()
-    return reactor.Reactor
+    self_test()
+    return Reactor

@@ -186,7 +186,8 @@ def prediction(response: prediction_pb2.PredictResponse, index: int | None = Non
     Raises:
         PenstockError: UNKNOWN, when an output cannot be read.
     """
-    outputs = {name: decode(name, tensor) for name, tensor in response.outputs.items()}
+    # By name: the order of a protobuf map differs from process to process.
+    outputs = {name: decode(name, response.outputs[name]) for name in sorted(response.outputs)}
     said = response.timing
     timing = Timing(_seconds(said.queue), _seconds(said.compute), said.batch_rows)
     return Prediction(response.model, response.version, response.id, outputs, timing, index)
