@@ -174,10 +174,10 @@ class Served:
     def wait_until_empty(self) -> None:
         wait_until(lambda: not self.transport.calls_in_flight())
 
-    def check_alive(self) -> None:
-        """Makes a call of "/t/Echo", which must be served."""
+    def check_alive(self, seconds: float = SECONDS) -> None:
+        """Makes a call of "/t/Echo", which must be served within so many seconds."""
         with self.channel() as channel:
-            assert channel.unary_unary("/t/Echo")(b"alive", timeout=SECONDS) == b"alive"
+            assert channel.unary_unary("/t/Echo")(b"alive", timeout=seconds) == b"alive"
 
 
 @contextmanager

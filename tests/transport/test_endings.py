@@ -245,6 +245,10 @@ def test_a_failing_failed_does_not_end_the_thread(road: type[Transport]) -> None
         server.check_alive()
 
 
+HELD = 1
+"""Older releases of grpcio keep their last event, and the call it was for, until the next one comes."""
+
+
 def calls_in_memory() -> int:
     """How many calls there are on the server's side, finished or not."""
     return sum(isinstance(thing, ServerCall) for thing in gc.get_objects())
@@ -278,8 +282,10 @@ def test_two_thousand_calls_cancelled_at_random(road: type[Transport]) -> None:
         waiting.clear()
         handlers.made.clear()
         gc.collect()
-        return calls_in_memory() == 0
+        return calls_in_memory() <= before
 
+    gc.collect()
+    before = calls_in_memory()  # of other tests
     handlers = Handlers(Late)
     with served(road, {"/t/M": unary(handlers)}, idle=idle) as server, server.channel() as channel:
         call_and_cancel(server, channel, 500)
@@ -297,12 +303,13 @@ def test_two_thousand_calls_cancelled_at_random(road: type[Transport]) -> None:
 def test_a_call_that_is_over_is_freed_without_the_garbage_collector(road: type[Transport]) -> None:
     with served(road, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
         gc.collect()
+        before = calls_in_memory()  # of other tests
         gc.disable()
         try:
             for _ in range(20):
                 channel.unary_unary("/t/Echo")(b"", timeout=SECONDS)
                 list(channel.stream_stream("/t/S")(iter((b"1", b"2")), timeout=SECONDS))
             server.wait_until_empty()
-            wait_until(lambda: calls_in_memory() == 0)
+            wait_until(lambda: calls_in_memory() <= before)
         finally:
             gc.enable()

@@ -103,14 +103,14 @@ def test_a_client_that_vanishes_in_the_middle_of_a_message(server: Served) -> No
 def is_served(server: Served) -> bool:
     """Whether a new client is served."""
     try:
-        server.check_alive()
+        server.check_alive(2)  # a call that reaches the server as it stops to listen is not answered
     except grpc.RpcError:
         return False
     return True
 
 
 def test_a_method_that_is_no_unicode(road: type[Transport]) -> None:
-    """Alone, it would stop a server of grpc.aio for good."""
+    """Alone, it would stop a server of grpc.aio for good, from about 1.81 on."""
     handlers = Handlers(Silent)
     with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         held = channel.unary_unary("/t/M").future(b"", timeout=SECONDS)
@@ -120,5 +120,5 @@ def test_a_method_that_is_no_unicode(road: type[Transport]) -> None:
             wait_until(lambda: is_served(server))
         call.finish(OK, b"answer")
         assert held.result() == b"answer"
-        assert bool(server.failures) == (road.name == "portable")
+        assert road.name == "portable" or not server.failures
         server.failures.clear()

@@ -42,15 +42,24 @@ def self_test(seconds: float = 5.0) -> None:
         Exception: whatever grpcio's private module does differently from what this file expects.
     """
     failures: list[BaseException] = []
-    reactor = Reactor(ECHOES, Limits(), lambda: False, failures.append)
+
+    def failed(error: BaseException) -> None:
+        failures.append(error)
+        channel.close()  # nobody need wait for answers any more
+
+    reactor = Reactor(ECHOES, Limits(), lambda: False, failed)
+    target = f"127.0.0.1:{reactor.bind('127.0.0.1:0')}"
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+    channel = grpc.insecure_channel(target, options)
     try:
-        target = f"127.0.0.1:{reactor.bind('127.0.0.1:0')}"
         reactor.start()
-        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
-        with grpc.insecure_channel(target, options) as channel:
-            one = channel.unary_unary("/penstock/Unary")(b"1", timeout=seconds)
-            two = list(channel.stream_stream("/penstock/Stream")(iter((b"1", b"2")), timeout=seconds))
+        one = channel.unary_unary("/penstock/Unary")(b"1", timeout=seconds)
+        two = list(channel.stream_stream("/penstock/Stream")(iter((b"1", b"2")), timeout=seconds))
+    except (grpc.RpcError, ValueError):
+        if not failures:
+            raise
     finally:
+        channel.close()
         reactor.close()
     if failures:
         raise failures[0]
