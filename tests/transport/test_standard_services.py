@@ -70,7 +70,7 @@ def test_a_watcher_that_is_gone_is_forgotten(setting: Setting) -> None:
     watches = [setting.stub.Watch(HealthCheckRequest(), timeout=SECONDS) for _ in range(5)]
     assert [next(watch).status for watch in watches] == [SERVING] * 5
     waiting = setting.health._send_response_callbacks[""]
-    assert len(waiting) == 5
+    wait_until(lambda: len(waiting) == 5)  # each is noted just after its first answer has left
     for watch in watches[:4]:
         watch.cancel()
     wait_until(lambda: len(waiting) == 1)
