@@ -188,4 +188,4 @@ def served(road: type[Transport], methods: Mapping[str, Method], **more: Any) ->
         yield server
     finally:
         server.transport.close()
-    assert server.failures == []
+    assert [repr(error) for error in server.failures] == []

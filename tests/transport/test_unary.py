@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import Any
 
 import grpc
@@ -56,6 +57,13 @@ def test_many_at_once(road: type[Transport]) -> None:
         futures = [call.future(b"%d" % i, timeout=SECONDS) for i in range(300)]
         assert [future.result() for future in futures] == [b"%d" % i for i in range(300)]
         server.wait_until_empty()
+
+
+def test_a_burst_is_answered_to_the_last_call(road: type[Transport]) -> None:
+    with served(road, {}) as server, server.channel() as channel:
+        call = channel.unary_unary("/t/Echo")
+        futures = [call.future(b"", timeout=60) for _ in range(5_000)]
+        assert Counter(future.code() for future in futures) == {grpc.StatusCode.OK: 5_000}
 
 
 @pytest.mark.parametrize("size", [0, 1, 64 * 2**20])

@@ -306,6 +306,10 @@ def channel_arguments(limits: Limits) -> tuple[tuple[str, int], ...]:
         ("grpc.so_reuseport", 0),  # else a second server on the port would silently take half the calls
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
+        # Grpc's own bounds on calls that have come and are not taken yet: from 1,000 on it drops some, and
+        # says CANCELLED to clients that cancelled nothing. Ours is `Limits.calls`, and says what it is.
+        ("grpc.server.max_pending_requests", 2 * limits.calls),
+        ("grpc.server.max_pending_requests_hard_limit", 4 * limits.calls),
         # Clients may keep idle connections alive with a ping every ten seconds.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

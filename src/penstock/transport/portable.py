@@ -195,7 +195,10 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
 
     def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Tells of what nobody else has: grpc's own tasks may fail, too."""
-        self.report(context.get("exception") or RuntimeError(context["message"]))
+        error = context.get("exception") or RuntimeError(context["message"])
+        # All loops of a process are woken through one socket of grpc's; a second one finds nothing to read.
+        if not isinstance(error, BlockingIOError):
+            self.report(error)
 
     def _do_idle_work(self) -> None:
         self._idle_scheduled = False
