@@ -309,7 +309,7 @@ def channel_arguments(limits: Limits) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.so_reuseport", 0),  # else a second server on the port would silently take half the calls
         # Grpc looks at the size of a message only where there is a limit, which costs a call over 1 µs.
-        ("grpc.max_receive_message_length", -1 if limits.message_bytes >= UNLIMITED else limits.message_bytes),
+        ("grpc.max_receive_message_length", limits.message_bytes if limits.message_bytes < UNLIMITED else -1),
         ("grpc.max_send_message_length", -1),
         # Grpc's own bounds on calls that have come and are not taken yet: from 1,000 on it drops some, and
         # says CANCELLED to clients that cancelled nothing. Ours is `Limits.calls`, and says what it is.
