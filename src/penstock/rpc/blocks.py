@@ -41,7 +41,7 @@ def requests_in(data: bytes, templates: Templates) -> list[Found] | None:
             else:
                 found.append((alike, template))
                 start += len(alike) * (stop - start)
-    except IndexError:
+    except ValueError:
         return None
     return found if start == end else None
 

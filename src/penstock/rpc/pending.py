@@ -88,10 +88,7 @@ class Pending(InferRequest):
         model = template.model_now(door.engine.route)
         if model is None:
             return False
-        try:
-            self._id, self._tag = template.id_of(data), template.tag_of(data)
-        except ValueError:
-            return False
+        self._id, self._tag = template.id_of(data), template.tag_of(data)
         self._codec, self._typed, self._model = codec_of(model), template.typed, model
         arrived = time.monotonic()
         InferRequest.__init__(

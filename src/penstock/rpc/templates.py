@@ -102,9 +102,14 @@ class Template:
 
     def is_like(self, data: bytes) -> bool:
         """Whether bytes of this length are a request of this kind."""
-        for start, constant in self._constants:  # noqa: SIM110 - a generator costs more than the rest
+        for start, constant in self._constants:
             if not data.startswith(constant, start):
                 return False
+        try:
+            self.id_of(data)
+            self.tag_of(data)
+        except ValueError:
+            return False
         return True
 
     def inputs_of(self, data: bytes) -> dict[str, Array]:
@@ -195,7 +200,7 @@ class Templates:
         self._next = request.arrived + LEARNING_SECONDS
         try:
             template = Template(data, message, request, model, typed)
-        except (ValueError, IndexError, KeyError):
+        except (ValueError, KeyError):
             return
         if self._count >= MOST:
             self._by_length, self._count = {}, 0

@@ -42,10 +42,12 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     """The number at a position, and where it ends.
 
     Raises:
-        IndexError: the data ends within it.
+        ValueError: the data ends within it.
     """
     value = shift = 0
     while True:
+        if position >= len(data):
+            raise ValueError("the data ends within a number")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
@@ -59,7 +61,6 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
 
     Raises:
         ValueError: they cannot be told apart.
-        IndexError: the data ends within one.
     """
     while start < end:
         head, start = read_varint(data, start)
@@ -78,29 +79,3 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     if start != end:
         raise ValueError("a field reaches beyond its message")
 
-
-def elements(data: bytes, key: int) -> list[bytes] | None:
-    """The elements of a message that holds one repeated, length-delimited field.
-
-    Args:
-        data: the message.
-        key: what each element begins with, one byte.
-
-    Returns:
-        The elements; None where there is anything else in the message, or it is none.
-    """
-    found = []
-    start, end = 0, len(data)
-    try:
-        while start < end:
-            if data[start] != key:
-                return None
-            length = data[start + 1]
-            start += 2
-            if length > 0x7F:
-                length, start = read_varint(data, start - 1)
-            found.append(data[start : start + length])
-            start += length
-    except IndexError:
-        return None
-    return found if start == end else None
