@@ -30,7 +30,7 @@ import math
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
@@ -182,15 +182,21 @@ class IdleWork(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a transport refuses.
+    """What a transport refuses, and how long it keeps a connection.
 
     Attributes:
         message_bytes: the largest message taken; a larger one ends its call with RESOURCE_EXHAUSTED.
         calls: the most calls in flight; one more is refused with RESOURCE_EXHAUSTED.
+        connection_seconds: after about so long a client is told to make its next calls on a new connection;
+            the calls on the old one go on. 0 keeps connections for ever.
+        shares_port: other processes of the same user may listen on the same port, each for its share of the
+            connections.
     """
 
     message_bytes: int = 2**31 - 1
     calls: int = 10_000
+    connection_seconds: float = 0.0
+    shares_port: bool = False
 
 
 class Transport(ABC):
@@ -213,6 +219,7 @@ class Transport(ABC):
         self._idle = idle
         self._failed = failed
         self._refusal: Status | None = None
+        self._spared: Collection[str] = ()
         self._in_flight = 0  # changed by the polling thread only
 
     @abstractmethod
@@ -243,8 +250,14 @@ class Transport(ABC):
     def polling_thread(self) -> int | None:
         """The identifier of the thread that handlers are called on, as `threading.get_ident()` has it."""
 
-    def refuse(self, status: Status) -> None:
-        """From now on every new call ends at once with `status`; those in flight go on."""
+    def refuse(self, status: Status, spared: Collection[str] = ()) -> None:
+        """From now on every new call ends at once with `status`; those in flight go on.
+
+        Args:
+            status: how they end.
+            spared: the full names of methods that may still be called.
+        """
+        self._spared = spared
         self._refusal = status
 
     def drain(self, seconds: float) -> bool:
@@ -274,7 +287,7 @@ class Transport(ABC):
             method: None where nobody answers the method called `name`.
             name: what the client called.
         """
-        if self._refusal is not None:
+        if self._refusal is not None and name not in self._spared:
             return self._refusal
         if method is None:
             words = f"there is no method {name}; `grpcurl -plaintext HOST:PORT list` shows the services"
@@ -302,8 +315,11 @@ def listening_failed(address: str) -> StartupError:
 
 def channel_arguments(limits: Limits) -> tuple[tuple[str, int], ...]:
     """What both roads tell grpc of how connections are to be kept."""
+    age = (("grpc.max_connection_age_ms", round(limits.connection_seconds * 1000)),)
     return (
-        ("grpc.so_reuseport", 0),  # else a second server on the port would silently take half the calls
+        # Unless it is meant to be shared: a second server on the port would silently take half the calls.
+        ("grpc.so_reuseport", int(limits.shares_port)),
+        *(age if limits.connection_seconds else ()),
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         # Grpc's own bounds on calls that have come and are not taken yet: from 1,000 on it drops some, and
