@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 
 from server import kit
+from support.servers import RunningServer
 
 X = kit.rows(1)
 
@@ -92,3 +93,26 @@ class Load:
             self.codes[kind, error.code().name, error.details()] += 1
         else:
             self.codes[kind, "OK"] += 1
+
+
+def loaded_files(pid: int) -> str:
+    """The files that a process has in its memory, such as the libraries it has loaded."""
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
+def pids_of(server: RunningServer) -> dict[int, int]:
+    """The workers that have become ready, by number: the last of each."""
+    return {
+        each["process"]: each["pid"]
+        for each in kit.logged(server)
+        if isinstance(each.get("process"), int) and each["event"] == "model ready"
+    }

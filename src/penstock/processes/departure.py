@@ -20,9 +20,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
-SETTLE_SECONDS = 0.25  # for handshakes under way: a client that is farther away may be refused
-EMPTY_SECONDS = 2.0  # for gRPC to accept what the kernel has accepted
-POLL_SECONDS = 0.01
+SETTLE_SECONDS = 0.05
+"""For handshakes under way. Shorter, and clients are refused that are farther away than that; longer, and
+more of those that come now must try again, which their systems do after a second."""
+EMPTY_SECONDS = 0.5  # for gRPC to accept what the kernel has accepted
+POLL_SECONDS = 0.005
 SO_ATTACH_FILTER = 26
 TCP_INFO_BYTES = 32
 WAITING_OFFSET = 24  # in tcp_info of a listening socket: connections that wait to be accepted
@@ -102,5 +104,6 @@ def _drop_new_connections(listener: socket.socket) -> None:
 
 
 def _waiting(listener: socket.socket) -> int:
+    """How many connections the kernel has accepted, and gRPC has not."""
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     return int(struct.unpack_from("I", info, WAITING_OFFSET)[0])

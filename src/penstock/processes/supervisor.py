@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -68,11 +69,13 @@ class Supervisor:
     """
 
     def __init__(self, config: Config, path: Path, show: Callable[[str], None]) -> None:
+        if not sys.platform.startswith("linux"):
+            raise StartupError(f"server.processes = {config.server.processes}: more than 1 needs Linux")
         self._path = path
         self._show = show
         cores = available_cores()
         each = shares(cores, config.server.processes)
-        self._split = described(cores, each)
+        self._split = described(cores, each, config)
         self._places = [_Place(number, share) for number, share in enumerate(each, 1)]
         self._workers: dict[Connection, WorkerProcess] = {}  # all there are
         self._rolling: deque[_Place] = deque()

@@ -183,7 +183,3 @@ def main() -> None:
     code = Worker(orders, connection, signals).run()
     sys.stderr.flush()
     os._exit(code)  # a run may still be going on, which the end of the interpreter would wait for or break
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ from threading import Lock
 
 from penstock.processes.messages import Orders
 
-COMMAND = (sys.executable, "-P", "-m", "penstock.processes.worker")
+COMMAND = (sys.executable, "-P", "-m", "penstock.processes")
 MINE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that are the supervisor's alone; a terminal sends them to all processes in it."""
 EXIT_SECONDS = 5.0
