@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,7 +21,7 @@ from server import kit
 from server.conftest import ALONE
 from server.test_startup import FREE_PORTS, refused
 from support import zoo
-from support.servers import RunningServer, running_server
+from support.servers import SCRIPT, RunningServer, running_server
 
 OK = grpc.StatusCode.OK
 IDENTITY = {"identity": zoo.identity()}
@@ -155,3 +157,19 @@ def test_one_process_has_no_supervisor(tmp_path) -> None:
         assert children(server.pid) == []
         assert "processes " not in server.stdout
         assert os.path.exists(f"/proc/{server.pid}")
+
+
+def test_a_terminal_that_is_closed_ends_it(tmp_path) -> None:
+    """It sends SIGHUP, which otherwise means a restart."""
+    path = zoo.repository(tmp_path, IDENTITY)
+    spawn = "import pty, sys; pty.spawn(sys.argv[1:])"
+    command = [sys.executable, "-c", spawn, str(SCRIPT), "serve", str(path), *FREE_PORTS, *TWO]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as terminal:
+        assert terminal.stdout is not None
+        while b"Try it" not in terminal.stdout.readline():
+            assert terminal.poll() is None
+        [supervisor] = children(terminal.pid)
+        workers = children(supervisor)
+        terminal.kill()
+    assert len(workers) == 2
+    kit.wait_until(lambda: all(map(is_gone, [supervisor, *workers])), "all are gone")

@@ -83,6 +83,7 @@ class Supervisor:
         self._all_answered = True
         self._kill_at = 0.0
         self._ops_address = ""
+        self._terminal = _has_terminal()
         self._signals = signal_socket(MINE)
         self._port = ReservedPort(config.server.host, config.server.port)
         self._config = _for_workers(config, self._port.port)
@@ -135,7 +136,7 @@ class Supervisor:
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
     def _told(self, received: signal.Signals) -> None:
-        if received is signal.SIGHUP:
+        if received is signal.SIGHUP and self._terminal == _has_terminal():
             self._roll()
         elif self._stopping:
             self._kill_all()
@@ -312,6 +313,15 @@ def _for_workers(config: Config, port: int) -> Config:
     seconds = server.connection_seconds or CONNECTION_SECONDS
     shared = server.model_copy(update={"port": port, "connection_seconds": seconds})
     return config.model_copy(update={"server": shared})
+
+
+def _has_terminal() -> bool:
+    """Whether the process belongs to a terminal. One that is closed, which sends SIGHUP too, is none."""
+    try:
+        with open("/dev/tty"):
+            return True
+    except OSError:
+        return False
 
 
 def _how(code: int) -> dict[str, object]:
