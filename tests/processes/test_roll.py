@@ -27,7 +27,7 @@ def test_a_roll_under_load_refuses_and_loses_nothing(tmp_path, road) -> None:
     with running_server(path, *TWO, "--transport", road, env=SHORT_LIVED) as server:
         before = children(server.pid)
         load = Load(server.target)
-        with load.on(Load.unary, Load.unary, Load.connecting, Load.streams):
+        with load.on(Load.unary, Load.connecting, Load.streams):
             kit.wait_until(lambda: load.codes["unary", "OK"] > 100, "the load is on")
             server.process.send_signal(signal.SIGHUP)
             server.wait_for_log("all processes are restarted", 40)
@@ -43,7 +43,7 @@ def test_a_roll_under_load_refuses_and_loses_nothing(tmp_path, road) -> None:
 
 def test_streams_and_watches_that_stay_open_are_ended_in_good_order(serve) -> None:
     """All that was taken of a stream is answered, a watcher hears nothing of an end that is none."""
-    server = serve(IDENTITY, "--drain-seconds", "1", env=SHORT_LIVED)
+    server = serve(IDENTITY, "--drain-seconds", "0.3", env=SHORT_LIVED)
     with ExitStack() as stack:
         channels = [stack.enter_context(kit.connect(server.target)) for _ in range(6)]
         streams = [kit.Stream(each) for each in channels]
