@@ -138,11 +138,11 @@ class Supervisor:
     def _told(self, received: signal.Signals) -> None:
         if received is signal.SIGHUP and self._terminal == _has_terminal():
             self._roll()
-        elif self._stopping:
+        elif not self._stopping:
+            self._stop()
+        elif received is not signal.SIGHUP:  # of which a closed terminal may send several
             self._kill_all()
             os._exit(128 + received)
-        else:
-            self._stop()
 
     def _hear(self, worker: WorkerProcess) -> None:
         """Takes a worker's next message, or notices its end."""
@@ -174,9 +174,23 @@ class Supervisor:
             ops_address=self._ops_address,
             split=self._split,
         )
-        place.starting = worker = WorkerProcess(orders)
+        try:
+            place.starting = worker = WorkerProcess(orders)
+        except OSError as error:
+            self._cannot_start(place, error)
+            return
         self._workers[worker.connection] = worker
         log.debug("process started", number=place.number, worker_pid=worker.pid)
+
+    def _cannot_start(self, place: _Place, error: OSError) -> None:
+        """The system gives no process now."""
+        if not self._announced:
+            raise StartupError(f"cannot start process {place.number}: {error.strerror}") from error
+        log.error("a process cannot start", number=place.number, error=error.strerror)
+        if place.current is None:
+            place.due = time.monotonic() + MOST_DELAY_SECONDS
+        else:
+            self._give_up_restart(number=place.number)
 
     def _ready(self, worker: WorkerProcess, summary: str) -> None:
         """A worker takes calls: whoever had its place leaves."""
@@ -209,8 +223,8 @@ class Supervisor:
         about = {"number": worker.number, "worker_pid": worker.pid, **_how(code)}
         place = self._place_of(worker)
         if self._stopping or worker.told_to_end:
-            self._all_answered = self._all_answered and code == 0
-            log.info("process ended", **about)
+            self._all_answered = self._all_answered and (code == 0 or not self._stopping)
+            (log.error if code else log.info)("process ended", **about)
         elif not self._announced:
             raise StartupError(f"process {worker.number} ended before it was ready ({_in_words(code)})")
         else:
@@ -223,9 +237,7 @@ class Supervisor:
 
     def _crashed(self, place: _Place, worker: WorkerProcess, about: dict[str, object]) -> None:
         if place.starting is worker and place.current is not None:
-            self._rolling.clear()
-            self._restarting = False
-            log.error("the restart is given up: the new process ended before it was ready", **about)
+            self._give_up_restart(**about)
             return
         if time.monotonic() - worker.started > WELL_SECONDS:
             place.crashes = 0
@@ -258,6 +270,11 @@ class Supervisor:
         else:
             self._restarting = False
             log.info("all processes are restarted", processes=len(self._places))
+
+    def _give_up_restart(self, **about: object) -> None:
+        self._rolling.clear()
+        self._restarting = False
+        log.error("the restart is given up: a new process did not become ready", **about)
 
     def _place_of(self, worker: WorkerProcess) -> _Place:
         return self._places[worker.number - 1]
