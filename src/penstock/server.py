@@ -148,7 +148,7 @@ class Server:
     def serve(self) -> None:
         """Begins to take calls; the models are loaded."""
         self._transport.start()
-        self._runners.start(self._transport.polling_thread)
+        self._runners.start(self._transport.polling_thread, self._transport.hurry)
         self._engine.start()
 
     def announce(self) -> None:
