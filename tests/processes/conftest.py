@@ -16,7 +16,7 @@ from support import zoo
 from support.servers import RunningServer, running_server
 
 TWO = ("--processes", "2")
-SHORT_LIVED = {"PENSTOCK_SERVER__CONNECTION_SECONDS": "0.5"}
+SHORT_LIVED = {"PENSTOCK_SERVER__CONNECTION_SECONDS": "0.2"}
 """Connections are made anew so often that a process need not wait long to leave."""
 
 

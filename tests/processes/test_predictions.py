@@ -1,6 +1,5 @@
 """The predictions of several processes are those of one: the same tests, the other server."""
 
-from server.test_dtypes import *  # noqa: F403
 from server.test_streams import *  # noqa: F403
 
 # Twenty seconds of pushing against one stream, which is one process's business.

@@ -30,7 +30,7 @@ from penstock.telemetry import logs
 log = logs.logger(__name__)
 
 JITTER = 1.1  # gRPC spreads the age of connections by a tenth
-LAST_CONNECTION_SECONDS = 1.0
+LAST_CONNECTION_SECONDS = 0.5
 POLL_SECONDS = 0.05
 
 
