@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from penstock import __version__, transport
@@ -18,11 +19,13 @@ from penstock.models.repository import scan
 from penstock.ops import OpsServer
 from penstock.routing import Router
 from penstock.rpc import status
+from penstock.rpc.health import METHODS as HEALTH_METHODS
 from penstock.rpc.health import Health
 from penstock.rpc.models import ModelService
 from penstock.rpc.prediction import PredictionService
 from penstock.rpc.reflection import add_reflection
 from penstock.scheduling.runners import Runners
+from penstock.summary import address
 from penstock.telemetry.logs import logger
 from penstock.telemetry.metrics import Metrics
 from penstock.telemetry.observer import LoggingObserver
@@ -39,34 +42,42 @@ SERVICES = ("penstock.v1.PredictionService", "penstock.v1.ModelService", "grpc.h
 class Server:
     """A server of the models at `path`. Life: `start`, `stop`.
 
+    One of several processes takes the steps of `start` one by one, and has no port of operations of its own:
+    `load`, `listen`, `serve` and `announce`; and to give up its place to another, `leave`.
+
     Args:
         config: the settings.
         path: an .onnx file or a repository.
+        cores: how many processors it is to use; 0 for all that the process may use.
+        shares_port: other processes listen on the port, too.
 
     Attributes:
-        port: of gRPC, once started.
+        port: of gRPC, once it listens.
         ops_port: of operations over HTTP, once started.
+        metrics: what is counted.
 
     Raises:
         StartupError: the reactor was asked for and does not work here.
     """
 
-    def __init__(self, config: Config, path: Path) -> None:
+    def __init__(self, config: Config, path: Path, *, cores: int = 0, shares_port: bool = False) -> None:
+        cores = cores or onnx.cores()
         self.config = config
         self.port = self.ops_port = 0
+        self.metrics = Metrics(status.code_name)
         self._path = path
         self._ready = False
-        self._metrics = Metrics(status.code_name)
         self._workers = ThreadPoolExecutor(config.server.workers, thread_name_prefix="penstock-worker")
-        self._registry = ModelRegistry(config, onnx.OnnxBackend, self._observer, onnx.cores())
+        backend = partial(onnx.OnnxBackend, share=cores)
+        self._registry = ModelRegistry(config, backend, self._observer, cores)
         self._router = Router()
         self._runners = Runners(
-            config.runners.threads or onnx.cores(), config.runners.inline_below_seconds, _log_failure
+            config.runners.threads or cores, config.runners.inline_below_seconds, _log_failure
         )
         self._engine = Engine(self._router, self._runners, self._registry.all)
         self._prediction = PredictionService(
             self._engine,
-            self._metrics,
+            self.metrics,
             self._workers,
             config.server.offload_bytes,
             config.server.max_stream_requests,
@@ -74,11 +85,11 @@ class Server:
         )
         self._servicers = ServicerMethods(self._workers, _log_failure)
         self._health = Health(self._servicers)
-        self._transport = self._make_transport()
+        self._transport = self._make_transport(shares_port)
         self._ops = OpsServer(
             config.server.host,
             config.server.ops_port,
-            render_metrics=self._metrics.render,
+            render_metrics=self.metrics.render,
             ready=self._is_ready,
         )
 
@@ -92,30 +103,57 @@ class Server:
         """The road in use."""
         return self._transport.name
 
+    @property
+    def calls_in_flight(self) -> int:
+        """The calls that have arrived and not ended."""
+        return self._transport.calls_in_flight()
+
     def start(self) -> None:
         """Loads the models and begins to serve; returns once every model answers.
 
         Raises:
             StartupError: a model cannot be loaded, or an address cannot be had.
         """
-        settings = self.config.server
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
         # Addresses come first: one that is taken should be known before minutes of loading.
-        self.port = self._transport.bind(f"{host}:{settings.port}")
+        self.listen()
         self.ops_port = self._ops.start()
-        self._registry.load_all(scan(self._path), _log_model)
-        self._router.set(self._registry.all())
-        self._transport.start()
-        self._runners.start(self._transport.polling_thread, self._transport.hurry)
-        self._engine.start()
-        self._health.serving({model.name for model in self._registry.all()})
+        self.load()
+        self.serve()
+        self.announce()
         self._ready = True
         log.info(
             "serving",
-            grpc=f"{host}:{self.port}",
-            ops=f"{host}:{self.ops_port}",
+            grpc=address(self.config.server.host, self.port),
+            ops=address(self.config.server.host, self.ops_port),
             transport=self.transport_name,
         )
+
+    def listen(self) -> None:
+        """Listens for gRPC; what comes waits until `serve`.
+
+        Raises:
+            StartupError: the address cannot be had.
+        """
+        self.port = self._transport.bind(address(self.config.server.host, self.config.server.port))
+
+    def load(self) -> None:
+        """Loads the models.
+
+        Raises:
+            StartupError: one cannot be loaded.
+        """
+        self._registry.load_all(scan(self._path), _log_model)
+        self._router.set(self._registry.all())
+
+    def serve(self) -> None:
+        """Begins to take calls; the models are loaded."""
+        self._transport.start()
+        self._runners.start(self._transport.polling_thread, self._transport.hurry)
+        self._engine.start()
+
+    def announce(self) -> None:
+        """Says SERVING to whoever asks for health."""
+        self._health.serving({model.name for model in self._registry.all()})
 
     def stop(self, seconds: float) -> bool:
         """Stops: health first, then new calls, then the models, once what was accepted is answered.
@@ -126,11 +164,30 @@ class Server:
         Returns:
             Whether all that was accepted was answered.
         """
-        end = time.monotonic() + seconds
-        log.info("stopping", calls=self._transport.calls_in_flight(), drain_seconds=seconds)
+        log.info("stopping", calls=self.calls_in_flight, drain_seconds=seconds)
         self._ready = False
         self._health.stopping()
-        self._transport.refuse(STOPPING)
+        return self._finish(seconds)
+
+    def leave(self, seconds: float) -> bool:
+        """Stops as `stop` does, but says nothing on health, as others go on serving.
+
+        Args:
+            seconds: the longest to wait until what was accepted is answered.
+
+        Returns:
+            Whether all was.
+        """
+        log.info("stopping", calls=self.calls_in_flight, drain_seconds=seconds)
+        return self._finish(seconds)
+
+    def end_watches(self) -> None:
+        """Ends the streams that only look on, such as health's Watch: their clients ask again elsewhere."""
+        self._servicers.stop()
+
+    def _finish(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        self._transport.refuse(STOPPING, spared=HEALTH_METHODS)
         self._prediction.drain()
         answered = self._engine.drain(seconds)
         self._servicers.stop()
@@ -149,16 +206,18 @@ class Server:
         if all_ended:
             self._registry.close()
 
-    def _make_transport(self) -> Transport:
+    def _make_transport(self, shares_port: bool) -> Transport:
         settings = self.config.server
         ModelService(self._engine, self._registry.all, self._servicers)
         add_reflection(SERVICES, self._servicers)
         road = choose(settings.transport, _log_fallback)
         methods = {**self._servicers.methods(), **self._prediction.methods()}
-        limits = Limits(settings.max_message_bytes, settings.max_calls)
+        limits = Limits(
+            settings.max_message_bytes, settings.max_calls, settings.connection_seconds, shares_port
+        )
         made = road(methods, limits, self._runners.work_inline, _log_failure)
-        self._metrics.calls_in_flight = made.calls_in_flight
-        self._metrics.server(
+        self.metrics.calls_in_flight = made.calls_in_flight
+        self.metrics.server(
             version=__version__,
             transport=made.name,
             grpcio=transport.grpcio_version(),
@@ -167,7 +226,7 @@ class Server:
         return made
 
     def _observer(self, model: Model) -> Observer:
-        counts = self._metrics.model(
+        counts = self.metrics.model(
             model.name,
             str(model.version),
             queue_rows=lambda: model.batcher.waiting_rows,

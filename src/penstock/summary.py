@@ -23,7 +23,14 @@ EXAMPLES = {
 }
 
 
-def summary(models: Sequence[Model], grpc_address: str, ops_address: str, transport: str) -> str:
+def address(host: str, port: int) -> str:
+    """Host and port as gRPC, URLs and people write them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def summary(
+    models: Sequence[Model], grpc_address: str, ops_address: str, transport: str, processes: str = ""
+) -> str:
     """The text.
 
     Args:
@@ -31,11 +38,14 @@ def summary(models: Sequence[Model], grpc_address: str, ops_address: str, transp
         grpc_address: "host:port" of gRPC.
         ops_address: "host:port" of operations.
         transport: the road in use.
+        processes: how many serve and what each has of the machine; "" where there is only one.
     """
-    return "\n".join(_lines(models, grpc_address, ops_address, transport)) + "\n"
+    return "\n".join(_lines(models, grpc_address, ops_address, transport, processes)) + "\n"
 
 
-def _lines(models: Sequence[Model], grpc_address: str, ops_address: str, transport: str) -> Iterator[str]:
+def _lines(
+    models: Sequence[Model], grpc_address: str, ops_address: str, transport: str, processes: str
+) -> Iterator[str]:
     yield f"Penstock {__version__}"
     for model in models[:LISTED]:
         yield ""
@@ -44,6 +54,8 @@ def _lines(models: Sequence[Model], grpc_address: str, ops_address: str, transpo
         yield ""
         yield f"  and {len(models) - LISTED} more: penstock.v1.ModelService/ListModels lists them"
     yield ""
+    if processes:
+        yield f"processes   {processes}"
     yield f"gRPC        {grpc_address}  ({transport})"
     yield f"operations  http://{ops_address}  (/metrics /livez /readyz)"
     yield ""

@@ -45,7 +45,9 @@ MAY_IMPORT = {
     "telemetry": FLOOR,
     "summary": {"models", "tensors"},
     "server": ANYTHING,
-    "cli": ANYTHING | {"server"},
+    "signals": set(),
+    "processes": ANYTHING | {"server", "signals"},
+    "cli": ANYTHING | {"processes", "server", "signals"},
     "__main__": {"cli"},
 }
 

@@ -92,6 +92,8 @@ def test_health_flips_before_work_is_drained(serve) -> None:
         server.process.send_signal(signal.SIGTERM)
         kit.wait_until(lambda: len(watcher.seen) == 2, "the watcher hears of it")
         assert not all(each.done() for each in futures)
+        asked = health_pb2_grpc.HealthStub(other).Check(health_pb2.HealthCheckRequest(), timeout=kit.BOUND)
+        assert asked.status == health_pb2.HealthCheckResponse.NOT_SERVING
         refused = kit.stub_of(other).Predict.future(slow(), timeout=kit.BOUND)
         assert kit.code_of_future(refused) is UNAVAILABLE
         assert "stopping" in refused.details()

@@ -58,13 +58,14 @@ class OnnxBackend:
         path: the model file; external data is looked for beside it.
         config: the session's settings.
         runs_in_parallel: how many runs may go on at the same time; the cores are shared out among them.
+        share: how many cores these are; 0 for all that the process may use.
 
     Raises:
         ModelLoadError: the file cannot be loaded, or takes or gives what is not a tensor.
     """
 
-    def __init__(self, path: Path, config: RuntimeConfig, runs_in_parallel: int) -> None:
-        self._session = _open(path, config, runs_in_parallel)
+    def __init__(self, path: Path, config: RuntimeConfig, runs_in_parallel: int, share: int = 0) -> None:
+        self._session = _open(path, config, _options(config, runs_in_parallel, share or cores()))
         try:
             self.signature = _signature(self._session, path)
             self.file = _describe(self._session, path)
@@ -121,7 +122,7 @@ def _bits(value: ort.OrtValue) -> Array:
     return np.frombuffer(data, DataType.BF16.dtype).reshape(shape)
 
 
-def _open(path: Path, config: RuntimeConfig, runs_in_parallel: int) -> ort.InferenceSession:
+def _open(path: Path, config: RuntimeConfig, options: ort.SessionOptions) -> ort.InferenceSession:
     unknown = sorted(set(config.providers) - set(ort.get_available_providers()))
     if unknown:
         available = ", ".join(ort.get_available_providers())
@@ -129,7 +130,7 @@ def _open(path: Path, config: RuntimeConfig, runs_in_parallel: int) -> ort.Infer
     try:
         session = ort.InferenceSession(
             str(path),
-            _options(config, runs_in_parallel),
+            options,
             providers=list(config.providers),
             enable_fallback=0,  # else a failing provider is replaced without a word
         )
@@ -138,9 +139,9 @@ def _open(path: Path, config: RuntimeConfig, runs_in_parallel: int) -> ort.Infer
     return session
 
 
-def _options(config: RuntimeConfig, runs_in_parallel: int) -> ort.SessionOptions:
+def _options(config: RuntimeConfig, runs_in_parallel: int, share: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = config.intra_op_threads or max(cores() // runs_in_parallel, 1)
+    options.intra_op_num_threads = config.intra_op_threads or max(share // runs_in_parallel, 1)
     options.inter_op_num_threads = config.inter_op_threads
     parallel = config.inter_op_threads > 1
     options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if parallel else ort.ExecutionMode.ORT_SEQUENTIAL

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 
 from penstock.cli.settings import loaded, with_settings
 from penstock.errors import StartupError
+from penstock.signals import signal_socket
 
 if TYPE_CHECKING:
     from penstock.config import Config
@@ -30,13 +30,35 @@ def serve(path: Path, config_file: Path | None, **flags: object) -> None:
     Stops on SIGTERM or Ctrl-C once all accepted requests are answered; on a second one, at once.
     """
     config = loaded(config_file, flags).config
+    if config.server.processes > 1:
+        _supervise(config, path)
+    else:
+        _serve(config, path)
+
+
+def _supervise(config: Config, path: Path) -> None:
+    from penstock.processes.supervisor import Supervisor
+    from penstock.telemetry import logs
+
+    logs.configure(config.log, values={"process": "supervisor", "pid": os.getpid()})
+    try:
+        sys.exit(Supervisor(config, path, _print).run())
+    except StartupError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _print(text: str) -> None:
+    click.echo(text, nl=False)
+    sys.stdout.flush()
+
+
+def _serve(config: Config, path: Path) -> None:
     from penstock.telemetry import logs
 
     logs.configure(config.log)
     stop = _on_signals()
     server = _started(config, path)
-    click.echo(_summary(server), nl=False)
-    sys.stdout.flush()
+    _print(_summary(server))
     gc.freeze()  # what is there now stays, and need not be looked through again and again
     stop.wait()
     if not server.stop(config.server.drain_seconds):
@@ -60,31 +82,23 @@ def _started(config: Config, path: Path) -> Server:
 
 
 def _summary(server: Server) -> str:
-    from penstock.summary import summary
+    from penstock.summary import address, summary
 
     host = server.config.server.host
-    shown = f"[{host}]" if ":" in host else host
     return summary(
-        server.models, f"{shown}:{server.port}", f"{shown}:{server.ops_port}", server.transport_name
+        server.models, address(host, server.port), address(host, server.ops_port), server.transport_name
     )
 
 
 def _on_signals() -> threading.Event:
     """An event that the first SIGTERM or SIGINT sets. The second ends the process."""
     stop = threading.Event()
-    received, wakeup = socket.socketpair()
-    wakeup.setblocking(False)
+    received = signal_socket((signal.SIGTERM, signal.SIGINT))
 
     def listen() -> None:
         received.recv(1)
         stop.set()
         os._exit(128 + received.recv(1)[0])
 
-    # Python runs handlers on the main thread only, and the operating system may give the signal to any:
-    # then the main thread sleeps on. The number of the signal is written to the socket in either case.
-    signal.set_wakeup_fd(wakeup.fileno())
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda number, frame: None)
     threading.Thread(target=listen, name="penstock-signals", daemon=True).start()
-    wakeup.detach()  # it lives as long as the process
     return stop

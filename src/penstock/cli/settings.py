@@ -16,6 +16,11 @@ FLAGS: Mapping[str, tuple[str, Any, str]] = {
     "server.port": ("--port", int, "Port of gRPC; 0 takes a free one.  [8001]"),
     "server.ops_port": ("--ops-port", int, "Port of operations (HTTP); 0 takes a free one.  [8002]"),
     "server.drain_seconds": ("--drain-seconds", float, "Longest wait for accepted work at a stop.  [20]"),
+    "server.processes": (
+        "--processes",
+        int,
+        "Processes that share the port and the cores; SIGHUP restarts them one by one.  [1]",
+    ),
     "server.transport": (
         "--transport",
         click.Choice(["auto", "reactor", "portable"]),

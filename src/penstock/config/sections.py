@@ -73,6 +73,23 @@ class ServerConfig(Section):
         "How gRPC is served: `reactor` is the fast road, `portable` uses only grpcio's public API, "
         "`auto` takes the reactor where its self-test passes.",
     )
+    processes: int = _setting(
+        1,
+        "Processes that serve behind the one port, each with its share of the cores; bounds such as "
+        "`max_calls` hold for each. More than one needs Linux.",
+        "processes",
+        ge=1,
+        le=1024,
+    )
+    connection_seconds: float = _setting(
+        0.0,
+        "How long a connection is kept before its client is told to make a new one, while the calls on the "
+        "old one go on. 0 means for ever, and with several processes 30: so they all get their share of the "
+        "connections, and can be restarted one by one.",
+        "seconds",
+        ge=0,
+        le=1_000_000,
+    )
     max_message_bytes: int = _setting(
         INT32_MAX,
         "Largest message that is accepted. The default, the most that protobuf reads, is no limit to gRPC; "

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2 import DESCRIPTOR, HealthCheckResponse
 
 from penstock.transport.servicers import ServicerMethods
 
+_SERVICE = DESCRIPTOR.services_by_name["Health"]
 SERVER = ""
+METHODS = frozenset(f"/grpc.health.v1.Health/{method.name}" for method in _SERVICE.methods)
+"""The full names of the service's methods."""
 
 
 class Health:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, TextIO
 
 from penstock.config.sections import LogConfig
@@ -59,17 +59,20 @@ def logger(name: str) -> Logger:
     return Logger(name)
 
 
-def configure(config: LogConfig, stream: TextIO | None = None) -> None:
+def configure(
+    config: LogConfig, stream: TextIO | None = None, values: Mapping[str, object] | None = None
+) -> None:
     """Sends all logs of the process to one place, in one form. May be called again.
 
     Args:
         config: the level, which counts for Penstock's own logs (of other packages, warnings and above are
             shown), and the form.
         stream: where to; standard error by default.
+        values: what every line holds besides its own values.
     """
     target = stream or sys.stderr
     handler = _Handler(target)
-    handler.setFormatter(_formatter(_wants_console(config, target), _has_colors(target)))
+    handler.setFormatter(_formatter(_wants_console(config, target), _has_colors(target), values or {}))
     root = logging.getLogger()
     for each in [each for each in root.handlers if isinstance(each, _Handler)]:
         root.removeHandler(each)
@@ -107,12 +110,14 @@ def _common() -> list[Any]:
     return [add_log_level, add_logger_name, TimeStamper(fmt="iso", utc=True), _without_tensors]
 
 
-def _formatter(console: bool, colors: bool) -> logging.Formatter:
+def _formatter(console: bool, colors: bool, values: Mapping[str, object]) -> logging.Formatter:
     from structlog.processors import format_exc_info
     from structlog.stdlib import ProcessorFormatter
 
     # The console's renderer formats exceptions itself, and otherwise complains that it could not.
     last = [_console(colors)] if console else [format_exc_info, _in_order, _json()]
+    if values:
+        last = [lambda _logger, _method, event: {**event, **values}, *last]
     return ProcessorFormatter(
         foreign_pre_chain=_common(), processors=[ProcessorFormatter.remove_processors_meta, *last]
     )

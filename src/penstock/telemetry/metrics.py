@@ -25,6 +25,7 @@ from prometheus_client.utils import floatToGoString
 
 from penstock.errors import RequestError
 from penstock.telemetry.counters import Buckets, ModelCounts, ModelMetrics, StreamCounts
+from penstock.telemetry.families import Family
 
 __all__ = ["Metrics", "ModelMetrics"]
 
@@ -158,8 +159,11 @@ class Metrics:
         Returns:
             The content type, and the text.
         """
-        encode, content_type = choose_encoder(accept_header)
-        return content_type, encode(self._registry)
+        return _rendered(self._registry, accept_header)
+
+    def families(self) -> tuple[Family, ...]:
+        """All metrics, as data."""
+        return tuple(map(_family, self._registry.collect()))
 
     def _collect(self) -> Iterator[Metric]:
         with self._lock:
@@ -175,6 +179,37 @@ class Metrics:
         yield from _model_families(seen)
         unknown = _Seen(("", ""), self._unknown.counts(), {}, 0, 0)
         yield from _outcome_families([*seen, unknown])
+
+
+def render(families: Sequence[Family], accept_header: str = "") -> tuple[str, bytes]:
+    """Metrics that are given as data; see `Metrics.render`."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(lambda: map(_metric, families)))
+    return _rendered(registry, accept_header)
+
+
+def process_families() -> tuple[Family, ...]:
+    """What the operating system knows of this process, as data."""
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    return tuple(map(_family, registry.collect()))
+
+
+def _rendered(registry: CollectorRegistry, accept_header: str) -> tuple[str, bytes]:
+    encode, content_type = choose_encoder(accept_header)
+    return content_type, encode(registry)
+
+
+def _family(metric: Metric) -> Family:
+    samples = ((each.name, tuple(each.labels.items()), each.value) for each in metric.samples)
+    return Family(metric.name, metric.documentation, metric.type, tuple(samples))
+
+
+def _metric(family: Family) -> Metric:
+    metric = Metric(family.name, family.documentation, family.kind)
+    for name, labels, value in family.samples:
+        metric.add_sample(name, dict(labels), value)
+    return metric
 
 
 class _Collector(Collector):

@@ -30,7 +30,7 @@ import math
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
@@ -186,15 +186,21 @@ UNLIMITED = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a transport refuses.
+    """What a transport refuses, and how long it keeps a connection.
 
     Attributes:
         message_bytes: the largest message taken; a larger one ends its call with RESOURCE_EXHAUSTED.
         calls: the most calls in flight; one more is refused with RESOURCE_EXHAUSTED.
+        connection_seconds: after about so long a client is told to make its next calls on a new connection;
+            the calls on the old one go on. 0 keeps connections for ever.
+        shares_port: other processes of the same user may listen on the same port, each for its share of the
+            connections.
     """
 
     message_bytes: int = UNLIMITED
     calls: int = 10_000
+    connection_seconds: float = 0.0
+    shares_port: bool = False
 
 
 class Transport(ABC):
@@ -218,6 +224,7 @@ class Transport(ABC):
         self._failed = failed
         self._hurried = False
         self._refusal: Status | None = None
+        self._spared: Collection[str] = ()
         self._in_flight = 0  # changed by the polling thread only
 
     @abstractmethod
@@ -256,8 +263,14 @@ class Transport(ABC):
         """
         self._hurried = True
 
-    def refuse(self, status: Status) -> None:
-        """From now on every new call ends at once with `status`; those in flight go on."""
+    def refuse(self, status: Status, spared: Collection[str] = ()) -> None:
+        """From now on every new call ends at once with `status`; those in flight go on.
+
+        Args:
+            status: how they end.
+            spared: the full names of methods that may still be called.
+        """
+        self._spared = spared
         self._refusal = status
 
     def drain(self, seconds: float) -> bool:
@@ -287,7 +300,7 @@ class Transport(ABC):
             method: None where nobody answers the method called `name`.
             name: what the client called.
         """
-        if self._refusal is not None:
+        if self._refusal is not None and name not in self._spared:
             return self._refusal
         if method is None:
             words = f"there is no method {name}; `grpcurl -plaintext HOST:PORT list` shows the services"
@@ -315,8 +328,11 @@ def listening_failed(address: str) -> StartupError:
 
 def channel_arguments(limits: Limits) -> tuple[tuple[str, int], ...]:
     """What both roads tell grpc of how connections are to be kept."""
+    age = (("grpc.max_connection_age_ms", max(round(limits.connection_seconds * 1000), 1)),)
     return (
-        ("grpc.so_reuseport", 0),  # else a second server on the port would silently take half the calls
+        # Unless it is meant to be shared: a second server on the port would silently take half the calls.
+        ("grpc.so_reuseport", int(limits.shares_port)),
+        *(age if limits.connection_seconds else ()),
         # Grpc looks at the size of a message only where there is a limit, which costs a call over 1 µs.
         ("grpc.max_receive_message_length", limits.message_bytes if limits.message_bytes < UNLIMITED else -1),
         ("grpc.max_send_message_length", -1),

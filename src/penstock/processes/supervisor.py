@@ -1,0 +1,350 @@
+"""Starts the workers, watches them, restarts those that end, and stops them all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from penstock.config import Config
+from penstock.errors import StartupError
+from penstock.ops import OpsServer
+from penstock.processes.address import ReservedPort
+from penstock.processes.messages import Announce, Counts, Failed, Leave, Orders, Ready, Stop
+from penstock.processes.metrics import GroupMetrics
+from penstock.processes.split import available_cores, described, shares
+from penstock.processes.worker_process import MINE, WorkerProcess
+from penstock.signals import signal_socket
+from penstock.summary import address
+from penstock.telemetry.families import Family
+from penstock.telemetry.logs import logger
+
+log = logger(__name__)
+
+CONNECTION_SECONDS = 30.0
+"""How long connections are kept where the settings leave it open. Restarting one of several processes takes
+as long; and every connection made anew costs its client a round trip or two."""
+FIRST_DELAY_SECONDS = 0.5  # before a process is started that crashed twice in a row; then it doubles
+MOST_DELAY_SECONDS = 30.0
+WELL_SECONDS = 60.0  # who ran so long crashes for the first time
+STOP_SECONDS = 10.0  # for a worker to end, besides the time to drain
+
+
+@dataclass(slots=True)
+class _Place:
+    """What one worker's number stands for.
+
+    Attributes:
+        number: from 1.
+        cores: for whoever is here.
+        current: who takes calls.
+        starting: who will take its place.
+        crashes: in a row, each soon after the start.
+        due: when to start one, by `time.monotonic()`; None for not at all.
+        restarts: how often one was started because another had ended unasked.
+    """
+
+    number: int
+    cores: int
+    current: WorkerProcess | None = None
+    starting: WorkerProcess | None = None
+    crashes: int = 0
+    due: float | None = None
+    restarts: int = 0
+
+
+class Supervisor:
+    """The workers' supervisor. Life: `run`.
+
+    Args:
+        config: the settings.
+        path: an .onnx file or a repository.
+        show: prints what is served, once all workers are ready.
+    """
+
+    def __init__(self, config: Config, path: Path, show: Callable[[str], None]) -> None:
+        if not sys.platform.startswith("linux"):
+            raise StartupError(f"server.processes = {config.server.processes}: more than 1 needs Linux")
+        self._path = path
+        self._show = show
+        cores = available_cores()
+        each = shares(cores, config.server.processes)
+        self._split = described(cores, each, config)
+        self._places = [_Place(number, share) for number, share in enumerate(each, 1)]
+        self._workers: dict[Connection, WorkerProcess] = {}  # all there are
+        self._rolling: deque[_Place] = deque()
+        self._announced = self._stopping = self._restarting = False
+        self._all_answered = True
+        self._kill_at = 0.0
+        self._ops_address = ""
+        self._terminal = _has_terminal()
+        self._signals = signal_socket(MINE)
+        self._port = ReservedPort(config.server.host, config.server.port)
+        self._config = _for_workers(config, self._port.port)
+        self._metrics = GroupMetrics(self._families)
+        self._ops = OpsServer(
+            config.server.host,
+            config.server.ops_port,
+            render_metrics=self._metrics.render,
+            ready=self._is_ready,
+        )
+
+    def run(self) -> int:
+        """Serves until told to stop; returns the exit code.
+
+        Raises:
+            StartupError: a worker cannot start, or an address cannot be had.
+        """
+        try:
+            host = self._config.server.host
+            self._ops_address = address(host, self._ops.start())
+            for place in self._places:
+                self._start(place)
+            while self._workers or not self._stopping:
+                self._turn()
+        finally:
+            self._ops.stop()
+            for worker in self._workers.values():
+                worker.kill()
+            self._port.close()
+        log.info("stopped", answered_all=self._all_answered)
+        return 0 if self._all_answered else 1
+
+    def _turn(self) -> None:
+        """Waits for whatever comes next, and sees to it."""
+        for each in wait([self._signals, *self._workers], self._patience()):
+            if isinstance(each, Connection):
+                self._hear(self._workers[each])
+            else:
+                self._told(signal.Signals(self._signals.recv(1)[0]))
+        now = time.monotonic()
+        for place in self._places:
+            if place.due is not None and place.due <= now:
+                self._start(place)
+        if self._stopping and now > self._kill_at:
+            self._kill_all()
+
+    def _patience(self) -> float | None:
+        times = [place.due for place in self._places if place.due is not None]
+        times += [self._kill_at] if self._stopping else []
+        return max(min(times) - time.monotonic(), 0.0) if times else None
+
+    def _told(self, received: signal.Signals) -> None:
+        if received is signal.SIGHUP and self._terminal == _has_terminal():
+            self._roll()
+        elif not self._stopping:
+            self._stop()
+        elif received is not signal.SIGHUP:  # of which a closed terminal may send several
+            self._kill_all()
+            os._exit(128 + received)
+
+    def _hear(self, worker: WorkerProcess) -> None:
+        """Takes a worker's next message, or notices its end."""
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            self._ended(worker)
+            return
+        match message:
+            case Counts():
+                self._metrics.heard(worker, message)
+            case Ready(summary):
+                self._ready(worker, summary)
+            case Failed(words) if not self._announced:
+                raise StartupError(words)
+            case Failed(words):
+                log.error("a process cannot start", number=worker.number, error=words)
+
+    # Starting, crashing and rolling.
+
+    def _start(self, place: _Place) -> None:
+        place.due = None
+        orders = Orders(
+            number=place.number,
+            config=self._config,
+            path=self._path,
+            cores=place.cores,
+            announced=self._announced,
+            ops_address=self._ops_address,
+            split=self._split,
+        )
+        try:
+            place.starting = worker = WorkerProcess(orders)
+        except OSError as error:
+            self._cannot_start(place, error)
+            return
+        self._workers[worker.connection] = worker
+        log.debug("process started", number=place.number, worker_pid=worker.pid)
+
+    def _cannot_start(self, place: _Place, error: OSError) -> None:
+        """The system gives no process now."""
+        if not self._announced:
+            raise StartupError(f"cannot start process {place.number}: {error.strerror}") from error
+        log.error("a process cannot start", number=place.number, error=error.strerror)
+        if place.current is None:
+            place.due = time.monotonic() + MOST_DELAY_SECONDS
+        else:
+            self._give_up_restart(number=place.number)
+
+    def _ready(self, worker: WorkerProcess, summary: str) -> None:
+        """A worker takes calls: whoever had its place leaves."""
+        worker.ready = True
+        self._metrics.add(worker)
+        place = self._place_of(worker)
+        before, place.current, place.starting = place.current, worker, None
+        if self._announced:
+            log.info("process ready", number=worker.number, worker_pid=worker.pid)
+        elif all(each.current for each in self._places):
+            self._announce(summary)
+        if before is not None:
+            before.told_to_end = True
+            before.send(Leave())
+        self._roll_on()
+
+    def _announce(self, summary: str) -> None:
+        self._announced = True
+        for worker in self._workers.values():
+            worker.send(Announce())
+        self._show(summary)
+        where = address(self._config.server.host, self._port.port)
+        log.info("serving", grpc=where, ops=self._ops_address, processes=len(self._places))
+
+    def _ended(self, worker: WorkerProcess) -> None:
+        """A process has ended, asked or unasked."""
+        del self._workers[worker.connection]
+        self._metrics.remove(worker)
+        code = worker.reap()
+        about = {"number": worker.number, "worker_pid": worker.pid, **_how(code)}
+        place = self._place_of(worker)
+        if self._stopping or worker.told_to_end:
+            self._all_answered = self._all_answered and (code == 0 or not self._stopping)
+            (log.error if code else log.info)("process ended", **about)
+        elif not self._announced:
+            raise StartupError(f"process {worker.number} ended before it was ready ({_in_words(code)})")
+        else:
+            self._crashed(place, worker, about)
+        if place.current is worker:
+            place.current = None
+        if place.starting is worker:
+            place.starting = None
+        self._roll_on()
+
+    def _crashed(self, place: _Place, worker: WorkerProcess, about: dict[str, object]) -> None:
+        if place.starting is worker and place.current is not None:
+            self._give_up_restart(**about)
+            return
+        if time.monotonic() - worker.started > WELL_SECONDS:
+            place.crashes = 0
+        delay = min(FIRST_DELAY_SECONDS * 2 ** (place.crashes - 1), MOST_DELAY_SECONDS)
+        delay = delay if place.crashes else 0.0
+        place.crashes += 1
+        log.error("a process ended unasked", **about, restart_in_seconds=delay)
+        if place.starting in (None, worker):
+            place.due = time.monotonic() + delay
+            place.restarts += 1
+
+    def _roll(self) -> None:
+        """Lets a new process take the place of each, one place after the other."""
+        if self._stopping or not self._announced:
+            log.warning("no restart now: the processes are starting or stopping")
+            return
+        log.info("restarting all processes, one after another", processes=len(self._places))
+        self._rolling = deque(self._places)
+        self._restarting = True
+        self._roll_on()
+
+    def _roll_on(self) -> None:
+        """Starts the next new process, if it is its turn."""
+        leaving = any(worker.told_to_end for worker in self._workers.values())
+        busy = leaving or any(place.starting for place in self._places)
+        if busy or self._stopping or not self._restarting:
+            return
+        if self._rolling:
+            self._start(self._rolling.popleft())
+        else:
+            self._restarting = False
+            log.info("all processes are restarted", processes=len(self._places))
+
+    def _give_up_restart(self, **about: object) -> None:
+        self._rolling.clear()
+        self._restarting = False
+        log.error("the restart is given up: a new process did not become ready", **about)
+
+    def _place_of(self, worker: WorkerProcess) -> _Place:
+        return self._places[worker.number - 1]
+
+    # Stopping.
+
+    def _stop(self) -> None:
+        seconds = self._config.server.drain_seconds
+        log.info("stopping", processes=len(self._workers), drain_seconds=seconds)
+        self._stopping = True
+        self._kill_at = time.monotonic() + seconds + STOP_SECONDS
+        for place in self._places:
+            place.due = None
+        for worker in self._workers.values():
+            worker.send(Stop())
+
+    def _kill_all(self) -> None:
+        for worker in self._workers.values():
+            worker.kill()
+
+    # What others ask, on threads of their own.
+
+    def _is_ready(self) -> tuple[bool, str]:
+        if self._stopping or not self._announced:
+            return False, "the server is loading models or stopping"
+        if not any(place.current for place in self._places):
+            return False, "no process is ready; the log says why"
+        return True, "ok"
+
+    def _families(self) -> tuple[Family, ...]:
+        ready = sum(place.current is not None for place in self._places)
+        restarts = ((("process", str(place.number)),) for place in self._places)
+        name = "penstock_process_restarts"
+        counts = zip(restarts, (place.restarts for place in self._places), strict=True)
+        return (
+            Family(
+                "penstock_processes",
+                "Processes that take calls.",
+                "gauge",
+                (("penstock_processes", (), ready),),
+            ),
+            Family(
+                name,
+                "How often a process was started because one had ended unasked.",
+                "counter",
+                tuple((f"{name}_total", labels, float(count)) for labels, count in counts),
+            ),
+        )
+
+
+def _for_workers(config: Config, port: int) -> Config:
+    server = config.server
+    seconds = server.connection_seconds or CONNECTION_SECONDS
+    shared = server.model_copy(update={"port": port, "connection_seconds": seconds})
+    return config.model_copy(update={"server": shared})
+
+
+def _has_terminal() -> bool:
+    """Whether the process belongs to a terminal. One that is closed, which sends SIGHUP too, is none."""
+    try:
+        with open("/dev/tty"):
+            return True
+    except OSError:
+        return False
+
+
+def _how(code: int) -> dict[str, object]:
+    """How a process ended, for the log."""
+    return {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
+
+
+def _in_words(code: int) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in _how(code).items())

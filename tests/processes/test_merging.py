@@ -1,0 +1,89 @@
+"""How the metrics of several processes become one."""
+
+from __future__ import annotations
+
+from penstock.processes.merging import merged, summed
+from penstock.telemetry.families import Family
+
+CPU = "process_cpu_seconds"
+
+
+def counter(value: float, code: str = "OK") -> Family:
+    return Family(
+        "penstock_requests", "", "counter", (("penstock_requests_total", (("code", code),), value),)
+    )
+
+
+def gauge(name: str, value: float) -> Family:
+    return Family(name, "", "gauge", ((name, (), value),))
+
+
+def histogram(*buckets: float) -> Family:
+    name = "penstock_queue_seconds"
+    edges = ("0.1", "+Inf")
+    samples = [(f"{name}_bucket", (("le", e),), n) for e, n in zip(edges, buckets, strict=True)]
+    return Family(name, "", "histogram", (*samples, (f"{name}_count", (), buckets[-1])))
+
+
+def info(version: str) -> Family:
+    return Family("penstock_model", "", "info", (("penstock_model_info", (("sha256", version),), 1.0),))
+
+
+def cpu(seconds: float) -> Family:
+    return Family(CPU, "", "counter", ((f"{CPU}_total", (), seconds),))
+
+
+def values(families: tuple[Family, ...]) -> dict[tuple, float]:
+    return {(name, *labels): value for each in families for name, labels, value in each.samples}
+
+
+def test_what_is_counted_is_added_up() -> None:
+    result = merged(
+        [("1", [counter(3), histogram(1, 4)]), ("2", [counter(4), counter(5, "NOT_FOUND"), histogram(2, 2)])]
+    )
+    assert values(result) == {
+        ("penstock_requests_total", ("code", "OK")): 7,
+        ("penstock_requests_total", ("code", "NOT_FOUND")): 5,
+        ("penstock_queue_seconds_bucket", ("le", "0.1")): 3,
+        ("penstock_queue_seconds_bucket", ("le", "+Inf")): 6,
+        ("penstock_queue_seconds_count",): 6,
+    }
+    assert [each.name for each in result] == ["penstock_requests", "penstock_queue_seconds"]
+
+
+def test_our_gauges_are_added_up_and_facts_are_not() -> None:
+    result = merged(
+        [
+            ("1", [gauge("penstock_queue_rows", 2), info("a")]),
+            ("2", [gauge("penstock_queue_rows", 3), info("a"), info("b")]),
+        ]
+    )
+    assert values(result) == {
+        ("penstock_queue_rows",): 5,
+        ("penstock_model_info", ("sha256", "a")): 1,
+        ("penstock_model_info", ("sha256", "b")): 1,
+    }
+
+
+def test_what_tells_of_a_process_names_it() -> None:
+    """And where one took another's place: the new one's memory, the processor time of both."""
+    memory = "process_resident_memory_bytes"
+    sources = [
+        ("1", [gauge(memory, 10), cpu(5)]),
+        ("2", [gauge(memory, 20), cpu(6)]),
+        ("1", [gauge(memory, 30), cpu(7)]),
+    ]
+    assert values(merged(sources)) == {
+        (memory, ("process", "1")): 30,
+        (memory, ("process", "2")): 20,
+        (f"{CPU}_total", ("process", "1")): 12,
+        (f"{CPU}_total", ("process", "2")): 6,
+    }
+
+
+def test_of_those_that_ended_only_what_they_counted_is_left() -> None:
+    left = summed(
+        summed((), [counter(3), gauge("penstock_queue_rows", 9), info("a"), cpu(1)]), [counter(4), cpu(2)]
+    )
+    assert values(left) == {("penstock_requests_total", ("code", "OK")): 7, (f"{CPU}_total",): 3}
+    assert summed((), ()) == ()
