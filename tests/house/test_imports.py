@@ -45,13 +45,15 @@ MAY_IMPORT = {
     "telemetry": FLOOR,
     "summary": {"models", "tensors"},
     "server": ANYTHING,
-    "cli": ANYTHING | {"server"},
+    # Knows servers from the outside only, by the client and the protocols.
+    "bench": TENSORS | {"tensors"},
+    "cli": ANYTHING | {"bench", "server"},
     "__main__": {"cli"},
 }
 
 # Foreign packages, and the only modules that import them.
 ONLY_IN = {
-    "grpc": ("penstock.transport", "penstock.rpc"),
+    "grpc": ("penstock.transport", "penstock.rpc", "penstock.bench"),
     "grpc_health": ("penstock.transport", "penstock.rpc"),
     "grpc_reflection": ("penstock.transport", "penstock.rpc"),
     "grpc_status": ("penstock.transport", "penstock.rpc"),
