@@ -51,14 +51,3 @@ class Codec(Protocol):
 
     def answers(self, data: bytes) -> Iterable[Outcome]:
         """What a message of a stream says, one outcome for every request that it answers, in order."""
-
-
-def codec(protocol: ProtocolName, ask: Ask) -> Codec:
-    """The codec of a protocol. The stubs of the Open Inference Protocol are loaded only for it."""
-    if protocol == "penstock":
-        from penstock.bench.penstock_codec import PenstockCodec
-
-        return PenstockCodec(ask)
-    from penstock.bench.oip_codec import OipCodec
-
-    return OipCodec(ask)

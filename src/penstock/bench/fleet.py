@@ -91,7 +91,7 @@ class Fleet:
                 interrupted = True
                 self._tell_all(Interrupt())
         in_order = [tallies[connection] for _, connection in self._members]
-        usages = [tally.usage for tally in in_order if tally.requests]
+        usages = [tally.usage for tally in in_order if tally.usage.wall]
         merged = in_order[0]
         for tally in in_order[1:]:
             merged.merge(tally)

@@ -156,7 +156,7 @@ def _bfloat16_values(values: Array) -> Array:
 def _whole(info: TensorInfo, datatype: DataType, low: float, high: float) -> tuple[int, int]:
     limits = np.iinfo(datatype.dtype)
     if low != int(low) or high != int(high) or low < limits.min or high > limits.max:
-        raise BenchError(f'--range: input "{info.name}" is {info}; {low:g} to {high:g} does not fit')
+        raise BenchError(f'input "{info.name}" is {info}; {low:g} to {high:g} does not fit')
     return int(low), int(high)
 
 
@@ -168,9 +168,12 @@ def _choices(info: TensorInfo, datatype: DataType, texts: Sequence[str]) -> Arra
             return np.array([_TRUTHS[text.lower()] for text in texts])
         if datatype is DataType.BF16:
             return _bfloat16_values(np.array([float(text) for text in texts]))
-        number = float if datatype.dtype.kind == "f" else int
-        return np.array([number(text) for text in texts]).astype(datatype.dtype)
-    except (KeyError, ValueError, OverflowError):
+        if datatype.dtype.kind == "f":
+            return np.array([float(text) for text in texts]).astype(datatype.dtype)
+        whole = [int(text) for text in texts]
+        _whole(info, datatype, min(whole), max(whole))
+        return np.array(whole, datatype.dtype)
+    except (KeyError, ValueError):
         raise BenchError(f'--choices: input "{info.name}" is {info}; came {", ".join(texts)}') from None
 
 

@@ -141,6 +141,8 @@ class Run:
                 await asyncio.sleep(0)  # answers have their turn even when sending cannot keep up
             await self._wait_for_room()
             now = monotonic()
+            if due < self._start <= now:
+                continue  # of the warm-up, which is over
             if now >= self._end and due < self._end:
                 self._count_unsent(due)
                 return

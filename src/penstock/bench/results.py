@@ -25,6 +25,9 @@ LATE_SECONDS = 0.001
 LATE_SHARE = 0.1
 """Send times are late if the 99th percentile is later than both: this, and this share of the latencies'."""
 
+UNSENT_SHARE = 0.001
+"""The requests at the very end of the measured time may miss it by a moment."""
+
 KEPT_UP_SHARE = 0.98
 """A server that answers less than this share of an open loop's rate does not keep up with it."""
 
@@ -182,7 +185,7 @@ def _late(measured: Measured) -> list[str]:
     lag, latency = quantiles(measured.tally.send_lag), quantiles(measured.tally.latency)
     if lag is None or latency is None or measured.tally.crowded:
         return []
-    if measured.tally.unsent:
+    if measured.tally.unsent > UNSENT_SHARE * measured.tally.requests:
         return [
             f"{measured.tally.unsent:,} requests could not be sent in time: the load tool's limit, not the "
             "server's; use more --processes or a lower --rate"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,12 +15,16 @@ from selectors import SelectSelector
 from typing import TypeAlias
 
 from penstock.bench.calls import Calls, Job, Mode, calls_of
-from penstock.bench.codecs import Ask, ProtocolName, codec
+from penstock.bench.codecs import Ask, Codec, ProtocolName
 from penstock.bench.pacing import Load, Run
 from penstock.bench.payloads import Payload
 from penstock.bench.tally import Outcome, Tally
 
 PROGRESS_SECONDS = 0.2
+
+SWITCH_SECONDS = 0.0005
+"""How long gRPC's own thread waits at most for the interpreter when it has an answer; Python's 5 ms would be
+in the latencies of a busy process."""
 
 REFUSALS = frozenset(
     ("INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "UNIMPLEMENTED")
@@ -87,6 +92,7 @@ def work(connection: Connection, task: Task) -> None:
         connection: takes commands and gives reports.
         task: what holds for all levels.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     # Asyncio's usual selector rounds up to milliseconds, which is much for a request that is to be sent now.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(SelectSelector())) as runner:
         runner.run(_Worker(connection, task).run())
@@ -103,7 +109,7 @@ class _Worker:
     async def run(self) -> None:
         task = self._task
         loop = asyncio.get_running_loop()
-        calls = calls_of(task.mode, task.target, codec(task.protocol, task.ask), task.ask, task.payloads)
+        calls = calls_of(task.mode, task.target, _codec(task.protocol, task.ask), task.ask, task.payloads)
         try:
             self._connection.send(Ready(await _refusal(calls, task.ask.timeout)))
             threading.Thread(target=self._listen, args=(loop,), name="bench-commands", daemon=True).start()
@@ -164,3 +170,14 @@ async def _refusal(calls: Calls, timeout: float) -> str:
             return f"{outcome.code}: {outcome.detail}" if outcome.code in REFUSALS else ""
     await calls.abandon()
     return f"no answer to a first request within {timeout:g} s"
+
+
+def _codec(protocol: ProtocolName, ask: Ask) -> Codec:
+    """The codec of a protocol. The stubs of the Open Inference Protocol are loaded only for it."""
+    if protocol == "penstock":
+        from penstock.bench.penstock_codec import PenstockCodec
+
+        return PenstockCodec(ask)
+    from penstock.bench.oip_codec import OipCodec
+
+    return OipCodec(ask)
