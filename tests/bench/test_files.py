@@ -39,9 +39,7 @@ def test_csv(tmp_path: Path) -> None:
 
 def test_json_lines(tmp_path: Path) -> None:
     lines = "".join(json.dumps({"x": [i, 0.5], "word": "w"}) + "\n" for i in range(2))
-    assert rows(write(tmp_path / "a.jsonl", lines)) == [
-        {"x": [[i, 0.5]], "word": [["w"]]} for i in range(2)
-    ]
+    assert rows(write(tmp_path / "a.jsonl", lines)) == [{"x": [[i, 0.5]], "word": [["w"]]} for i in range(2)]
 
 
 def test_several_rows_a_request(tmp_path: Path) -> None:
@@ -125,7 +123,7 @@ def test_what_flags_say() -> None:
     ],
 )
 def test_what_flags_cannot_say(read: Any, text: str) -> None:
-    with pytest.raises(Bad, match="--(shape|range)"):
+    with pytest.raises(Bad, match=r"--(shape|range)"):
         read([text])
 
 

@@ -94,9 +94,7 @@ def test_ranges_and_choices() -> None:
 
 def test_numbers_can_be_chosen_too() -> None:
     inputs = [info("i", "UINT16", "N"), info("h", "FP16", "N"), info("b", "BF16", "N")]
-    made = arrays(
-        one(*inputs, rows=100, choices={"i": ["7", "9"], "h": ["0.5", "2"], "b": ["-1", "0.25"]})
-    )
+    made = arrays(one(*inputs, rows=100, choices={"i": ["7", "9"], "h": ["0.5", "2"], "b": ["-1", "0.25"]}))
     assert [set(made[name].tolist()) for name in "ihb"] == [{7, 9}, {0.5, 2.0}, {-1.0, 0.25}]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_few_bins_hold_all(times: list[float], bins: int) -> None:
     assert edges[0] <= min(times) * 1.003
     assert edges[-1] >= max(times)
     assert counts[0] == pytest.approx(sum(edges[0] <= each < edges[1] for each in times), abs=1)
-    ratios = [after / before for before, after in zip(edges, edges[1:], strict=False)]
+    ratios = [after / before for before, after in pairwise(edges)]
     assert ratios == pytest.approx([ratios[0]] * len(ratios))
 
 

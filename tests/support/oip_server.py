@@ -1,9 +1,8 @@
-"""A small server of the Open Inference Protocol: it gives back what it takes, and can be told to misbehave."""
+"""A small server of the Open Inference Protocol: it gives back what it takes, or misbehaves when told."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ class OipServer(pb_grpc.GRPCInferenceServiceServicer):
         stall_seconds: for how long.
         refuse: every request fails whose number this divides; 0 for none.
         keeps_statistics: whether ModelStatistics is there.
+        stopping: ends a stall.
     """
 
     def __init__(self) -> None:
@@ -36,6 +36,7 @@ class OipServer(pb_grpc.GRPCInferenceServiceServicer):
         self.stall_seconds = 0.5
         self.refuse = 0
         self.keeps_statistics = True
+        self.stopping = threading.Event()
         self._lock = threading.Lock()
 
     def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -76,7 +77,7 @@ class OipServer(pb_grpc.GRPCInferenceServiceServicer):
             self.requests.append(request)
             number = len(self.requests)
             if number == self.stall_at:
-                time.sleep(self.stall_seconds)
+                self.stopping.wait(self.stall_seconds)
         return not self.refuse or number % self.refuse != 0
 
     def _answer(self, request: Any) -> Any:
@@ -98,4 +99,5 @@ def oip_server() -> Iterator[OipServer]:
         try:
             yield servicer
         finally:
+            servicer.stopping.set()
             server.stop(0).wait()

@@ -60,7 +60,7 @@ class Fleet:
                     self._members.append(_spawned(replace(task, first=first)))
             self._wait_until_ready()
         except BaseException:
-            self.close()
+            self.close(wait_seconds=0.0)
             raise
 
     def run(self, load: Load, on_progress: OnProgress) -> Measured:
@@ -97,11 +97,11 @@ class Fleet:
             merged.merge(tally)
         return Measured(load, merged, usages, interrupted)
 
-    def close(self) -> None:
-        """Ends the processes."""
+    def close(self, wait_seconds: float = STOP_SECONDS) -> None:
+        """Ends the processes, by force those that have not ended by themselves after a while."""
         self._tell_all(None)
         for process, connection in self._members:
-            process.join(STOP_SECONDS)
+            process.join(wait_seconds)
             if process.is_alive():
                 process.kill()
                 process.join()
@@ -111,8 +111,8 @@ class Fleet:
     def __enter__(self) -> Fleet:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close(STOP_SECONDS if kind is None else 0.0)
 
     def _tell_all(self, command: Command) -> None:
         for _, connection in self._members:

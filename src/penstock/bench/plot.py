@@ -63,7 +63,8 @@ def _distributions(axes: Axes, levels: Sequence[Level]) -> None:
             edges = [edge * 1e3 for edge in level.histogram_edges_seconds]
             axes.stairs(shares, edges, label=named(level), fill=len(levels) == 1)
     axes.set(xscale="log", xlabel="latency, ms", ylabel="share of answers, %")
-    axes.legend()
+    if any(level.latency for level in levels):
+        axes.legend()
 
 
 def _curve(axes: Axes, levels: Sequence[Level]) -> None:

@@ -29,8 +29,8 @@ def show(console: Console, levels: Sequence[Level]) -> None:
     """
     console.print(figures(levels))
     for line in remarks(levels):
-        console.print(line)
-    if len(levels) > 1:
+        console.print(line, soft_wrap=True)
+    if sum(level.latency is not None for level in levels) > 1:
         console.print(Text("\nlatency by level, p50 and p99", style="bold"))
         console.print(curve(levels))
     shown = next((level for level in reversed(levels) if level.latency), None)

@@ -21,6 +21,9 @@ HISTOGRAM_BINS = 40
 BUSY = 0.9
 """An event loop that is busy for this share of the time could not have sent much more."""
 
+LEAST_SECONDS = 0.25
+"""A shorter time says nothing of how busy a process is."""
+
 LATE_SECONDS = 0.001
 LATE_SHARE = 0.1
 """Send times are late if the 99th percentile is later than both: this, and this share of the latencies'."""
@@ -172,7 +175,7 @@ def _generator(measured: Measured) -> Generator:
 
 
 def _busy(usages: list[Usage]) -> list[str]:
-    busiest = max((usage.busy for usage in usages), default=0.0)
+    busiest = max((usage.busy for usage in usages if usage.wall >= LEAST_SECONDS), default=0.0)
     if busiest < BUSY:
         return []
     return [

@@ -109,7 +109,7 @@ class _Worker:
     async def run(self) -> None:
         task = self._task
         loop = asyncio.get_running_loop()
-        calls = calls_of(task.mode, task.target, _codec(task.protocol, task.ask), task.ask, task.payloads)
+        calls = calls_of(task.mode, task.target, codec_of(task.protocol, task.ask), task.ask, task.payloads)
         try:
             self._connection.send(Ready(await _refusal(calls, task.ask.timeout)))
             threading.Thread(target=self._listen, args=(loop,), name="bench-commands", daemon=True).start()
@@ -150,7 +150,7 @@ class _Worker:
     def _take(self, command: Command) -> None:
         if not isinstance(command, Interrupt):
             self._loads.put_nowait(command)
-        elif self._current is not None:
+        if not isinstance(command, Load) and self._current is not None:
             self._current.interrupt()
 
 
@@ -172,7 +172,7 @@ async def _refusal(calls: Calls, timeout: float) -> str:
     return f"no answer to a first request within {timeout:g} s"
 
 
-def _codec(protocol: ProtocolName, ask: Ask) -> Codec:
+def codec_of(protocol: ProtocolName, ask: Ask) -> Codec:
     """The codec of a protocol. The stubs of the Open Inference Protocol are loaded only for it."""
     if protocol == "penstock":
         from penstock.bench.penstock_codec import PenstockCodec

@@ -46,7 +46,13 @@ DEFAULT_SECONDS = 10.0
 @click.option("--concurrency", help=f"Closed loop: requests in flight, as N,N,...  [{DEFAULT_CONCURRENCY}]")
 @click.option("--rate", help="Open loop: requests a second, as N,N,...")
 @click.option("--poisson", is_flag=True, help="With --rate: at random intervals, as independent users do.")
-@click.option("--max-in-flight", default=10_000, show_default=True, help="With --rate: then sending waits.")
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="With --rate: when so many are unanswered, sending waits.",
+)
 @click.option("--duration", type=click.FloatRange(0.01), help="Seconds to measure each level.  [10]")
 @click.option("--requests", type=click.IntRange(1), help="Measure so many requests a level instead.")
 @click.option("--warmup", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds before.")
