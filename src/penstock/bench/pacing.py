@@ -12,7 +12,6 @@ called coordinated omission: Gil Tene, "How NOT to Measure Latency", talk, Stran
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -123,6 +122,7 @@ class Run:
             self._mark()
         self._over.set()
         self._room.set()
+        asyncio.get_running_loop().call_later(INTERRUPTED_SECONDS, self._quiet.set)
 
     async def _closed(self) -> None:
         """Sends the first requests; each answer brings the next, until the time or the requests are over."""
@@ -171,8 +171,7 @@ class Run:
     def _count_unsent(self, due: float) -> None:
         """Counts the requests that should have left before the end of the measured time, and did not."""
         if not self._interrupted:
-            late = itertools.takewhile(lambda each: each < self._end, self._times())
-            self.tally.unsent = sum(1 for each in late if each >= due)
+            self.tally.unsent = max(1, math.ceil((self._end - due) * self._load.rate - 1e-6))
 
     def _times(self) -> Iterator[float]:
         """When the requests are to be sent, warm-up included."""
@@ -237,8 +236,7 @@ class Run:
         """Waits until nothing is unanswered, or nothing more is to be expected."""
         if self.in_flight:
             self._quiet.clear()
-            patience = INTERRUPTED_SECONDS if self._interrupted else self._load.timeout + GRACE_SECONDS
-            await _until(self._quiet, monotonic() + patience)
+            await _until(self._quiet, monotonic() + self._load.timeout + GRACE_SECONDS)
 
     def _mark(self) -> None:
         self._marks.append(usage())

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from penstock.bench.calls import Calls, Job, Mode, calls_of
 from penstock.bench.codecs import Ask, Codec, ProtocolName
-from penstock.bench.pacing import Load, Run
+from penstock.bench.pacing import GRACE_SECONDS, Load, Run
 from penstock.bench.payloads import Payload
 from penstock.bench.tally import Outcome, Tally
 
@@ -165,11 +165,11 @@ async def _refusal(calls: Calls, timeout: float) -> str:
     calls.settle = settle
     calls.start((0.0, 0))
     with suppress(TimeoutError):
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout + GRACE_SECONDS):
             outcome = await settled
             return f"{outcome.code}: {outcome.detail}" if outcome.code in REFUSALS else ""
     await calls.abandon()
-    return f"no answer to a first request within {timeout:g} s"
+    return f"no answer to a first request within {timeout + GRACE_SECONDS:g} s"
 
 
 def codec_of(protocol: ProtocolName, ask: Ask) -> Codec:
