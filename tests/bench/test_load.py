@@ -52,7 +52,11 @@ def test_a_number_of_requests(bench: Bench, server: RunningServer, mode: str) ->
         assert level["server"]["queue_mean_seconds"] >= 0
         assert level["server"]["compute_mean_seconds"] > 0
         assert level["server"]["average_batch_rows"] >= 3
-    assert predictions(server) - before == 1 + 2 * 100  # and the one that shows that it works
+    asked = 1 + 2 * 100  # and the one that shows that it works
+    if mode == "merged":
+        assert 0 < predictions(server) - before <= asked
+    else:
+        assert predictions(server) - before == asked
 
 
 def test_processes_share_the_load(bench: Bench, server: RunningServer) -> None:

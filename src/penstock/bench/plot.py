@@ -46,12 +46,18 @@ def draw(levels: Sequence[Level], title: str, path: Path) -> None:
 
     several = len(levels) > 1
     figure = Figure(figsize=(12 if several else 7, 4.5), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle("\n".join([title, *_limits(levels)]))
     panels = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
     _distributions(panels[0], levels)
     if several:
         _curve(panels[1], levels)
     figure.savefig(path, dpi=150)
+
+
+def _limits(levels: Sequence[Level]) -> list[str]:
+    """A line that names the levels whose figures are not the server's, where there are any."""
+    limited = [named(level) for level in levels if level.generator.limited]
+    return [f"limited by the load tool: {', '.join(limited)}"] if limited else []
 
 
 def _distributions(axes: Axes, levels: Sequence[Level]) -> None:
@@ -79,4 +85,5 @@ def _curve(axes: Axes, levels: Sequence[Level]) -> None:
             label, (level.requests_per_second, latency.p99 * 1e3), (0, 6), textcoords="offset points"
         )
     axes.set(yscale="log", xlabel="answers per second", ylabel="latency, ms")
+    axes.margins(y=0.1)
     axes.legend()
