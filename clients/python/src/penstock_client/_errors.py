@@ -50,6 +50,10 @@ class PenstockError(Exception):
         self.retry_after_seconds = retry_after_seconds
         self.index: int | None = None
 
+    def again(self) -> PenstockError:
+        """A copy for one more caller: an exception that is raised twice mixes up its tracebacks."""
+        return type(self)(self.message, status=self.status, retry_after_seconds=self.retry_after_seconds)
+
 
 class InvalidInput(PenstockError):
     """The inputs do not fit the model; `index` and the message say which."""
