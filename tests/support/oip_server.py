@@ -25,7 +25,9 @@ class OipServer(pb_grpc.GRPCInferenceServiceServicer):
         stall_at: the number of the request before which everything stands still for a while; 0 for none.
         stall_seconds: for how long.
         refuse: every request fails whose number this divides; 0 for none.
+        stop_at: the number of the request at which the server goes away; 0 for none.
         keeps_statistics: whether ModelStatistics is there.
+        gone: stops the server.
         stopping: ends a stall.
     """
 
@@ -35,7 +37,9 @@ class OipServer(pb_grpc.GRPCInferenceServiceServicer):
         self.stall_at = 0
         self.stall_seconds = 0.5
         self.refuse = 0
+        self.stop_at = 0
         self.keeps_statistics = True
+        self.gone = threading.Event()
         self.stopping = threading.Event()
         self._lock = threading.Lock()
 
@@ -78,6 +82,8 @@ class OipServer(pb_grpc.GRPCInferenceServiceServicer):
             number = len(self.requests)
             if number == self.stall_at:
                 self.stopping.wait(self.stall_seconds)
+            if number == self.stop_at:
+                self.gone.set()
         return not self.refuse or number % self.refuse != 0
 
     def _answer(self, request: Any) -> Any:
@@ -96,8 +102,11 @@ def oip_server() -> Iterator[OipServer]:
         pb_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
         servicer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
+        stopper = threading.Thread(target=lambda: (servicer.gone.wait(), server.stop(0).wait()))
+        stopper.start()
         try:
             yield servicer
         finally:
             servicer.stopping.set()
-            server.stop(0).wait()
+            servicer.gone.set()
+            stopper.join()

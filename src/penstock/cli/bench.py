@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,6 +144,9 @@ def _loads(flags: dict[str, Any]) -> list[Load]:
         raise click.UsageError("give either --duration or --requests")
     if flags["poisson"] and not flags["rate"]:
         raise click.UsageError("--poisson goes with --rate")
+    for name in ("duration", "warmup", "timeout"):
+        if flags[name] is not None and not math.isfinite(flags[name]):
+            raise click.UsageError(f"--{name} is a number of seconds, not {flags[name]}")
     arrivals: Arrivals = "poisson" if flags["poisson"] else "uniform"
     common: dict[str, Any] = {
         "arrivals": arrivals,
