@@ -47,8 +47,7 @@ class Meter:
     def __init__(self, pid: int | None) -> None:
         self._pid = pid
         self.done = 0
-        self.failed = 0
-        self.latencies = np.zeros(SAMPLED)
+        self.latencies = [0.0] * SAMPLED
         self.running = True
 
     def begin(self) -> None:
@@ -60,20 +59,19 @@ class Meter:
         elapsed = time.monotonic() - self._since
         done = self.done
         each = 1e6 / max(done, 1)
-        taken = np.sort(self.latencies[: min(done, SAMPLED)]) * 1e6
+        taken = np.sort(np.array(self.latencies[: min(done, SAMPLED)])) * 1e6
         figures = {
             "predictions_per_second": done / elapsed,
             "client_cpu_us": (time.process_time() - self._own) * each,
             "p50_us": float(taken[len(taken) // 2]) if done else 0.0,
             "p99_us": float(taken[len(taken) * 99 // 100]) if done else 0.0,
-            "failed": self.failed,
         }
         if self._pid is not None:
             figures["server_cpu_us"] = (self._server_seconds() - self._server) * each
         return figures
 
     def took(self, seconds: float) -> None:
-        self.latencies[self.done % SAMPLED] = seconds
+        self.latencies[self.done & SAMPLED - 1] = seconds
         self.done += 1
 
     def _server_seconds(self) -> float:
@@ -154,20 +152,30 @@ def main() -> None:
     arguments = parsed()
     if not arguments.json:
         print(f"{'callers':>8}{'a second':>12}{'client µs':>11}{'server µs':>11}{'p50 µs':>10}{'p99 µs':>10}")
+    if arguments.threads:
+        for callers in arguments.callers:
+            show(arguments, callers, threads(arguments, callers))
+    else:
+        asyncio.run(in_turn(arguments))
+
+
+async def in_turn(arguments: argparse.Namespace) -> None:
+    """All numbers of callers on one event loop: gRPC does not like several in a process."""
     for callers in arguments.callers:
-        if arguments.threads:
-            figures = threads(arguments, callers)
-        else:
-            figures = asyncio.run(tasks(arguments, callers))
-        if arguments.json:
-            print(json.dumps({"callers": callers, "transport": arguments.transport,
-                              "merge_rows": arguments.merge_rows, **figures}), flush=True)  # fmt: skip
-            continue
-        print(
-            f"{callers:8}{figures['predictions_per_second']:12,.0f}{figures['client_cpu_us']:11.2f}"
-            f"{figures.get('server_cpu_us', float('nan')):11.2f}{figures['p50_us']:10,.0f}{figures['p99_us']:10,.0f}",
-            flush=True,
-        )
+        show(arguments, callers, await tasks(arguments, callers))
+
+
+def show(arguments: argparse.Namespace, callers: int, figures: dict[str, float]) -> None:
+    if arguments.json:
+        settings = {"transport": arguments.transport, "merge_rows": arguments.merge_rows}
+        print(json.dumps({"callers": callers, **settings, **figures}), flush=True)
+        return
+    server = figures.get("server_cpu_us", float("nan"))
+    print(
+        f"{callers:8}{figures['predictions_per_second']:12,.0f}{figures['client_cpu_us']:11.2f}"
+        f"{server:11.2f}{figures['p50_us']:10,.0f}{figures['p99_us']:10,.0f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

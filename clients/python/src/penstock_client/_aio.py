@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Literal, overload
 from weakref import WeakSet
 
 import grpc
-import grpc.aio
 
-from penstock_client import _health
-from penstock_client._aio_mux import SharedStream, pause
-from penstock_client._aio_stream import Stream, answer, each
-from penstock_client._errors import DeadlineExceeded, InvalidInput, NotFound, PenstockError, Unavailable
+from penstock_client._aio_connection import Connection
+from penstock_client._aio_stream import Stream, each
+from penstock_client._errors import InvalidInput, NotFound, PenstockError
 from penstock_client._messages import (
     COMPLETION_ORDER,
     DEFAULT_TARGET,
     NEVER,
     Ask,
     Deadline,
-    Key,
     Packed,
     Signature,
-    Signatures,
-    channel_options,
     model_info,
     seconds,
 )
-from penstock_client._mux import MAX_PENDING, PROBE_SECONDS, Unsupported, may_ask_again
-from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport, checked, deadline_of
+from penstock_client._mux import MAX_PENDING
+from penstock_client._requests import Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
 from penstock_client._types import Inputs, ModelInfo, Prediction
-from penstock_client._wire import Template, extras
-from penstock_proto.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from penstock_proto.v1 import model_pb2
 
 
-class AsyncClient:
+class AsyncClient(Connection):
     """A connection to a Penstock server, for asyncio. Make it inside the event loop that uses it.
 
     It connects when it is first used, and again by itself when the connection is lost.
@@ -58,7 +51,7 @@ class AsyncClient:
         ValueError: the timeout is not above 0, or one of the last three is out of its range.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what can be set
         self,
         target: str = DEFAULT_TARGET,
         *,
@@ -70,28 +63,8 @@ class AsyncClient:
         merge_rows: bool = False,
         max_pending: int = MAX_PENDING,
     ) -> None:
-        self._timeout = seconds(timeout, None)
-        self._requests = Requests(transport, merge_rows, max_pending)
-        self._max_pending = max_pending
-        self._shared: SharedStream | None = None
-        self._metadata = tuple(metadata)
-        self._signatures = Signatures()
-        self._fetching = asyncio.Lock()
+        super().__init__(target, credentials, options, timeout, metadata, transport, merge_rows, max_pending)
         self._streams: WeakSet[Stream] = WeakSet()
-        settings = channel_options(options)
-        self._channel: Any = (
-            grpc.aio.insecure_channel(target, settings)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, settings)
-        )
-        predictions: Any = prediction_pb2_grpc.PredictionServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        models: Any = model_pb2_grpc.ModelServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._predict_stream = predictions.PredictStream
-        # Bytes in, bytes out: `_wire` writes and reads them.
-        self._predict = self._channel.unary_unary(PREDICT)
-        self._stream_method = self._channel.stream_stream(PREDICT_STREAM)
-        self._get_model, self._list_models = models.GetModel, models.ListModels
-        self._check = self._channel.unary_unary(_health.METHOD, _health.encode, _health.decode)
 
     async def predict(  # noqa: PLR0913 - the fields of a request
         self,
@@ -134,30 +107,15 @@ class AsyncClient:
         """
         template = self._requests.template(model, version, outputs, priority)
         deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
-        if metadata:
-            checked(metadata)
-        signature = self._signatures.get(template.key)
-        written = None
-        if signature is not None:
-            try:
-                written = signature.write(inputs)
-            except InvalidInput:
-                pass  # perhaps the model was replaced since: ask again before refusing
-        if signature is None or written is None:
-            signature = await self._fetch(template.key, deadline, signature)
-            written = signature.write(inputs)
-        head = written[0] if written else b""
+        signature, written = await self._prepare(template.key, Signature.write, inputs, deadline)
         try:
-            if not self._requests.streams(written):
-                answered = await self._unary(template, written, id, deadline, metadata)
-            elif self._requests.merging and signature.most_rows > 1:
-                answered = await self._merged(template, signature, inputs, written, id, deadline, metadata)
-            else:
-                answered = await self._streamed(template, written, id, deadline, metadata)
+            answered = await self._answered(template, signature, written, id, deadline, checked(metadata))
         except (InvalidInput, NotFound):
             self._signatures.drop(template.key, signature)
             raise
-        return answered if isinstance(answered, Prediction) else template.read(answered, head, id)
+        if isinstance(answered, Prediction):
+            return answered
+        return template.read(answered, written[0] if written else b"", id)
 
     @overload
     def predict_stream(
@@ -239,11 +197,11 @@ class AsyncClient:
         ask = Ask(model, version, outputs, priority, timeout=limit)
 
         async def prepare(item: Inputs) -> tuple[Signature, Packed]:
-            return await self._prepare(ask, item, Deadline(limit))
+            return await self._prepare(ask.key, Signature.pack, item, Deadline(limit))
 
         async def start() -> None:
             if self._signatures.get(ask.key) is None:
-                await self._fetch(ask, Deadline(limit), None)
+                await self._fetch(ask.key, Deadline(limit), None)
 
         state = StreamState(ask, self._signatures, ordered, max_in_flight)
         metadata = self._metadata if ordered else (*self._metadata, COMPLETION_ORDER)
@@ -299,139 +257,3 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    async def _prepare(self, ask: Ask, inputs: Inputs, deadline: Deadline) -> tuple[Signature, Packed]:
-        """Encodes inputs by the model's signature, fetching it where it is not known or seems old."""
-        known = self._signatures.get(ask.key)
-        if known is not None:
-            try:
-                return known, known.pack(inputs)
-            except InvalidInput:
-                pass  # perhaps the model was replaced since: ask again before refusing
-        signature = await self._fetch(ask.key, deadline, known)
-        return signature, signature.pack(inputs)
-
-    async def _fetch(self, key: Key, deadline: Deadline, old: Signature | None) -> Signature:
-        """The signature from the server, or one newer than `old` that another task has just fetched."""
-        try:
-            async with asyncio.timeout(deadline.remaining()):
-                await self._fetching.acquire()
-        except TimeoutError:
-            raise DeadlineExceeded("the timeout passed while waiting for the model's signature") from None
-        try:
-            known = self._signatures.get(key)
-            if known is not None and known is not old:
-                return known
-            request = model_pb2.GetModelRequest(model=key[0], version=key[1])
-            return self._signatures.put(key, await self._call(self._get_model, request, deadline))
-        finally:
-            self._fetching.release()
-
-    async def _streamed(
-        self,
-        template: Template,
-        written: list[bytes],
-        id: str,
-        deadline: Deadline,
-        metadata: Mapping[str, str] | None,
-    ) -> bytes:
-        """The answer to a request that goes over the stream."""
-        stream = self._shared_stream()
-        attempt = 1
-        while True:
-            if not stream.has_room:
-                await stream.room(deadline)
-            parts = [template.fields, *written]
-            if id or metadata or deadline.at is not None:
-                parts.append(extras(id, deadline.remaining(), metadata))
-            try:
-                answered: bytes = await stream.send(parts, deadline)
-                return answered
-            except asyncio.CancelledError:
-                stream.abandon()
-                raise
-            except Unsupported:
-                self._requests.no_streams()
-                return await self._unary(template, written, id, deadline, metadata)
-            except Unavailable as error:
-                if not may_ask_again(error, attempt):
-                    raise
-            await pause(attempt, deadline)
-            attempt += 1
-
-    async def _merged(  # noqa: PLR0913 - the fields of a request
-        self,
-        template: Template,
-        signature: Signature,
-        inputs: Inputs,
-        written: list[bytes],
-        id: str,
-        deadline: Deadline,
-        metadata: Mapping[str, str] | None,
-    ) -> Prediction | bytes:
-        """The answer to a request that is merged with others, where it can be and others are there."""
-        member = self._requests.member(template, signature, signature.pack(inputs), id, deadline, metadata)
-        if member is None:
-            return await self._streamed(template, written, id, deadline, metadata)
-        stream = self._shared_stream()
-        if not stream.has_room:
-            await stream.room(deadline)
-        try:
-            answered: Prediction | bytes = await stream.send_member(member)
-            return answered
-        except asyncio.CancelledError:
-            stream.abandon()
-            raise
-        except Unsupported:
-            self._requests.no_streams()
-            return await self._unary(template, written, id, deadline, metadata)
-        except Unavailable as error:
-            if not may_ask_again(error, 1):
-                raise
-        await pause(1, deadline)
-        return await self._streamed(template, written, id, deadline, metadata)
-
-    async def _unary(
-        self,
-        template: Template,
-        written: list[bytes],
-        id: str,
-        deadline: Deadline,
-        metadata: Mapping[str, str] | None,
-    ) -> bytes:
-        """The answer to a request that goes by a call of its own."""
-        request = b"".join((template.fields, *written, extras(id, None, None)))
-        headers = (*self._metadata, *metadata.items()) if metadata else self._metadata
-        call = self._predict(request, timeout=deadline.remaining(), metadata=headers)
-        answered: bytes = await answer(call, call)
-        return answered
-
-    def _shared_stream(self) -> SharedStream:
-        if self._shared is None:
-            self._shared = SharedStream(
-                lambda: self._stream_method(metadata=(*self._metadata, COMPLETION_ORDER)),
-                self._reach,
-                self._max_pending,
-                self._requests.merging,
-            )
-        return self._shared
-
-    async def _reach(self) -> None:
-        """Makes sure that there is a server.
-
-        Raises:
-            Unavailable: there is none.
-        """
-        try:
-            await self._call(self._check, "", Deadline(PROBE_SECONDS))
-        except DeadlineExceeded as error:
-            raise Unavailable(f"the server does not answer: {error}") from error
-        except Unavailable:
-            raise
-        except PenstockError:
-            pass  # an error is an answer, too
-
-    async def _call(self, method: Any, request: object, deadline: Deadline | None = None) -> Any:
-        timeout = self._timeout if deadline is None else deadline.remaining()
-        call = method(request, timeout=timeout, metadata=self._metadata)
-        return await answer(call, call)

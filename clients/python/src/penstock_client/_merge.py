@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from penstock_client._errors import PenstockError
-from penstock_client._messages import Packed
+from penstock_client._messages import Batch
 from penstock_client._types import Prediction
 from penstock_client._wire import Template, extras, input_opened
 
@@ -30,48 +30,53 @@ class Member:
     """A request that may be merged with others.
 
     Args:
-        waiter: who waits for the answer.
         template: all of the request that stays the same.
-        packed: the inputs; each has an axis of rows, all of the same length.
-        most_rows: how many rows a merged request may hold.
+        batch: what it shares with those it may be merged with.
+        written: its inputs, as they stand in the request.
         id: the request's.
         deadline: by the monotonic clock, in seconds; None for none.
         metadata: the request's.
 
     Attributes:
-        rows: how many rows it has.
+        waiter: who waits for the answer.
         size: the bytes of its inputs.
         key: equal for those that may be merged.
         slot: its place among what is pending.
     """
 
     __slots__ = (
-        "deadline", "id", "key", "metadata", "most_rows", "rows", "size", "slot", "template", "tensors",
+        "batch",
+        "deadline",
+        "id",
+        "key",
+        "metadata",
+        "size",
+        "slot",
+        "template",
         "waiter",
-    )  # fmt: skip
+        "written",
+    )
 
     def __init__(  # noqa: PLR0913 - the fields of a request
         self,
-        waiter: Any,
         template: Template,
-        packed: Packed,
-        most_rows: int,
+        batch: Batch,
+        written: list[bytes],
         id: str,
         deadline: float | None,
         metadata: Mapping[str, str] | None,
     ) -> None:
-        self.waiter = waiter
         self.template = template
-        self.tensors = tensors = packed.tensors
-        self.size = packed.size
-        self.rows = tensors[0][2][0]
-        self.most_rows = most_rows
+        self.batch = batch
+        self.written = written
         self.id = id
         self.deadline = deadline
         self.metadata = metadata
-        self.key: Key = (template, *[tensor[2][1:] for tensor in tensors])
+        self.key: Key = (template, batch.inputs)
         if metadata:
             self.key += (frozenset(metadata.items()),)
+        self.size = sum(map(len, written))
+        self.waiter: Any = None
         self.slot = 0
 
 
@@ -99,10 +104,10 @@ class Merger:
         while most > 0 and self._groups:
             key, group = next(iter(self._groups.items()))
             members, rows = [], 0
-            while group and most > 0 and (not rows or rows + group[0].rows <= group[0].most_rows):
+            while group and most > 0 and (not rows or rows + group[0].batch.rows <= group[0].batch.most_rows):
                 member = group.popleft()
                 members.append(member)
-                rows += member.rows
+                rows += member.batch.rows
                 most -= 1
             self.count -= len(members)
             del self._groups[key]
@@ -135,23 +140,23 @@ class Merged:
 
     def __init__(self, members: list[Member]) -> None:
         self._members = members
-        self._rows = sum([member.rows for member in members])
+        self._rows = sum([member.batch.rows for member in members])
         self._head = b""
 
     def parts(self) -> list[bytes]:
         """The serialized fields of the request, but for its tag."""
         members = self._members
         first = members[0]
-        written = [first.template.fields]
-        for i, (name, number, shape, raw) in enumerate(first.tensors):
-            if len(members) > 1:
-                raw = b"".join([member.tensors[i][3] for member in members])  # noqa: PLW2901
-            head = input_opened(name, number, (self._rows, *shape[1:]), len(raw))
-            written += (head, raw)
-        self._head = written[1]
-        id = first.id if len(members) == 1 else ""
-        written.append(extras(id, self._timeout(), first.metadata))
-        return written
+        if len(members) == 1:
+            left = None if first.deadline is None else max(1e-9, first.deadline - monotonic())
+            return [first.template.fields, *first.written, extras(first.id, left, first.metadata)]
+        parts = [first.template.fields]
+        for i, (name, number, shape) in enumerate(first.batch.inputs):
+            raw = b"".join([member.written[2 * i + 1] for member in members])
+            parts += (input_opened(name, number, (self._rows, *shape), len(raw)), raw)
+        self._head = parts[1]
+        parts.append(extras("", self._timeout(), first.metadata))
+        return parts
 
     def split(self, outcome: Any) -> tuple[list[Member], list[Any] | None]:
         """The members, and how each of them ended; None where each is to be asked by itself."""
@@ -176,7 +181,7 @@ class Merged:
         shares, start = [], 0
         items = list(whole.outputs.items())
         for member in self._members:
-            stop = start + member.rows
+            stop = start + member.batch.rows
             arrays = {name: array[start:stop] for name, array in items}
             shares.append(Prediction(whole.model, whole.version, member.id, arrays, whole.said))
             start = stop

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from time import monotonic
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from google.protobuf import duration_pb2
 
@@ -15,6 +15,7 @@ from penstock_client._errors import InvalidInput
 from penstock_client._inputs import InputSpec, describe
 from penstock_client._tensors import decode
 from penstock_client._types import BatchingInfo, Inputs, ModelInfo, Prediction, TensorInfo, Timing, seconds_of
+from penstock_client._wire import input_of
 from penstock_proto.v1 import model_pb2, prediction_pb2, tensor_pb2
 
 DEFAULT_TARGET = "127.0.0.1:8001"
@@ -26,6 +27,7 @@ COMPLETION_ORDER = ("penstock-order", "completion")
 MAX_BYTES = 2**31 - 2**16
 """What protobuf can carry in one message, with some room for names and shapes."""
 
+_REMEMBERED = 1024  # combinations of shapes
 _UNLIMITED = {"grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1}
 
 Key: TypeAlias = tuple[str, str]
@@ -80,19 +82,30 @@ class Packed:
     size: int
 
 
-class Signature:
-    """The inputs that a model takes, and how to encode them.
+class Batch(NamedTuple):
+    """What the inputs of a request must have in common with those of others to be merged with them.
 
     Attributes:
-        most_rows: how many rows requests may have that are merged; 0 where they must not be.
+        rows: how many rows this one has.
+        most_rows: how many a merged request may have.
+        inputs: for each input its name, its datatype's number and the lengths of its inner axes.
     """
 
-    __slots__ = ("_inputs", "_names", "most_rows")
+    rows: int
+    most_rows: int
+    inputs: tuple[tuple[str, int, tuple[int, ...]], ...]
+
+
+class Signature:
+    """The inputs that a model takes, and how to encode them."""
+
+    __slots__ = ("_batches", "_inputs", "_most_rows", "_names")
 
     def __init__(self, model: model_pb2.Model) -> None:
         self._inputs = {each.name: InputSpec(_tensor_info(each)) for each in model.inputs}
         self._names = self._inputs.keys()
-        self.most_rows = model.batching.max_rows if model.batching.enabled and model.inputs else 0
+        self._most_rows = model.batching.max_rows if model.batching.enabled else 0
+        self._batches: dict[tuple[bytes, ...], Batch | None] = {}
 
     def write(self, inputs: Inputs) -> list[bytes]:
         """The inputs as they stand in a request: for each, what comes before its raw bytes, and these.
@@ -135,6 +148,26 @@ class Signature:
         if size > MAX_BYTES:
             raise _too_large(size)
         return Packed(tensors, size)
+
+    def batch(self, written: list[bytes]) -> Batch | None:
+        """What inputs, as `write` gives them, share with those they may be merged with; None for never."""
+        heads = tuple(written[::2])
+        try:
+            return self._batches[heads]
+        except KeyError:
+            found = self._find_batch(heads)
+        if len(self._batches) >= _REMEMBERED:
+            self._batches.clear()
+        self._batches[heads] = found
+        return found
+
+    def _find_batch(self, heads: tuple[bytes, ...]) -> Batch | None:
+        inputs = [input_of(head) for head in heads]
+        lengths = {shape[:1] for _, _, shape in inputs}
+        if len(lengths) != 1 or not 0 < sum(first := lengths.pop()) < self._most_rows or not first:
+            return None
+        fixed = tuple((name, number, shape[1:]) for name, number, shape in inputs)
+        return Batch(first[0], self._most_rows, fixed)
 
     def _wrong_names(self, inputs: Inputs) -> InvalidInput:
         unknown = [repr(name) for name in inputs if name not in self._names]

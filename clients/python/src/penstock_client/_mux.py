@@ -144,7 +144,8 @@ class Multiplexer:
             most = OVERLAPPING
         if self._merger is not None:
             self._merge(most)
-        queue, taken, size = self._queue, [], 0
+        queue, size = self._queue, 0
+        taken: list[bytes] = []
         while queue and len(taken) < most and size < MESSAGE_BYTES:
             wire = queue.popleft()
             taken.append(wire)
@@ -258,7 +259,7 @@ class Multiplexer:
 
 def backoff(failures: int) -> float:
     """The seconds to wait after so many failures in a row, 1 or more: ever longer, and never alike."""
-    return min(2.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0)
+    return min(2.0, 0.05 * 2.0**failures) * random.uniform(0.5, 1.0)
 
 
 def lost(error: PenstockError) -> PenstockError:

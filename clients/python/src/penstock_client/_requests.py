@@ -1,4 +1,4 @@
-"""How the calls of `predict` travel: what is written of each, and which way it goes. Shared by both clients."""
+"""How the calls of `predict` travel: what they have in common, and which way each goes.."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from penstock_client._merge import Member
-from penstock_client._messages import Deadline, Packed, Signature, seconds
+from penstock_client._messages import Deadline, seconds
 from penstock_client._mux import MOST_PENDING
 from penstock_client._wire import Template
 
@@ -79,23 +78,6 @@ class Requests:
         """The server has none."""
         self.by_stream = False
 
-    def member(
-        self,
-        template: Template,
-        signature: Signature,
-        packed: Packed,
-        id: str,
-        deadline: Deadline,
-        metadata: Mapping[str, str] | None,
-    ) -> Member | None:
-        """The request as one that may be merged with others; None where that cannot be."""
-        shapes = [tensor[2] for tensor in packed.tensors]
-        if not all(shapes) or len({shape[0] for shape in shapes}) != 1:
-            return None
-        if not 0 < shapes[0][0] < signature.most_rows or packed.size > STREAMED_BYTES:
-            return None
-        return Member(None, template, packed, signature.most_rows, id, deadline.at, metadata)
-
 
 def deadline_of(timeout: float | None, default: float | None) -> Deadline:
     """The deadline of a call with this timeout.
@@ -118,4 +100,3 @@ def checked(metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
         if not isinstance(value, str) or not value.isascii() or not value.isprintable():
             raise ValueError(f"the metadata {key} is printable ASCII text, not {value!r}")
     return metadata
-

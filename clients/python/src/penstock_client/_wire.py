@@ -86,6 +86,18 @@ def input_opened(name: str, datatype: int, shape: tuple[int, ...], size: int) ->
     return opened(_INPUTS, len(entry) + len(head) + size) + entry + head
 
 
+def input_of(head: bytes) -> tuple[str, int, tuple[int, ...]]:
+    """The name, the datatype's number and the shape that `input_opened` wrote."""
+    _, at = read_varint(head, 1)
+    length, at = read_varint(head, at + 1)
+    name = head[at : at + length].decode()
+    size, at = read_varint(head, at + length + 1)
+    fields = head[at:]
+    raw = opened(_RAW, size - len(fields))
+    tensor = tensor_pb2.Tensor.FromString(fields[: -len(raw)])
+    return name, tensor.datatype, tuple(tensor.shape)
+
+
 class _Output(NamedTuple):
     """One output in a known answer: what comes before its bytes, and how to read them."""
 
