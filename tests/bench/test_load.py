@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from penstock.bench.codecs import Ask
+from penstock.bench.worker import codec_of
 from server.kit import metric
 from support import zoo
 from support.oip_server import OipServer
@@ -239,3 +241,11 @@ def test_a_server_that_goes_away_from_the_client(
     killer.join()
     assert run.code == 1
     check_broken(run.level)
+
+
+@pytest.mark.parametrize("protocol", ["penstock", "oip"])
+def test_garbage_is_an_error_and_no_answer(protocol: Any) -> None:
+    codec = codec_of(protocol, Ask("m"))
+    outcomes = [codec.answer(b"\xff\xff"), *codec.answers(b"\xff\xff")]
+    assert [outcome.code for outcome in outcomes] == ["UNKNOWN", "UNKNOWN"]
+    assert codec.answer(b"").code == "UNKNOWN"  # a message, and without a single output

@@ -252,6 +252,9 @@ class StreamCalls:
             if message is grpc.aio.EOF:
                 return
             for outcome in self._read(message):
+                if not self._sent:  # more answers than requests: nothing on this stream can be trusted
+                    call.cancel()
+                    return
                 self._settle_one(self._sent.popleft(), outcome)
 
     def _fail(self, outcome: Outcome) -> None:

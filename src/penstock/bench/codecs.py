@@ -11,6 +11,9 @@ from penstock.bench.tally import Outcome
 
 ProtocolName: TypeAlias = Literal["penstock", "oip"]
 
+GARBAGE = Outcome("UNKNOWN", "the server sent something that is no message of its protocol")
+"""What becomes of a request whose answer cannot be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:

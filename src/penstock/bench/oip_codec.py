@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from penstock.bench.codecs import Ask
+from google.protobuf.message import DecodeError
+
+from penstock.bench.codecs import GARBAGE, Ask
 from penstock.bench.payloads import Payload
 from penstock.bench.tally import Outcome
 from penstock_proto.inference import grpc_service_pb2 as pb
@@ -37,11 +39,17 @@ class OipCodec:
 
     def answer(self, data: bytes) -> Outcome:
         """What a ModelInferResponse says."""
-        return _outcome(pb.ModelInferResponse.FromString(data))
+        try:
+            return _outcome(pb.ModelInferResponse.FromString(data))
+        except DecodeError:
+            return GARBAGE
 
     def answers(self, data: bytes) -> Iterable[Outcome]:
         """What a ModelStreamInferResponse says; an error on a stream has a text and no code."""
-        message = pb.ModelStreamInferResponse.FromString(data)
+        try:
+            message = pb.ModelStreamInferResponse.FromString(data)
+        except DecodeError:
+            return (GARBAGE,)
         if message.error_message:
             return (Outcome("UNKNOWN", message.error_message),)
         return (_outcome(message.infer_response),)

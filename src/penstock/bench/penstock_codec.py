@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from penstock.bench.codecs import Ask
+from penstock.bench.codecs import GARBAGE, Ask
 from penstock.bench.payloads import Payload
 from penstock.bench.tally import Outcome
 from penstock_proto.v1 import prediction_pb2 as pb
@@ -37,11 +38,19 @@ class PenstockCodec:
 
     def answer(self, data: bytes) -> Outcome:
         """What a PredictResponse says."""
-        return _outcome(pb.PredictResponse.FromString(data))
+        try:
+            return _outcome(pb.PredictResponse.FromString(data))
+        except DecodeError:
+            return GARBAGE
 
     def answers(self, data: bytes) -> Iterable[Outcome]:
         """What a PredictStreamResponse says."""
-        for result in pb.PredictStreamResponse.FromString(data).results:
+        try:
+            results = pb.PredictStreamResponse.FromString(data).results
+        except DecodeError:
+            yield GARBAGE
+            return
+        for result in results:
             if result.HasField("error"):
                 yield Outcome(_CODES.get(result.error.code, "UNKNOWN"), result.error.message)
             else:
