@@ -13,7 +13,7 @@ from penstock_client._aio_stream import Ending, answer
 from penstock_client._errors import Cancelled, DeadlineExceeded, PenstockError
 from penstock_client._merge import Member
 from penstock_client._messages import Deadline
-from penstock_client._mux import CLOSED, OPENINGS, TOO_LATE, Multiplexer, Settled, backoff, lost
+from penstock_client._mux import CLOSED, OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
 
 Future = asyncio.Future[Any]
 
@@ -123,9 +123,13 @@ class SharedStream:
         self._running = asyncio.create_task(self._run())
         self._running.add_done_callback(self._stopped)
 
-    def _stopped(self, _: object) -> None:
+    def _stopped(self, task: asyncio.Task[None]) -> None:
         self._running = None
-        if self._mux.has_queued:
+        error = Cancelled(CLOSED) if task.cancelled() else task.exception()
+        if error is not None:  # such as a channel that is closed
+            self._fail(self._mux.give_up(), PenstockError(str(error)))
+            self._admit()
+        elif self._mux.has_queued:
             self._start()
 
     async def _run(self) -> None:
@@ -189,7 +193,7 @@ class SharedStream:
         for future, outcome in settled:
             if future.done():
                 continue
-            if isinstance(outcome, PenstockError):
+            if isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
@@ -203,7 +207,7 @@ class SharedStream:
         self._fail(self._mux.broken(), lost(ended))
         self._admit()
 
-    def _fail(self, waiters: list[Any], error: PenstockError) -> None:
+    def _fail(self, waiters: list[Any], error: PenstockError | Unsupported) -> None:
         for future in waiters:
             if not future.done():
                 future.set_exception(error.again())

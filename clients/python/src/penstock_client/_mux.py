@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
-from penstock_client._errors import PenstockError, Unavailable, from_status
+from penstock_client._errors import PenstockError, Unavailable, from_status, not_run, was_not_run
 from penstock_client._merge import Member, Merged, Merger
 from penstock_client._wire import read_varint, request_opened
 from penstock_proto.v1 import prediction_pb2
@@ -68,12 +68,12 @@ Settled: TypeAlias = list[tuple[Any, Outcome]]
 """Waiters, and what each of them gets."""
 
 
-class Refused(Unavailable):
-    """The server said that it did not run the request: it may be sent again."""
-
-
-class Unsupported(PenstockError):
+class Unsupported(Exception):
     """The server has no streams: the request, which it did not take, can go as a unary call."""
+
+    def again(self) -> Unsupported:
+        """A copy for one more caller."""
+        return Unsupported(*self.args)
 
 
 class Multiplexer:
@@ -262,14 +262,14 @@ def backoff(failures: int) -> float:
     return min(2.0, 0.05 * 2.0**failures) * random.uniform(0.5, 1.0)
 
 
-def lost(error: PenstockError) -> PenstockError:
+def lost(error: PenstockError) -> PenstockError | Unsupported:
     """What a request ends with that was sent and not answered when its stream ended like this."""
     if error.status is grpc.StatusCode.UNIMPLEMENTED:
-        return Unsupported(error.message, status=error.status)
+        return Unsupported(error.message)
     if error.status is not grpc.StatusCode.UNAVAILABLE:
         return error
     if error.message.startswith(_STOPPING):
-        return Refused(error.message)
+        return not_run(error.again())
     return Unavailable(
         "the connection was lost after the request had been sent, and it is unknown whether the server "
         f"ran it: {error.message}"
@@ -279,7 +279,7 @@ def lost(error: PenstockError) -> PenstockError:
 def may_ask_again(error: PenstockError, attempt: int) -> bool:
     """Whether a request that ended with this at its n-th attempt, from 1, can be sent again without harm."""
     hint = error.retry_after_seconds
-    return isinstance(error, Refused) and attempt < ATTEMPTS and (hint is None or hint <= LONGEST_HINT)
+    return was_not_run(error) and attempt < ATTEMPTS and (hint is None or hint <= LONGEST_HINT)
 
 
 def _result(data: bytes, at: int, stop: int) -> tuple[int, Outcome]:
@@ -299,8 +299,7 @@ def _result(data: bytes, at: int, stop: int) -> tuple[int, Outcome]:
         return result.tag, result.response.SerializeToString()
     error = from_status(result.error)
     if isinstance(error, Unavailable):
-        refused = Refused(error.message, retry_after_seconds=error.retry_after_seconds)
-        return result.tag, refused
+        return result.tag, not_run(error)
     return result.tag, error
 
 

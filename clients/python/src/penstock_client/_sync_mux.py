@@ -19,7 +19,7 @@ import grpc
 from penstock_client._errors import Cancelled, DeadlineExceeded, PenstockError, from_call
 from penstock_client._merge import Member
 from penstock_client._messages import Deadline
-from penstock_client._mux import CLOSED, OPENINGS, TOO_LATE, Multiplexer, Settled, backoff, lost
+from penstock_client._mux import CLOSED, OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
 
 Open = Callable[[Iterator[bytes], Callable[[bytes], bytes]], Any]
 """Begins a call of PredictStream with these requests and this deserializer."""
@@ -184,7 +184,7 @@ class SharedStream:
         if not answered:
             self._abandon(waiter)
             raise DeadlineExceeded(TOO_LATE)
-        if isinstance(waiter.outcome, PenstockError):
+        if isinstance(waiter.outcome, Exception):
             raise waiter.outcome
         return waiter.outcome
 
@@ -224,8 +224,8 @@ class SharedStream:
             self._probe()
         except PenstockError as error:
             return error
-        except ValueError:  # the channel is closed
-            return Cancelled(CLOSED)
+        except ValueError as error:  # the channel is closed
+            return Cancelled(str(error))
         return None
 
     def _serve(self) -> None:
@@ -268,6 +268,6 @@ class SharedStream:
         return data
 
 
-def _fail(waiters: list[_Waiter], error: PenstockError) -> None:
+def _fail(waiters: list[_Waiter], error: PenstockError | Unsupported) -> None:
     for waiter in waiters:
         waiter.settle(error.again())
