@@ -75,12 +75,36 @@ def server() -> Iterator[StandIn]:
     server.stop()
 
 
+TRANSPORTS: dict[str, dict[str, Any]] = {
+    "unary": {"transport": "unary"},
+    "stream": {"transport": "stream"},
+    "merged": {"transport": "stream", "merge_rows": True},
+}
+
+
+ON_EVERY_TRANSPORT = {"test_predict", "test_errors", "test_real_server", "test_attacks"}
+"""The modules whose tests concern `predict`; others make no difference between the transports."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if "transport" in metafunc.fixturenames and module in ON_EVERY_TRANSPORT:
+        metafunc.parametrize("transport", TRANSPORTS, indirect=True)
+
+
+@pytest.fixture
+def transport(request: pytest.FixtureRequest) -> str:
+    """How the predictions of the clients travel."""
+    return getattr(request, "param", "unary")
+
+
 @pytest.fixture(params=["threads", "asyncio"])
-def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+def connect(request: pytest.FixtureRequest, transport: str) -> Iterator[Callable[..., Any]]:
     """Makes clients of one kind, and closes them afterwards."""
     clients: list[Any] = []
 
     def make(*args: Any, **settings: Any) -> Any:
+        settings = {**TRANSPORTS[transport], **settings}
         if request.param == "threads":
             clients.append(Client(*args, **settings))
         else:

@@ -64,13 +64,13 @@ def test_a_version_may_be_a_number(server, client) -> None:
 def test_the_signature_is_fetched_once(server, client) -> None:
     for _ in range(3):
         client.predict("echo", {"x": X})
-    assert server.calls == {"GetModel": 1, "Predict": 3}
+    assert (server.calls["GetModel"], len(server.requests)) == (1, 3)
 
 
 def test_threads_that_start_together_fetch_the_signature_once(server: StandIn) -> None:
     with penstock_client.Client(server.target) as client, ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: client.predict("echo", {"x": X}), range(24)))
-    assert server.calls == {"GetModel": 1, "Predict": 24}
+    assert (server.calls["GetModel"], len(server.requests)) == (1, 24)
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND])
@@ -102,17 +102,34 @@ def test_a_model_replaced_under_the_client_is_not_refused_by_its_old_signature(s
 def test_a_refused_input_never_reaches_the_server(server, client) -> None:
     with pytest.raises(penstock_client.InvalidInput):
         client.predict("echo", {"x": np.zeros(3, np.float32)})
-    assert server.calls["Predict"] == 0
+    assert server.requests == []
 
 
-def test_the_timeout_is_the_deadline_of_the_call(server, connect) -> None:
+def test_the_timeout_is_told_to_the_server(server, connect, transport) -> None:
     client = connect(server.target, timeout=30.0)
+
+    def told() -> float | None:
+        if transport == "unary":
+            return server.remaining
+        timeout = server.requests[-1].timeout
+        return timeout.seconds + timeout.nanos / 1e9 or None
+
     client.predict("echo", {"x": X})
-    assert server.remaining == pytest.approx(30, abs=5)
+    assert told() == pytest.approx(30, abs=5)
     client.predict("echo", {"x": X}, timeout=5.0)
-    assert server.remaining == pytest.approx(5, abs=2)
+    assert told() == pytest.approx(5, abs=2)
     client.predict("echo", {"x": X}, timeout=float("inf"))
-    assert server.remaining is None or server.remaining > 1e6
+    assert told() is None or told() > 1e6
+
+
+def test_metadata_of_a_request_is_told_to_the_server(server, client, transport) -> None:
+    client.predict("echo", {"x": X}, metadata={"traceparent": "00-1"})
+    where = server.metadata if transport == "unary" else server.requests[-1].metadata
+    assert where["traceparent"] == "00-1"
+    for wrong in ({"Key": "v"}, {"k": "ü"}, {"k": 1}, {"k-bin": "v"}):
+        with pytest.raises(ValueError, match="metadata"):
+            client.predict("echo", {"x": X}, metadata=wrong)
+    assert len(server.requests) == 1
 
 
 def test_a_deadline_that_passes_is_an_error_of_its_own(server, client) -> None:

@@ -13,6 +13,7 @@ COMMANDS = {
     "config": "penstock.cli.config",
     "health": "penstock.cli.health",
     "predict": "penstock.cli.predict",
+    "bench": "penstock.cli.bench",
 }
 """The module of every command; the command in it has the same name."""
 

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
-from typing import Any, Literal, overload
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from typing import Literal, overload
 from weakref import WeakSet
 
 import grpc
-import grpc.aio
 
-from penstock_client import _health
-from penstock_client._aio_stream import Stream, answer, each
-from penstock_client._errors import DeadlineExceeded, InvalidInput, NotFound, PenstockError
+from penstock_client._aio_connection import Connection
+from penstock_client._aio_stream import Stream, each
+from penstock_client._errors import InvalidInput, NotFound, PenstockError
 from penstock_client._messages import (
     COMPLETION_ORDER,
     DEFAULT_TARGET,
+    NEVER,
     Ask,
     Deadline,
     Packed,
     Signature,
-    Signatures,
-    channel_options,
     model_info,
-    prediction,
     seconds,
 )
+from penstock_client._mux import MAX_PENDING
+from penstock_client._requests import Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
 from penstock_client._types import Inputs, ModelInfo, Prediction
-from penstock_proto.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from penstock_proto.v1 import model_pb2
 
 
-class AsyncClient:
+class AsyncClient(Connection):
     """A connection to a Penstock server, for asyncio. Make it inside the event loop that uses it.
 
     It connects when it is first used, and again by itself when the connection is lost.
@@ -43,12 +41,17 @@ class AsyncClient:
             of messages.
         timeout: the default timeout of every call, in seconds; None for no limit.
         metadata: (key, value) pairs that are sent with every call.
+        transport: how `predict` travels: "unary", a call each; "stream", all over one stream that they
+            share; "auto", the first by a call, the others over the stream unless they are large.
+        merge_rows: let concurrent predictions of one model travel as one request of several rows.
+        max_pending: the most predictions that are under way or wait to be sent on the stream, 1 to
+            16256; further callers wait.
 
     Raises:
-        ValueError: the timeout is not above 0.
+        ValueError: the timeout is not above 0, or one of the last three is out of its range.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what can be set
         self,
         target: str = DEFAULT_TARGET,
         *,
@@ -56,23 +59,12 @@ class AsyncClient:
         options: Iterable[tuple[str, object]] = (),
         timeout: float | None = None,
         metadata: Iterable[tuple[str, str | bytes]] = (),
+        transport: Transport = "auto",
+        merge_rows: bool = False,
+        max_pending: int = MAX_PENDING,
     ) -> None:
-        self._timeout = seconds(timeout, None)
-        self._metadata = tuple(metadata)
-        self._signatures = Signatures()
-        self._fetching = asyncio.Lock()
+        super().__init__(target, credentials, options, timeout, metadata, transport, merge_rows, max_pending)
         self._streams: WeakSet[Stream] = WeakSet()
-        settings = channel_options(options)
-        self._channel: Any = (
-            grpc.aio.insecure_channel(target, settings)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, settings)
-        )
-        predictions: Any = prediction_pb2_grpc.PredictionServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        models: Any = model_pb2_grpc.ModelServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._predict, self._predict_stream = predictions.Predict, predictions.PredictStream
-        self._get_model, self._list_models = models.GetModel, models.ListModels
-        self._check = self._channel.unary_unary(_health.METHOD, _health.encode, _health.decode)
 
     async def predict(  # noqa: PLR0913 - the fields of a request
         self,
@@ -84,6 +76,7 @@ class AsyncClient:
         timeout: float | None = None,
         priority: int = 0,
         id: str = "",
+        metadata: Mapping[str, str] | None = None,
     ) -> Prediction:
         """Makes one prediction, of one or several rows.
 
@@ -98,6 +91,8 @@ class AsyncClient:
                 for no limit.
             priority: above 0 goes first, below 0 gives way.
             id: comes back in the answer.
+            metadata: of this request, such as a trace context: headers of a unary call, and a part of the
+                request on a stream. Keys are lower-case, values printable ASCII.
 
         Returns:
             The outputs by name, as read-only arrays where they are numbers.
@@ -108,19 +103,19 @@ class AsyncClient:
             DeadlineExceeded: the timeout passed.
             Unavailable: there is no server, or the model is not ready.
             PenstockError: anything else; see its subclasses.
-            ValueError: the timeout is not above 0.
+            ValueError: the timeout is not above 0, or the metadata cannot be headers.
         """
-        ask = Ask(model, version, outputs, priority, id)
-        deadline = Deadline(seconds(timeout, self._timeout))
-        signature, packed = await self._prepare(ask, inputs, deadline)
-        request = prediction_pb2.PredictRequest()
-        ask.write(packed, request)
+        template = self._requests.template(model, version, outputs, priority)
+        deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
+        signature, written = await self._prepare(template.key, Signature.write, inputs, deadline)
         try:
-            response = await self._call(self._predict, request, deadline)
+            answered = await self._answered(template, signature, written, id, deadline, checked(metadata))
         except (InvalidInput, NotFound):
-            self._signatures.drop(ask.key, signature)
+            self._signatures.drop(template.key, signature)
             raise
-        return prediction(response)
+        if isinstance(answered, Prediction):
+            return answered
+        return template.read(answered, written[0] if written else b"", id)
 
     @overload
     def predict_stream(
@@ -202,11 +197,11 @@ class AsyncClient:
         ask = Ask(model, version, outputs, priority, timeout=limit)
 
         async def prepare(item: Inputs) -> tuple[Signature, Packed]:
-            return await self._prepare(ask, item, Deadline(limit))
+            return await self._prepare(ask.key, Signature.pack, item, Deadline(limit))
 
         async def start() -> None:
             if self._signatures.get(ask.key) is None:
-                await self._fetch(ask, Deadline(limit), None)
+                await self._fetch(ask.key, Deadline(limit), None)
 
         state = StreamState(ask, self._signatures, ordered, max_in_flight)
         metadata = self._metadata if ordered else (*self._metadata, COMPLETION_ORDER)
@@ -253,6 +248,8 @@ class AsyncClient:
         """Closes the connection; calls that are under way end with `Cancelled`."""
         for stream in self._streams:  # gRPC does not find these by itself
             stream.cancel()
+        if self._shared is not None:
+            await self._shared.close()
         await self._channel.close()
 
     async def __aenter__(self) -> AsyncClient:
@@ -260,35 +257,3 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    async def _prepare(self, ask: Ask, inputs: Inputs, deadline: Deadline) -> tuple[Signature, Packed]:
-        """Encodes inputs by the model's signature, fetching it where it is not known or seems old."""
-        known = self._signatures.get(ask.key)
-        if known is not None:
-            try:
-                return known, known.pack(inputs)
-            except InvalidInput:
-                pass  # perhaps the model was replaced since: ask again before refusing
-        signature = await self._fetch(ask, deadline, known)
-        return signature, signature.pack(inputs)
-
-    async def _fetch(self, ask: Ask, deadline: Deadline, old: Signature | None) -> Signature:
-        """The signature from the server, or one newer than `old` that another task has just fetched."""
-        try:
-            async with asyncio.timeout(deadline.remaining()):
-                await self._fetching.acquire()
-        except TimeoutError:
-            raise DeadlineExceeded("the timeout passed while waiting for the model's signature") from None
-        try:
-            known = self._signatures.get(ask.key)
-            if known is not None and known is not old:
-                return known
-            request = model_pb2.GetModelRequest(model=ask.key[0], version=ask.key[1])
-            return self._signatures.put(ask.key, await self._call(self._get_model, request, deadline))
-        finally:
-            self._fetching.release()
-
-    async def _call(self, method: Any, request: object, deadline: Deadline | None = None) -> Any:
-        timeout = self._timeout if deadline is None else deadline.remaining()
-        call = method(request, timeout=timeout, metadata=self._metadata)
-        return await answer(call, call)

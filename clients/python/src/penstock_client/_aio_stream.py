@@ -72,6 +72,30 @@ def _result_now(coroutine: Coroutine[Any, Any, PenstockError]) -> PenstockError:
     return PenstockError(_WRITE_FAILED)
 
 
+class Ending:
+    """What a call ended with. Where it ends under a write, gRPC calls it INTERNAL for a while.
+
+    Args:
+        call: gRPC's call of a stream, which has just begun.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._said: list[PenstockError] = []
+        call.add_done_callback(self._note)
+
+    def _note(self, call: Any) -> None:
+        # At once, since the next status may be of gRPC's own making.
+        self._said.append(_result_now(_ended_with(call)))
+
+    async def failure(self, error: PenstockError) -> PenstockError | None:
+        """The status that the call really ended with, where a step of it failed with `error`; None for OK."""
+        deadline = monotonic() + _STATUS_SECONDS
+        while error.message == _WRITE_FAILED and monotonic() < deadline:
+            error = next((said for said in self._said if said.message != _WRITE_FAILED), error)
+            await asyncio.sleep(0.001)
+        return None if error.status is grpc.StatusCode.OK else error
+
+
 def each(inputs: Iterable[Inputs] | AsyncIterable[Inputs]) -> AsyncIterator[Inputs]:
     """An asynchronous iterator over the inputs, whichever kind they are.
 
@@ -122,7 +146,7 @@ class Stream:
         self._over = False
         self._call: Any = None
         self._responses: Any = None
-        self._endings: list[PenstockError] = []
+        self._ending: Any = None
         # One event for each task that waits, set at every change; it looks for itself what changed.
         self._events = [asyncio.Event() for _ in range(3)]
         self._for_consumer, self._for_writer, self._for_reader = self._events
@@ -140,6 +164,7 @@ class Stream:
         """
         await start()
         self._call = method(metadata=metadata)
+        self._ending = Ending(self._call)
         self._call.add_done_callback(self._stop)
         # Not `read()`: once a write has failed it gives no more of the answers that have arrived.
         self._responses = aiter(self._call)
@@ -175,21 +200,9 @@ class Stream:
         except StopAsyncIteration:
             pass
         except PenstockError as error:
-            failure = await self._true_failure(error)
+            failure = await self._ending.failure(error)
         self._state.close(failure)
         return False
-
-    async def _true_failure(self, error: PenstockError) -> PenstockError | None:
-        """The status that the call ended with; None for OK.
-
-        Where the call ends under a write, gRPC calls it INTERNAL, before or after the status that the
-        server gave.
-        """
-        deadline = monotonic() + _STATUS_SECONDS
-        while error.message == _WRITE_FAILED and monotonic() < deadline:
-            error = next((said for said in self._endings if said.message != _WRITE_FAILED), error)
-            await asyncio.sleep(0.001)
-        return None if error.status is grpc.StatusCode.OK else error
 
     def _collect(self) -> list[Any]:
         results = self._state.collect()
@@ -243,8 +256,6 @@ class Stream:
             event.set()
 
     def _stop(self, call: Any) -> None:
-        # At once, since the next status may be of gRPC's own making: see `_true_failure`.
-        self._endings.append(_result_now(_ended_with(call)))
         self._over = True
         self._wake()
 

@@ -49,6 +49,13 @@ class PenstockError(Exception):
         self.status = self._status if status is None else status
         self.retry_after_seconds = retry_after_seconds
         self.index: int | None = None
+        self._not_run = False  # the server said that it did not run the request
+
+    def again(self) -> PenstockError:
+        """A copy for one more caller: an exception that is raised twice mixes up its tracebacks."""
+        copy = type(self)(self.message, status=self.status, retry_after_seconds=self.retry_after_seconds)
+        copy._not_run = self._not_run
+        return copy
 
 
 class InvalidInput(PenstockError):
@@ -113,6 +120,17 @@ _BY_STATUS: dict[grpc.StatusCode, type[PenstockError]] = {
     )
 }  # fmt: skip
 _BY_NUMBER: dict[int, grpc.StatusCode] = {each.value[0]: each for each in grpc.StatusCode}
+
+
+def not_run(error: PenstockError) -> PenstockError:
+    """The error, marked: the server said that it did not run the request."""
+    error._not_run = True
+    return error
+
+
+def was_not_run(error: PenstockError) -> bool:
+    """Whether the server said that it did not run the request."""
+    return error._not_run
 
 
 def from_code(

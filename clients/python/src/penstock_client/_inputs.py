@@ -11,9 +11,11 @@ from penstock_client._cast import Refusal, cast, to_bf16
 from penstock_client._errors import InvalidInput
 from penstock_client._tensors import BF16, BYTES, DTYPES, bfloat16, join_elements
 from penstock_client._types import Array, TensorInfo
+from penstock_client._wire import input_opened
 from penstock_proto.v1 import tensor_pb2
 
 _SHOWN = 60
+_REMEMBERED = 64  # shapes
 
 
 class InputSpec:
@@ -25,13 +27,34 @@ class InputSpec:
         rank: the number of axes; None where it is open.
     """
 
-    __slots__ = ("dtype", "info", "number", "rank")
+    __slots__ = ("_heads", "dtype", "info", "number", "rank")
 
     def __init__(self, info: TensorInfo) -> None:
         self.info = info
         self.number: int = tensor_pb2.DataType.Value(info.datatype)
         self.dtype = bfloat16() if self.number == BF16 else DTYPES.get(self.number)
         self.rank = None if info.shape is None else len(info.shape)
+        self._heads: dict[tuple[int, ...], bytes] = {}
+
+    def write(self, value: object) -> tuple[bytes, bytes]:
+        """An input as it stands in a request: what comes before its `raw` bytes, and these.
+
+        Args:
+            value: as for `encode`.
+
+        Raises:
+            InvalidInput: the value does not fit.
+        """
+        if type(value) is np.ndarray:
+            head = self._heads.get(value.shape)
+            if head is not None and value.dtype == self.dtype:
+                return head, value.tobytes()
+        shape, raw = self.encode(value)
+        head = input_opened(self.info.name, self.number, shape, len(raw))
+        # Of these, the shape says how many bytes there are.
+        if self.dtype is not None and len(shape) == self.rank and len(self._heads) < _REMEMBERED:
+            self._heads[shape] = head
+        return head, raw
 
     def encode(self, value: object) -> tuple[tuple[int, ...], bytes]:
         """The shape and the `raw` bytes of a value.

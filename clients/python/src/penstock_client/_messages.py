@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from time import monotonic
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from google.protobuf import duration_pb2
 
 from penstock_client._errors import InvalidInput
 from penstock_client._inputs import InputSpec, describe
 from penstock_client._tensors import decode
-from penstock_client._types import BatchingInfo, Inputs, ModelInfo, Prediction, TensorInfo, Timing
+from penstock_client._types import BatchingInfo, Inputs, ModelInfo, Prediction, TensorInfo, Timing, seconds_of
+from penstock_client._wire import input_of
 from penstock_proto.v1 import model_pb2, prediction_pb2, tensor_pb2
 
 DEFAULT_TARGET = "127.0.0.1:8001"
@@ -26,6 +27,7 @@ COMPLETION_ORDER = ("penstock-order", "completion")
 MAX_BYTES = 2**31 - 2**16
 """What protobuf can carry in one message, with some room for names and shapes."""
 
+_REMEMBERED = 1024  # combinations of shapes
 _UNLIMITED = {"grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1}
 
 Key: TypeAlias = tuple[str, str]
@@ -56,16 +58,20 @@ def seconds(timeout: float | None, default: float | None) -> float | None:
 
 
 class Deadline:
-    """The moment by which several steps must be done together."""
+    """The moment by which several steps must be done together: `at` on the monotonic clock, or None."""
 
-    __slots__ = ("_at",)
+    __slots__ = ("at",)
 
     def __init__(self, timeout: float | None) -> None:
-        self._at = None if timeout is None else monotonic() + timeout
+        self.at = None if timeout is None else monotonic() + timeout
 
     def remaining(self) -> float | None:
         """The seconds that are left, not below 0; None for no limit."""
-        return None if self._at is None else max(0.0, self._at - monotonic())
+        return None if self.at is None else max(0.0, self.at - monotonic())
+
+
+NEVER = Deadline(None)
+"""No limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +82,50 @@ class Packed:
     size: int
 
 
+class Batch(NamedTuple):
+    """What the inputs of a request must have in common with those of others to be merged with them.
+
+    Attributes:
+        rows: how many rows this one has.
+        most_rows: how many a merged request may have.
+        inputs: for each input its name, its datatype's number and the lengths of its inner axes.
+    """
+
+    rows: int
+    most_rows: int
+    inputs: tuple[tuple[str, int, tuple[int, ...]], ...]
+
+
 class Signature:
     """The inputs that a model takes, and how to encode them."""
 
-    __slots__ = ("_inputs", "_names")
+    __slots__ = ("_batches", "_inputs", "_most_rows", "_names")
 
     def __init__(self, model: model_pb2.Model) -> None:
         self._inputs = {each.name: InputSpec(_tensor_info(each)) for each in model.inputs}
         self._names = self._inputs.keys()
+        self._most_rows = model.batching.max_rows if model.batching.enabled else 0
+        self._batches: dict[tuple[bytes, ...], Batch | None] = {}
+
+    def write(self, inputs: Inputs) -> list[bytes]:
+        """The inputs as they stand in a request: for each, what comes before its raw bytes, and these.
+
+        Raises:
+            InvalidInput: a name is missing or unknown, or a value does not fit.
+        """
+        try:
+            fitting = inputs.keys() == self._names
+        except AttributeError:
+            raise InvalidInput(f"inputs are a dict by name, not {describe(inputs)}") from None
+        if not fitting:
+            raise self._wrong_names(inputs)
+        written: list[bytes] = []
+        specs = self._inputs
+        for name, value in inputs.items():
+            written += specs[name].write(value)
+        if (size := sum(map(len, written))) > MAX_BYTES:
+            raise _too_large(size)
+        return written
 
     def pack(self, inputs: Inputs) -> Packed:
         """Encodes the inputs of one request.
@@ -104,8 +146,28 @@ class Signature:
             size += len(raw)
             tensors.append((name, spec.number, shape, raw))
         if size > MAX_BYTES:
-            raise InvalidInput(f"the inputs are {size} bytes; one request carries at most {MAX_BYTES}")
+            raise _too_large(size)
         return Packed(tensors, size)
+
+    def batch(self, written: list[bytes]) -> Batch | None:
+        """What inputs, as `write` gives them, share with those they may be merged with; None for never."""
+        heads = tuple(written[::2])
+        try:
+            return self._batches[heads]
+        except KeyError:
+            found = self._find_batch(heads)
+        if len(self._batches) >= _REMEMBERED:
+            self._batches.clear()
+        self._batches[heads] = found
+        return found
+
+    def _find_batch(self, heads: tuple[bytes, ...]) -> Batch | None:
+        inputs = [input_of(head) for head in heads]
+        lengths = {shape[:1] for _, _, shape in inputs}
+        if len(lengths) != 1 or not 0 < sum(first := lengths.pop()) < self._most_rows or not first:
+            return None
+        fixed = tuple((name, number, shape[1:]) for name, number, shape in inputs)
+        return Batch(first[0], self._most_rows, fixed)
 
     def _wrong_names(self, inputs: Inputs) -> InvalidInput:
         unknown = [repr(name) for name in inputs if name not in self._names]
@@ -114,6 +176,10 @@ class Signature:
         said += [f"missing: {', '.join(missing)}"] if missing else []
         expected = ", ".join(f"{name} {spec.info}" for name, spec in self._inputs.items()) or "none"
         return InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected}")
+
+
+def _too_large(size: int) -> InvalidInput:
+    return InvalidInput(f"the inputs are {size} bytes; one request carries at most {MAX_BYTES}")
 
 
 class Signatures:
@@ -189,7 +255,7 @@ def prediction(response: prediction_pb2.PredictResponse, index: int | None = Non
     # By name: the order of a protobuf map differs from process to process.
     outputs = {name: decode(name, response.outputs[name]) for name in sorted(response.outputs)}
     said = response.timing
-    timing = Timing(_seconds(said.queue), _seconds(said.compute), said.batch_rows)
+    timing = Timing(seconds_of(said.queue), seconds_of(said.compute), said.batch_rows)
     return Prediction(response.model, response.version, response.id, outputs, timing, index)
 
 
@@ -206,7 +272,7 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
         inputs=[_tensor_info(each) for each in model.inputs],
         outputs=[_tensor_info(each) for each in model.outputs],
         batching=BatchingInfo(
-            batching.enabled, batching.reason, batching.max_rows, _seconds(batching.max_delay)
+            batching.enabled, batching.reason, batching.max_rows, seconds_of(batching.max_delay)
         ),
         metadata=dict(model.metadata),
         opsets=dict(model.opsets),
@@ -220,10 +286,6 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
 def _tensor_info(spec: model_pb2.TensorSpec) -> TensorInfo:
     axes = tuple(axis.symbol if axis.HasField("symbol") else axis.size for axis in spec.shape)
     return TensorInfo(spec.name, tensor_pb2.DataType.Name(spec.datatype), None if spec.any_rank else axes)
-
-
-def _seconds(duration: duration_pb2.Duration) -> float:
-    return duration.seconds + duration.nanos * 1e-9
 
 
 def _duration(timeout: float) -> duration_pb2.Duration:

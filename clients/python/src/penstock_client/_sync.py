@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from threading import Lock
-from typing import Any, Literal, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, overload
 
 import grpc
 
-from penstock_client import _health
-from penstock_client._errors import DeadlineExceeded, InvalidInput, NotFound, PenstockError, from_call
+from penstock_client._errors import InvalidInput, NotFound, PenstockError
 from penstock_client._messages import (
     COMPLETION_ORDER,
     DEFAULT_TARGET,
+    NEVER,
     Ask,
     Deadline,
     Packed,
     Signature,
-    Signatures,
-    channel_options,
     model_info,
-    prediction,
     seconds,
 )
+from penstock_client._mux import MAX_PENDING
+from penstock_client._requests import Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
+from penstock_client._sync_connection import Connection
 from penstock_client._sync_stream import Stream
 from penstock_client._types import Inputs, ModelInfo, Prediction
-from penstock_proto.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from penstock_proto.v1 import model_pb2
 
 
-class Client:
+class Client(Connection):
     """A connection to a Penstock server. Safe to share between threads.
 
     It connects when it is first used, and again by itself when the connection is lost.
@@ -41,12 +40,17 @@ class Client:
             of messages.
         timeout: the default timeout of every call, in seconds; None for no limit.
         metadata: (key, value) pairs that are sent with every call.
+        transport: how `predict` travels: "unary", a call each; "stream", all over one stream that they
+            share; "auto", the first by a call, the others over the stream unless they are large.
+        merge_rows: let concurrent predictions of one model travel as one request of several rows.
+        max_pending: the most predictions that are under way or wait to be sent on the stream, 1 to
+            16256; further callers wait.
 
     Raises:
-        ValueError: the timeout is not above 0.
+        ValueError: the timeout is not above 0, or one of the last three is out of its range.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what can be set
         self,
         target: str = DEFAULT_TARGET,
         *,
@@ -54,22 +58,11 @@ class Client:
         options: Iterable[tuple[str, object]] = (),
         timeout: float | None = None,
         metadata: Iterable[tuple[str, str | bytes]] = (),
+        transport: Transport = "auto",
+        merge_rows: bool = False,
+        max_pending: int = MAX_PENDING,
     ) -> None:
-        self._timeout = seconds(timeout, None)
-        self._metadata = tuple(metadata)
-        self._signatures = Signatures()
-        self._fetching = Lock()
-        settings = channel_options(options)
-        self._channel: Any = (
-            grpc.insecure_channel(target, settings)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, settings)
-        )
-        predictions: Any = prediction_pb2_grpc.PredictionServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        models: Any = model_pb2_grpc.ModelServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._predict, self._predict_stream = predictions.Predict, predictions.PredictStream
-        self._get_model, self._list_models = models.GetModel, models.ListModels
-        self._check = self._channel.unary_unary(_health.METHOD, _health.encode, _health.decode)
+        super().__init__(target, credentials, options, timeout, metadata, transport, merge_rows, max_pending)
 
     def predict(  # noqa: PLR0913 - the fields of a request
         self,
@@ -81,6 +74,7 @@ class Client:
         timeout: float | None = None,
         priority: int = 0,
         id: str = "",
+        metadata: Mapping[str, str] | None = None,
     ) -> Prediction:
         """Makes one prediction, of one or several rows.
 
@@ -95,6 +89,8 @@ class Client:
                 for no limit.
             priority: above 0 goes first, below 0 gives way.
             id: comes back in the answer.
+            metadata: of this request, such as a trace context: headers of a unary call, and a part of the
+                request on a stream. Keys are lower-case, values printable ASCII.
 
         Returns:
             The outputs by name, as read-only arrays where they are numbers.
@@ -105,19 +101,19 @@ class Client:
             DeadlineExceeded: the timeout passed.
             Unavailable: there is no server, or the model is not ready.
             PenstockError: anything else; see its subclasses.
-            ValueError: the timeout is not above 0.
+            ValueError: the timeout is not above 0, or the metadata cannot be headers.
         """
-        ask = Ask(model, version, outputs, priority, id)
-        deadline = Deadline(seconds(timeout, self._timeout))
-        signature, packed = self._prepare(ask, inputs, deadline)
-        request = prediction_pb2.PredictRequest()
-        ask.write(packed, request)
+        template = self._requests.template(model, version, outputs, priority)
+        deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
+        signature, written = self._prepare(template.key, Signature.write, inputs, deadline)
         try:
-            response = self._call(self._predict, request, deadline)
+            answered = self._answered(template, signature, written, id, deadline, checked(metadata))
         except (InvalidInput, NotFound):
-            self._signatures.drop(ask.key, signature)
+            self._signatures.drop(template.key, signature)
             raise
-        return prediction(response)
+        if isinstance(answered, Prediction):
+            return answered
+        return template.read(answered, written[0] if written else b"", id)
 
     @overload
     def predict_stream(
@@ -196,11 +192,11 @@ class Client:
         ask = Ask(model, version, outputs, priority, timeout=limit)
 
         def prepare(item: Inputs) -> tuple[Signature, Packed]:
-            return self._prepare(ask, item, Deadline(limit))
+            return self._prepare(ask.key, Signature.pack, item, Deadline(limit))
 
         def start() -> None:
             if self._signatures.get(ask.key) is None:
-                self._fetch(ask, Deadline(limit), None)
+                self._fetch(ask.key, Deadline(limit), None)
 
         state = StreamState(ask, self._signatures, ordered, max_in_flight)
         metadata = self._metadata if ordered else (*self._metadata, COMPLETION_ORDER)
@@ -244,6 +240,8 @@ class Client:
 
     def close(self) -> None:
         """Closes the connection; calls that are under way end with `Cancelled`."""
+        if self._shared is not None:
+            self._shared.close()
         self._channel.close()
 
     def __enter__(self) -> Client:
@@ -251,35 +249,3 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _prepare(self, ask: Ask, inputs: Inputs, deadline: Deadline) -> tuple[Signature, Packed]:
-        """Encodes inputs by the model's signature, fetching it where it is not known or seems old."""
-        known = self._signatures.get(ask.key)
-        if known is not None:
-            try:
-                return known, known.pack(inputs)
-            except InvalidInput:
-                pass  # perhaps the model was replaced since: ask again before refusing
-        signature = self._fetch(ask, deadline, known)
-        return signature, signature.pack(inputs)
-
-    def _fetch(self, ask: Ask, deadline: Deadline, old: Signature | None) -> Signature:
-        """The signature from the server, or one newer than `old` that another thread has just fetched."""
-        remaining = deadline.remaining()
-        if not self._fetching.acquire(timeout=-1 if remaining is None else remaining):
-            raise DeadlineExceeded("the timeout passed while waiting for the model's signature")
-        try:
-            known = self._signatures.get(ask.key)
-            if known is not None and known is not old:
-                return known
-            request = model_pb2.GetModelRequest(model=ask.key[0], version=ask.key[1])
-            return self._signatures.put(ask.key, self._call(self._get_model, request, deadline))
-        finally:
-            self._fetching.release()
-
-    def _call(self, method: Any, request: object, deadline: Deadline | None = None) -> Any:
-        timeout = self._timeout if deadline is None else deadline.remaining()
-        try:
-            return method(request, timeout=timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise from_call(error) from error

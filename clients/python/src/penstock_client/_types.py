@@ -8,12 +8,20 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 import numpy.typing as npt
+from google.protobuf import duration_pb2
+
+from penstock_proto.v1 import prediction_pb2
 
 Array: TypeAlias = npt.NDArray[Any]
 """An array of any dtype."""
 
 Inputs: TypeAlias = Mapping[str, object]
 """Inputs by name: arrays, (nested) lists, numbers, bools, `str` or `bytes`."""
+
+
+def seconds_of(duration: duration_pb2.Duration) -> float:
+    """A protobuf duration in seconds."""
+    return duration.seconds + duration.nanos * 1e-9
 
 
 @dataclass(slots=True)
@@ -31,7 +39,6 @@ class Timing:
     batch_rows: int
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Prediction(Mapping[str, Array]):
     """One answer: a mapping from output names to arrays.
 
@@ -45,16 +52,34 @@ class Prediction(Mapping[str, Array]):
         version: the number of the version that answered, never a label.
         id: the request's id.
         outputs: the arrays by name.
-        timing: where the time went.
         index: on a stream the place of the item in the iterable, from 0; None elsewhere.
     """
 
-    model: str
-    version: str
-    id: str
-    outputs: dict[str, Array]
-    timing: Timing
-    index: int | None = None
+    __slots__ = ("id", "index", "model", "outputs", "said", "version")
+
+    def __init__(  # noqa: PLR0913 - what an answer holds
+        self,
+        model: str,
+        version: str,
+        id: str,
+        outputs: dict[str, Array],
+        timing: Timing | bytes,
+        index: int | None = None,
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.id = id
+        self.outputs = outputs
+        self.index = index
+        self.said = timing  # bytes: the serialized PredictResponse, into which few callers look
+
+    @property
+    def timing(self) -> Timing:
+        """Where the time went."""
+        if isinstance(self.said, bytes):
+            said = prediction_pb2.PredictResponse.FromString(self.said).timing
+            self.said = Timing(seconds_of(said.queue), seconds_of(said.compute), said.batch_rows)
+        return self.said
 
     def __getitem__(self, name: str) -> Array:
         try:

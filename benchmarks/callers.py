@@ -1,0 +1,182 @@
+"""Measure one process of concurrent callers through the Python client.
+
+    python benchmarks/callers.py TARGET [--callers 64 256] [--transport stream] [--merge-rows]
+
+Every caller makes one prediction after the other, one row each, with a raw array for every input. Callers
+are asyncio tasks over one `AsyncClient`, or with `--threads` threads over one `Client`. Prints, for each
+number of callers: predictions a second, CPU microseconds of this process for each prediction, those of the
+server where `--server-pid` says which it is, and the median and 99th percentile of the latency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penstock_client import AsyncClient, Client, ModelInfo
+
+DTYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "INT64": "<i8", "INT32": "<i4", "UINT8": "u1"}
+WARM_UP_SECONDS = 0.5
+SAMPLED = 2**16  # latencies, the last ones
+
+
+def inputs_of(info: ModelInfo) -> dict[str, Any]:
+    """One row of random values for every input; open axes have length 1."""
+    generator = np.random.default_rng(0)
+    made = {}
+    for spec in info.inputs:
+        if spec.datatype not in DTYPES or spec.shape is None:
+            raise SystemExit(f"no values can be made for input {spec.name} {spec}")
+        shape = [axis if isinstance(axis, int) else 1 for axis in spec.shape]
+        made[spec.name] = (generator.random(shape) * 10).astype(DTYPES[spec.datatype])
+    return made
+
+
+class Meter:
+    """What one run counts, from `begin` on."""
+
+    def __init__(self, pid: int | None) -> None:
+        self._pid = pid
+        self.done = 0
+        self.latencies = [0.0] * SAMPLED
+        self.running = True
+
+    def begin(self) -> None:
+        self.done = 0
+        self._since = time.monotonic()
+        self._own, self._server = time.process_time(), self._server_seconds()
+
+    def figures(self) -> dict[str, float]:
+        elapsed = time.monotonic() - self._since
+        done = self.done
+        each = 1e6 / max(done, 1)
+        taken = np.sort(np.array(self.latencies[: min(done, SAMPLED)])) * 1e6
+        figures = {
+            "predictions_per_second": done / elapsed,
+            "client_cpu_us": (time.process_time() - self._own) * each,
+            "p50_us": float(taken[len(taken) // 2]) if done else 0.0,
+            "p99_us": float(taken[len(taken) * 99 // 100]) if done else 0.0,
+        }
+        if self._pid is not None:
+            figures["server_cpu_us"] = (self._server_seconds() - self._server) * each
+        return figures
+
+    def took(self, seconds: float) -> None:
+        self.latencies[self.done & SAMPLED - 1] = seconds
+        self.done += 1
+
+    def _server_seconds(self) -> float:
+        if self._pid is None:
+            return 0.0
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def tasks(arguments: argparse.Namespace, callers: int) -> dict[str, float]:
+    """The figures of so many asyncio callers."""
+    meter = Meter(arguments.server_pid)
+    settings = {"transport": arguments.transport, "merge_rows": arguments.merge_rows}
+    async with AsyncClient(arguments.target, **settings) as client:
+        inputs = inputs_of(await client.model(arguments.model))
+        output = (await client.model(arguments.model)).outputs[0].name
+
+        async def call() -> None:
+            predict, clock, model = client.predict, time.perf_counter, arguments.model
+            while meter.running:
+                started = clock()
+                (await predict(model, inputs))[output]
+                meter.took(clock() - started)
+
+        running = [asyncio.create_task(call()) for _ in range(callers)]
+        await asyncio.sleep(WARM_UP_SECONDS)
+        meter.begin()
+        await asyncio.wait(running, timeout=arguments.seconds)
+        figures = meter.figures()
+        meter.running = False
+        await asyncio.gather(*running)
+    return figures
+
+
+def threads(arguments: argparse.Namespace, callers: int) -> dict[str, float]:
+    """The figures of so many calling threads."""
+    meter = Meter(arguments.server_pid)
+    settings = {"transport": arguments.transport, "merge_rows": arguments.merge_rows}
+    with Client(arguments.target, **settings) as client:
+        info = client.model(arguments.model)
+        inputs, output = inputs_of(info), info.outputs[0].name
+
+        def call() -> None:
+            predict, clock, model = client.predict, time.perf_counter, arguments.model
+            while meter.running:
+                started = clock()
+                predict(model, inputs)[output]
+                meter.took(clock() - started)
+
+        running = [threading.Thread(target=call) for _ in range(callers)]
+        for each in running:
+            each.start()
+        time.sleep(WARM_UP_SECONDS)
+        meter.begin()
+        time.sleep(arguments.seconds)
+        figures = meter.figures()
+        meter.running = False
+        for each in running:
+            each.join()
+    return figures
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure concurrent callers through the Python client.")
+    parser.add_argument("target", help="the server, host:port")
+    parser.add_argument("--callers", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--transport", choices=["auto", "unary", "stream"], default="auto")
+    parser.add_argument("--merge-rows", action="store_true")
+    parser.add_argument("--threads", action="store_true", help="threads over Client, not asyncio tasks")
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--model", default="tiny_mlp")
+    parser.add_argument("--server-pid", type=int)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parsed()
+    if not arguments.json:
+        print(f"{'callers':>8}{'a second':>12}{'client µs':>11}{'server µs':>11}{'p50 µs':>10}{'p99 µs':>10}")
+    if arguments.threads:
+        for callers in arguments.callers:
+            show(arguments, callers, threads(arguments, callers))
+    else:
+        asyncio.run(in_turn(arguments))
+
+
+async def in_turn(arguments: argparse.Namespace) -> None:
+    """All numbers of callers on one event loop: gRPC does not like several in a process."""
+    for callers in arguments.callers:
+        show(arguments, callers, await tasks(arguments, callers))
+
+
+def show(arguments: argparse.Namespace, callers: int, figures: dict[str, float]) -> None:
+    if arguments.json:
+        settings = {"transport": arguments.transport, "merge_rows": arguments.merge_rows}
+        print(json.dumps({"callers": callers, **settings, **figures}), flush=True)
+        return
+    server = figures.get("server_cpu_us", float("nan"))
+    print(
+        f"{callers:8}{figures['predictions_per_second']:12,.0f}{figures['client_cpu_us']:11.2f}"
+        f"{server:11.2f}{figures['p50_us']:10,.0f}{figures['p99_us']:10,.0f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

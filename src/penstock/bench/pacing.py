@@ -1,0 +1,283 @@
+"""When requests are sent.
+
+A closed loop keeps a number of requests unanswered: each answer brings the next request. It says how much
+a server can do; of how long its users wait it says little, as a server that stalls is asked less.
+
+An open loop sends at times that are fixed beforehand, whatever the server does, and counts every latency
+from the time at which the request was to be sent. So a stall counts for all the requests that users would
+have sent during it, not only for those that a waiting load tool had out. What goes wrong otherwise has been
+called coordinated omission: Gil Tene, "How NOT to Measure Latency", talk, Strange Loop 2015.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic, process_time, thread_time
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from penstock.bench.calls import Calls, Job
+from penstock.bench.tally import Outcome, Tally, Usage
+
+Arrivals: TypeAlias = Literal["uniform", "poisson"]
+
+GRACE_SECONDS = 5.0
+"""How long after its timeout the last request may still be answered."""
+
+INTERRUPTED_SECONDS = 1.0
+"""How long requests may still be answered after an interruption."""
+
+_BLOCK = 1024
+_NAP_SECONDS = 0.2
+_AT_ONCE = 16
+_UNANSWERED = "DEADLINE_EXCEEDED"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One level of load, or one process's share of it.
+
+    Attributes:
+        concurrency: closed loop: the requests that are unanswered at a time; 0 for an open loop.
+        rate: open loop: requests a second; 0 for a closed loop.
+        arrivals: open loop: at equal intervals, or at random ones as independent users make them.
+        offset: open loop: where in the interval the first request is, from 0 to 1.
+        max_in_flight: open loop: the most unanswered requests; sending waits for room.
+        warmup: seconds under load before the measured time.
+        duration: the measured time in seconds; None where `requests` says when to end.
+        requests: how many requests to measure; None for as many as fit in the duration.
+        timeout: the longest a request may take, in seconds.
+        seed: equal seeds make equal random arrivals.
+    """
+
+    concurrency: int = 0
+    rate: float = 0.0
+    arrivals: Arrivals = "uniform"
+    offset: float = 0.0
+    max_in_flight: int = 10_000
+    warmup: float = 1.0
+    duration: float | None = 10.0
+    requests: int | None = None
+    timeout: float = 30.0
+    seed: int = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether this share is nothing at all."""
+        return (not self.concurrency and not self.rate) or self.requests == 0
+
+
+class Run:
+    """One level in one process: makes jobs, takes their outcomes, and keeps the tally.
+
+    Args:
+        load: the level.
+        calls: the way of the requests.
+        rows: the rows of each payload.
+        first: the payload to begin with.
+    """
+
+    def __init__(self, load: Load, calls: Calls, rows: Sequence[int], first: int = 0) -> None:
+        self.tally = Tally()
+        self.in_flight = 0
+        self._load = load
+        self._calls = calls
+        self._rows = rows
+        self._index = first - 1
+        self._budget = math.inf if load.requests is None else load.requests
+        self._start = self._last_answer = monotonic() + load.warmup
+        self._end = math.inf if load.duration is None else self._start + load.duration
+        self._measured_in_flight = 0
+        self._interrupted = False
+        self._over = asyncio.Event()  # nothing more is sent
+        self._quiet = asyncio.Event()  # nothing is unanswered
+        self._room = asyncio.Event()
+        self._marks: list[Usage] = []  # at the start and at the end of the measured time
+
+    async def run(self) -> Tally:
+        """Makes the load and returns what came of it."""
+        self._calls.settle = self._settle_closed if self._load.concurrency else self._settle_open
+        loop = asyncio.get_running_loop()
+        timers = [loop.call_at(self._start, self._mark)]
+        if math.isfinite(self._end):
+            timers.append(loop.call_at(self._end, self._mark))
+        await (self._closed() if self._load.concurrency else self._open())
+        await self._wait_for_answers()
+        for timer in timers:
+            timer.cancel()
+        self._close_window()
+        await self._give_up()
+        return self.tally
+
+    def interrupt(self) -> None:
+        """Sends nothing more."""
+        self._interrupted = True
+        if self._end > (now := monotonic()):
+            self._end = now
+            self._mark()
+        self._over.set()
+        self._room.set()
+        asyncio.get_running_loop().call_later(INTERRUPTED_SECONDS, self._quiet.set)
+
+    async def _closed(self) -> None:
+        """Sends the first requests; each answer brings the next, until the time or the requests are over."""
+        for _ in range(self._load.concurrency):
+            job = self._job(monotonic())
+            if job is not None:
+                self._calls.start(job)
+        await _until(self._over, self._end)
+
+    async def _open(self) -> None:
+        """Sends every request at its time, or as soon after it as can be."""
+        at_once = 0
+        for due in self._times():
+            at_once = 0 if await self._sleep_until(due) else at_once + 1
+            if at_once % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)  # answers have their turn even when sending cannot keep up
+            await self._wait_for_room()
+            now = monotonic()
+            if due < self._start <= now:
+                continue  # of the warm-up, which is over
+            if now >= self._end and due < self._end:
+                self._count_unsent(due)
+                return
+            job = self._job(due)
+            if job is None:
+                return
+            if due >= self._start:
+                self.tally.send_lag.add(max(0.0, now - due))
+            self._calls.start(job)
+
+    async def _sleep_until(self, due: float) -> bool:
+        """Waits until a request is due; returns whether it had to."""
+        wait = due - monotonic()
+        if wait > _NAP_SECONDS:
+            await _until(self._over, due)  # which an interruption ends
+        elif wait > 0:
+            await asyncio.sleep(wait)
+        return wait > 0
+
+    async def _wait_for_room(self) -> None:
+        while self.in_flight >= self._load.max_in_flight and monotonic() < self._end:
+            self.tally.crowded = True
+            self._room.clear()
+            await _until(self._room, self._end)
+
+    def _count_unsent(self, due: float) -> None:
+        """Counts the requests that should have left before the end of the measured time, and did not."""
+        if not self._interrupted:
+            self.tally.unsent = max(1, math.ceil((self._end - due) * self._load.rate - 1e-6))
+
+    def _times(self) -> Iterator[float]:
+        """When the requests are to be sent, warm-up included."""
+        load = self._load
+        first = self._start - load.warmup
+        if load.arrivals == "uniform":
+            for number in range(1 << 62):
+                yield first + (number + load.offset) / load.rate
+        random = np.random.default_rng(load.seed)
+        while True:
+            gaps = random.exponential(1 / load.rate, _BLOCK)
+            yield from (first + np.cumsum(gaps)).tolist()
+            first += float(gaps.sum())
+
+    def _job(self, due: float) -> Job | None:
+        """The job that is due at a time; None where all is done."""
+        if due >= self._end or self._interrupted:
+            return None
+        if due >= self._start:
+            if self._budget <= 0:
+                self._over.set()
+                return None
+            self._budget -= 1
+            self._measured_in_flight += 1
+        self.in_flight += 1
+        self._index = (self._index + 1) % len(self._rows)
+        return due, self._index
+
+    def _settle_closed(self, job: Job, outcome: Outcome) -> Job | None:
+        now = monotonic()
+        self._count(job, outcome, now)
+        following = self._job(now)
+        if not self.in_flight:
+            self._quiet.set()
+        return following
+
+    def _settle_open(self, job: Job, outcome: Outcome) -> Job | None:
+        self._count(job, outcome, monotonic())
+        self._room.set()
+        if not self.in_flight:
+            self._quiet.set()
+        return None
+
+    def _count(self, job: Job, outcome: Outcome, now: float) -> None:
+        due, index = job
+        self.in_flight -= 1
+        tally, rows = self.tally, self._rows[index]
+        # A number of requests is measured by themselves, a time by all that is answered in it.
+        if not outcome.code and self._start <= (due if math.isinf(self._end) else now) < self._end:
+            tally.answered_in_window += 1
+            tally.rows_in_window += rows
+        if due < self._start:
+            return
+        self._measured_in_flight -= 1
+        self._last_answer = now
+        if outcome.code:
+            tally.missed(outcome.code, outcome.detail)
+        else:
+            tally.answered(now - due, rows, outcome)
+
+    async def _wait_for_answers(self) -> None:
+        """Waits until nothing is unanswered, or nothing more is to be expected."""
+        if self.in_flight:
+            self._quiet.clear()
+            await _until(self._quiet, monotonic() + self._load.timeout + GRACE_SECONDS)
+
+    def _mark(self) -> None:
+        self._marks.append(usage())
+
+    def _close_window(self) -> None:
+        """Settles how long the measured time was, and what it has cost."""
+        end = self._end if math.isfinite(self._end) else self._last_answer
+        self.tally.window_seconds = max(0.0, end - self._start)
+        self._mark()  # where there was no timer for the end
+        self.tally.usage = self._marks[1].since(self._marks[0]) if len(self._marks) > 1 else Usage()
+
+    async def _give_up(self) -> None:
+        """Counts what is unanswered still."""
+        left = self._measured_in_flight
+        if self._interrupted:
+            self.tally.unfinished = left
+        elif left:
+            detail = f"no answer {self._load.timeout + GRACE_SECONDS:g} s after the last request"
+            self.tally.missed(_UNANSWERED, detail, left)
+        if self.in_flight:
+            await self._calls.abandon()
+
+
+async def _until(event: asyncio.Event, end: float) -> None:
+    """Waits for an event, no longer than to a time of the steady clock."""
+    try:
+        async with asyncio.timeout(None if math.isinf(end) else max(0.0, end - monotonic())):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+def usage() -> Usage:
+    """What this process and this thread have spent so far."""
+    return Usage(monotonic(), process_time(), thread_time(), _waited())
+
+
+def _waited() -> float:
+    """Seconds that this thread has waited for a core, where the kernel says so (Linux)."""
+    try:
+        with open(f"/proc/self/task/{threading.get_native_id()}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return 0.0

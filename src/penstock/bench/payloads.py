@@ -1,0 +1,130 @@
+"""What is sent: the inputs of requests as encoded tensors, which both protocols carry alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock.bench.errors import BenchError
+from penstock.tensors import Array, DataType
+from penstock_client import InvalidInput, TensorInfo
+
+# The client's own encoding, from the distribution of the same version: values are checked and cast as
+# `Client.predict` would.
+from penstock_client._inputs import InputSpec
+
+_LENGTH_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTensor:
+    """One input.
+
+    Attributes:
+        datatype: the element type by its Open Inference name.
+        shape: the length of every axis, outermost first.
+        raw: the elements: row-major, little-endian, those of BYTES behind their lengths.
+    """
+
+    datatype: str
+    shape: tuple[int, ...]
+    raw: bytes
+
+    def array(self) -> Array:
+        """The elements as the client takes them; BF16 as float32, which loses nothing."""
+        if self.datatype == "BYTES":
+            parts = _elements(self.raw)
+            array: Array = np.empty(len(parts), object)
+            array[:] = parts
+            return array.reshape(self.shape)
+        values: Array = np.frombuffer(self.raw, DataType[self.datatype].dtype).reshape(self.shape)
+        if self.datatype == "BF16":
+            values = np.asarray(np.left_shift(values, 16, dtype=np.uint32)).view(np.float32)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The inputs of one request by name, and how many rows they hold."""
+
+    tensors: Mapping[str, EncodedTensor]
+    rows: int
+
+    @property
+    def size(self) -> int:
+        """The bytes of all elements."""
+        return sum(len(tensor.raw) for tensor in self.tensors.values())
+
+
+class Encoder:
+    """Makes payloads of values.
+
+    Args:
+        inputs: the inputs that the model takes.
+    """
+
+    def __init__(self, inputs: Sequence[TensorInfo]) -> None:
+        self._specs = {info.name: InputSpec(info) for info in inputs}
+
+    def payload(self, values: Mapping[str, object]) -> Payload:
+        """Encodes the inputs of one request, as `Client.predict` would.
+
+        Args:
+            values: every input of the model by name.
+
+        Raises:
+            BenchError: an input is missing, unknown, or does not fit.
+        """
+        if values.keys() != self._specs.keys():
+            expected = ", ".join(f"{name} {spec.info}" for name, spec in self._specs.items()) or "none"
+            raise BenchError(f"the inputs are {', '.join(values) or 'none'}; expected: {expected}")
+        try:
+            tensors = {name: self._encoded(name, value) for name, value in values.items()}
+        except InvalidInput as error:
+            raise BenchError(str(error)) from None
+        return Payload(tensors, self._rows(tensors))
+
+    def _encoded(self, name: str, value: object) -> EncodedTensor:
+        spec = self._specs[name]
+        shape, raw = spec.encode(value)
+        return EncodedTensor(spec.info.datatype, tuple(shape), raw)
+
+    def _rows(self, tensors: Mapping[str, EncodedTensor]) -> int:
+        """The length of the open first axis; 1 where the model has none."""
+        for name, tensor in tensors.items():
+            shape = self._specs[name].info.shape
+            if tensor.shape and (shape is None or (shape and isinstance(shape[0], str))):
+                return tensor.shape[0]
+        return 1
+
+
+def stacked(payloads: Sequence[Payload]) -> Payload:
+    """One request with the rows of several.
+
+    Raises:
+        BenchError: their shapes differ behind the first axis, or they have none.
+    """
+    tensors = {}
+    for name, first in payloads[0].tensors.items():
+        parts = [payload.tensors[name] for payload in payloads]
+        if not first.shape or any(part.shape[1:] != first.shape[1:] for part in parts):
+            shapes = ", ".join(sorted({str(list(part.shape)) for part in parts}))
+            raise BenchError(f'input "{name}": rows of the shapes {shapes} cannot be sent as one request')
+        shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
+        tensors[name] = EncodedTensor(first.datatype, shape, b"".join(part.raw for part in parts))
+    return Payload(tensors, sum(payload.rows for payload in payloads))
+
+
+def _elements(raw: bytes) -> list[str | bytes]:
+    """The elements of BYTES: texts, or `bytes` where one is no UTF-8."""
+    parts, at = [], 0
+    while at < len(raw):
+        start = at + _LENGTH_BYTES
+        at = start + int.from_bytes(raw[at:start], "little")
+        parts.append(raw[start:at])
+    try:
+        return [part.decode() for part in parts]
+    except UnicodeDecodeError:
+        return list(parts)

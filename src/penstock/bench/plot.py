@@ -1,0 +1,89 @@
+"""Figures as a picture: latency distributions, and throughput against latency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.bench.errors import BenchError
+from penstock.bench.report import named
+from penstock.bench.results import Level
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMATS = (".pdf", ".png", ".svg")
+
+
+def check(path: Path) -> None:
+    """Makes sure, before anything is measured, that a picture can be drawn and written.
+
+    Raises:
+        BenchError: matplotlib is not installed, the suffix is unknown, or the folder does not exist.
+    """
+    if find_spec("matplotlib") is None:
+        raise BenchError('--plot needs matplotlib: pip install "penstock[plot]"')
+    if path.suffix.lower() not in FORMATS:
+        raise BenchError(f"--plot: {path} must end with {', '.join(FORMATS)}")
+    if not path.absolute().parent.is_dir():
+        raise BenchError(f"--plot: there is no folder {path.absolute().parent}")
+
+
+def draw(levels: Sequence[Level], title: str, path: Path) -> None:
+    """Writes the picture.
+
+    Args:
+        levels: what was measured.
+        title: stands above it.
+        path: where to; the suffix says in which format.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    several = len(levels) > 1
+    figure = Figure(figsize=(12 if several else 7, 4.5), layout="constrained")
+    figure.suptitle("\n".join([title, *_limits(levels)]))
+    panels = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
+    _distributions(panels[0], levels)
+    if several:
+        _curve(panels[1], levels)
+    figure.savefig(path, dpi=150)
+
+
+def _limits(levels: Sequence[Level]) -> list[str]:
+    """A line that names the levels whose figures are not the server's, where there are any."""
+    limited = [named(level) for level in levels if level.generator.limited]
+    return [f"limited by the load tool: {', '.join(limited)}"] if limited else []
+
+
+def _distributions(axes: Axes, levels: Sequence[Level]) -> None:
+    """The share of answers in each bin of latency, a line for each level."""
+    for level in levels:
+        if level.latency:
+            total = sum(level.histogram_counts)
+            shares = [count / total * 100 for count in level.histogram_counts]
+            edges = [edge * 1e3 for edge in level.histogram_edges_seconds]
+            axes.stairs(shares, edges, label=named(level), fill=len(levels) == 1)
+    axes.set(xscale="log", xlabel="latency, ms", ylabel="share of answers, %")
+    if any(level.latency for level in levels):
+        axes.legend()
+
+
+def _curve(axes: Axes, levels: Sequence[Level]) -> None:
+    """Latency against throughput: where the line turns up, the server has its limit."""
+    answered = [(level, level.latency) for level in levels if level.latency]
+    rates = [level.requests_per_second for level, _ in answered]
+    for name in ("p50", "p99"):
+        axes.plot(rates, [getattr(latency, name) * 1e3 for _, latency in answered], marker="o", label=name)
+    for level, latency in answered:
+        label = f"{level.rate:,.6g}/s" if level.rate else str(level.concurrency)
+        axes.annotate(
+            label, (level.requests_per_second, latency.p99 * 1e3), (0, 6), textcoords="offset points"
+        )
+    axes.set(yscale="log", xlabel="answers per second", ylabel="latency, ms")
+    axes.margins(y=0.1)
+    axes.legend()

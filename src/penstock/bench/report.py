@@ -1,0 +1,153 @@
+"""Figures for people: tables and bars on a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from rich.bar import Bar
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from penstock.bench.results import Level
+
+_BAR_WIDTH = 40
+_MOST_BARS = 20
+_NONE = "-"
+
+_Column = tuple[str, Callable[[Level], str]]
+
+
+def show(console: Console, levels: Sequence[Level]) -> None:
+    """Prints all figures of all levels.
+
+    Args:
+        console: where to.
+        levels: what was measured, at least one level.
+    """
+    console.print(figures(levels))
+    for line in remarks(levels):
+        console.print(line, soft_wrap=True)
+    if sum(level.latency is not None for level in levels) > 1:
+        console.print(Text("\nlatency by level, p50 and p99", style="bold"))
+        console.print(curve(levels))
+    shown = next((level for level in reversed(levels) if level.latency), None)
+    if shown is not None:
+        console.print(Text(f"\nlatencies at {named(shown)}", style="bold"))
+        console.print(histogram(shown))
+
+
+def named(level: Level) -> str:
+    """A level in a few words."""
+    if level.rate:
+        return f"{level.rate:,.6g} requests/s"
+    return f"{level.concurrency} in flight"
+
+
+def figures(levels: Sequence[Level]) -> Table:
+    """The figures, a row for each level."""
+    columns = _columns(levels)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for title, _ in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    for level in levels:
+        table.add_row(*(cell(level) for _, cell in columns))
+    return table
+
+
+def _columns(levels: Sequence[Level]) -> list[_Column]:
+    columns: list[_Column] = [
+        ("rate", lambda level: f"{level.rate:,.6g}")
+        if levels[0].rate
+        else ("in flight", lambda level: str(level.concurrency)),
+        ("requests/s", lambda level: _number(level.requests_per_second)),
+        ("rows/s", lambda level: _number(level.rows_per_second)),
+    ]
+    for title, name in (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99.9", "p999"), ("max", "max")):
+        columns.append((title, lambda level, name=name: _time(getattr(level.latency, name, None))))  # type: ignore[misc]
+    columns.append(("errors", lambda level: f"{level.failed:,}"))
+    if any(level.server for level in levels):
+        columns += [
+            ("queue", lambda level: _time(getattr(level.server, "queue_mean_seconds", None))),
+            ("compute", lambda level: _time(getattr(level.server, "compute_mean_seconds", None))),
+            ("batch", lambda level: f"{level.server.average_batch_rows:.3g}" if level.server else _NONE),
+        ]
+    columns.append(("client CPU", lambda level: _time(level.generator.cpu_seconds_per_request)))
+    return columns
+
+
+def remarks(levels: Sequence[Level]) -> list[Text]:
+    """Errors by code, and what is to be known of the figures."""
+    lines = []
+    for level in levels:
+        prefix = f"{named(level)}: " if len(levels) > 1 else ""
+        for code, count in level.errors.items():
+            text = f"{prefix}{count:,} {code}: {' '.join(level.error_examples.get(code, '').split())}"
+            lines.append(Text(text, style="red"))
+        if level.unfinished:
+            lines.append(Text(f"{prefix}{level.unfinished:,} requests were unanswered at the end"))
+        lines += [Text(f"{prefix}{note}", style="yellow") for note in level.generator.notes]
+    return lines
+
+
+def histogram(level: Level) -> RenderableType:
+    """How many answers took how long, as bars."""
+    edges, counts = _fewer(level.histogram_edges_seconds, level.histogram_counts)
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    most = max(counts)
+    for edge, count in zip(edges, counts, strict=False):
+        table.add_row(_time(edge), f"{count:,}", Bar(most, 0, count, width=_BAR_WIDTH))
+    return table
+
+
+def curve(levels: Sequence[Level]) -> RenderableType:
+    """The latencies of all levels beside each other, as bars on a logarithmic axis."""
+    low, high = _range(levels)
+    table = Table.grid(padding=(0, 1))
+    for _ in range(3):
+        table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    for level in levels:
+        for name in ("p50", "p99"):
+            value = getattr(level.latency, name, None)
+            if value is not None:
+                bar = Bar(1, 0, math.log(value / low) / math.log(high / low), width=_BAR_WIDTH)
+                what = (
+                    (named(level), _number(level.requests_per_second) + "/s") if name == "p50" else ("", "")
+                )
+                table.add_row(*what, f"{name} {_time(value)}", bar)
+    return table
+
+
+def _range(levels: Sequence[Level]) -> tuple[float, float]:
+    """The ends of an axis that holds all quantiles, with some room below the least."""
+    values = [each for level in levels if level.latency for each in (level.latency.p50, level.latency.p99)]
+    if not values:
+        return 1.0, 2.0
+    low = min(values) / 2
+    return low, max(*values, low * 2)
+
+
+def _fewer(edges: list[float], counts: list[int]) -> tuple[list[float], list[int]]:
+    """The same in at most as many bins as are pleasant to look at."""
+    step = math.ceil(len(counts) / _MOST_BARS)
+    return edges[::step], [sum(counts[at : at + step]) for at in range(0, len(counts), step)]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _time(seconds: float | None) -> str:
+    """A time with three digits and its unit."""
+    if seconds is None or math.isnan(seconds):
+        return _NONE
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds * 1e6:.3g} µs"

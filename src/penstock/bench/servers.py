@@ -1,0 +1,122 @@
+"""What a server says of itself: its protocol, a model's inputs, and where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import grpc
+
+from penstock.bench.codecs import ProtocolName
+from penstock.bench.errors import BenchError
+from penstock_client import Client, PenstockError, TensorInfo
+
+SECONDS = 10.0
+
+_OIP_SERVICE = "/inference.GRPCInferenceService/"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The model under load.
+
+    Attributes:
+        protocol: what its server speaks.
+        version: the version that answers; "" where the server does not say.
+        inputs: what it takes.
+        outputs: the names of what it gives.
+    """
+
+    protocol: ProtocolName
+    version: str
+    inputs: list[TensorInfo]
+    outputs: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The sums that a server of the Open Inference Protocol keeps of a model, with Triton's extension.
+
+    Attributes:
+        inferences: rows that were answered.
+        executions: runs of the model.
+        requests: requests that were answered.
+        queue_seconds: the sum of their waiting.
+        compute_seconds: the sum of their runs: each request counts the whole of its batch's.
+    """
+
+    inferences: int = 0
+    executions: int = 0
+    requests: int = 0
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+
+    def since(self, start: Statistics) -> Statistics:
+        """What came between `start` and now."""
+        return Statistics(
+            self.inferences - start.inferences,
+            self.executions - start.executions,
+            self.requests - start.requests,
+            self.queue_seconds - start.queue_seconds,
+            self.compute_seconds - start.compute_seconds,
+        )
+
+
+def subject(target: str, model: str, version: str, protocol: Literal["auto", "penstock", "oip"]) -> Subject:
+    """Asks a server for the model, and with "auto" finds out what it speaks.
+
+    Raises:
+        BenchError: there is no such server, protocol or model.
+    """
+    if protocol == "oip":
+        return _oip_subject(target, model, version)
+    try:
+        with Client(target, timeout=SECONDS) as client:
+            info = client.model(model, version)
+    except PenstockError as error:
+        if error.status is grpc.StatusCode.UNIMPLEMENTED and protocol == "auto":
+            return _oip_subject(target, model, version)
+        raise BenchError(f"{target}: {error.status.name}: {error}") from None
+    return Subject("penstock", info.version, info.inputs, [spec.name for spec in info.outputs])
+
+
+def statistics(target: str, model: str, version: str) -> Statistics | None:
+    """What a server of the Open Inference Protocol has counted so far; None where it does not count."""
+    from penstock_proto.inference import grpc_service_pb2 as pb
+
+    try:
+        with grpc.insecure_channel(target) as channel:
+            answer = channel.unary_unary(
+                f"{_OIP_SERVICE}ModelStatistics", None, pb.ModelStatisticsResponse.FromString
+            )(pb.ModelStatisticsRequest(name=model, version=version).SerializeToString(), timeout=SECONDS)
+    except grpc.RpcError:
+        return None
+    return _sum(answer.model_stats)
+
+
+def _sum(versions: Sequence[Any]) -> Statistics:
+    return Statistics(
+        sum(each.inference_count for each in versions),
+        sum(each.execution_count for each in versions),
+        sum(each.inference_stats.success.count for each in versions),
+        sum(each.inference_stats.queue.ns for each in versions) * 1e-9,
+        sum(each.inference_stats.compute_infer.ns for each in versions) * 1e-9,
+    )
+
+
+def _oip_subject(target: str, model: str, version: str) -> Subject:
+    from penstock_proto.inference import grpc_service_pb2 as pb
+
+    try:
+        with grpc.insecure_channel(target) as channel:
+            answer = channel.unary_unary(
+                f"{_OIP_SERVICE}ModelMetadata", None, pb.ModelMetadataResponse.FromString
+            )(pb.ModelMetadataRequest(name=model, version=version).SerializeToString(), timeout=SECONDS)
+    except grpc.RpcError as error:
+        raise BenchError(f"{target}: {error.code().name}: {error.details()}") from None
+    inputs = [
+        TensorInfo(each.name, each.datatype, tuple("?" if size < 0 else size for size in each.shape))
+        for each in answer.inputs
+    ]
+    return Subject("oip", version, inputs, [each.name for each in answer.outputs])

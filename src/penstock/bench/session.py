@@ -1,0 +1,93 @@
+"""A whole measurement: all levels against one server, with what is shown meanwhile."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from penstock.bench.fleet import Fleet
+from penstock.bench.pacing import Load
+from penstock.bench.results import Level, level
+from penstock.bench.servers import Statistics, statistics
+from penstock.bench.worker import Progress as Seen
+from penstock.bench.worker import Task
+
+
+def measure(task: Task, loads: Sequence[Load], processes: int) -> list[Level]:
+    """Makes all levels of load, one after the other.
+
+    Args:
+        task: what holds for all levels.
+        loads: the levels.
+        processes: how many processes make the load.
+
+    Returns:
+        The figures of every level; after Ctrl-C of those that were begun.
+
+    Raises:
+        BenchError: the server cannot be reached or refuses, or a process died.
+    """
+    levels: list[Level] = []
+    with Fleet(task, processes) as fleet, _progress() as show:
+        for load in loads:
+            before = _statistics(task)
+            measured = fleet.run(load, show(load))
+            after = _statistics(task)
+            counted = after.since(before) if before is not None and after is not None else None
+            levels.append(level(measured, counted))
+            if measured.interrupted:
+                break
+    return levels
+
+
+def _statistics(task: Task) -> Statistics | None:
+    """What the server has counted, where its answers carry no timing."""
+    if task.protocol == "penstock":
+        return None
+    return statistics(task.target, task.ask.model, task.ask.version)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Load], Callable[[Seen], None]]]:
+    """A line on standard error, if somebody looks at it."""
+    if not sys.stderr.isatty():
+        yield lambda _: lambda _: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[said]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield lambda load: _Line(bar, load).update
+
+
+class _Line:
+    """How far one level is."""
+
+    def __init__(self, bar: Progress, load: Load) -> None:
+        self._bar = bar
+        self._load = load
+        self._began = self._at = monotonic()
+        self._answered = 0
+        self._said = "warming up" if load.warmup else ""
+        what = f"{load.rate:,.6g} requests/s" if load.rate else f"{load.concurrency} in flight"
+        for task in bar.task_ids:
+            bar.remove_task(task)
+        self._task: TaskID = bar.add_task(what, total=load.requests or load.duration, said=self._said)
+
+    def update(self, seen: Seen) -> None:
+        now = monotonic()
+        if now - self._at >= 0.5 and seen.answered:
+            rate = (seen.answered - self._answered) / (now - self._at)
+            failed = f" · {seen.failed:,} failed" if seen.failed else ""
+            self._said = f"{rate:,.0f}/s · {seen.in_flight:,} unanswered{failed}"
+            self._at, self._answered = now, seen.answered
+        done = seen.answered if self._load.requests else now - self._began - self._load.warmup
+        self._bar.update(self._task, completed=max(0.0, done), said=self._said)

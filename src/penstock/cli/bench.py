@@ -1,0 +1,287 @@
+"""`penstock bench`: puts a running server under load and says how it bears it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from penstock import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from penstock.bench.calls import Mode
+    from penstock.bench.pacing import Arrivals, Load
+    from penstock.bench.payloads import Payload
+    from penstock.bench.results import Level
+    from penstock.bench.servers import Subject
+    from penstock.bench.worker import Task
+
+DEFAULT_CONCURRENCY = "1,8,32"
+DEFAULT_SECONDS = 10.0
+
+
+@click.command()
+@click.argument("model")
+@click.option("--target", default="127.0.0.1:8001", show_default=True, help="The server, as host:port.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["auto", "penstock", "oip"]),
+    default="auto",
+    show_default=True,
+    help="What the server speaks: penstock.v1 or the Open Inference Protocol.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["unary", "stream", "multiplexed", "merged"]),
+    default="unary",
+    show_default=True,
+    help="A call a request; one stream a process; the client's shared streams; these with rows merged.",
+)
+@click.option("--concurrency", help=f"Closed loop: requests in flight, as N,N,...  [{DEFAULT_CONCURRENCY}]")
+@click.option("--rate", help="Open loop: requests a second, as N,N,...")
+@click.option("--poisson", is_flag=True, help="With --rate: at random intervals, as independent users do.")
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="With --rate: when so many are unanswered, sending waits.",
+)
+@click.option("--duration", type=click.FloatRange(0.01), help="Seconds to measure each level.  [10]")
+@click.option("--requests", type=click.IntRange(1), help="Measure so many requests a level instead.")
+@click.option("--warmup", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds before.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds a request may take.",
+)
+@click.option("--version", default="", help="A version number or a label.  [the model's default]")
+@click.option("--outputs", default="", help="The outputs wanted, as a,b.  [all]")
+@click.option("--rows", type=click.IntRange(1), help="Rows a request.  [1]")
+@click.option("--shape", "shape", multiple=True, metavar="NAME:N,N", help="The whole shape of an input.")
+@click.option("--range", "bounds", multiple=True, metavar="NAME:LOW,HIGH", help="Numbers between these.")
+@click.option("--choices", multiple=True, metavar="NAME:A,B", help="Values to choose from, texts too.")
+@click.option(
+    "--distinct",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Different requests to make up, sent in turn.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of what is made up, and of --poisson.")
+@click.option("--file", "path", type=click.Path(path_type=Path), help="Inputs: .csv, .jsonl, .npz or .npy.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="That make load.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw a picture: .png, .svg or .pdf.")
+def bench(**flags: Any) -> None:
+    """Put a running server under load and print how it bears it.
+
+    \b
+      penstock bench tiny --concurrency 1,8,32,256
+      penstock bench tiny --rate 5000,10000 --mode multiplexed --plot latency.png
+
+    The inputs are made up from the model's signature, or come from a file. With --concurrency each answer
+    brings the next request: how much can the server do? With --rate requests are sent at fixed times
+    whatever the server does, and latencies count from these: how long do users wait?
+
+    The exit code is 1 when a request failed, 130 after Ctrl-C, which ends early and prints what there is.
+    """  # noqa: D301 - click needs the real character
+    from penstock.bench.errors import BenchError
+    from penstock.cli.cells import Bad
+
+    try:
+        levels = _run(flags)
+    except (BenchError, Bad) as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if any(level.interrupted for level in levels):
+        sys.exit(130)
+    sys.exit(1 if any(level.failed for level in levels) else 0)
+
+
+def _run(flags: dict[str, Any]) -> list[Level]:
+    from penstock.bench import plot
+    from penstock.bench.servers import subject
+    from penstock.bench.session import measure
+
+    loads = _loads(flags)
+    if flags["plot"]:
+        plot.check(flags["plot"])
+    found = subject(flags["target"], flags["model"], flags["version"], flags["protocol"])
+    task = _task(flags, found)
+    started = datetime.now(UTC)
+    levels = measure(task, loads, flags["processes"])
+    if flags["as_json"]:
+        print(json.dumps(_as_json(flags, found, task, started, levels)))
+    else:
+        _print(flags, found, task, levels)
+    if flags["plot"]:
+        _draw(levels, _title(flags, found), flags["plot"])
+    return levels
+
+
+def _loads(flags: dict[str, Any]) -> list[Load]:
+    """The levels that the flags ask for.
+
+    Raises:
+        click.UsageError: they do not go together.
+    """
+    from penstock.bench.pacing import Load
+
+    if flags["rate"] and flags["concurrency"]:
+        raise click.UsageError("give either --concurrency or --rate")
+    if flags["duration"] and flags["requests"]:
+        raise click.UsageError("give either --duration or --requests")
+    if flags["poisson"] and not flags["rate"]:
+        raise click.UsageError("--poisson goes with --rate")
+    for name in ("duration", "warmup", "timeout"):
+        if flags[name] is not None and not math.isfinite(flags[name]):
+            raise click.UsageError(f"--{name} is a number of seconds, not {flags[name]}")
+    arrivals: Arrivals = "poisson" if flags["poisson"] else "uniform"
+    common: dict[str, Any] = {
+        "arrivals": arrivals,
+        "max_in_flight": flags["max_in_flight"],
+        "warmup": flags["warmup"],
+        "duration": None if flags["requests"] else flags["duration"] or DEFAULT_SECONDS,
+        "requests": flags["requests"],
+        "timeout": flags["timeout"],
+        "seed": flags["seed"],
+    }
+    if flags["rate"]:
+        return [Load(rate=rate, **common) for rate in _numbers("--rate", flags["rate"], float)]
+    texts = flags["concurrency"] or DEFAULT_CONCURRENCY
+    return [Load(concurrency=count, **common) for count in _numbers("--concurrency", texts, int)]
+
+
+def _numbers(flag: str, text: str, kind: type[Any]) -> list[Any]:
+    try:
+        numbers = [kind(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < float("inf") for number in numbers):
+        raise click.UsageError(f"{flag} takes numbers above 0, as 1,8,32; came {text!r}")
+    return numbers
+
+
+def _task(flags: dict[str, Any], found: Subject) -> Task:
+    """What is sent, and how.
+
+    Raises:
+        BenchError: the flags do not fit the model.
+        Bad: a flag or the file cannot be used.
+    """
+    from penstock.bench.codecs import Ask
+    from penstock.bench.errors import BenchError
+    from penstock.bench.worker import Task
+
+    mode: Mode = flags["mode"]
+    if found.protocol == "oip" and mode in ("multiplexed", "merged"):
+        raise BenchError(f"--mode {mode} needs a server of penstock.v1; {flags['target']} has none")
+    outputs = tuple(name.strip() for name in flags["outputs"].split(",") if name.strip())
+    for name in outputs:
+        if name not in found.outputs:
+            raise BenchError(f'--outputs: no output "{name}"; the model gives: {", ".join(found.outputs)}')
+    ask = Ask(flags["model"], flags["version"], outputs, flags["timeout"])
+    return Task(flags["target"], found.protocol, mode, ask, _payloads(flags, found))
+
+
+def _payloads(flags: dict[str, Any], found: Subject) -> list[Payload]:
+    from penstock.bench.generate import Wishes, generated
+    from penstock.cli.bench_inputs import from_file, pairs, ranges, shapes
+
+    if flags["path"]:
+        for flag, name in (("--shape", "shape"), ("--range", "bounds"), ("--choices", "choices")):
+            if flags[name]:
+                raise click.UsageError(f"{flag} is for inputs that are made up; give it or --file")
+        return from_file(flags["path"], found.inputs, flags["rows"] or 1)
+    wishes = Wishes(
+        flags["rows"],
+        shapes(flags["shape"]),
+        ranges(flags["bounds"]),
+        pairs("--choices", flags["choices"]),
+        flags["distinct"],
+        flags["seed"],
+    )
+    return generated(found.inputs, wishes)
+
+
+def _title(flags: dict[str, Any], found: Subject) -> str:
+    version = f" version {found.version}" if found.version else ""
+    protocol = {"penstock": "penstock.v1", "oip": "Open Inference Protocol"}[found.protocol]
+    loop = "open loop" if flags["rate"] else "closed loop"
+    return f"{flags['model']}{version} at {flags['target']}, {protocol}, {flags['mode']}, {loop}"
+
+
+def _print(flags: dict[str, Any], found: Subject, task: Task, levels: Sequence[Level]) -> None:
+    from rich.console import Console
+
+    from penstock.bench.report import show
+
+    # Rich takes a pipe for a terminal of 80 columns.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(_title(flags, found), markup=False)
+    console.print(_about_load(flags, task), style="dim", markup=False)
+    show(console, levels)
+
+
+def _about_load(flags: dict[str, Any], task: Task) -> str:
+    payloads = task.payloads
+    size = sum(payload.size for payload in payloads) / len(payloads)
+    rows = sum(payload.rows for payload in payloads) / len(payloads)
+    return (
+        f"{len(payloads)} different requests of {rows:g} row{'' if rows == 1 else 's'}, {size:,.0f} bytes of "
+        f"inputs each, from {flags['processes']} process{'' if flags['processes'] == 1 else 'es'}"
+    )
+
+
+def _draw(levels: Sequence[Level], title: str, path: Path) -> None:
+    from penstock.bench.plot import draw
+    from penstock.cli.cells import Bad
+
+    try:
+        draw(levels, title, path)
+    except OSError as error:
+        raise Bad(f"--plot: {path}: {error.strerror or error}") from None
+
+
+def _as_json(
+    flags: dict[str, Any], found: Subject, task: Task, started: datetime, levels: Sequence[Level]
+) -> dict[str, Any]:
+    """What --json prints; docs/bench.md explains every field."""
+    from penstock.bench.results import SCHEMA
+
+    payloads = task.payloads
+    loop: Literal["open", "closed"] = "open" if flags["rate"] else "closed"
+    return {
+        "schema": SCHEMA,
+        "penstock_version": __version__,
+        "started_at": started.isoformat(),
+        "target": flags["target"],
+        "protocol": found.protocol,
+        "model": flags["model"],
+        "version": found.version,
+        "mode": flags["mode"],
+        "loop": loop,
+        "processes": flags["processes"],
+        "warmup_seconds": flags["warmup"],
+        "timeout_seconds": flags["timeout"],
+        "inputs": {
+            "source": str(flags["path"]) if flags["path"] else "generated",
+            "distinct": len(payloads),
+            "rows_per_request": sum(payload.rows for payload in payloads) / len(payloads),
+            "bytes_per_request": sum(payload.size for payload in payloads) / len(payloads),
+            "seed": None if flags["path"] else flags["seed"],
+        },
+        "interrupted": any(level.interrupted for level in levels),
+        "levels": [level.as_json() for level in levels],
+    }

@@ -1,0 +1,152 @@
+"""`penstock bench` as a process: Ctrl-C, the terminal, and what becomes of its load processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.oip_server import OipServer
+from support.servers import SCRIPT
+
+SECONDS = 60.0
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(oip: OipServer) -> Iterator[Start]:
+    """Starts `penstock bench` against the server, in a process group as a terminal would."""
+    started = []
+
+    def run(*args: object, **pipes: Any) -> subprocess.Popen[str]:
+        command = [SCRIPT, "bench", "echo", "--target", oip.target, "--warmup", "0", *map(str, args)]
+        both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(
+            command, text=True, encoding="utf-8", start_new_session=True, **{**both, **pipes}
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + SECONDS
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, as Linux lists them."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    if not path.exists():
+        pytest.skip("this system does not list a process's children")
+    return [int(each) for each in path.read_text().split()]
+
+
+@pytest.mark.parametrize("mode", ["unary", "stream"])
+def test_ctrl_c_prints_what_was_measured(start: Start, oip: OipServer, mode: str) -> None:
+    process = start("--concurrency", "2,4", "--duration", 100, "--processes", 2, "--mode", mode, "--json")
+    wait_until(lambda: len(oip.requests) > 100)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (130, "")
+    said = json.loads(out)
+    assert said["interrupted"]
+    [level] = said["levels"]
+    assert level["interrupted"]
+    assert 0 < level["seconds"] < 100
+    assert level["answered"] > 50
+    assert level["failed"] == 0
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_is_silent(start: Start, oip: OipServer) -> None:
+    oip.stall_at, oip.stall_seconds = 20, 10
+    process = start("--concurrency", 2, "--duration", 100)
+    wait_until(lambda: len(oip.requests) >= 20)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (130, "")
+    assert "2 requests were unanswered at the end" in out
+    assert time.monotonic() - began < 10  # it did not wait for the server
+
+
+def test_a_level_ends_although_the_rate_is_low(start: Start, oip: OipServer) -> None:
+    process = start("--rate", 0.01, "--duration", 1000)
+    wait_until(lambda: len(oip.requests) >= 2)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert "0.01" in out
+
+
+def test_a_load_process_that_dies(start: Start, oip: OipServer) -> None:
+    process = start("--concurrency", 2, "--duration", 100, "--processes", 2)
+    wait_until(lambda: len(oip.requests) > 10)
+    workers = [pid for pid in children(process.pid) if b"spawn_main" in cmdline(pid)]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out) == (1, "")
+    assert err == "Error: a load process died with exit code -9\n"
+    wait_until(lambda: not cmdline(workers[1]))
+
+
+def test_load_processes_end_when_nobody_wants_their_figures(start: Start, oip: OipServer) -> None:
+    process = start("--concurrency", 2, "--duration", 100)
+    wait_until(lambda: len(oip.requests) > 10)
+    workers = children(process.pid)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(cmdline(pid) for pid in workers))
+
+
+def cmdline(pid: int) -> bytes:
+    """The command line of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def test_progress_on_a_terminal_only(start: Start) -> None:
+    ours, theirs = pty.openpty()
+    process = start("--rate", 100, "--duration", 2, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    while select.select([ours], [], [], SECONDS)[0]:
+        try:
+            seen += os.read(ours, 65536)
+        except OSError:  # how Linux tells that nobody has the other end open
+            break
+    os.close(ours)
+    out, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert "100 requests/s" in seen.decode()
+    assert "unanswered" in seen.decode()
+    assert "\x1b" not in out
+
+
+def test_a_reader_that_leaves(start: Start) -> None:
+    process = start("--requests", 10, "--concurrency", 1, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(SECONDS) in (141, 1)
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stdout = open(os.devnull)  # noqa: SIM115 - for the fixture to close
