@@ -1,0 +1,119 @@
+"""Servers under test: started on their cores, watched, and stopped with all they started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import machine
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 60
+STOP_SECONDS = 30
+ADDRESS = re.compile(r"^gRPC +(\S+).*\n", re.MULTILINE)
+OPERATIONS = re.compile(r"^operations +(?:http://)?(\S+)/?\s", re.MULTILINE)
+
+
+class ServerError(Exception):
+    """A server did not start, or has ended; the message holds the end of what it wrote."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server under test.
+
+    Attributes:
+        process: the process that was started.
+        output: the file that takes what it writes.
+        target: where it serves gRPC, "host:port".
+        operations: where Penstock serves its metrics, "host:port"; "" for any other server.
+    """
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    target: str
+    operations: str = ""
+
+    def cpu_seconds(self) -> float:
+        """The CPU time it has used so far, that of the processes it started included."""
+        self.check()
+        return machine.cpu_seconds(self.process.pid)
+
+    def resident_bytes(self) -> int:
+        """Its memory, that of the processes it started included."""
+        self.check()
+        return machine.resident_bytes(self.process.pid)
+
+    def check(self) -> None:
+        """Raises ServerError if it has ended."""
+        if self.process.poll() is not None:
+            raise ServerError(f"the server ended with {self.process.returncode}:\n{_end(self.output)}")
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str | Path], cores: Sequence[int], variables: Mapping[str, str | None] | None = None
+) -> Iterator[Server]:
+    """Runs a server until the block ends.
+
+    Args:
+        command: what to run, in the project's folder; it prints a line "gRPC  host:port" once it serves.
+        cores: the cores it may use.
+        variables: of its environment; None takes one away.
+
+    Raises:
+        ServerError: it did not start.
+    """
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [*machine.on_cores(*cores), *map(str, command)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(variables or {}),
+            start_new_session=True,
+        )
+        try:
+            yield _ready(process, Path(folder) / "output")
+        finally:
+            _stop(process)
+
+
+def environment(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """This process's environment with some variables changed, and those that are None left out."""
+    merged = {**os.environ, **variables}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def _ready(process: subprocess.Popen[bytes], output: Path) -> Server:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        text = output.read_text(errors="replace")
+        if found := ADDRESS.search(text):
+            operations = OPERATIONS.search(text)
+            return Server(process, output, found[1], operations[1] if operations else "")
+        time.sleep(0.01)
+    raise ServerError(f"{process.args!r} did not start:\n{_end(output)}")
+
+
+def _end(output: Path) -> str:
+    return "\n".join(output.read_text(errors="replace").splitlines()[-20:])
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stops a server, and then whatever is left of the session that it was started as the leader of."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
