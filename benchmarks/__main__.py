@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import benchmarks
 from benchmarks import load, tables
-from benchmarks.bench import bench
+from benchmarks.bench import running
 from benchmarks.figures import Results
-from benchmarks.groups import GROUPS
+from benchmarks.groups import ALL_SUBJECTS, GROUPS, chosen
 from benchmarks.rounds import measure
-from benchmarks.subjects import Files
 
 QUICK_ROUNDS, QUICK_SECONDS = 3, 0.5
 ROUNDS, SECONDS = 7, 2.0
@@ -30,12 +27,10 @@ def main(words: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)  # so that servers are stopped however the run ends
     load.require_h2load()
     results = Results()
+    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if arguments.quick else (ROUNDS, SECONDS)
+    groups = chosen(arguments.only, arguments.quick, arguments.peers)
     try:
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if arguments.quick else (ROUNDS, SECONDS)
-            run = bench(Files(folder), arguments.seconds or seconds, stack)
-            groups = {name: GROUPS[name] for name in arguments.only or GROUPS}
+        with running(ALL_SUBJECTS, arguments.seconds or seconds) as run:
             measure(run, groups, arguments.rounds or rounds, results)
     except KeyboardInterrupt:
         print("\nstopped early: these are the rounds that were finished", file=sys.stderr)
@@ -52,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=benchmarks.__doc__)
     parser.add_argument("--quick", action="store_true", help="few short rounds, for development")
     parser.add_argument("--only", nargs="+", choices=list(GROUPS), metavar="NAME", help=", ".join(GROUPS))
+    parser.add_argument("--peers", action="store_true", help="measure other servers too (make bench-peers)")
     parser.add_argument("--rounds", type=int, help="rounds that count, after one that warms up")
     parser.add_argument("--seconds", type=float, help="about how long one measurement takes")
     parser.add_argument("--json", type=Path, help="write every round's figures to this file")

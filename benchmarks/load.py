@@ -6,12 +6,15 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 
 from benchmarks import machine
 
 LIMIT_SECONDS = 120
 HEADERS = ("content-type: application/grpc", "te: trailers")
+LOADING = ("UNAVAILABLE", "NOT_FOUND", "INTERNAL")
+"""How servers answer while their model is not there yet, each in its own way."""
 MICROSECONDS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
@@ -27,13 +30,14 @@ class Calls:
         method: the full method.
         request: the serialized request.
         least, most: the size of a good answer in bytes. An error has no answer: h2load itself counts one
-            as a success, since gRPC sends it with the HTTP status 200, but its bytes are missing.
+            as a success, since gRPC sends it with the HTTP status 200, but its bytes are missing. Left
+            out: exactly that of the first answer, which is checked.
     """
 
     method: str
     request: bytes
-    least: int
-    most: int
+    least: int = 0
+    most: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,16 +108,34 @@ def _seconds(output: str, calls: Calls, count: int) -> float:
 
 
 def one_answer(target: str, calls: Calls) -> bytes:
-    """One call, made by grpcio.
+    """One call, made by grpcio, once the server and its model are there.
 
     Raises:
         LoadError: it failed.
     """
     import grpc
 
+    end = time.monotonic() + LIMIT_SECONDS
     with grpc.insecure_channel(target) as channel:
+        call = channel.unary_unary(calls.method)
+        while True:
+            try:
+                return bytes(call(calls.request, timeout=LIMIT_SECONDS, wait_for_ready=True))
+            except grpc.RpcError as error:
+                if error.code().name not in LOADING or time.monotonic() > end:
+                    raise LoadError(f"{calls.method} failed: {error}") from None
+            time.sleep(0.1)
+
+
+def is_serving(target: str) -> bool:
+    """Whether the server's health check answers SERVING; its connection is not used again."""
+    import grpc
+    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+    from grpc_health.v1.health_pb2_grpc import HealthStub
+
+    with grpc.insecure_channel(target, (("grpc.use_local_subchannel_pool", 1),)) as channel:
         try:
-            answer = channel.unary_unary(calls.method)(calls.request, timeout=30, wait_for_ready=True)
-        except grpc.RpcError as error:
-            raise LoadError(f"{calls.method} failed: {error}") from None
-    return bytes(answer)
+            answer = HealthStub(channel).Check(HealthCheckRequest(), timeout=5)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == HealthCheckResponse.SERVING)

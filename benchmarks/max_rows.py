@@ -8,16 +8,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 from benchmarks import measures
-from benchmarks.bench import bench
+from benchmarks.bench import running
 from benchmarks.figures import Results
-from benchmarks.streams import gathered
-from benchmarks.subjects import SUBJECTS, Files
+from benchmarks.loads import gathered
+from benchmarks.subjects import SUBJECTS
 from benchmarks.tables import number
 
 BOUNDS = (8, 16, 32, 64, 128)
@@ -27,13 +24,13 @@ ROUNDS, SECONDS = 5, 0.5
 
 
 def main() -> None:
+    subjects = {}
     names = {str(bound): f"penstock-{bound}-rows" for bound in BOUNDS}
     for bound, name in names.items():
         variables = {**SUBJECTS["penstock"].variables, "PENSTOCK_BATCHING__MAX_ROWS": bound}
-        SUBJECTS[name] = replace(SUBJECTS["penstock"], variables=variables)
+        subjects[name] = replace(SUBJECTS["penstock"], variables=variables)
     results = Results()
-    with contextlib.ExitStack() as stack:
-        run = bench(Files(Path(stack.enter_context(tempfile.TemporaryDirectory()))), SECONDS, stack)
+    with running(subjects, SECONDS) as run:
         for counts in (False, *[True] * ROUNDS):
             for model in MODELS:
                 sent = gathered(model, ROWS_A_MESSAGE, IN_FLIGHT)

@@ -72,20 +72,34 @@ def started(
     Raises:
         ServerError: it did not start.
     """
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "output").open("wb") as output:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "output"
+        with launched(command, cores, variables or {}, output) as process:
+            yield _ready(process, output)
+
+
+@contextlib.contextmanager
+def launched(
+    command: Sequence[object],
+    cores: Sequence[int],
+    variables: Mapping[str, str | None],
+    output: Path = Path(os.devnull),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a process on its cores, with all that it writes in a file, until the block ends."""
+    with output.open("wb") as file:
         process = subprocess.Popen(
             [*machine.on_cores(*cores), *map(str, command)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment(variables or {}),
+            env=environment(variables),
             start_new_session=True,
         )
-        try:
-            yield _ready(process, Path(folder) / "output")
-        finally:
-            _stop(process)
+    try:
+        yield process
+    finally:
+        _stop(process)
 
 
 def environment(variables: Mapping[str, str | None]) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ NO_EXPERIMENTS = {"GRPC_EXPERIMENTS": None}
 """grpc as it comes: what this process or its user set is not passed on."""
 NO_LISTENER = {"GRPC_EXPERIMENTS": "-event_engine_listener"}
 """What Penstock sets for itself."""
+SCRIPT = Path(sys.executable).with_name("penstock")
 TIMING_BYTES = 30
 """The most that `PredictResponse.timing` takes."""
 
@@ -84,16 +86,15 @@ def echo(title: str, python: Path, program: str, variables: Mapping[str, str | N
     )
 
 
-def penstock(title: str, *flags: str, both_cores: bool = False, python: Path | None = None) -> Subject:
+def penstock(title: str, *flags: str, both_cores: bool = False, script: Path = SCRIPT) -> Subject:
     """Penstock with the benchmark models.
 
     Args:
         title: its name in tables.
         flags: of `penstock serve`.
         both_cores: it may use the load's core too.
-        python: of the environment that it runs in; this one where left out.
+        script: the command; that of this environment where left out.
     """
-    script = (python or Path(sys.executable)).with_name("penstock")
     ports = ("--port", "0", "--ops-port", "0")
     least = len(messages.echo_answer(timing=False))
     return Subject(
@@ -108,8 +109,21 @@ def penstock(title: str, *flags: str, both_cores: bool = False, python: Path | N
         lambda answer, files: messages.check_answer(answer, files.golden),
         both_cores=both_cores,
         variables=NO_EXPERIMENTS,
-        missing=lambda: "" if script.exists() else f"{script} is not there",
+        missing=lambda: _why_not(script, flags),
     )
+
+
+def _why_not(script: Path, flags: Sequence[str]) -> str:
+    """Why this version of Penstock cannot be run with these flags; "" if it can."""
+    if not script.exists():
+        return f"{script} is not there"
+    unknown = [flag for flag in flags if flag.startswith("--") and flag not in _help(script)]
+    return f"`penstock serve` has no {unknown[0]}" if unknown else ""
+
+
+@cache
+def _help(script: Path) -> str:
+    return subprocess.run([script, "serve", "--help"], capture_output=True, text=True, check=True).stdout
 
 
 def _check_echo(answer: bytes, files: Files) -> None:
@@ -128,6 +142,7 @@ SUBJECTS = {
     "reactor-echo": echo("bare reactor echo", HERE, "reactor_echo.py", NO_EXPERIMENTS),
     "penstock": penstock("Penstock", "--transport", "reactor"),
     "penstock-free": penstock("Penstock, on both cores", "--transport", "reactor", both_cores=True),
+    "processes": penstock("Penstock, 2 processes on both cores", "--processes", "2", both_cores=True),
     "portable": penstock("Penstock, portable road", "--transport", "portable"),
 }
 YARDSTICKS = ("yardstick", "yardstick-tuned")
