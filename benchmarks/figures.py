@@ -20,15 +20,23 @@ class Results:
         figures: by group, then by series: one figure a round.
         missing: by group, then by series: why it was not measured.
         facts: the machine, the versions, how the run was made.
+        failed: a measurement failed.
     """
 
     figures: dict[str, dict[str, list[Figure]]] = field(default_factory=dict)
     missing: dict[str, dict[str, str]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    failed: bool = False
 
     def add(self, group: str, series: str, figure: Figure) -> None:
         """Notes a round's figure."""
         self.figures.setdefault(group, {}).setdefault(series, []).append(figure)
+
+    def fail(self, group: str, series: str, reason: str) -> None:
+        """Notes that a series failed, and drops what it gave before."""
+        self.failed = True
+        self.figures.get(group, {}).pop(series, None)
+        self.missing.setdefault(group, {})[series] = f"it failed: {reason}"
 
     def values(self, group: str, series: str, name: str) -> list[float]:
         """One number of every round; empty where it was not measured."""

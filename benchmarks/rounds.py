@@ -8,24 +8,31 @@ from collections.abc import Mapping
 from benchmarks.bench import Bench
 from benchmarks.figures import Results
 from benchmarks.groups import Group, Series
+from benchmarks.load import LoadError
+from benchmarks.servers import ServerError
 
 
 def measure(bench: Bench, groups: Mapping[str, Group], rounds: int, results: Results) -> None:
     """Measures groups, one after the other, and adds every round's figures to `results`.
 
     The first round warms everything up, finds out how many calls make a measurement long enough, and does
-    not count.
+    not count. A series that fails is left out from then on and noted with its reason; the others go on.
     """
     for name, group in groups.items():
         wanted = min(rounds, group.rounds or rounds)
         series = _there(name, group, results)
         for number in range(wanted + 1):
-            for each, line in series.items():
-                _progress(f"{name}: round {number} of {wanted}, {line.title}")
-                figure = line.measure(bench)
+            for each, line in list(series.items()):
+                progress(f"{name}: round {number} of {wanted}, {line.title}")
+                try:
+                    figure = line.measure(bench)
+                except (LoadError, ServerError) as error:
+                    results.fail(name, each, str(error))
+                    del series[each]
+                    continue
                 if number:
                     results.add(name, each, figure)
-    _progress("")
+    progress("")
 
 
 def _there(name: str, group: Group, results: Results) -> dict[str, Series]:
@@ -36,6 +43,7 @@ def _there(name: str, group: Group, results: Results) -> dict[str, Series]:
     return {each: line for each, line in group.series.items() if not reasons[each]}
 
 
-def _progress(text: str) -> None:
+def progress(text: str) -> None:
+    """Shows what is being done, on a terminal only."""
     if sys.stderr.isatty():
         print(f"\r{text:<78.78}\r", end="", file=sys.stderr, flush=True)
