@@ -18,7 +18,7 @@ from benchmarks.figures import Results
 from benchmarks.groups import ALL_SUBJECTS, GROUPS, chosen
 from benchmarks.rounds import measure
 
-QUICK_ROUNDS, QUICK_SECONDS = 3, 0.5
+QUICK_ROUNDS, QUICK_SECONDS = 3, 0.4
 ROUNDS, SECONDS = 7, 2.0
 
 

@@ -92,10 +92,10 @@ GROUPS = {
     "unary-32": Group("Unary, 32 in flight", unary(32)),
     "unary-256": Group("Unary, 256 in flight", unary(256)),
     "lone": Group("A lone unary call", unary(1), ratio="mean_us"),
-    "stream": Group("One stream, 128 requests in flight", streams(), ("rate", "cpu_us")),
+    "stream": Group("One stream, 128 requests in flight", streams(), ("rate", "cpu_us"), part="full"),
     "multiplexed": Group(
         "Callers in one Python process, multiplexed",
-        unary(32, YARDSTICKS)
+        unary(32, YARDSTICKS[1:])
         | {f"{n}": callers(n) for n in (64, 256)}
         | {f"{n}-merged": callers(n, "--merge-rows") for n in (64, 256)},
         ("rate", "cpu_us", "client_cpu_us", "p50_us", "p99_us"),
@@ -109,6 +109,7 @@ GROUPS = {
         ("rate", "p50_us", "p99_us"),
         ratio="p50_us",
         references=("plain",),
+        part="full",
     ),
     "medium": Group(
         "Medium MLP, one row a prediction",
@@ -119,6 +120,7 @@ GROUPS = {
         },
         ("rate", "cpu_us", "client_cpu_us", "p50_us"),
         references=("direct-32",),
+        part="full",
     ),
     "floor": Group(
         "ONNX Runtime called directly, tiny MLP, a row",
@@ -128,6 +130,7 @@ GROUPS = {
         },
         ("rate", "cpu_us"),
         ratio="",
+        part="full",
     ),
     "half-rate": Group(
         "Unary at half of the rate with 32 in flight, open loop",

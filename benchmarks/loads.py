@@ -121,7 +121,8 @@ def _run(core: int, program: Path, *words: object) -> str:
     except subprocess.TimeoutExpired:
         raise LoadError(f"{program.name} did not finish in {LIMIT_SECONDS} s") from None
     if done.returncode:
-        raise LoadError(f"{program.name} failed: {done.stderr or done.stdout}")
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        raise LoadError(f"{program.name} failed: {said[-1]}")
     return done.stdout
 
 

@@ -57,14 +57,21 @@ def _bars(frame: Any, bars: list[dict[str, Any]], colours: dict[str, str], logar
     spread = [[bar["value"] - bar["least"] for bar in bars], [bar["most"] - bar["value"] for bar in bars]]
     fill = [colours["ours" if bar["ours"] else "others"] for bar in bars]
     places = range(len(bars), 0, -1)
-    frame.barh(places, values, color=fill, xerr=spread, ecolor=colours["ink"], capsize=2, height=0.7)
+    if logarithmic:  # a bar would begin at no particular number
+        for place, value, low, high, colour in zip(places, values, *spread, fill, strict=True):
+            frame.errorbar(
+                value, place, xerr=[[low], [high]], fmt="o", color=colour, ecolor=colours["ink"], capsize=2
+            )
+        frame.set_xscale("log")
+        frame.xaxis.set_major_formatter("{x:g}")
+    else:
+        frame.barh(places, values, color=fill, xerr=spread, ecolor=colours["ink"], capsize=2, height=0.7)
+        frame.xaxis.set_major_formatter("{x:,.0f}")
     frame.set_yticks(places, [bar["label"] for bar in bars])
     for place, bar in zip(places, bars, strict=True):
         text = f"{bar['value']:,.0f}" if bar["value"] >= 100 else f"{bar['value']:.3g}"
-        frame.annotate(text, (bar["most"], place), (4, 0), textcoords="offset points", va="center",
+        frame.annotate(text, (bar["most"], place), (6, 0), textcoords="offset points", va="center",
                        color=colours["ink"])  # fmt: skip
-    if logarithmic:
-        frame.set_xscale("log")
     frame.margins(x=0.12)
     frame.tick_params(colors=colours["ink"])
     frame.grid(axis="x", color=colours["grid"], linewidth=0.6)
