@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS = 60
 STOP_SECONDS = 30
 ADDRESS = re.compile(r"^gRPC +(\S+).*\n", re.MULTILINE)
+ANSWERED = re.compile(r'^penstock_requests_total\{[^}]*code="OK"[^}]*\} (\S+)$', re.MULTILINE)
 OPERATIONS = re.compile(r"^operations +(?:http://)?(\S+)/?\s", re.MULTILINE)
 
 
@@ -51,6 +53,14 @@ class Server:
         """Its memory, that of the processes it started included."""
         self.check()
         return machine.resident_bytes(self.process.pid)
+
+    def predictions(self) -> int | None:
+        """How many predictions Penstock has answered without an error; None where no metrics say so."""
+        if not self.operations:
+            return None
+        with urllib.request.urlopen(f"http://{self.operations}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        return int(sum(float(count) for count in ANSWERED.findall(text)))
 
     def check(self) -> None:
         """Raises ServerError if it has ended."""

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 
-from benchmarks import bench, load, loads, messages
+from benchmarks import bench, load, loads, measures, messages
 from benchmarks.load import Calls, LoadError, Shape
 from benchmarks.servers import Server, ServerError, started
 from benchmarks.subjects import SUBJECTS, Files
@@ -164,3 +165,18 @@ def test_a_run_measures_and_says_what_it_could_not(tmp_path: Path) -> None:
     measured, missing = (results[part].get("half-rate", {}) for part in ("figures", "missing"))
     assert ("yardstick-tuned" in measured) != ("yardstick-tuned" in missing)
     assert "Penstock, on both cores" in run.stdout
+
+
+def test_penstocks_own_count_of_answers_is_read(tmp_path: Path) -> None:
+    with bench.running({"penstock": SUBJECTS["penstock"]}, 0.1) as run:
+        server = run.server("penstock")  # asks once, to check the answer
+        assert server.predictions() == 1
+        made = measures.unary("penstock", 4)(run)
+        assert made["rate"] > 0
+        assert server.predictions() == 1 + bench.WARM_UP_CALLS
+        unknown = replace(
+            run.calls("penstock"), request=messages.pb.PredictRequest(model="x").SerializeToString()
+        )
+        with pytest.raises(LoadError):
+            load.unary(server.target, unknown, 10, Shape(1, 1), core())
+        assert server.predictions() == 1 + bench.WARM_UP_CALLS
