@@ -20,7 +20,7 @@ from benchmarks import load, measures
 from benchmarks.bench import running
 from benchmarks.figures import Results
 from benchmarks.rounds import progress
-from benchmarks.servers import ROOT
+from benchmarks.servers import ROOT, ServerError
 from benchmarks.subjects import NO_LISTENER, Subject, echo, penstock
 from benchmarks.tables import number
 
@@ -42,17 +42,25 @@ def main() -> None:
         sys.exit(
             "\n".join(f"{name}: {why}; `make bench-grpcio` installs it" for name, why in missing.items())
         )
+    try:
+        results = _measured(subjects, arguments.rounds, arguments.seconds)
+    except (load.LoadError, ServerError) as error:
+        sys.exit(f"a measurement failed: {error}")
+    print(table(results))
+
+
+def _measured(subjects: Mapping[str, Subject], rounds: int, seconds: float) -> Results:
     results = Results()
-    with running(subjects, arguments.seconds) as run:
-        for round_number in range(arguments.rounds + 1):
+    with running(subjects, seconds) as run:
+        for round_number in range(rounds + 1):
             for name in subjects:
                 for in_flight in IN_FLIGHT:
-                    progress(f"round {round_number} of {arguments.rounds}: {name}, {in_flight} in flight")
+                    progress(f"round {round_number} of {rounds}: {name}, {in_flight} in flight")
                     figure = measures.unary(name, in_flight)(run)
                     if round_number:
                         results.add(name, str(in_flight), figure)
     progress("")
-    print(table(results))
+    return results
 
 
 def _subjects(releases: Iterable[str]) -> Iterable[tuple[str, Subject]]:

@@ -19,6 +19,7 @@ from benchmarks import machine
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 60
 STOP_SECONDS = 30
+STANDSTILL_SECONDS = 0.05
 ADDRESS = re.compile(r"^gRPC +(\S+).*\n", re.MULTILINE)
 ANSWERED = re.compile(r'^penstock_requests_total\{[^}]*code="OK"[^}]*\} (\S+)$', re.MULTILINE)
 OPERATIONS = re.compile(r"^operations +(?:http://)?(\S+)/?\s", re.MULTILINE)
@@ -55,9 +56,20 @@ class Server:
         return machine.resident_bytes(self.process.pid)
 
     def predictions(self) -> int | None:
-        """How many predictions Penstock has answered without an error; None where no metrics say so."""
+        """How many predictions Penstock has answered without an error; None where no metrics say so.
+
+        It counts a call when it is over, which may be just after the client has its answer: so this asks
+        until the count stands still.
+        """
         if not self.operations:
             return None
+        before, now = -1, self._counted()
+        while now != before:
+            time.sleep(STANDSTILL_SECONDS)
+            before, now = now, self._counted()
+        return now
+
+    def _counted(self) -> int:
         with urllib.request.urlopen(f"http://{self.operations}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         return int(sum(float(count) for count in ANSWERED.findall(text)))
