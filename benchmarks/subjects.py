@@ -116,7 +116,7 @@ def penstock(title: str, *flags: str, both_cores: bool = False, script: Path = S
 def _why_not(script: Path, flags: Sequence[str]) -> str:
     """Why this version of Penstock cannot be run with these flags; "" if it can."""
     if not script.exists():
-        return f"{script} is not there"
+        return f"{script.relative_to(ROOT) if script.is_relative_to(ROOT) else script} is not there"
     unknown = [flag for flag in flags if flag.startswith("--") and flag not in _help(script)]
     return f"`penstock serve` has no {unknown[0]}" if unknown else ""
 
