@@ -165,8 +165,9 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	@.venv-lock/bin/python $(PIP) install -q uv==$(UV_VERSION)
 	@touch $@
 
+# With the interpreter that Penstock itself runs on, so that they compare; the peers with the one they are pinned for.
 .venv-bench/%/.made: requirements/bench-%.txt
-	$(call make_venv,.venv-bench/$*,$(OLDER_PYTHONS) python3)
+	$(call make_venv,.venv-bench/$*,$(if $(filter $*,$(PEERS)),python3.11,$(PYTHONS)))
 	@echo "installing $* for the benchmarks"
 	@.venv-bench/$*/bin/python $(PIP) install -q --require-hashes -r requirements/bench-$*.txt
 	@touch $@
