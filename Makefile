@@ -12,6 +12,9 @@ VENV ?= .venv
 # The oldest supported release, one in between, and the newest that pyproject.toml allows.
 GRPCIO ?= 1.74.0 1.78.2 1.85.1
 GRPCIO_TESTS ?= tests/transport
+# Environments of the benchmarks: what every run needs, and other servers to compare with.
+BENCH := yardstick pictures
+PEERS := mlserver kserve triton
 # Only `make lock` uses it, in an environment of its own.
 UV_VERSION := 0.13.8
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -25,7 +28,7 @@ PROJECTS := pyproject.toml clients/python/pyproject.toml
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench test-grpcio test-all soak docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio test-grpcio test-all soak docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -54,8 +57,13 @@ format: $(VENV)/.dev  ## Put formatting and the order of imports right
 protos: .venv-protos/.made  ## Generate the stubs from protos/
 	@.venv-protos/bin/python protos/generate.py
 
-bench: $(VENV)/.dev  ## Run the benchmarks
-	@$(VENV)/bin/python benchmarks/run.py $(ARGS)
+bench: $(VENV)/.dev $(BENCH:%=.venv-bench/%/.made)  ## Run the benchmarks (ARGS=--quick for a short look)
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
+
+bench-peers: $(PEERS:%=.venv-bench/%/.made)  ## Install the peers that `make bench ARGS=--peers` measures
+
+bench-grpcio: $(VENV)/.dev $(GRPCIO:%=.venv-grpcio/%/.made)  ## Compare releases and settings of grpcio
+	@$(VENV)/bin/python -m benchmarks.grpcio_versions $(GRPCIO) $(ARGS)
 
 test-grpcio: $(GRPCIO:%=.venv-grpcio/%/.made)  ## Run the transport tests on several releases of grpcio
 	@for release in $(GRPCIO); do \
@@ -79,9 +87,12 @@ soak: $(VENV)/.dev  ## Run the long tests
 docker:  ## Build the container image
 	docker build --build-arg VERSION=$(VERSION) --tag penstock:$(VERSION) $(ARGS) .
 
-LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+LOCK_ANY = .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-emit-package penstock-client \
 	--custom-compile-command "make lock" $(ARGS)
+LOCK = $(LOCK_ANY) --universal
+# The peers are only run where the benchmarks are, and one of them has wheels for nothing else.
+LOCK_HERE = $(LOCK_ANY) --python-platform x86_64-manylinux_2_35
 
 lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the newest)
 	@echo "pinning requirements/*.txt"
@@ -89,6 +100,10 @@ lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the ne
 	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	@$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	@$(LOCK) --group protos -o requirements/protos.txt
+	@for name in $(BENCH); do $(LOCK) requirements/bench-$$name.in -o requirements/bench-$$name.txt || exit 1; done
+	@for name in $(PEERS); do \
+		$(LOCK_HERE) requirements/bench-$$name.in -o requirements/bench-$$name.txt || exit 1; \
+	done
 
 clean:  ## Remove environments, caches and builds
 	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -148,6 +163,13 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 .venv-lock/.made:
 	$(call make_venv,.venv-lock,$(PYTHONS))
 	@.venv-lock/bin/python $(PIP) install -q uv==$(UV_VERSION)
+	@touch $@
+
+# With the interpreter that Penstock itself runs on, so that they compare; the peers with the one they are pinned for.
+.venv-bench/%/.made: requirements/bench-%.txt
+	$(call make_venv,.venv-bench/$*,$(if $(filter $*,$(PEERS)),python3.11,$(PYTHONS)))
+	@echo "installing $* for the benchmarks"
+	@.venv-bench/$*/bin/python $(PIP) install -q --require-hashes -r requirements/bench-$*.txt
 	@touch $@
 
 # The locked environment first, then grpc's own packages, and what they need, at the wanted release.

@@ -1,146 +1,145 @@
-"""Load: unary calls by h2load, streams by a small Python client that sends prepared bytes."""
+"""Unary load by h2load (Debian: nghttp2-client), and proof that what it counted were answers."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
-CONNECTIONS = 4
+from benchmarks import machine
+
+LIMIT_SECONDS = 120
+HEADERS = ("content-type: application/grpc", "te: trailers")
+LOADING = ("UNAVAILABLE", "NOT_FOUND")
+"""How servers answer while their model is not there yet; MLServer says INVALID_ARGUMENT, "not ready yet"."""
+START_SECONDS = 60
+MICROSECONDS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
 class LoadError(Exception):
-    """The load did not run as it should have; the figures would mean nothing."""
+    """The load did not run as it should have; its figures would mean nothing."""
 
 
-def unary(
-    target: str, method: str, request: bytes, answer_bytes: int, calls: int, in_flight: int, core: int
-) -> float:
-    """Makes unary calls with h2load (Debian: nghttp2-client).
+@dataclass(frozen=True)
+class Calls:
+    """What is to be called, over and over.
+
+    Attributes:
+        method: the full method.
+        request: the serialized request.
+        least, most: the size of a good answer in bytes. An error has no answer: h2load itself counts one
+            as a success, since gRPC sends it with the HTTP status 200, but its bytes are missing. Left
+            out: exactly that of the first answer, which is checked.
+    """
+
+    method: str
+    request: bytes
+    least: int = 0
+    most: int = 0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How calls are made: so many connections with so many calls in flight on each."""
+
+    connections: int
+    streams: int
+
+
+def shape(in_flight: int) -> Shape:
+    """One call at a time, or `in_flight` over four connections."""
+    return Shape(1, 1) if in_flight == 1 else Shape(4, in_flight // 4)
+
+
+def require_h2load() -> None:
+    """Raises SystemExit where h2load is not installed."""
+    if shutil.which("h2load") is None:
+        raise SystemExit("the benchmarks need h2load (Debian: apt install nghttp2-client)")
+
+
+def unary(target: str, calls: Calls, count: int, shape: Shape, core: int, *more: str) -> float:
+    """Makes unary calls.
 
     Args:
         target: "host:port".
-        method: the full method.
-        request: the serialized request.
-        answer_bytes: the least size of a good answer: h2load itself counts gRPC errors as successes.
-        calls: how many.
-        in_flight: how many at a time.
+        calls: what is called.
+        count: how many calls.
+        shape: how many at a time.
         core: where h2load runs.
+        more: arguments of h2load.
 
     Returns:
-        Seconds.
+        Seconds, from the first call to the last answer.
+
+    Raises:
+        LoadError: a call failed.
     """
     with tempfile.NamedTemporaryFile() as body:
-        body.write(b"\0" + len(request).to_bytes(4, "big") + request)
+        body.write(b"\0" + len(calls.request).to_bytes(4, "big") + calls.request)
         body.flush()
-        command = ["h2load", "-n", str(calls), "-c", str(CONNECTIONS), "-m", str(in_flight // CONNECTIONS)]
-        command += ["-d", body.name, "-H", "content-type: application/grpc", "-H", "te: trailers"]
-        started = time.monotonic()
-        done = subprocess.run(
-            [*on_core(core), *command, f"http://{target}{method}"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-        wall = time.monotonic() - started
-    return _seconds(done.stdout, calls, answer_bytes) or wall
+        command = ["h2load", "-n", str(count), "-c", str(shape.connections), "-m", str(shape.streams)]
+        command += ["-d", body.name, *(word for header in HEADERS for word in ("-H", header)), *more]
+        output = _run([*machine.on_cores(core), *command, f"http://{target}{calls.method}"])
+    return _seconds(output, calls, count)
 
 
-def _seconds(output: str, calls: int, answer_bytes: int) -> float:
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise LoadError(f"h2load did not finish in {LIMIT_SECONDS} s") from None
+    except subprocess.CalledProcessError as error:
+        raise LoadError(f"h2load failed: {error.stdout}{error.stderr}") from None
+    return done.stdout
+
+
+def _seconds(output: str, calls: Calls, count: int) -> float:
     succeeded = re.search(r"(\d+) succeeded", output)
     data = re.search(r"\((\d+)\) data", output)
     finished = re.search(r"finished in ([\d.]+)(us|ms|s)", output)
-    if not (succeeded and data and finished) or int(succeeded[1]) != calls:
+    if not (succeeded and data and finished) or int(succeeded[1]) != count:
         raise LoadError(f"h2load did not finish all calls:\n{output}")
-    if int(data[1]) < calls * (5 + answer_bytes):
-        raise LoadError(f"answers are too short to be good ones: {data[1]} bytes for {calls} calls")
-    return float(finished[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[finished[2]]
+    least, most = (count * (5 + size) for size in (calls.least, calls.most))
+    if not least <= int(data[1]) <= most:
+        raise LoadError(f"{count} good answers have {least} to {most} bytes, and {data[1]} came")
+    return float(finished[1]) * MICROSECONDS[finished[2]] / 1e6
 
 
-def have_h2load() -> bool:
-    """Whether unary load can be made here."""
-    return shutil.which("h2load") is not None
+def one_answer(target: str, calls: Calls) -> bytes:
+    """One call, made by grpcio, once the server and its model are there.
 
-
-def stream(target: str, method: str, message: bytes, messages: int, in_flight: int, core: int) -> float:
-    """Sends the same message many times over one stream, from a process of its own.
-
-    Args:
-        target: "host:port".
-        method: the full method.
-        message: the serialized message.
-        messages: how many.
-        in_flight: how many may be unanswered.
-        core: where the client runs.
-
-    Returns:
-        Seconds.
+    Raises:
+        LoadError: it failed.
     """
-    with tempfile.NamedTemporaryFile() as body:
-        body.write(message)
-        body.flush()
-        command = [*on_core(core), sys.executable, __file__, target, method, body.name]
-        done = subprocess.run(
-            [*command, str(messages), str(in_flight)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-    if done.returncode:
-        raise LoadError(done.stderr)
-    return float(done.stdout)
-
-
-def on_core(core: int) -> list[str]:
-    """The beginning of a command that is to run on one core only."""
-    return ["taskset", "-c", str(core)] if shutil.which("taskset") else []
-
-
-def _stream_client(target: str, method: str, body: Path, messages: int, in_flight: int) -> float:
     import grpc
 
-    message = body.read_bytes()
-    results_of = _results if method.startswith("/penstock.") else lambda _: 1
-    each = _requests(message) if method.startswith("/penstock.") else 1
-    room = threading.Semaphore(in_flight * each)
-
-    def requests() -> Iterator[bytes]:
-        for _ in range(messages):
-            for _ in range(each):
-                room.acquire()
-            yield message
-
-    with grpc.insecure_channel(target, (("grpc.max_receive_message_length", -1),)) as channel:
-        grpc.channel_ready_future(channel).result(10)
-        started = time.monotonic()
-        for answer in channel.stream_stream(method)(requests()):
-            for _ in range(results_of(answer)):
-                room.release()
-        return time.monotonic() - started
+    end = time.monotonic() + START_SECONDS
+    with grpc.insecure_channel(target) as channel:
+        call = channel.unary_unary(calls.method)
+        while True:
+            try:
+                return bytes(call(calls.request, timeout=START_SECONDS, wait_for_ready=True))
+            except grpc.RpcError as error:
+                loading = error.code().name in LOADING or "not ready" in str(error.details())
+                if not loading or time.monotonic() > end:
+                    raise LoadError(
+                        f"{calls.method} failed: {error.code().name}, {error.details()}"
+                    ) from None
+            time.sleep(0.1)
 
 
-def _requests(message: bytes) -> int:
-    from penstock_proto.v1.prediction_pb2 import PredictStreamRequest
+def is_serving(target: str) -> bool:
+    """Whether the server's health check answers SERVING; its connection is not used again."""
+    import grpc
+    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+    from grpc_health.v1.health_pb2_grpc import HealthStub
 
-    return len(PredictStreamRequest.FromString(message).requests)
-
-
-def _results(message: bytes) -> int:
-    from penstock_proto.v1.prediction_pb2 import PredictStreamResponse
-
-    results = PredictStreamResponse.FromString(message).results
-    if results[0].HasField("error"):
-        raise LoadError(str(results[0].error))
-    return len(results)
-
-
-if __name__ == "__main__":
-    print(_stream_client(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])))
+    with grpc.insecure_channel(target, (("grpc.use_local_subchannel_pool", 1),)) as channel:
+        try:
+            answer = HealthStub(channel).Check(HealthCheckRequest(), timeout=5)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == HealthCheckResponse.SERVING)

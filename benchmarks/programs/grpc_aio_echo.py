@@ -1,15 +1,13 @@
-"""The floor: a bare grpc.aio server that answers every message with the same bytes.
+"""The yardstick: a bare grpc.aio server that answers every message with the same bytes.
 
-    python benchmarks/echo.py ANSWER_FILE
+    python benchmarks/programs/grpc_aio_echo.py ANSWER_FILE
 
-Prints its port. Unary `/bench/Echo` and bidirectional `/bench/EchoStream`; no protobuf, no model.
+Prints its address. Unary `/bench/Echo` and bidirectional `/bench/EchoStream`; plain asyncio, no protobuf, no
+model. It needs nothing but grpcio and runs in an environment of its own; grpc's experiments are those of
+its environment variables, which whoever starts it sets.
 """
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")  # as Penstock does
 
 import asyncio
 import sys

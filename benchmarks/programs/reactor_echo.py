@@ -1,0 +1,41 @@
+"""A floor: Penstock's reactor with a handler that answers every message with the same bytes.
+
+    python benchmarks/programs/reactor_echo.py ANSWER_FILE
+
+Prints its address. Unary `/bench/Echo`; no protobuf, no queue, no model: what is left is grpc itself and
+the transport.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from penstock.transport.call import OK, Ignoring, Kind, Limits, Method, ServerCall
+from penstock.transport.reactor import Reactor
+
+ANSWER = Path(sys.argv[1]).read_bytes()
+
+
+class Echo(Ignoring):
+    def __init__(self, call: ServerCall) -> None:
+        self._call = call
+
+    def received(self, message: bytes) -> None:
+        self._call.finish(OK, ANSWER)
+
+
+def main() -> None:
+    reactor = Reactor(
+        {"/bench/Echo": Method(Kind.UNARY, Echo)}, Limits(), lambda: False, traceback.print_exception
+    )
+    port = reactor.bind("127.0.0.1:0")
+    reactor.start()
+    print(f"gRPC        127.0.0.1:{port}", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
