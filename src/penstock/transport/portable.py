@@ -33,6 +33,13 @@ from penstock.transport.portable_calls import StreamCall, UnaryCall, encodable
 T = TypeVar("T")
 STOP_SECONDS = 5.0
 WATCH_SECONDS = 0.2
+EMPTY_PASSES = 8
+"""So many passes of the loop in a row must bring nothing before idle work is done. Between two calls that
+wait in core, and from a call's arrival to its message, lie about as many, so with fewer nearly every call ran
+in a batch of its own (32 in flight: 1.1 rows a batch and 268 µs of CPU a call, with 8 passes 23 rows and
+140 µs). A call that is alone pays 16 µs for it."""
+EVENTS_A_TURN = 256
+"""Told before idle work gets its turn even under a flood of events."""
 
 
 class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
@@ -46,6 +53,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         super().__init__(methods, limits, idle, failed)
         self._handlers = {name: self._rpc_handler(name, method) for name, method in methods.items()}
         self._idle_scheduled = self._stopping = False
+        self._told = self._empty_passes = 0  # events since the last idle work; passes since the last event
         self._posted: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()  # by other threads
         self._will_look = False  # whether the loop has been woken for it
         self._loop = asyncio.new_event_loop()
@@ -104,10 +112,12 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
             function(*arguments)
 
     def schedule_idle_work(self) -> None:
-        """Lets idle work run after the callbacks that are ready now."""
+        """Notes that an event was told: idle work follows once no more come."""
+        self._told += 1
+        self._empty_passes = 0
         if not self._idle_scheduled:
             self._idle_scheduled = True
-            self._loop.call_soon(self._do_idle_work)
+            self._loop.call_soon(self._pass)
 
     def call_opened(self) -> None:
         """Counts a call that has begun."""
@@ -200,15 +210,25 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         if not isinstance(error, BlockingIOError):
             self.report(error)
 
+    def _pass(self) -> None:
+        """Does idle work if nothing has come for some passes of the loop; else looks again in the next."""
+        if self._empty_passes < EMPTY_PASSES and self._told < EVENTS_A_TURN:
+            self._empty_passes += 1
+            self._loop.call_soon(self._pass)
+        else:
+            self._do_idle_work()
+
     def _do_idle_work(self) -> None:
+        self._told = 0
         self._idle_scheduled = False
         try:
             more = self._idle()
         except Exception as error:
             self.report(error)
             return
-        if more:
-            self.schedule_idle_work()
+        if more and not self._idle_scheduled:
+            self._idle_scheduled = True
+            self._loop.call_soon(self._do_idle_work)
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
