@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from penstock.errors import RequestError
 from penstock.tensors import Array
 
 
-@dataclass(slots=True)
 class Run:
     """One run of a model, shared by all requests that were part of it.
 
@@ -19,41 +17,58 @@ class Run:
         started: when the model began, by `time.monotonic()`.
         finished: when it ended, by the same clock.
         rows: the rows of the batch.
+        outputs: what the model gave, by name, for all requests together.
         encoded: what the front door has made of it, once for all of its answers.
     """
 
-    started: float
-    finished: float
-    rows: int
-    encoded: bytes = b""
+    __slots__ = ("encoded", "finished", "outputs", "rows", "started")
+
+    def __init__(self, started: float, finished: float, rows: int, outputs: Mapping[str, Array]) -> None:
+        self.started = started
+        self.finished = finished
+        self.rows = rows
+        self.outputs = outputs
+        self.encoded: object = None
 
 
-@dataclass(slots=True)
 class InferResponse:
-    """The answer to one request.
+    """The answer to one request: its own rows of what a run gave.
 
     Attributes:
-        outputs: its own rows of the outputs it asked for, by name.
         run: the run it was part of.
-        queue_seconds: how long it waited for that.
+        names: the outputs it asked for.
+        queue_seconds: how long it waited for the run.
+        start: where its rows begin.
+        stop: where they end; None where the model is not batched, and all there is belongs to the request.
     """
 
-    outputs: Mapping[str, Array]
-    run: Run
-    queue_seconds: float
+    __slots__ = ("names", "queue_seconds", "run", "start", "stop")
+
+    def __init__(
+        self, run: Run, names: Sequence[str], queue_seconds: float, start: int = 0, stop: int | None = None
+    ) -> None:
+        self.run = run
+        self.names = names
+        self.queue_seconds = queue_seconds
+        self.start = start
+        self.stop = stop
+
+    @property
+    def outputs(self) -> dict[str, Array]:
+        """The outputs by name, as views."""
+        outputs = self.run.outputs
+        if self.stop is None:
+            return {name: outputs[name] for name in self.names}
+        return {name: outputs[name][self.start : self.stop] for name in self.names}
 
 
 Flush: TypeAlias = Callable[[], None]
-Reply: TypeAlias = Callable[["InferResponse | RequestError"], "Flush | None"]
-"""Takes the one answer or error of a request, on whichever thread has it.
-
-What it returns, if anything, is to be called once after the whole batch has been answered: a stream
-gathers answers in its outbox and sends them then. Equal flushes are called only once.
-"""
 
 
 class InferRequest:
-    """One request on its way: inputs that fit the model's signature, and whom to answer.
+    """One request on its way: inputs that fit the model's signature, and how it is answered.
+
+    A front door makes a class of its own of it, which says what becomes of the answer.
 
     Attributes:
         inputs: every input of the signature, by name; see `penstock.tensors` for the convention.
@@ -61,7 +76,6 @@ class InferRequest:
         rows: the length of the first axis where the model is batched, else 1.
         shape_key: equal for requests that may share a batch.
         rpc: the RPC it came by, such as "Predict"; a metric label.
-        reply: takes the answer.
         arrived: when it arrived, by `time.monotonic()`.
         deadline: when it must be answered, by the same clock; `math.inf` for never.
         priority: above 0 goes first, below 0 gives way.
@@ -69,8 +83,7 @@ class InferRequest:
     """
 
     __slots__ = (
-        "arrived", "cancelled", "deadline", "inputs", "outputs", "priority", "reply", "rows", "rpc",
-        "shape_key",
+        "arrived", "cancelled", "deadline", "inputs", "outputs", "priority", "rows", "rpc", "shape_key",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - the attributes, in one place
@@ -80,7 +93,6 @@ class InferRequest:
         rows: int,
         shape_key: object,
         rpc: str,
-        reply: Reply,
         arrived: float,
         deadline: float = math.inf,
         priority: int = 0,
@@ -90,11 +102,19 @@ class InferRequest:
         self.rows = rows
         self.shape_key = shape_key
         self.rpc = rpc
-        self.reply = reply
         self.arrived = arrived
         self.deadline = deadline
         self.priority = priority
         self.cancelled = False
+
+    def reply(self, result: InferResponse | RequestError) -> Flush | None:
+        """Takes the one answer or error, on whichever thread has it.
+
+        Returns:
+            What is to be called once after the whole batch has been answered, if anything: a stream gathers
+            answers in its outbox and sends them then. Equal flushes are called only once.
+        """
+        raise NotImplementedError
 
 
 class Observer(Protocol):

@@ -29,7 +29,7 @@ def test_nothing_given_means_the_documented_defaults() -> None:
     assert loaded.config == Config()
     assert loaded.config.server.host == "127.0.0.1"
     assert loaded.config.server.port == 8001
-    assert loaded.config.server.max_message_bytes == 2**30
+    assert loaded.config.server.max_message_bytes == 2**31 - 1
     assert loaded.config.batching.max_rows == 32
     assert loaded.config.runtime.providers == ("CPUExecutionProvider",)
     assert set(loaded.origins) == set(leaves(Config))

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from penstock.errors import InvalidRequest
 from penstock.messages import InferResponse, Run
-from penstock.rpc import codec
-from penstock.rpc.codec import ModelCodec, array_of
+from penstock.rpc import answers
+from penstock.rpc.codec import ModelCodec, array_of, codec_of
 from penstock.tensors import Array, DataType
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
@@ -34,7 +34,7 @@ def tensor(**fields: Any) -> Tensor:
 
 
 def raw(array: Array, datatype: DataType) -> bytes:
-    return codec.pack_bytes(array) if datatype is BYTES else array.tobytes()
+    return answers.pack_bytes(array) if datatype is BYTES else array.tobytes()
 
 
 def request(**inputs: Tensor) -> pb.PredictRequest:
@@ -43,7 +43,8 @@ def request(**inputs: Tensor) -> pb.PredictRequest:
 
 def answered(reader: ModelCodec, outputs: dict[str, Array], *, typed: bool = False) -> pb.PredictResponse:
     """The message that a caller gets."""
-    response = InferResponse(outputs, Run(started=10.0, finished=10.5, rows=3), queue_seconds=1.25)
+    run = Run(started=10.0, finished=10.5, rows=3, outputs=outputs)
+    response = InferResponse(run, list(outputs), queue_seconds=1.25, stop=None)
     return pb.PredictResponse.FromString(reader.answer(response, "ü", 7, typed))
 
 
@@ -74,7 +75,7 @@ def test_raw_tensors_come_back_bit_for_bit(datatype: DataType, data: st.DataObje
     both = spec("x", ("N", "L"), datatype)
     reader = ModelCodec(model(signature_of([both], [both])))
     for array in (data.draw(arrays(datatype)), data.draw(arrays(datatype))):
-        sent = Tensor(datatype=codec.NUMBERS[datatype], shape=array.shape, raw=raw(array, datatype))  # type: ignore[arg-type]
+        sent = Tensor(datatype=answers.NUMBERS[datatype], shape=array.shape, raw=raw(array, datatype))  # type: ignore[arg-type]
         for _ in range(2):  # the second time it is known
             taken, as_raw = reader.inputs(request(x=sent))
             assert as_raw
@@ -148,17 +149,28 @@ def test_answers_of_many_shapes_and_scattered_memory() -> None:
         assert (list(got.shape), got.raw) == ([rows, 3], array.tobytes())
 
 
+def test_shares_of_many_shapes_and_scattered_memory() -> None:
+    reader = ModelCodec(model(signature_of([spec("x")], [spec("y", ("N", "L"))])))
+    base = np.arange(400 * 6, dtype=np.float32).reshape(400, 6)
+    run = Run(started=10.0, finished=10.5, rows=400, outputs={"y": base[:, ::2]})
+    for rows in range(400):  # more shapes than are remembered
+        response = InferResponse(run, ["y"], 0.0, start=400 - rows, stop=400)
+        got = pb.PredictResponse.FromString(reader.answer(response, "", 0, False)).outputs["y"]
+        assert (list(got.shape), got.raw) == ([rows, 3], base[400 - rows :, ::2].tobytes())
+
+
 def test_answers_of_one_run_share_what_they_have_in_common_and_nothing_else() -> None:
     reader = ModelCodec(model(signature_of([spec("x")], [spec("y")])))
-    run = Run(started=10.0, finished=12.5, rows=2)
+    outputs = {"y": np.arange(4, dtype=np.float32).reshape(4, 1)}
+    run = Run(started=10.0, finished=12.5, rows=4, outputs=outputs)
     for number, waited in ((1, 0.0), (2, 0.000_001), (3, 5.0)):
-        response = InferResponse({"y": np.full((1, 1), number, np.float32)}, run, waited)
+        response = InferResponse(run, ["y"], waited, start=number, stop=number + 1)
         message = pb.PredictResponse.FromString(reader.answer(response, str(number), number, False))
         assert (message.id, message.tag) == (str(number), number)
         assert message.outputs["y"].raw == struct.pack("<f", number)
         assert message.timing.queue.ToNanoseconds() == round(waited * 1e9)
         assert message.timing.compute.ToNanoseconds() == 2_500_000_000
-        assert message.timing.batch_rows == 2
+        assert message.timing.batch_rows == 4
 
 
 def test_text_that_is_none_cannot_be_sent() -> None:
@@ -260,11 +272,11 @@ def test_requests_of_equal_inner_shapes_share_a_batch() -> None:
 
 def test_the_codec_of_a_model_is_made_once() -> None:
     one, other = model(TWO), model(TWO)
-    assert codec.codec_of(one) is codec.codec_of(one)
-    assert codec.codec_of(one) is not codec.codec_of(other)
+    assert codec_of(one) is codec_of(one)
+    assert codec_of(one) is not codec_of(other)
 
 
 def test_the_table_of_datatypes_is_that_of_the_contract() -> None:
-    assert {each.label: number for each, number in codec.NUMBERS.items()} == {
+    assert {each.label: number for each, number in answers.NUMBERS.items()} == {
         name: number for name, number in tensor_pb2.DataType.items() if number
     }

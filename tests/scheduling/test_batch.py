@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.messages import InferRequest, Run
 from penstock.scheduling.batch import assemble, split, wanted_outputs
 from penstock.tensors import Array
 from support.work import request
+
+
+def parts(batch: Sequence[InferRequest], outputs: dict[str, Array]) -> list[dict[str, Array]]:
+    run = Run(1.0, 2.0, sum(each.rows for each in batch), outputs)
+    return [response.outputs for response in split(batch, run, batched=True)]
 
 
 def with_inputs(**inputs: Any) -> Any:
@@ -33,15 +39,15 @@ def test_rows_follow_one_another_in_order() -> None:
 
 @pytest.mark.parametrize("dtype", ["?", "u1", "<i8", "<f2", "<f8", "O"])
 def test_the_datatype_stays(dtype: str) -> None:
-    parts = [request({"x": np.ones((2, 3), dtype)}) for _ in range(2)]
-    assert assemble(parts)["x"].dtype == np.dtype(dtype)
+    batch = [request({"x": np.ones((2, 3), dtype)}) for _ in range(2)]
+    assert assemble(batch)["x"].dtype == np.dtype(dtype)
 
 
 def test_requests_of_no_rows_add_none() -> None:
     batch = [request([]), request([1.0]), request([])]
     assert assemble(batch)["x"].tolist() == [[1.0]]
-    parts = list(split(batch, ["y"], [np.array([[7.0]])]))
-    assert [part["y"].shape for part in parts] == [(0, 1), (1, 1), (0, 1)]
+    shares = parts(batch, {"y": np.array([[7.0]])})
+    assert [share["y"].shape for share in shares] == [(0, 1), (1, 1), (0, 1)]
 
 
 def test_the_wanted_outputs_are_those_that_somebody_wants() -> None:
@@ -52,22 +58,21 @@ def test_the_wanted_outputs_are_those_that_somebody_wants() -> None:
 
 def test_everybody_gets_the_outputs_that_he_wants() -> None:
     batch = [request([1], outputs=("a",)), request([2], outputs=("b", "a"))]
-    outputs = [np.array([[1], [2]]), np.array([[10], [20]])]
-    first, second = split(batch, ["a", "b"], outputs)
+    first, second = parts(batch, {"a": np.array([[1], [2]]), "b": np.array([[10], [20]])})
     assert {name: part.tolist() for name, part in first.items()} == {"a": [[1]]}
     assert {name: part.tolist() for name, part in second.items()} == {"a": [[2]], "b": [[20]]}
 
 
 def test_parts_are_views() -> None:
     output = np.arange(4.0).reshape(4, 1)
-    for part in split([request([0, 1]), request([2, 3])], ["y"], [output]):
+    for part in parts([request([0, 1]), request([2, 3])], {"y": output}):
         assert np.shares_memory(part["y"], output)
 
 
-def test_an_output_too_few_is_noticed() -> None:
-    for batch in ([request()], [request(), request()]):
-        with pytest.raises(ValueError, match="zip"):
-            list(split(batch, ["a", "b"], [np.zeros((len(batch), 1))]))
+def test_a_model_without_batches_gives_all_it_has_to_the_one_request() -> None:
+    run = Run(1.0, 2.0, 1, {"y": np.arange(3.0), "z": np.array(1.0)})
+    (response,) = split([request([1], outputs=("y", "z"))], run, batched=False)
+    assert {name: share.tolist() for name, share in response.outputs.items()} == {"y": [0, 1, 2], "z": 1}
 
 
 @settings(max_examples=50, deadline=None)
@@ -79,6 +84,6 @@ def test_apart_is_what_was_put_together(lengths: list[int]) -> None:
     ]
     batch = [request(each, outputs=("x", "w")) for each in inputs]
     together = assemble(batch)
-    for given_in, part in zip(inputs, split(batch, ("x", "w"), [together["x"], together["w"]]), strict=True):
+    for given_in, part in zip(inputs, parts(batch, {**together}), strict=True):
         np.testing.assert_array_equal(part["x"], given_in["x"])
         np.testing.assert_array_equal(part["w"], given_in["w"])

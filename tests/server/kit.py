@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.rpc.codec import pack_bytes
+from penstock.rpc.answers import pack_bytes
 from penstock.rpc.values import LIST_OF_KIND
 from penstock.tensors import DataType, Kind
 from penstock_proto.v1 import prediction_pb2 as pb

@@ -27,7 +27,7 @@ BOUND_SECONDS = 20.0
 
 
 class Caller:
-    """Waits for the answer to one request; it is the request's reply.
+    """Waits for the answer to one request.
 
     Args:
         flush: what it returns to whoever answers.
@@ -63,6 +63,17 @@ class Caller:
         return result
 
 
+class Request(InferRequest):
+    """A request that is answered by calling a function."""
+
+    __slots__ = ("caller",)
+
+    caller: Caller | Callable[[InferResponse | RequestError], Flush | None]
+
+    def reply(self, result: InferResponse | RequestError) -> Flush | None:
+        return self.caller(result)
+
+
 def request(
     inputs: Mapping[str, Array] | Sequence[float] = (0.0,),
     *,
@@ -74,27 +85,29 @@ def request(
     arrived: float | None = None,
     deadline: float = math.inf,
     priority: int = 0,
-) -> InferRequest:
+) -> Request:
     """A request that has just arrived, as a rule; a list of numbers is the FP32 input `x` [N, 1]."""
     if not isinstance(inputs, Mapping):
         inputs = {"x": np.array(inputs, np.float32).reshape(-1, 1)}
-    return InferRequest(
+    made = Request(
         inputs,
         outputs,
         len(next(iter(inputs.values()))) if rows is None else rows,
         shape_key,
         rpc,
-        Caller() if reply is None else reply,
         time.monotonic() if arrived is None else arrived,
         deadline,
         priority,
     )
+    made.caller = Caller() if reply is None else reply
+    return made
 
 
 def caller(request: InferRequest) -> Caller:
     """Who waits for a request's answer."""
-    assert isinstance(request.reply, Caller)
-    return request.reply
+    assert isinstance(request, Request)
+    assert isinstance(request.caller, Caller)
+    return request.caller
 
 
 class Tally:

@@ -39,7 +39,7 @@ def add(metrics: Metrics, name: str = "m", version: str = "1", **values: int) ->
 
 
 def request(arrived: float = 0.0, rpc: str = "Predict") -> InferRequest:
-    return InferRequest({}, [], 1, None, rpc, lambda _: None, arrived)
+    return InferRequest({}, [], 1, None, rpc, arrived)
 
 
 def samples(metrics: Metrics) -> dict[Key, float]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-GIB = 2**30
 INT32_MAX = 2**31 - 1
 
 
@@ -74,7 +73,14 @@ class ServerConfig(Section):
         "How gRPC is served: `reactor` is the fast road, `portable` uses only grpcio's public API, "
         "`auto` takes the reactor where its self-test passes.",
     )
-    max_message_bytes: int = _setting(GIB, "Largest message that is accepted.", "bytes", gt=0, le=INT32_MAX)
+    max_message_bytes: int = _setting(
+        INT32_MAX,
+        "Largest message that is accepted. The default, the most that protobuf reads, is no limit to gRPC; "
+        "any lower one costs every call about 1 µs.",
+        "bytes",
+        gt=0,
+        le=INT32_MAX,
+    )
     max_calls: int = _setting(10_000, "Most calls in flight; further ones are refused.", "calls", ge=1)
     max_stream_requests: int = _setting(
         1024, "Most requests in flight on one stream; above that its reading pauses.", "requests", ge=1

@@ -37,7 +37,7 @@ class Batching:
     tolerance: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Model:
     """A version that can answer: its signature, its queue, and what is known of it.
 

@@ -6,30 +6,26 @@ What comes as `raw` is never copied here: an input is a view of the message's ow
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from penstock.errors import InvalidRequest
-from penstock.messages import InferResponse, Run
 from penstock.models.model import Model
 from penstock.rpc import values
+from penstock.rpc.answers import LENGTH, NUMBERS, Answers
 from penstock.tensors import Array, DataType, TensorSpec
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
 
-NUMBERS: Mapping[DataType, int] = {each: tensor_pb2.DataType.Value(each.label) for each in DataType}
 BY_NUMBER: Mapping[int, DataType] = {number: each for each, number in NUMBERS.items()}
 DATATYPE_FIELD = tensor_pb2.Tensor.DATATYPE_FIELD_NUMBER
 SHAPE_FIELD = tensor_pb2.Tensor.SHAPE_FIELD_NUMBER
 RAW_FIELD = tensor_pb2.Tensor.RAW_FIELD_NUMBER
-REMEMBERED = 256  # shapes, for each input and all outputs of a model
+REMEMBERED = 256  # shapes, for each input of a model
 MAX_AXES = 32  # as many as every numpy takes
 MAX_EMPTY = 2**20  # the product of an empty tensor's other axes: it costs its sender nothing
-NANOS = 1_000_000_000
-LENGTH = struct.Struct("<I")
 
 
 def label_of(number: int) -> str:
@@ -40,18 +36,20 @@ def label_of(number: int) -> str:
 class ModelCodec:
     """Reads requests for one model and writes its answers.
 
-    Callers that send `raw` send the same few shapes over and over. What has been checked once, and what
-    has been encoded once, is remembered for such tensors.
+    Callers that send `raw` send the same few shapes over and over. What has been checked once is remembered
+    for such tensors.
 
     Args:
         model: the model.
+
+    Attributes:
+        answer: writes an answer; see `Answers.encode`.
     """
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._inputs = {name: _Input(spec) for name, spec in model.signature.inputs.items()}
-        self._heads: dict[tuple[str, tuple[int, ...]], bytes] = {}
-        self._names = pb.PredictResponse(model=model.name, version=model.version_text).SerializeToString()
+        self.answer = Answers(model).encode
 
     def inputs(self, message: pb.PredictRequest) -> tuple[dict[str, Array], bool]:
         """The request's inputs, in the signature's order, and whether any of them came as `raw`.
@@ -110,50 +108,6 @@ class ModelCodec:
         if not model.open_shapes:
             return rows, None
         return rows, tuple([array.shape[1:] for array in arrays.values()])
-
-    def answer(self, response: InferResponse, id: str, tag: int, typed: bool) -> bytes:
-        """The serialized PredictResponse to a request with this id and tag.
-
-        Serialized protobuf messages may be put one behind another: fields come in any order, and a message
-        field that comes twice, as `timing` does here, is merged.
-
-        Raises:
-            ValueError: protobuf cannot carry it.
-        """
-        message = pb.PredictResponse(id=id, tag=tag)
-        run = response.run
-        nanos = int(response.queue_seconds * NANOS)
-        if nanos >= NANOS:
-            message.timing.queue.seconds, nanos = divmod(nanos, NANOS)
-        message.timing.queue.nanos = nanos
-        parts = [self._names, run.encoded or _encode(run)]
-        for name, array in response.outputs.items():
-            if typed or array.dtype.hasobject or not array.size:
-                self._put(message, name, array, typed)
-            else:
-                head = self._heads.get((name, array.shape))
-                parts += (head or self._head(name, array), array.tobytes())
-        parts.append(message.SerializeToString())
-        return b"".join(parts)
-
-    def _put(self, message: pb.PredictResponse, name: str, array: Array, typed: bool) -> None:
-        datatype = self._model.signature.outputs[name].datatype
-        tensor = message.outputs[name]
-        tensor.datatype = NUMBERS[datatype]  # type: ignore[assignment]
-        tensor.shape.extend(array.shape)
-        if typed:
-            values.write(tensor, datatype, array)
-        else:
-            tensor.raw = pack_bytes(array) if datatype is DataType.BYTES else array.tobytes()
-
-    def _head(self, name: str, array: Array) -> bytes:
-        """All of a serialized raw output that comes before its values, which come last."""
-        message = pb.PredictResponse()
-        self._put(message, name, array, typed=False)
-        head = message.SerializeToString()[: -array.nbytes]
-        if len(self._heads) < REMEMBERED:
-            self._heads[name, array.shape] = head
-        return head
 
     def _expected(self, sent: Mapping[str, Any]) -> str:
         came = ", ".join(sorted(sent)) or "none"
@@ -226,24 +180,6 @@ def array_of(tensor: tensor_pb2.Tensor, spec: TensorSpec) -> tuple[Array, bool]:
     if number != RAW_FIELD:
         return _shaped(values.read(spec, name, content), shape, spec), False
     return _shaped(_of_raw(spec, content), shape, spec), True
-
-
-def pack_bytes(array: Array) -> bytes:
-    """The elements of a text array, each behind its length in 4 bytes, little-endian."""
-    parts: list[bytes] = []
-    for text in array.ravel():
-        data = text.encode()
-        parts += (LENGTH.pack(len(data)), data)
-    return b"".join(parts)
-
-
-def _encode(run: Run) -> bytes:
-    """What all answers of a run have in common, serialized once."""
-    message = pb.PredictResponse()
-    message.timing.compute.FromNanoseconds(int((run.finished - run.started) * NANOS))
-    message.timing.batch_rows = run.rows
-    run.encoded = message.SerializeToString()
-    return run.encoded
 
 
 def _of_nothing(spec: TensorSpec, shape: tuple[int, ...]) -> Array:

@@ -9,7 +9,7 @@ from penstock.engine import Engine
 from penstock.errors import NotFound
 from penstock.models.model import Model, ModelState
 from penstock.rpc import status
-from penstock.rpc.codec import NUMBERS
+from penstock.rpc.answers import NUMBERS
 from penstock.tensors import TensorSpec
 from penstock.transport.servicers import ServicerMethods
 from penstock_proto.v1 import model_pb2 as pb

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from abc import ABC, abstractmethod
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, EncodeError
 
 from penstock.engine import Engine
 from penstock.errors import InvalidRequest, ModelFailed, RequestError
-from penstock.messages import Flush, InferRequest, InferResponse
+from penstock.messages import InferRequest, InferResponse
 from penstock.models.model import Model
 from penstock.rpc.codec import ModelCodec, codec_of
+from penstock.rpc.templates import Template, Templates
 from penstock.transport.call import ServerCall
 from penstock_proto.v1 import prediction_pb2 as pb
 
@@ -25,72 +25,113 @@ class Failures(Protocol):
         """A request that came by `rpc` ended with `error`."""
 
 
-class Pending(ABC):
-    """Remembers what the answer to one request needs, and is that request's `Reply`.
+class Door(Protocol):
+    """What requests come in by: a service, as they see it.
 
     Attributes:
-        request: the request, once it has been submitted.
+        engine: takes them.
+        telemetry: is told of those that fail before their model is known.
+        templates: what earlier ones looked like.
     """
 
-    __slots__ = ("_codec", "_id", "_model", "_tag", "_typed", "request")
+    engine: Engine
+    templates: Templates
+
+    @property
+    def telemetry(self) -> Failures: ...  # noqa: D102
+
+
+class Pending(InferRequest):
+    """A request of either RPC, from before its message is read until it is answered.
+
+    Args:
+        rpc: the RPC it came by, such as "Predict".
+    """
+
+    __slots__ = ("_codec", "_id", "_model", "_tag", "_typed")
 
     _codec: ModelCodec
 
-    def __init__(self) -> None:
-        self.request: InferRequest | None = None
+    def __init__(self, rpc: str) -> None:  # the request's other fields come with its message
+        self.rpc = rpc
+        self._model: Model | None = None
 
-    @abstractmethod
-    def __call__(self, result: InferResponse | RequestError) -> Flush | None:
-        """Takes the one answer or error.
+    def submit(self, data: bytes, message: pb.PredictRequest, call: ServerCall, door: Door) -> None:
+        """Takes over what a message asks for and hands itself to the engine; refuses what does not fit.
 
-        It must let go of the request, which refers to this object as its reply: a circle of every request
-        would be left to the garbage collector.
+        Args:
+            data: the message's bytes.
+            message: the same, parsed.
+            call: the call it came on.
+            door: what it came in by.
         """
-
-    def submit(
-        self, message: pb.PredictRequest, rpc: str, call: ServerCall, engine: Engine, failures: Failures
-    ) -> None:
-        """Makes a request of `message` and hands it to the engine; where it does not fit, refuses it."""
         self._id, self._tag = message.id, message.tag
         arrived = time.monotonic()
         model = None
         try:
-            model = engine.route(message.model, message.version)
-            request = self._request(message, model, rpc, call, arrived)
+            model = door.engine.route(message.model, message.version)
+            self._read(message, model, call, arrived)
         except RequestError as error:
-            (model.observer if model else failures).failed(rpc, error)
-            self(error)
+            (model.observer if model else door.telemetry).failed(self.rpc, error)
+            self.reply(error)
             return
-        self._model, self.request = model, request
-        engine.submit(model, request)
+        self._model = model
+        door.templates.learn(data, message, self, model, self._typed)
+        door.engine.submit(model, self)
 
-    def _request(
-        self, message: pb.PredictRequest, model: Model, rpc: str, call: ServerCall, arrived: float
-    ) -> InferRequest:
+    def submit_alike(self, data: bytes, template: Template, call: ServerCall, door: Door) -> bool:
+        """As `submit`, for a message that looks like an earlier one.
+
+        Returns:
+            Whether it was submitted; else it has to be parsed.
+        """
+        model = template.model()
+        try:
+            if model is None or door.engine.route(template.name, template.version) is not model:
+                return False
+            self._id, self._tag = template.id_of(data), template.tag_of(data)
+        except (ValueError, RequestError):
+            return False
+        self._codec, self._typed, self._model = codec_of(model), template.typed, model
+        arrived = time.monotonic()
+        InferRequest.__init__(
+            self,
+            template.inputs_of(data),
+            template.outputs,
+            template.rows,
+            template.shape_key,
+            self.rpc,
+            arrived,
+            min(call.deadline, arrived + template.timeout_seconds),
+            template.priority,
+        )
+        door.engine.submit(model, self)
+        return True
+
+    def _read(self, message: pb.PredictRequest, model: Model, call: ServerCall, arrived: float) -> None:
         if message.HasField("sequence"):
             raise InvalidRequest(f"the request is part of a sequence, and {model} keeps no state")
-        codec = self._codec = model.attachments.get(ModelCodec) or codec_of(model)
+        codec = self._codec = codec_of(model)
         arrays, any_raw = codec.inputs(message)
         rows, key = codec.layout(arrays)
         outputs, encoding = message.outputs, message.output_encoding
         self._typed = encoding == pb.TYPED or not (any_raw or encoding)
-        return InferRequest(
+        InferRequest.__init__(
+            self,
             arrays,
             codec.outputs(outputs) if outputs else model.output_names,
             rows,
             key,
-            rpc,
-            self,
+            self.rpc,
             arrived,
             _deadline(message, call, arrived) if message.HasField("timeout") else call.deadline,
             message.priority,
         )
 
     def cancel(self, engine: Engine) -> None:
-        """Drops the request, if there is one, since nobody waits for its answer."""
-        request = self.request  # another thread may be answering it
-        if request is not None:
-            engine.cancel(self._model, request)
+        """Drops the request, if it has been submitted, since nobody waits for its answer."""
+        if self._model is not None:
+            engine.cancel(self._model, self)
 
     def encoded(self, result: InferResponse | RequestError) -> bytes | RequestError:
         """The serialized answer; an error where there is none, or protobuf cannot carry it."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 import grpc
 from typing_extensions import override
 
-from penstock.engine import Engine
 from penstock.errors import InvalidRequest, RequestError
 from penstock.messages import Flush, InferResponse
-from penstock.rpc import status
+from penstock.rpc import status, wire
 from penstock.rpc.outbox import Outbox
-from penstock.rpc.pending import Failures, Pending, parsed
+from penstock.rpc.pending import Door, Failures, Pending, parsed
+from penstock.rpc.templates import Template
 from penstock.transport.call import OK, ServerCall, Status
 from penstock_proto.v1 import prediction_pb2 as pb
 
@@ -23,8 +23,15 @@ ORDER_KEY = "penstock-order"
 ORDERS = ("request", "completion")
 STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping; all requests it took are answered")
 MANY_REQUESTS = 4096  # in one message: more would hold the polling thread up, however small they are
-RESPONSE_FIELD = pb.PredictResult.RESPONSE_FIELD_NUMBER
-RESULTS_FIELD = pb.PredictStreamResponse.RESULTS_FIELD_NUMBER
+TAG = wire.key(pb.PredictResult.TAG_FIELD_NUMBER, wire.VARINT)
+ID = wire.key(pb.PredictResult.ID_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+RESPONSE = wire.key(pb.PredictResult.RESPONSE_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+REQUESTS = wire.key(pb.PredictStreamRequest.REQUESTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)[0]
+RESULTS = wire.key(pb.PredictStreamResponse.RESULTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+
+
+_Read: TypeAlias = tuple[bytes, "Template | pb.PredictRequest"]
+"""A request's bytes, and what they look like or mean."""
 
 
 class Telemetry(Failures, Protocol):
@@ -43,11 +50,13 @@ class Telemetry(Failures, Protocol):
         """Messages have left on a stream, with so many results in them."""
 
 
-class Service(Protocol):
+class Service(Door, Protocol):
     """What a stream needs of its service."""
 
-    engine: Engine
-    telemetry: Telemetry
+    @property
+    @override
+    def telemetry(self) -> Telemetry: ...
+
     offload_bytes: int
     max_stream_requests: int
 
@@ -68,21 +77,21 @@ class _Item(Pending):
     __slots__ = ("_stream", "part")
 
     def __init__(self, stream: PredictStream) -> None:
-        super().__init__()
+        super().__init__("PredictStream")
         self._stream = stream
         self.part: bytes | None = None
 
     @override
-    def __call__(self, result: InferResponse | RequestError) -> Flush:
-        self.request = None
+    def reply(self, result: InferResponse | RequestError) -> Flush:
         answer = self.encoded(result)
-        own = pb.PredictResult(tag=self._tag, id=self._id)
         if isinstance(answer, RequestError):
-            own.error.CopyFrom(status.to_message(answer))
-            data = own.SerializeToString()
+            data = pb.PredictResult(error=status.to_message(answer)).SerializeToString()
         else:
-            data = own.SerializeToString() + _field(RESPONSE_FIELD, answer)
-        self.part = _field(RESULTS_FIELD, data)
+            data = wire.field(RESPONSE, answer)
+        parts = [TAG, wire.varint(self._tag), data]
+        if self._id:
+            parts.append(wire.field(ID, self._id.encode()))
+        self.part = wire.field(RESULTS, b"".join(parts))
         return self._stream.done(self)
 
 
@@ -169,15 +178,19 @@ class PredictStream:
         self._finish_if_done()
 
     def _handle(self, data: bytes) -> None:
+        parts, find = wire.elements(data, REQUESTS), self._service.templates.find
         try:
-            message = parsed(pb.PredictStreamRequest, data)
+            if parts is None:  # not as clients write it, or none
+                requests = parsed(pb.PredictStreamRequest, data).requests
+                parts = [each.SerializeToString() for each in requests]
+            read = [(part, find(part) or parsed(pb.PredictRequest, part)) for part in parts]
         except InvalidRequest as error:
             self._end_with(error)
             return
-        if len(message.requests) > MANY_REQUESTS and len(data) <= self._service.offload_bytes:
-            self._service.offload(self._call, data, lambda _: self._take(message))
+        if len(parts) > MANY_REQUESTS and len(data) <= self._service.offload_bytes:
+            self._service.offload(self._call, data, lambda _: self._take(read))
         else:
-            self._take(message)
+            self._take(read)
 
     def _end_with(self, error: InvalidRequest) -> None:
         """Ends the stream because of a message that is none, once what came before it is answered."""
@@ -187,25 +200,29 @@ class PredictStream:
             self._in_flight -= 1
         self._finish_if_done()
 
-    def _take(self, message: pb.PredictStreamRequest) -> None:
-        count = len(message.requests)
+    def _take(self, requests: Sequence[_Read]) -> None:
+        count = len(requests)
         self._service.telemetry.stream_received(1, count)
         with self._lock:
             self._in_flight += count - 1  # the requests take the place of their message
             self._paused = paused = self._in_flight >= self._service.max_stream_requests
-        for request in message.requests:
-            self._begin(request)
+        for data, read in requests:
+            self._begin(data, read)
         self.flush()
         if not paused:
             self._receive()
 
-    def _begin(self, message: pb.PredictRequest) -> None:
+    def _begin(self, data: bytes, read: Template | pb.PredictRequest) -> None:
         item = _Item(self)
         self._waiting.add(item)
         if self._ordered:
             self._in_order.append(item)
         service = self._service
-        item.submit(message, "PredictStream", self._call, service.engine, service.telemetry)
+        if isinstance(read, Template):
+            if item.submit_alike(data, read, self._call, service):
+                return
+            read = pb.PredictRequest.FromString(data)
+        item.submit(data, read, self._call, service)
         if self._closed:  # while a worker was decoding
             item.cancel(service.engine)
 
@@ -224,14 +241,3 @@ class PredictStream:
     def _finish_if_done(self) -> None:
         if self._end is not None and not self._in_flight:
             self._call.finish(self._end)
-
-
-def _field(number: int, data: bytes) -> bytes:
-    """A length-delimited field, as the protobuf encoding has it: its number and wire type, length, data."""
-    length = len(data)
-    head = bytearray((number << 3 | 2,))
-    while length > 0x7F:
-        head.append(length & 0x7F | 0x80)
-        length >>= 7
-    head.append(length)
-    return bytes(head) + data

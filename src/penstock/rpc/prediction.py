@@ -14,6 +14,7 @@ from penstock.messages import InferResponse
 from penstock.rpc import status
 from penstock.rpc.pending import Pending, parsed
 from penstock.rpc.predict_stream import PredictStream, Telemetry
+from penstock.rpc.templates import Templates
 from penstock.transport.call import BROKEN, OK, Kind, Method, ServerCall
 from penstock_proto.v1 import prediction_pb2 as pb
 
@@ -43,6 +44,7 @@ class PredictionService:
     ) -> None:
         self.engine = engine
         self.telemetry = telemetry
+        self.templates = Templates()
         self.offload_bytes = offload_bytes
         self.max_stream_requests = max_stream_requests
         self._workers = workers
@@ -94,14 +96,13 @@ class _Predict(Pending):
     __slots__ = ("_call", "_closed", "_service")
 
     def __init__(self, service: PredictionService, call: ServerCall) -> None:
-        super().__init__()
+        super().__init__("Predict")
         self._service = service
         self._call = call
         self._closed = False
 
     @override
-    def __call__(self, result: InferResponse | RequestError) -> None:
-        self.request = None
+    def reply(self, result: InferResponse | RequestError) -> None:
         answer = self.encoded(result)
         if isinstance(answer, bytes):
             self._call.finish(OK, answer)
@@ -129,12 +130,14 @@ class _Predict(Pending):
 
     def _handle(self, data: bytes) -> None:
         service = self._service
-        try:
-            message = parsed(pb.PredictRequest, data)
-        except InvalidRequest as error:
-            service.telemetry.failed("Predict", error)
-            self(error)
-            return
-        self.submit(message, "Predict", self._call, service.engine, service.telemetry)
+        template = service.templates.find(data)
+        if template is None or not self.submit_alike(data, template, self._call, service):
+            try:
+                message = parsed(pb.PredictRequest, data)
+            except InvalidRequest as error:
+                service.telemetry.failed("Predict", error)
+                self.reply(error)
+                return
+            self.submit(data, message, self._call, service)
         if self._closed:  # while a worker was decoding
             self.cancel(service.engine)

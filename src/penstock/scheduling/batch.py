@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from penstock.messages import InferRequest
+from penstock.messages import InferRequest, InferResponse, Run
 from penstock.tensors import Array
 
 
@@ -30,16 +30,13 @@ def wanted_outputs(requests: Sequence[InferRequest]) -> Sequence[str]:
     return first
 
 
-def split(
-    requests: Sequence[InferRequest], names: Sequence[str], outputs: Sequence[Array]
-) -> Iterator[dict[str, Array]]:
-    """Every request's own rows of the outputs it wants, as views, in the order of the requests."""
-    if len(requests) == 1:
-        yield dict(zip(names, outputs, strict=True))
-        return
-    by_name = dict(zip(names, outputs, strict=True))
-    start = 0
-    for request in requests:
-        end = start + request.rows
-        yield {name: by_name[name][start:end] for name in request.outputs}
-        start = end
+def split(requests: Sequence[InferRequest], run: Run, batched: bool) -> list[InferResponse]:
+    """Every request's answer: its own rows of the outputs it wants, in the order of the requests."""
+    if not batched:
+        return [InferResponse(run, each.outputs, run.started - each.arrived) for each in requests]
+    started = run.started
+    stop = 0
+    return [
+        InferResponse(run, each.outputs, started - each.arrived, stop, stop := stop + each.rows)
+        for each in requests
+    ]

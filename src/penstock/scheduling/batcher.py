@@ -21,7 +21,6 @@ from penstock.scheduling.batch import assemble, split, wanted_outputs
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.delivery import Delivery, expired, gone
 from penstock.scheduling.queue import RequestQueue
-from penstock.tensors import Array
 
 MARGIN_SECONDS = 0.005
 """How long a runner thread may take to wake up beside a busy one: Python's switch interval."""
@@ -169,12 +168,14 @@ class DynamicBatcher:
         try:
             outputs = self._backend.run(names, assemble(batch))
             finished = time.monotonic()
-            parts = self._parts(batch, rows, names, outputs)
+            run = Run(started, finished, rows, dict(zip(names, outputs, strict=True)))
+            if self.policy.batched:
+                _check_rows(run)
         except Exception as error:
             self._run_apart(batch, error, delivery)
             return
         self._cost.learn(rows, finished - started)
-        delivery.answer(batch, parts, Run(started, finished, rows))
+        delivery.answer(batch, split(batch, run, self.policy.batched), run)
 
     def _run_apart(self, batch: list[InferRequest], error: Exception, delivery: Delivery) -> None:
         if len(batch) > 1:
@@ -196,15 +197,6 @@ class DynamicBatcher:
         else:
             self._run([request], delivery)
         delivery.flush()
-
-    def _parts(
-        self, batch: Sequence[InferRequest], rows: int, names: Sequence[str], outputs: Sequence[Array]
-    ) -> list[dict[str, Array]]:
-        """Every request's share of the outputs."""
-        if not self.policy.batched:
-            return [dict(zip(names, outputs, strict=True))]
-        _check_rows(rows, names, outputs)
-        return list(split(batch, names, outputs))
 
     def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:
         delivery = Delivery(self._observer)
@@ -229,12 +221,12 @@ class _Nobody:
     def failed(self, rpc: str, error: RequestError) -> None: ...
 
 
-def _check_rows(rows: int, names: Sequence[str], outputs: Sequence[Array]) -> None:
+def _check_rows(run: Run) -> None:
     """Makes sure that the answer can be taken apart.
 
     Raises:
         ModelFailed: an output has not one entry a row, whatever the graph declares.
     """
-    for name, output in zip(names, outputs, strict=True):
-        if not output.shape or output.shape[0] != rows:
-            raise ModelFailed(f"output {name} came with shape {list(output.shape)} for {rows} rows")
+    for name, output in run.outputs.items():
+        if not output.shape or output.shape[0] != run.rows:
+            raise ModelFailed(f"output {name} came with shape {list(output.shape)} for {run.rows} rows")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from penstock.errors import DeadlineExpired, ModelFailed, RequestCancelled, RequestError
 from penstock.messages import Flush, InferRequest, InferResponse, Observer, Run
-from penstock.tensors import Array
 
 
 class Delivery:
@@ -28,15 +27,15 @@ class Delivery:
         self._flushes: dict[Flush, None] = {}
         self._error: Exception | None = None
 
-    def answer(self, batch: Sequence[InferRequest], parts: Iterable[dict[str, Array]], run: Run) -> None:
-        """Hands every request of a batch its part, and then lets streams send what has gathered."""
+    def answer(self, batch: Sequence[InferRequest], responses: Sequence[InferResponse], run: Run) -> None:
+        """Hands every request of a batch its answer, and then lets streams send what has gathered."""
         answered = []
-        for request, part in zip(batch, parts, strict=True):
+        for request, response in zip(batch, responses, strict=True):
             if request.cancelled:
                 self.drop(request)
                 continue
             try:
-                flush = request.reply(InferResponse(part, run, run.started - request.arrived))
+                flush = request.reply(response)
             except Exception as error:
                 self._keep(error)
                 self.fail(request, ModelFailed("the answer could not be sent; the server's log says why"))

@@ -1,0 +1,148 @@
+"""From a run's outputs to serialized answers.
+
+The answers of one run differ in little: the rows, the time in the queue, the id and the tag. All else is
+serialized once for each run, or once for each shape. Where outputs go as `raw`, the values of the whole batch
+are copied once, and each answer takes its slice.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TypeAlias
+
+from penstock.messages import InferResponse, Run
+from penstock.models.model import Model
+from penstock.rpc import values, wire
+from penstock.tensors import Array, DataType
+from penstock_proto.v1 import prediction_pb2 as pb
+from penstock_proto.v1 import tensor_pb2
+
+NUMBERS: Mapping[DataType, int] = {each: tensor_pb2.DataType.Value(each.label) for each in DataType}
+REMEMBERED = 256  # shapes, for all outputs of a model
+NANOS = 1_000_000_000
+MICROS = 1_000_000
+LENGTH = struct.Struct("<I")
+ID = wire.key(pb.PredictResponse.ID_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+TAG = wire.key(pb.PredictResponse.TAG_FIELD_NUMBER, wire.VARINT)
+
+_Heads: TypeAlias = dict[int, bytes]  # by the number of rows
+_Values: TypeAlias = tuple[bytes, int, _Heads]
+
+
+class _Encoded:
+    """What all answers of a run have in common.
+
+    Attributes:
+        common: fields that are in each of them.
+        values: for each output that can be raw: all its values, the bytes of a row, and the known heads of
+            its rows.
+    """
+
+    __slots__ = ("common", "values")
+
+    def __init__(self, common: bytes, values: dict[str, _Values]) -> None:
+        self.common = common
+        self.values = values
+
+
+class Answers:
+    """Writes the answers of one model.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._names = pb.PredictResponse(model=model.name, version=model.version_text).SerializeToString()
+        self._heads: dict[tuple[str, tuple[int, ...]], _Heads] = {}  # by what comes after the rows
+        self._room = REMEMBERED
+
+    def encode(self, response: InferResponse, id: str, tag: int, typed: bool) -> bytes:
+        """The serialized PredictResponse to a request with this id and tag.
+
+        Raises:
+            ValueError: protobuf cannot carry it.
+        """
+        run = response.run
+        shared = run.encoded
+        if not isinstance(shared, _Encoded):
+            shared = run.encoded = self._encode(run)
+        parts = [shared.common, _queue_field(int(response.queue_seconds * MICROS))]
+        if id:
+            parts.append(wire.field(ID, id.encode()))
+        if tag:
+            parts += (TAG, wire.varint(tag))
+        start, stop, known = response.start, response.stop, shared.values
+        for name in response.names:
+            found = known.get(name)
+            if typed or found is None or stop is None or stop == start:
+                parts.append(self._output(name, response.outputs[name], typed))
+            else:
+                data, row_bytes, heads = found
+                rows = stop - start
+                parts += (
+                    heads.get(rows) or self._head(name, response.outputs[name], heads),
+                    data[start * row_bytes : stop * row_bytes],
+                )
+        return b"".join(parts)
+
+    def _encode(self, run: Run) -> _Encoded:
+        message = pb.PredictResponse()
+        message.timing.compute.FromNanoseconds(int((run.finished - run.started) * NANOS))
+        message.timing.batch_rows = run.rows
+        known = {
+            name: (array.tobytes(), array.nbytes // run.rows, self._heads_of(name, array))
+            for name, array in run.outputs.items()
+            if array.nbytes and array.ndim and len(array) == run.rows and not array.dtype.hasobject
+        }
+        return _Encoded(self._names + message.SerializeToString(), known)
+
+    def _heads_of(self, name: str, array: Array) -> _Heads:
+        inner = array.shape[1:]
+        heads = self._heads.get((name, inner))
+        if heads is None:
+            heads = {}
+            if len(self._heads) < REMEMBERED:
+                self._heads[name, inner] = heads
+        return heads
+
+    def _head(self, name: str, array: Array, heads: _Heads) -> bytes:
+        """All of a serialized raw output that comes before its values, which come last."""
+        head = self._output(name, array, typed=False)[: -array.nbytes]
+        if self._room:
+            self._room -= 1
+            heads[len(array)] = head
+        return head
+
+    def _output(self, name: str, array: Array, typed: bool) -> bytes:
+        """A PredictResponse that holds one output and nothing else."""
+        datatype = self._model.signature.outputs[name].datatype
+        message = pb.PredictResponse()
+        tensor = message.outputs[name]
+        tensor.datatype = NUMBERS[datatype]  # type: ignore[assignment]
+        tensor.shape.extend(array.shape)
+        if typed:
+            values.write(tensor, datatype, array)
+        else:
+            tensor.raw = pack_bytes(array) if datatype is DataType.BYTES else array.tobytes()
+        return message.SerializeToString()
+
+
+def pack_bytes(array: Array) -> bytes:
+    """The elements of a text array, each behind its length in 4 bytes, little-endian."""
+    parts: list[bytes] = []
+    for text in array.ravel():
+        data = text.encode()
+        parts += (LENGTH.pack(len(data)), data)
+    return b"".join(parts)
+
+
+@lru_cache(4096)
+def _queue_field(micros: int) -> bytes:
+    """The field that says how long a request waited, in whole microseconds."""
+    message = pb.PredictResponse()
+    message.timing.queue.FromMicroseconds(micros)
+    return message.SerializeToString()

@@ -1,0 +1,224 @@
+"""Requests that differ from an earlier one in their values only, read without parsing them.
+
+A program sends the same request over and over: its bytes are the same but for the values of its tensors, its
+id and, on a stream, its tag. A template is an earlier request that was parsed and found good, with the places
+of these in its bytes. A request of the same length whose other bytes are equal is good as well and means the
+same: every key and every length is among the other bytes, so a parser would cut it in the same places, and
+no check looks at the values of numbers. Anything else is parsed as ever.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+from weakref import ref
+
+import numpy as np
+
+from penstock.messages import InferRequest
+from penstock.models.model import Model
+from penstock.rpc import wire
+from penstock.tensors import Array, DataType
+from penstock_proto.v1 import prediction_pb2 as pb
+from penstock_proto.v1 import tensor_pb2
+
+MOST = 256  # templates
+MOST_OF_A_LENGTH = 4
+LARGEST = 4096  # bytes of a request that are no values
+WIDEST_TAG = 8  # bytes: of larger ones only some bits count
+LEARNING_SECONDS = 0.02  # between templates: callers whose requests are all different pay for few
+KEY, VALUE = 1, 2  # the fields of an entry of a protobuf map
+CHECKED = (DataType.BOOL, DataType.BYTES)  # not every value of these is good
+
+ID = pb.PredictRequest.ID_FIELD_NUMBER
+TAG = pb.PredictRequest.TAG_FIELD_NUMBER
+INPUTS = pb.PredictRequest.INPUTS_FIELD_NUMBER
+RAW = tensor_pb2.Tensor.RAW_FIELD_NUMBER
+
+Span: TypeAlias = tuple[int, int]
+NOWHERE: Span = (0, 0)
+
+
+class Template:
+    """What is known of requests that look like one that was good.
+
+    Args:
+        data: that one's bytes.
+        message: the same, parsed.
+        request: what was made of it.
+        model: the model it is for.
+        typed: whether its answer is typed.
+
+    Attributes:
+        name: the model asked for.
+        version: the version asked for.
+        model: the model that this led to. Where it leads to another one now, nothing is known.
+        typed: whether the answer is to be typed.
+        timeout_seconds: the longest it may take; infinity for no limit.
+        request: a request with all that is the same for all of them.
+
+    Raises:
+        ValueError: requests may look like this one and not be good, or mean something else.
+    """
+
+    __slots__ = (
+        "_constants", "_id", "_inputs", "_tag", "model", "name", "outputs", "priority", "rows", "shape_key",
+        "timeout_seconds", "typed", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self, data: bytes, message: pb.PredictRequest, request: InferRequest, model: Model, typed: bool
+    ) -> None:
+        places = _places(data)
+        inputs = model.signature.inputs
+        if any(inputs[name].datatype in CHECKED for name in inputs) or len(places.inputs) != len(inputs):
+            raise ValueError("there are inputs whose values are checked, or that did not come as raw")
+        arrays = request.inputs
+        self._inputs = [
+            (name, arrays[name].shape, arrays[name].dtype, places.inputs[name][0]) for name in inputs
+        ]
+        self._id, self._tag = places.id, places.tag
+        self._constants = _between(data, [*places.inputs.values(), places.id, places.tag])
+        self.name, self.version, self.model = message.model, message.version, ref(model)
+        self.outputs, self.rows, self.shape_key = request.outputs, request.rows, request.shape_key
+        self.priority, self.typed = request.priority, typed
+        self.timeout_seconds = message.timeout.seconds + message.timeout.nanos / 1e9 or math.inf
+
+    def is_like(self, data: bytes) -> bool:
+        """Whether bytes of this length are a request of this kind."""
+        for start, constant in self._constants:  # noqa: SIM110 - a generator costs more than the rest
+            if not data.startswith(constant, start):
+                return False
+        return True
+
+    def inputs_of(self, data: bytes) -> dict[str, Array]:
+        """The inputs, as views of the request's bytes."""
+        return {name: np.ndarray(shape, dtype, data, start) for name, shape, dtype, start in self._inputs}
+
+    def id_of(self, data: bytes) -> str:
+        """The id.
+
+        Raises:
+            ValueError: it is no text.
+        """
+        start, end = self._id
+        return data[start:end].decode() if end else ""
+
+    def tag_of(self, data: bytes) -> int:
+        """The tag.
+
+        Raises:
+            ValueError: it is shorter or longer than the template's.
+        """
+        start, end = self._tag
+        if not end:
+            return 0
+        tag, stop = wire.read_varint(data, start)
+        if stop != end:
+            raise ValueError("the tag is of another length")
+        return tag
+
+
+class Templates:
+    """The templates of all models, by the length of the requests."""
+
+    def __init__(self) -> None:
+        self._by_length: dict[int, list[Template]] = {}
+        self._next = 0.0
+        self._count = 0
+
+    def find(self, data: bytes) -> Template | None:
+        """The template that a request looks like, if there is one."""
+        for template in self._by_length.get(len(data), ()):
+            if template.is_like(data):
+                return template
+        return None
+
+    def learn(
+        self, data: bytes, message: pb.PredictRequest, request: InferRequest, model: Model, typed: bool
+    ) -> None:
+        """Makes a template of a good request, if it has not just made one; see `Template`."""
+        if request.arrived < self._next:
+            return
+        self._next = request.arrived + LEARNING_SECONDS
+        try:
+            template = Template(data, message, request, model, typed)
+        except (ValueError, IndexError, KeyError):
+            return
+        if self._count >= MOST:
+            self._by_length, self._count = {}, 0
+        self._count += 1
+        alike = self._by_length.get(len(data), [])
+        self._by_length[len(data)] = [template, *alike[: MOST_OF_A_LENGTH - 1]]
+
+
+class _Places:
+    """Where the parts of a request are that differ from one to the next; NOWHERE for what it has not."""
+
+    __slots__ = ("id", "inputs", "tag")
+
+    def __init__(self) -> None:
+        self.id = self.tag = NOWHERE
+        self.inputs: dict[str, Span] = {}
+
+
+def _places(data: bytes) -> _Places:
+    """Finds them.
+
+    Raises:
+        ValueError: one is there more than once, or the encoding is not as expected.
+    """
+    places = _Places()
+    for number, *span in wire.fields(data, 0, len(data)):
+        start, end = span
+        if number == INPUTS:
+            name, raw = _input(data, start, end)
+            if name in places.inputs:
+                raise ValueError(f"input {name} is there twice")
+            places.inputs[name] = raw
+        elif number == ID:
+            places.id = _once(places.id, start, end)
+        elif number == TAG:
+            places.tag = _once(places.tag, start, end)
+            if end - start > WIDEST_TAG:
+                raise ValueError("the tag is too large")
+    return places
+
+
+def _input(data: bytes, start: int, end: int) -> tuple[str, Span]:
+    """The name of an input, and the place of its values."""
+    key = value = raw = NOWHERE
+    for number, first, last in wire.fields(data, start, end):
+        if number == KEY:
+            key = _once(key, first, last)
+        elif number == VALUE:
+            value = _once(value, first, last)
+    for number, first, last in wire.fields(data, *value):
+        if number == RAW:
+            raw = _once(raw, first, last)
+    if raw == NOWHERE:
+        raise ValueError("an input has no raw values")
+    return data[slice(*key)].decode(), raw
+
+
+def _once(before: Span, start: int, end: int) -> Span:
+    if before != NOWHERE or start == end:
+        raise ValueError("a field is there twice, or empty")
+    return start, end
+
+
+def _between(data: bytes, spans: Sequence[Span]) -> Sequence[tuple[int, bytes]]:
+    """What is between the spans, and where.
+
+    Raises:
+        ValueError: it is too much to be compared every time.
+    """
+    constants, position = [], 0
+    for start, end in sorted(span for span in spans if span != NOWHERE):
+        constants.append((position, data[position:start]))
+        position = end
+    constants.append((position, data[position:]))
+    if sum(len(constant) for _, constant in constants) > LARGEST:
+        raise ValueError("too much of the request is no values")
+    return constants

@@ -1,0 +1,106 @@
+"""The few pieces of the protobuf encoding that are read or written by hand, where every call pays for them.
+
+https://protobuf.dev/programming-guides/encoding: a message is a row of fields, each a key (number and wire
+type) and a value. Fields come in any order, and messages may be put one behind another to merge them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are of the past
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+_SMALL = tuple(map(_varint, range(1 << 14)))
+
+
+def varint(value: int) -> bytes:
+    """A number from 0 on: 7 bits a byte, the lowest first."""
+    return _SMALL[value] if value < 1 << 14 else _varint(value)
+
+
+def key(number: int, wire_type: int) -> bytes:
+    """What a field begins with."""
+    return _varint(number << 3 | wire_type)
+
+
+def field(key: bytes, data: bytes) -> bytes:
+    """A length-delimited field: bytes, text or a message."""
+    return b"%b%b%b" % (key, varint(len(data)), data)
+
+
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """The number at a position, and where it ends.
+
+    Raises:
+        IndexError: the data ends within it.
+    """
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The fields between two positions: the number of each, and where its value begins and ends.
+
+    Raises:
+        ValueError: they cannot be told apart.
+        IndexError: the data ends within one.
+    """
+    while start < end:
+        head, start = read_varint(data, start)
+        wire_type = head & 7
+        if wire_type == VARINT:
+            stop = read_varint(data, start)[1]
+        elif wire_type == LENGTH_DELIMITED:
+            length, start = read_varint(data, start)
+            stop = start + length
+        elif wire_type in (FIXED32, FIXED64):
+            stop = start + (4 if wire_type == FIXED32 else 8)
+        else:
+            raise ValueError(f"wire type {wire_type} is not known")
+        yield head >> 3, start, stop
+        start = stop
+    if start != end:
+        raise ValueError("a field reaches beyond its message")
+
+
+def elements(data: bytes, key: int) -> list[bytes] | None:
+    """The elements of a message that holds one repeated, length-delimited field.
+
+    Args:
+        data: the message.
+        key: what each element begins with, one byte.
+
+    Returns:
+        The elements; None where there is anything else in the message, or it is none.
+    """
+    found = []
+    start, end = 0, len(data)
+    try:
+        while start < end:
+            if data[start] != key:
+                return None
+            length = data[start + 1]
+            start += 2
+            if length > 0x7F:
+                length, start = read_varint(data, start - 1)
+            found.append(data[start : start + length])
+            start += length
+    except IndexError:
+        return None
+    return found if start == end else None
