@@ -106,7 +106,7 @@ class Server:
         self._registry.load_all(scan(self._path), _log_model)
         self._router.set(self._registry.all())
         self._transport.start()
-        self._runners.start(self._transport.polling_thread)
+        self._runners.start(self._transport.polling_thread, self._transport.hurry)
         self._engine.start()
         self._health.serving({model.name for model in self._registry.all()})
         self._ready = True

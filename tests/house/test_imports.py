@@ -55,7 +55,7 @@ ONLY_IN = {
     "grpc_health": ("penstock.transport", "penstock.rpc"),
     "grpc_reflection": ("penstock.transport", "penstock.rpc"),
     "grpc_status": ("penstock.transport", "penstock.rpc"),
-    "grpc._cython": ("penstock.transport.reactor",),
+    "grpc._cython": ("penstock.transport.reactor", "penstock.transport.reactor_calls"),
     "onnxruntime": ("penstock.backends.onnx",),
     "prometheus_client": ("penstock.telemetry.metrics",),
 }

@@ -217,7 +217,7 @@ def test_after_a_full_batch_the_rest_is_held_back_for_its_own_delay() -> None:
 
 def test_a_deadline_cuts_the_delay_short() -> None:
     """Also where an earlier request without one is being held back already."""
-    made, _ = batcher(echo, max_delay_seconds=60.0, expected_seconds=0.001)
+    made, _ = batcher(echo, max_delay_seconds=60.0, expected_seconds=0.1)
     with running(threads=1) as (runners, _, _):
         patient = submit(runners, made, request())
         hurried = submit(runners, made, request(deadline=time.monotonic() + 0.5))

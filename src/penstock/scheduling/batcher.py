@@ -81,6 +81,10 @@ class DynamicBatcher:
         """The batches being run."""
         return self._running
 
+    def is_full(self) -> bool:
+        """Whether a whole batch waits."""
+        return self._queue.rows >= self._max_rows
+
     def put(self, request: InferRequest) -> None:
         """Lets a request into the queue.
 

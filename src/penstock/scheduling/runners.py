@@ -40,6 +40,7 @@ class Runners:
         self._border = inline_below_seconds
         self.failed = failed
         self._polling_thread: int | None = None
+        self._hurry: Callable[[], None]
         self._touched: dict[DynamicBatcher, None] = {}
         self._away: dict[DynamicBatcher, tuple[float, float]] = {}  # kept off: until when, for how long
         self._work: deque[DynamicBatcher] = deque()
@@ -54,13 +55,15 @@ class Runners:
             for index in range(threads)
         ]
 
-    def start(self, polling_thread: int | None) -> None:
+    def start(self, polling_thread: int | None, hurry: Callable[[], None] = lambda: None) -> None:
         """Starts the threads.
 
         Args:
             polling_thread: the identifier of the thread that will call `work_inline`.
+            hurry: called on that thread when a full batch waits for it.
         """
         self._polling_thread = polling_thread
+        self._hurry = hurry
         for thread in self._threads:
             thread.start()
 
@@ -86,6 +89,8 @@ class Runners:
         """Says that a batcher has something new in its queue."""
         if threading.get_ident() == self._polling_thread:
             self._touched[batcher] = None  # until every event that is ready has been taken
+            if batcher.is_full() and batcher.may_run():
+                self._hurry()
         else:
             self._hand_over(batcher)
 

@@ -216,6 +216,7 @@ class Transport(ABC):
         self._limits = limits
         self._idle = idle
         self._failed = failed
+        self._hurried = False
         self._refusal: Status | None = None
         self._in_flight = 0  # changed by the polling thread only
 
@@ -246,6 +247,14 @@ class Transport(ABC):
     @abstractmethod
     def polling_thread(self) -> int | None:
         """The identifier of the thread that handlers are called on, as `threading.get_ident()` has it."""
+
+    def hurry(self) -> None:
+        """On the polling thread: idle work is due now, before further events that are ready are taken.
+
+        Said where there is as much work as can be done at once. The events wait where they take the least
+        room; taken all together, what was made of them would not stay in the processor's cache.
+        """
+        self._hurried = True
 
     def refuse(self, status: Status) -> None:
         """From now on every new call ends at once with `status`; those in flight go on."""

@@ -5,16 +5,15 @@ and so uses the same few names; but it hands every call to a thread. Here one th
 calls their tags, plain functions, and any thread may start operations. Nothing waits, so one thread
 serves any number of calls.
 
-The module is private to grpcio. Three things keep that honest: this is the only file that imports it,
-`self_test.py` tries it before a server relies on it, and the tests run on several releases of grpcio.
+The module is private to grpcio. Three things keep that honest: only this file and `reactor_calls.py` import
+it, `self_test.py` tries it before a server relies on it, and the tests run on several releases of grpcio.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -23,23 +22,18 @@ from typing_extensions import override
 
 from penstock.transport.call import (
     BROKEN,
-    IGNORING,
     NO_MESSAGE,
-    OK,
     STOPPING,
-    CallHandler,
     IdleWork,
-    Kind,
     Limits,
     Methods,
-    ServerCall,
     Status,
     Transport,
     channel_arguments,
     listening_failed,
 )
+from penstock.transport.reactor_calls import ReactorCall, by_monotonic_clock, refuse, text
 
-NO_FLAGS = 0
 CALLS_ASKED_FOR = 128  # arrivals that core may hand over before we ask again
 EMPTY_POLLS = 2
 """So many times nothing must be ready before a turn ends. A poll that says so may just have read from a
@@ -52,148 +46,6 @@ SHUTDOWN_SECONDS = 5.0
 GRACE_SECONDS = 0.5  # for calls that were on their way when the server was shut down
 TIMEOUT = core.CompletionType.queue_timeout
 SHUTDOWN = core.CompletionType.queue_shutdown
-
-# Operations that are the same every time, and hold nothing of the calls they are used in.
-GREETING = core.SendInitialMetadataOperation((), NO_FLAGS)
-GOOD_END = core.SendStatusFromServerOperation((), grpc.StatusCode.OK.value[0], b"", NO_FLAGS)
-
-
-class _Call(ServerCall):
-    """A call on the completion queue. Its tags are its own methods.
-
-    The lock makes "not over yet" and the start of an operation one step. Without it a late answer could
-    start an operation on a queue that has been shut down, which ends the process.
-
-    A call is watched once core has been asked to tell of its end. For a unary call that is done together
-    with its answer, which saves an operation and an event, one call in ten of a bare echo's CPU; or before
-    that where the answer is long in coming, so that its caller's going away is noticed.
-    """
-
-    __slots__ = (
-        "_call", "_came", "_greeted", "_handler", "_kind", "_lock", "_nursery", "_over", "_reactor",
-        "_watched",
-    )  # fmt: skip
-
-    def __init__(self, method: str, kind: Kind, event: Any, deadline: float, reactor: Reactor) -> None:
-        self.method = method
-        self.metadata = event.invocation_metadata
-        self.deadline = deadline
-        self._call = event.call
-        self._kind = kind
-        self._reactor = reactor
-        self._greeted = False
-        self._over = False  # finished, or closed
-        self._came = False  # a message
-        self._watched = False
-        self._lock = threading.Lock()
-        self._handler: CallHandler = IGNORING
-
-    def open(self, make_handler: Callable[[ServerCall], CallHandler]) -> None:
-        """Makes the handler and starts the operations that tell it what comes."""
-        self._nursery = self._reactor.call_opened(self)
-        _start(self._call, (core.ReceiveMessageOperation(NO_FLAGS),), self._received)
-        if self._kind is Kind.STREAM:
-            self.watch()
-        try:
-            self._handler = make_handler(self)
-        except Exception as error:
-            self.fail(error)
-
-    def watch(self) -> None:
-        """Asks core to tell of the call's end, if that has not been done."""
-        with self._lock:
-            if not self._watched:
-                _start(self._call, (core.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
-                self._watched = True
-                self._nursery.discard(self)
-
-    def fail(self, error: Exception) -> None:
-        """Ends the call because its handler let an exception out."""
-        self._reactor.report(error)
-        self.finish(BROKEN)
-
-    @override
-    def peer(self) -> str:
-        call = self._call
-        return "" if call is None else _text(call.peer())
-
-    @override
-    def identities(self) -> Sequence[bytes]:
-        call = self._call
-        return () if call is None else core.peer_identities(call) or ()
-
-    @override
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        call = self._call
-        properties = {} if call is None else core.auth_context(call) or {}
-        return {_text(key): values for key, values in properties.items()}
-
-    @override
-    def receive(self) -> None:
-        with self._lock:
-            if not self._over and self._kind is Kind.STREAM:
-                _start(self._call, (core.ReceiveMessageOperation(NO_FLAGS),), self._received)
-
-    @override
-    def send(self, message: bytes) -> None:
-        with self._lock:
-            if not self._over:
-                operations = (core.SendMessageOperation(message, NO_FLAGS),)
-                _start(self._call, operations if self._greeted else (GREETING, *operations), self._sent)
-                self._greeted = True
-
-    @override
-    def finish(self, status: Status = OK, message: bytes | None = None) -> None:
-        end = GOOD_END if status is OK else _end_of(status)
-        operations = (end,) if message is None else (core.SendMessageOperation(message, NO_FLAGS), end)
-        with self._lock:
-            if self._over:
-                return
-            if not self._greeted:
-                operations = (GREETING, *operations)
-            if self._watched:
-                _start(self._call, operations, _ignore)
-            else:
-                last = core.ReceiveCloseOnServerOperation(NO_FLAGS)
-                _start(self._call, (*operations, last), self._closed)
-                self._watched = True
-                self._nursery.discard(self)
-            self._over = True
-
-    def _received(self, event: Any) -> None:
-        message = event.batch_operations[0].message()
-        if self._over:
-            return
-        if message is not None:
-            self._came = True
-            self._handler.received(message)
-        else:
-            self._reactor.nothing_more_comes(self)
-
-    def half_close(self) -> None:
-        """The client sends nothing more."""
-        if self._over:
-            return
-        if self._kind is Kind.STREAM:
-            self._handler.half_closed()
-        elif not self._came:
-            self.finish(self._reactor.when_nothing_came())
-
-    def _sent(self, event: Any) -> None:
-        if event.success and not self._over:  # else closed() tells
-            self._handler.sent()
-
-    def _closed(self, event: Any) -> None:
-        with self._lock:
-            self._over = True
-            # Core keeps the connection while anybody holds its call, and a late answer may hold this one.
-            self._call = None
-        # The handler refers to its call, and is not to be one more circle for the garbage collector.
-        handler, self._handler = self._handler, IGNORING
-        try:
-            handler.closed(bool(event.batch_operations[-1].cancelled()))
-        finally:
-            self._reactor.call_closed()
 
 
 class Reactor(Transport):
@@ -208,9 +60,9 @@ class Reactor(Transport):
         self._by_wire_name = {name.encode(): (name, method) for name, method in methods.items()}
         self._started = self._stopping = self._gone = self._destroyed = False
         self._lock = threading.Lock()  # starting and closing come one after the other
-        self._young: set[_Call] = set()  # unary calls that are neither watched nor answered
-        self._old: set[_Call] = set()  # the same, from before the last sweep
-        self._ending: list[_Call] = []  # calls from which nothing more comes
+        self._young: set[ReactorCall] = set()  # unary calls that are neither watched nor answered
+        self._old: set[ReactorCall] = set()  # the same, from before the last sweep
+        self._ending: list[ReactorCall] = []  # calls from which nothing more comes
         self._sweep_at = 0.0
         self._completions = core.CompletionQueue()
         self._server = core.Server(channel_arguments(limits), False)
@@ -257,7 +109,7 @@ class Reactor(Transport):
     def polling_thread(self) -> int | None:
         return self._thread.ident
 
-    def nothing_more_comes(self, call: _Call) -> None:
+    def nothing_more_comes(self, call: ReactorCall) -> None:
         """Notes that a client sends nothing more.
 
         So it looks when a client has finished sending, and as well just before its going away is told. Which
@@ -269,7 +121,7 @@ class Reactor(Transport):
         """How a unary call ends whose message has not come; when calls are cancelled, it looks the same."""
         return STOPPING if self._stopping else NO_MESSAGE
 
-    def call_opened(self, call: _Call) -> set[_Call]:
+    def call_opened(self, call: ReactorCall) -> set[ReactorCall]:
         """Counts a call that has begun.
 
         Returns:
@@ -349,7 +201,8 @@ class Reactor(Transport):
                     event.tag(event)
                 except Exception as error:
                     self._failed_at(event.tag, error)
-                if taken == EVENTS_A_TURN:
+                if self._hurried or taken == EVENTS_A_TURN:
+                    self._hurried = False
                     return False
             if empty < EMPTY_POLLS:
                 event = poll(deadline=0)
@@ -357,7 +210,7 @@ class Reactor(Transport):
 
     def _failed_at(self, tag: Callable[[Any], None], error: Exception) -> None:
         call = getattr(tag, "__self__", None)
-        if isinstance(call, _Call):
+        if isinstance(call, ReactorCall):
             call.fail(error)
         else:
             self.report(error)
@@ -382,40 +235,9 @@ class Reactor(Transport):
             return
         self._ask_for_a_call()
         details = event.call_details
-        name, method = self._by_wire_name.get(details.method) or (_text(details.method, "replace"), None)
+        name, method = self._by_wire_name.get(details.method) or (text(details.method, "replace"), None)
         refusal = STOPPING if self._stopping else self.why_not(method, name)
         if method is None or refusal is not None:
-            _refuse(event.call, refusal or BROKEN)
+            refuse(event.call, refusal or BROKEN)
             return
-        _Call(name, method.kind, event, _by_monotonic_clock(details.deadline), self).open(method.handler)
-
-
-def _start(call: Any, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
-    error = call.start_server_batch(operations, tag)
-    if error:
-        raise RuntimeError(f"gRPC refuses the operations {operations} with error {error}")
-
-
-def _end_of(status: Status) -> Any:
-    details = status.details.encode(errors="replace")
-    return core.SendStatusFromServerOperation(status.trailing, status.code.value[0], details, NO_FLAGS)
-
-
-def _ignore(event: Any) -> None:
-    """The tag of an operation whose end nobody waits for."""
-
-
-def _refuse(call: Any, status: Status) -> None:
-    _start(call, (GREETING, _end_of(status)), _ignore)
-    # Without this operation core keeps the call until the connection ends.
-    _start(call, (core.ReceiveCloseOnServerOperation(NO_FLAGS),), _ignore)
-
-
-def _by_monotonic_clock(deadline: float | None) -> float:
-    if deadline is None or deadline > 1e11:  # core's "never" lies beyond the year 5000
-        return math.inf
-    return time.monotonic() + deadline - time.time()
-
-
-def _text(value: bytes | str, errors: str = "strict") -> str:
-    return value.decode(errors=errors) if isinstance(value, bytes) else value
+        ReactorCall(name, method.kind, event, by_monotonic_clock(details.deadline), self).open(method.handler)
