@@ -62,6 +62,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         self._thread.start()
         self._bound: list[tuple[str, grpc.ServerCredentials | None]] = []
         self._servers = [self._wait_for(self._make_server())]  # the last one serves; see `_keep_serving`
+        self._watch: asyncio.Task[None] | None = None
 
     @override
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
@@ -74,7 +75,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
     @override
     def start(self) -> None:
         self._wait_for(self._servers[-1].start())
-        self._watch = asyncio.run_coroutine_threadsafe(self._keep_serving(), self._loop)
+        self.on_loop(self._begin_to_watch)
 
     @override
     def close(self) -> None:
@@ -162,7 +163,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         A client that calls a method whose name is no UTF-8 is all that grpc.aio's server needs to stop
         taking calls for good. The calls that it has taken go on.
         """
-        while not self._stopping:
+        while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 await self._servers[-1].start()  # does nothing to a server that serves
@@ -174,8 +175,12 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         server = await self._make_server()
         ports = [await self._bind(server, address, credentials) for address, credentials in self._bound]
         if all(ports):  # else the old one still holds a port
-            await server.start()
             self._servers.append(server)
+            await server.start()
+
+    def _begin_to_watch(self) -> None:
+        if not self._stopping:
+            self._watch = self._loop.create_task(self._keep_serving())
 
     def _begin_to_stop(self) -> None:
         if not self._stopping:
@@ -184,6 +189,9 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
 
     async def _stop(self) -> None:
         try:
+            if self._watch is not None:  # to it, a server that stops has given up
+                self._watch.cancel()
+                await asyncio.wait((self._watch,))
             with contextlib.suppress(grpc.aio.UsageError):  # it has given up
                 await self._servers[-1].start()  # only a server that has run lets go of its ports
             # With no call in flight, the last statuses may still be on their way.
