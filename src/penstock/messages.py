@@ -80,6 +80,7 @@ class InferRequest:
         deadline: when it must be answered, by the same clock; `math.inf` for never.
         priority: above 0 goes first, below 0 gives way.
         cancelled: set once nobody waits for the answer any more.
+        count: how many of the callers' requests it stands for.
     """
 
     __slots__ = (
@@ -107,6 +108,12 @@ class InferRequest:
         self.priority = priority
         self.cancelled = False
 
+    count = 1
+
+    def apart(self) -> Sequence[InferRequest]:
+        """The requests that it stands for: they are run alone where a run has failed."""
+        return (self,)
+
     def reply(self, result: InferResponse | RequestError) -> Flush | None:
         """Takes the one answer or error, on whichever thread has it.
 
@@ -132,5 +139,5 @@ class Observer(Protocol):
             finished: when it ended, by the same clock.
         """
 
-    def failed(self, rpc: str, error: RequestError) -> None:
-        """A request that came by `rpc` ended with `error`."""
+    def failed(self, rpc: str, error: RequestError, count: int = 1) -> None:
+        """So many requests that came by `rpc` ended with `error`."""

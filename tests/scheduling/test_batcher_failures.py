@@ -209,7 +209,7 @@ def test_an_observer_that_raises_keeps_nobody_from_his_answer() -> None:
         ) -> None:
             raise ZeroDivisionError
 
-        def failed(self, rpc: str, error: Exception) -> None:
+        def failed(self, rpc: str, error: Exception, count: int = 1) -> None:
             raise ZeroDivisionError
 
     made, _ = batcher(echo)

@@ -123,7 +123,7 @@ def test_a_deadline_shorter_than_the_queue(serve) -> None:
         kit.wait_until(lambda: kit.metric(server.ops, "running_batches") == 1, "the first one runs")
         stream = kit.Stream(channel)
         stream.send(*[slow(tag=n, timeout=0.02) for n in range(5)])
-        by_deadline = [stub.Predict.future(slow(), timeout=0.02) for _ in range(5)]
+        by_deadline = [stub.Predict.future(slow(), timeout=0.1) for _ in range(5)]
         by_timeout = [stub.Predict.future(slow(timeout=0.02), timeout=kit.BOUND) for _ in range(5)]
         assert {kit.code_of_future(each) for each in by_deadline + by_timeout} == {EXPIRED}
         streamed = [stream.next() for _ in range(5)]

@@ -125,8 +125,8 @@ class Tally:
         self.done.extend(requests)
         self.batches.append(rows)
 
-    def failed(self, rpc: str, error: RequestError) -> None:
-        self.failures.append((rpc, error))
+    def failed(self, rpc: str, error: RequestError, count: int = 1) -> None:
+        self.failures += [(rpc, error)] * count
 
 
 Run = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]

@@ -8,9 +8,11 @@ are copied once, and each answer takes its slice.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
+
+import numpy as np
 
 from penstock.messages import InferResponse, Run
 from penstock.models.model import Model
@@ -26,6 +28,9 @@ MICROS = 1_000_000
 LENGTH = struct.Struct("<I")
 ID = wire.key(pb.PredictResponse.ID_FIELD_NUMBER, wire.LENGTH_DELIMITED)
 TAG = wire.key(pb.PredictResponse.TAG_FIELD_NUMBER, wire.VARINT)
+
+Piece: TypeAlias = bytes | Array
+"""A part of several messages: the same bytes in each, or as many other ones, uint8 [count, bytes]."""
 
 _Heads: TypeAlias = dict[int, bytes]  # by the number of rows
 _Values: TypeAlias = tuple[bytes, int, _Heads]
@@ -66,10 +71,7 @@ class Answers:
         Raises:
             ValueError: protobuf cannot carry it.
         """
-        run = response.run
-        shared = run.encoded
-        if not isinstance(shared, _Encoded):
-            shared = run.encoded = self._encode(run)
+        shared = self._shared(response.run)
         parts = [shared.common, _queue_field(int(response.queue_seconds * MICROS))]
         if id:
             parts.append(wire.field(ID, id.encode()))
@@ -88,6 +90,44 @@ class Answers:
                     data[start * row_bytes : stop * row_bytes],
                 )
         return b"".join(parts)
+
+    def encode_many(
+        self, response: InferResponse, rows: int, tags: Array, typed: bool
+    ) -> Sequence[Piece] | None:
+        """The serialized PredictResponses to several requests that share a response.
+
+        Args:
+            response: the response to all of them.
+            rows: the rows of each.
+            tags: their encoded tags, uint8 [count, bytes of each].
+            typed: whether the answers are typed.
+
+        Returns:
+            The answers in pieces, for `weave`; None where they may differ in length.
+        """
+        shared, start, stop = self._shared(response.run), response.start, response.stop
+        if (
+            typed
+            or stop is None
+            or stop == start
+            or any(each not in shared.values for each in response.names)
+        ):
+            return None
+        pieces: list[Piece] = [shared.common + _queue_field(int(response.queue_seconds * MICROS))]
+        if tags.size:
+            pieces += (TAG, tags)
+        for name in response.names:
+            data, row_bytes, heads = shared.values[name]
+            values = np.frombuffer(data, np.uint8, (stop - start) * row_bytes, start * row_bytes)
+            head = heads.get(rows) or self._head(name, response.run.outputs[name][:rows], heads)
+            pieces += (head, values.reshape(-1, rows * row_bytes))
+        return pieces
+
+    def _shared(self, run: Run) -> _Encoded:
+        shared = run.encoded
+        if not isinstance(shared, _Encoded):
+            shared = run.encoded = self._encode(run)
+        return shared
 
     def _encode(self, run: Run) -> _Encoded:
         message = pb.PredictResponse()
@@ -129,6 +169,22 @@ class Answers:
         else:
             tensor.raw = pack_bytes(array) if datatype is DataType.BYTES else array.tobytes()
         return message.SerializeToString()
+
+
+def width(pieces: Sequence[Piece]) -> int:
+    """How long each of the messages is that `weave` makes of pieces."""
+    return sum(len(each) if isinstance(each, bytes) else each.shape[1] for each in pieces)
+
+
+def weave(pieces: Sequence[Piece], count: int) -> bytes:
+    """Several messages of equal length, one behind another, from what they are made of."""
+    woven = np.empty((count, width(pieces)), np.uint8)
+    start = 0
+    for each in pieces:
+        values = np.frombuffer(each, np.uint8) if isinstance(each, bytes) else each
+        woven[:, start : start + values.shape[-1]] = values
+        start += values.shape[-1]
+    return woven.tobytes()
 
 
 def pack_bytes(array: Array) -> bytes:

@@ -10,8 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import EncodeError
 
-from penstock.errors import InvalidRequest
+from penstock.errors import InvalidRequest, ModelFailed, RequestError
+from penstock.messages import InferResponse
 from penstock.models.model import Model
 from penstock.rpc import values
 from penstock.rpc.answers import LENGTH, NUMBERS, Answers
@@ -44,12 +46,14 @@ class ModelCodec:
 
     Attributes:
         answer: writes an answer; see `Answers.encode`.
+        answer_many: writes several; see `Answers.encode_many`.
     """
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._inputs = {name: _Input(spec) for name, spec in model.signature.inputs.items()}
-        self.answer = Answers(model).encode
+        answers = Answers(model)
+        self.answer, self.answer_many = answers.encode, answers.encode_many
 
     def inputs(self, message: pb.PredictRequest) -> tuple[dict[str, Array], bool]:
         """The request's inputs, in the signature's order, and whether any of them came as `raw`.
@@ -108,6 +112,13 @@ class ModelCodec:
         if not model.open_shapes:
             return rows, None
         return rows, tuple([array.shape[1:] for array in arrays.values()])
+
+    def encoded(self, response: InferResponse, id: str, tag: int, typed: bool) -> bytes | RequestError:
+        """As `answer`; an error where protobuf cannot carry it."""
+        try:
+            return self.answer(response, id, tag, typed)
+        except (ValueError, EncodeError) as error:  # over 2 GiB, or text that is none
+            return ModelFailed(f"the model's answer cannot be sent: {error}")
 
     def _expected(self, sent: Mapping[str, Any]) -> str:
         came = ", ".join(sorted(sent)) or "none"

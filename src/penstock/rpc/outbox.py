@@ -25,19 +25,19 @@ class Outbox:
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
-        self._parts: deque[bytes] = deque()
+        self._parts: deque[tuple[bytes, int]] = deque()
         self._lock = threading.Lock()
         self._under_way = 0
 
-    def put(self, part: bytes) -> None:
-        """Adds a part; it leaves with the next `flush` or `sent`."""
-        self._parts.append(part)
+    def put(self, part: bytes, count: int = 1) -> None:
+        """Adds a part with so many elements; it leaves with the next `flush` or `sent`."""
+        self._parts.append((part, count))
 
     def flush(self) -> int:
         """Sends what has gathered, unless a message is under way.
 
         Returns:
-            How many parts that message holds; 0 where none was sent.
+            How many elements that message holds; 0 where none was sent.
         """
         with self._lock:
             if self._under_way or not self._parts:
@@ -51,7 +51,7 @@ class Outbox:
         """The message that was under way has left.
 
         Returns:
-            How many parts it held.
+            How many elements it held.
         """
         with self._lock:
             count, self._under_way = self._under_way, 0
@@ -63,8 +63,10 @@ class Outbox:
             return not self._parts and not self._under_way
 
     def _next(self) -> tuple[bytes, int]:
-        taken = [self._parts.popleft()]
-        size = len(taken[0])
-        while self._parts and (size := size + len(self._parts[0])) <= MESSAGE_BYTES:
-            taken.append(self._parts.popleft())
-        return (taken[0] if len(taken) == 1 else b"".join(taken)), len(taken)
+        part, count = self._parts.popleft()
+        taken, size = [part], len(part)
+        while self._parts and (size := size + len(self._parts[0][0])) <= MESSAGE_BYTES:
+            part, more = self._parts.popleft()
+            taken.append(part)
+            count += more
+        return (taken[0] if len(taken) == 1 else b"".join(taken)), count

@@ -6,10 +6,10 @@ import math
 import time
 from typing import Protocol, TypeVar
 
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError
 
 from penstock.engine import Engine
-from penstock.errors import InvalidRequest, ModelFailed, RequestError
+from penstock.errors import InvalidRequest, RequestError
 from penstock.messages import InferRequest, InferResponse
 from penstock.models.model import Model
 from penstock.rpc.codec import ModelCodec, codec_of
@@ -85,12 +85,12 @@ class Pending(InferRequest):
         Returns:
             Whether it was submitted; else it has to be parsed.
         """
-        model = template.model()
+        model = template.model_now(door.engine.route)
+        if model is None:
+            return False
         try:
-            if model is None or door.engine.route(template.name, template.version) is not model:
-                return False
             self._id, self._tag = template.id_of(data), template.tag_of(data)
-        except (ValueError, RequestError):
+        except ValueError:
             return False
         self._codec, self._typed, self._model = codec_of(model), template.typed, model
         arrived = time.monotonic()
@@ -128,19 +128,16 @@ class Pending(InferRequest):
             message.priority,
         )
 
-    def cancel(self, engine: Engine) -> None:
+    def cancel(self, door: Door) -> None:
         """Drops the request, if it has been submitted, since nobody waits for its answer."""
         if self._model is not None:
-            engine.cancel(self._model, self)
+            door.engine.cancel(self._model, self)
 
     def encoded(self, result: InferResponse | RequestError) -> bytes | RequestError:
         """The serialized answer; an error where there is none, or protobuf cannot carry it."""
         if isinstance(result, RequestError):
             return result
-        try:
-            return self._codec.answer(result, self._id, self._tag, self._typed)
-        except (ValueError, EncodeError) as error:  # over 2 GiB, or text that is none
-            return ModelFailed(f"the model's answer cannot be sent: {error}")
+        return self._codec.encoded(result, self._id, self._tag, self._typed)
 
 
 M = TypeVar("M", pb.PredictRequest, pb.PredictStreamRequest)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import grpc
 from typing_extensions import override
 
-from penstock.errors import InvalidRequest, RequestError
-from penstock.messages import Flush, InferResponse
-from penstock.rpc import status, wire
+from penstock.errors import InvalidRequest
+from penstock.messages import Flush
+from penstock.rpc import status
+from penstock.rpc.blocks import LEAST, requests_in
+from penstock.rpc.items import Block, Item
 from penstock.rpc.outbox import Outbox
-from penstock.rpc.pending import Door, Failures, Pending, parsed
+from penstock.rpc.pending import Door, Failures, parsed
 from penstock.rpc.templates import Template
+from penstock.tensors import Array
 from penstock.transport.call import OK, ServerCall, Status
 from penstock_proto.v1 import prediction_pb2 as pb
 
@@ -23,15 +26,8 @@ ORDER_KEY = "penstock-order"
 ORDERS = ("request", "completion")
 STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping; all requests it took are answered")
 MANY_REQUESTS = 4096  # in one message: more would hold the polling thread up, however small they are
-TAG = wire.key(pb.PredictResult.TAG_FIELD_NUMBER, wire.VARINT)
-ID = wire.key(pb.PredictResult.ID_FIELD_NUMBER, wire.LENGTH_DELIMITED)
-RESPONSE = wire.key(pb.PredictResult.RESPONSE_FIELD_NUMBER, wire.LENGTH_DELIMITED)
-REQUESTS = wire.key(pb.PredictStreamRequest.REQUESTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)[0]
-RESULTS = wire.key(pb.PredictStreamResponse.RESULTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)
-
-
-_Read: TypeAlias = tuple[bytes, "Template | pb.PredictRequest"]
-"""A request's bytes, and what they look like or mean."""
+_Read: TypeAlias = "tuple[bytes | Array, Template | pb.PredictRequest]"
+"""A request's bytes, and what they look like or mean; or those of several that look alike."""
 
 
 class Telemetry(Failures, Protocol):
@@ -67,34 +63,6 @@ class Service(Door, Protocol):
         """A stream has ended."""
 
 
-class _Item(Pending):
-    """One request of a stream.
-
-    Attributes:
-        part: the serialized PredictStreamResponse with its one result, once there is one.
-    """
-
-    __slots__ = ("_stream", "part")
-
-    def __init__(self, stream: PredictStream) -> None:
-        super().__init__("PredictStream")
-        self._stream = stream
-        self.part: bytes | None = None
-
-    @override
-    def reply(self, result: InferResponse | RequestError) -> Flush:
-        answer = self.encoded(result)
-        if isinstance(answer, RequestError):
-            data = pb.PredictResult(error=status.to_message(answer)).SerializeToString()
-        else:
-            data = wire.field(RESPONSE, answer)
-        parts = [TAG, wire.varint(self._tag), data]
-        if self._id:
-            parts.append(wire.field(ID, self._id.encode()))
-        self.part = wire.field(RESULTS, b"".join(parts))
-        return self._stream.done(self)
-
-
 class PredictStream:
     """One stream: takes requests while there is room, and sends results as they gather.
 
@@ -112,8 +80,8 @@ class PredictStream:
         self._outbox = Outbox(call.send)
         order = dict(call.metadata).get(ORDER_KEY, ORDERS[0])
         self._ordered = order == ORDERS[0]
-        self._in_order: deque[_Item] = deque()  # all that are not in the outbox yet, in request order
-        self._waiting: set[_Item] = set()  # all that have no result yet
+        self._in_order: deque[Item | Block] = deque()  # all that are not in the outbox yet, in request order
+        self._waiting: set[Item | Block] = set()  # all that have no result yet
         self._in_flight = 0  # requests received and not known to have left, and messages being decoded
         self._lock = threading.Lock()
         self._closed = False
@@ -154,18 +122,18 @@ class PredictStream:
         self._closed = True
         self._service.gone(self)
         for item in tuple(self._waiting):
-            item.cancel(self._service.engine)
+            item.cancel(self._service)
 
     def stop(self) -> None:
         """Reads nothing more, and ends with UNAVAILABLE once all that was taken is answered."""
         self._end = self._end or STOPPING
         self._finish_if_done()
 
-    def done(self, item: _Item) -> Flush:
-        """A request has its result."""
+    def done(self, item: Item | Block) -> Flush:
+        """A request, or all of a block, has its result."""
         self._waiting.discard(item)
-        if not self._ordered and item.part is not None:
-            self._outbox.put(item.part)
+        if not self._ordered:
+            self._put(item)
         return self.flush
 
     def flush(self) -> None:
@@ -178,19 +146,27 @@ class PredictStream:
         self._finish_if_done()
 
     def _handle(self, data: bytes) -> None:
-        parts, find = wire.elements(data, REQUESTS), self._service.templates.find
         try:
-            if parts is None:  # not as clients write it, or none
-                requests = parsed(pb.PredictStreamRequest, data).requests
-                parts = [each.SerializeToString() for each in requests]
-            read = [(part, find(part) or parsed(pb.PredictRequest, part)) for part in parts]
+            requests = self._read(data)
         except InvalidRequest as error:
             self._end_with(error)
             return
-        if len(parts) > MANY_REQUESTS and len(data) <= self._service.offload_bytes:
-            self._service.offload(self._call, data, lambda _: self._take(read))
+        if len(requests) > MANY_REQUESTS and len(data) <= self._service.offload_bytes:
+            self._service.offload(self._call, data, lambda _: self._take(requests))
         else:
-            self._take(read)
+            self._take(requests)
+
+    def _read(self, data: bytes) -> list[_Read]:
+        """The requests in a message.
+
+        Raises:
+            InvalidRequest: it is none.
+        """
+        found = requests_in(data, self._service.templates)
+        if found is None:  # not as clients write it, or none
+            requests = parsed(pb.PredictStreamRequest, data).requests
+            return [(each.SerializeToString(), each) for each in requests]
+        return [(part, template or parsed(pb.PredictRequest, bytes(part))) for part, template in found]
 
     def _end_with(self, error: InvalidRequest) -> None:
         """Ends the stream because of a message that is none, once what came before it is answered."""
@@ -201,22 +177,23 @@ class PredictStream:
         self._finish_if_done()
 
     def _take(self, requests: Sequence[_Read]) -> None:
-        count = len(requests)
+        count = sum([1 if isinstance(data, bytes) else len(data) for data, _ in requests])
         self._service.telemetry.stream_received(1, count)
         with self._lock:
             self._in_flight += count - 1  # the requests take the place of their message
             self._paused = paused = self._in_flight >= self._service.max_stream_requests
         for data, read in requests:
-            self._begin(data, read)
+            if isinstance(data, bytes):
+                self._begin(data, read)
+            else:
+                self._begin_many(data, cast(Template, read))
         self.flush()
         if not paused:
             self._receive()
 
     def _begin(self, data: bytes, read: Template | pb.PredictRequest) -> None:
-        item = _Item(self)
-        self._waiting.add(item)
-        if self._ordered:
-            self._in_order.append(item)
+        item = Item(self)
+        self._add(item)
         service = self._service
         if isinstance(read, Template):
             if item.submit_alike(data, read, self._call, service):
@@ -224,7 +201,33 @@ class PredictStream:
             read = pb.PredictRequest.FromString(data)
         item.submit(data, read, self._call, service)
         if self._closed:  # while a worker was decoding
-            item.cancel(service.engine)
+            item.cancel(service)
+
+    def _begin_many(self, messages: Array, template: Template) -> None:
+        """Begins requests that look alike, as many together as fit into a batch."""
+        service = self._service
+        model = template.model_now(service.engine.route)
+        together = model.batcher.policy.max_rows // template.rows if model and template.rows else 0
+        if model is None or together < LEAST:
+            for message in messages:
+                self._begin(message.tobytes(), template)
+            return
+        for start in range(0, len(messages), together):
+            part = messages[start : start + together]
+            block = Block(self, template, part)
+            self._add(block)
+            block.submit(part, model, self._call, service)
+            if self._closed:
+                block.cancel(service)
+
+    def _add(self, item: Item | Block) -> None:
+        self._waiting.add(item)
+        if self._ordered:
+            self._in_order.append(item)
+
+    def _put(self, item: Item | Block) -> None:
+        for part, count in item.parts or ():
+            self._outbox.put(part, count)
 
     def _receive(self) -> None:
         if self._end is None:
@@ -234,9 +237,8 @@ class PredictStream:
         """Puts the results at the head of the line into the outbox."""
         line = self._in_order
         with self._lock:
-            while line and (part := line[0].part) is not None:
-                line.popleft()
-                self._outbox.put(part)
+            while line and line[0].parts is not None:
+                self._put(line.popleft())
 
     def _finish_if_done(self) -> None:
         if self._end is not None and not self._in_flight:

@@ -126,7 +126,7 @@ class _Predict(Pending):
         """The call is over."""
         self._closed = True
         if cancelled:
-            self.cancel(self._service.engine)
+            self.cancel(self._service)
 
     def _handle(self, data: bytes) -> None:
         service = self._service
@@ -140,4 +140,4 @@ class _Predict(Pending):
                 return
             self.submit(data, message, self._call, service)
         if self._closed:  # while a worker was decoding
-            self.cancel(service.engine)
+            self.cancel(service)

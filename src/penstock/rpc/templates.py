@@ -10,12 +10,13 @@ no check looks at the values of numbers. Anything else is parsed as ever.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 from weakref import ref
 
 import numpy as np
 
+from penstock.errors import RequestError
 from penstock.messages import InferRequest
 from penstock.models.model import Model
 from penstock.rpc import wire
@@ -28,6 +29,7 @@ MOST_OF_A_LENGTH = 4
 LARGEST = 4096  # bytes of a request that are no values
 WIDEST_TAG = 8  # bytes: of larger ones only some bits count
 LEARNING_SECONDS = 0.02  # between templates: callers whose requests are all different pay for few
+LAST_BYTE = 0x7F  # the largest last byte of a varint; all others are above
 KEY, VALUE = 1, 2  # the fields of an entry of a protobuf map
 CHECKED = (DataType.BOOL, DataType.BYTES)  # not every value of these is good
 
@@ -56,15 +58,19 @@ class Template:
         model: the model that this led to. Where it leads to another one now, nothing is known.
         typed: whether the answer is to be typed.
         timeout_seconds: the longest it may take; infinity for no limit.
-        request: a request with all that is the same for all of them.
+        outputs: the outputs wanted.
+        rows: how many rows each has.
+        shape_key: as in `InferRequest`.
+        priority: their priority.
+        may_be_many: whether several may be run as one.
 
     Raises:
         ValueError: requests may look like this one and not be good, or mean something else.
     """
 
     __slots__ = (
-        "_constants", "_id", "_inputs", "_tag", "model", "name", "outputs", "priority", "rows", "shape_key",
-        "timeout_seconds", "typed", "version",
+        "_constants", "_id", "_inputs", "_tag", "may_be_many", "model", "name", "outputs", "priority", "rows",
+        "shape_key", "timeout_seconds", "typed", "version",
     )  # fmt: skip
 
     def __init__(
@@ -79,11 +85,20 @@ class Template:
             (name, arrays[name].shape, arrays[name].dtype, places.inputs[name][0]) for name in inputs
         ]
         self._id, self._tag = places.id, places.tag
+        self.may_be_many = model.batching.enabled and places.id == NOWHERE
         self._constants = _between(data, [*places.inputs.values(), places.id, places.tag])
         self.name, self.version, self.model = message.model, message.version, ref(model)
         self.outputs, self.rows, self.shape_key = request.outputs, request.rows, request.shape_key
         self.priority, self.typed = request.priority, typed
         self.timeout_seconds = message.timeout.seconds + message.timeout.nanos / 1e9 or math.inf
+
+    def model_now(self, route: Callable[[str, str], Model]) -> Model | None:
+        """The model that answers; None where the route does not lead to the template's any more."""
+        try:
+            model = route(self.name, self.version)
+        except RequestError:
+            return None
+        return model if model is self.model() else None
 
     def is_like(self, data: bytes) -> bool:
         """Whether bytes of this length are a request of this kind."""
@@ -95,6 +110,35 @@ class Template:
     def inputs_of(self, data: bytes) -> dict[str, Array]:
         """The inputs, as views of the request's bytes."""
         return {name: np.ndarray(shape, dtype, data, start) for name, shape, dtype, start in self._inputs}
+
+    def count_alike(self, messages: Array) -> int:
+        """How many messages, from the first on, are of this kind; it is known that the first is.
+
+        Args:
+            messages: uint8 [count, bytes of each].
+        """
+        count = len(messages)
+        for start, constant in self._constants:
+            count = equal_rows(messages[:count, start : start + len(constant)])
+        tags = self.tags_of(messages[:count])
+        if tags.shape[1]:
+            wrong = (tags[:, -1] > LAST_BYTE) | (tags[:, :-1] <= LAST_BYTE).any(axis=1)
+            count = int(wrong.argmax()) if wrong.any() else count
+        return count
+
+    def all_inputs_of(self, messages: Array) -> dict[str, Array]:
+        """The inputs of several messages of this kind, uint8 [count, bytes of each], in new arrays."""
+        inputs = {}
+        for name, shape, dtype, start in self._inputs:
+            size = math.prod(shape) * dtype.itemsize
+            values = np.ascontiguousarray(messages[:, start : start + size])
+            inputs[name] = values.view(dtype).reshape(len(messages) * shape[0], *shape[1:])
+        return inputs
+
+    def tags_of(self, messages: Array) -> Array:
+        """The encoded tags of several messages of this kind, uint8 [count, bytes of each]."""
+        start, end = self._tag
+        return messages[:, start:end]
 
     def id_of(self, data: bytes) -> str:
         """The id.
@@ -118,6 +162,13 @@ class Template:
         if stop != end:
             raise ValueError("the tag is of another length")
         return tag
+
+
+def equal_rows(rows: Array) -> int:
+    """How many rows of a matrix, from the first on, are equal."""
+    if rows.tobytes() == rows[:1].tobytes() * len(rows):
+        return len(rows)
+    return int((rows != rows[0]).any(axis=1).argmax())
 
 
 class Templates:

@@ -182,9 +182,10 @@ class DynamicBatcher:
         delivery.answer(batch, split(batch, run, self.policy.batched), run)
 
     def _run_apart(self, batch: list[InferRequest], error: Exception, delivery: Delivery) -> None:
-        if len(batch) > 1:
+        if len(batch) > 1 or batch[0].count > 1:
             for request in batch:
-                self._run_alone(request, delivery)
+                for each in request.apart():
+                    self._run_alone(each, delivery)
         elif isinstance(error, ModelFailed):
             delivery.fail(batch[0], error)
         else:
@@ -222,7 +223,7 @@ class _Nobody:
         self, requests: Sequence[InferRequest], rows: int, started: float, finished: float
     ) -> None: ...
 
-    def failed(self, rpc: str, error: RequestError) -> None: ...
+    def failed(self, rpc: str, error: RequestError, count: int = 1) -> None: ...
 
 
 def _check_rows(run: Run) -> None:

@@ -51,11 +51,11 @@ class Delivery:
         flush = self._call(request.reply, error)
         if flush is not None:
             self._flushes[flush] = None
-        self._call(self._observer.failed, request.rpc, error)
+        self._call(self._observer.failed, request.rpc, error, request.count)
 
     def drop(self, request: InferRequest) -> None:
         """Ends a request that nobody waits for any more: only the observer is told."""
-        self._call(self._observer.failed, request.rpc, gone(request))
+        self._call(self._observer.failed, request.rpc, gone(request), request.count)
 
     def flush(self) -> None:
         """Lets streams send what has gathered, each once."""

@@ -136,16 +136,16 @@ class ModelMetrics:
         queue = self._counts.queue
         queue_counts, bounds, find, rpc = queue.counts, SECONDS, bisect_left, None
         for request in requests:
-            waited = started - request.arrived
-            queue_counts[find(bounds, waited)] += 1
-            queue.total += waited
+            waited, count = started - request.arrived, request.count
+            queue_counts[find(bounds, waited)] += count
+            queue.total += waited * count
             if request.rpc is not rpc:
                 rpc = request.rpc
                 answered = self._answered(rpc)
                 answered_counts = answered.counts
             waited += compute
-            answered_counts[find(bounds, waited)] += 1
-            answered.total += waited
+            answered_counts[find(bounds, waited)] += count
+            answered.total += waited * count
 
     def _answered(self, rpc: str) -> Buckets:
         found = self._counts.answered.get(rpc)
@@ -153,18 +153,18 @@ class ModelMetrics:
             found = self._counts.answered[rpc] = Buckets(SECONDS)
         return found
 
-    def failed(self, rpc: str, error: RequestError) -> None:
-        """Counts a request that came by `rpc` and ended with `error`."""
+    def failed(self, rpc: str, error: RequestError, count: int = 1) -> None:
+        """Counts requests that came by `rpc` and ended with `error`."""
         code = self._code_of(error)
         with self._lock:
             counts = self._counts
-            counts.failed[rpc, code] += 1
+            counts.failed[rpc, code] += count
             if isinstance(error, Exhausted):
-                counts.rejected[_REASONS.get(type(error), "exhausted")] += 1
+                counts.rejected[_REASONS.get(type(error), "exhausted")] += count
             elif isinstance(error, DeadlineExpired):
-                counts.expired += 1
+                counts.expired += count
             elif isinstance(error, RequestCancelled):
-                counts.cancelled += 1
+                counts.cancelled += count
 
     def counts(self) -> ModelCounts:
         """What has been counted so far, all of one moment."""

@@ -40,9 +40,9 @@ class LoggingObserver:
                 if random.random() < self._access_sample:
                     self._log_access(request, rows, started, finished)
 
-    def failed(self, rpc: str, error: RequestError) -> None:
-        """A request ended with an error."""
-        self._inner.failed(rpc, error)
+    def failed(self, rpc: str, error: RequestError, count: int = 1) -> None:
+        """Requests ended with an error."""
+        self._inner.failed(rpc, error, count)
         if isinstance(error, ModelFailed):
             cause = error.__cause__ or error
             # What ONNX Runtime says may quote a value, such as an index that is out of bounds.
