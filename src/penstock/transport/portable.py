@@ -33,6 +33,13 @@ from penstock.transport.portable_calls import StreamCall, UnaryCall, encodable
 T = TypeVar("T")
 STOP_SECONDS = 5.0
 WATCH_SECONDS = 0.2
+EMPTY_PASSES = 8
+"""So many passes of the loop in a row must bring nothing before idle work is done. Between two calls that
+wait in core, and from a call's arrival to its message, lie about as many, so with fewer nearly every call ran
+in a batch of its own (32 in flight: 1.1 rows a batch and 268 µs of CPU a call, with 8 passes 23 rows and
+140 µs). A call that is alone pays 16 µs for it."""
+EVENTS_A_TURN = 256
+"""Told before idle work gets its turn even under a flood of events."""
 
 
 class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
@@ -46,6 +53,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         super().__init__(methods, limits, idle, failed)
         self._handlers = {name: self._rpc_handler(name, method) for name, method in methods.items()}
         self._idle_scheduled = self._stopping = False
+        self._told = self._empty_passes = 0  # events since the last idle work; passes since the last event
         self._posted: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()  # by other threads
         self._will_look = False  # whether the loop has been woken for it
         self._loop = asyncio.new_event_loop()
@@ -54,6 +62,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         self._thread.start()
         self._bound: list[tuple[str, grpc.ServerCredentials | None]] = []
         self._servers = [self._wait_for(self._make_server())]  # the last one serves; see `_keep_serving`
+        self._watch: asyncio.Task[None] | None = None
 
     @override
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
@@ -66,7 +75,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
     @override
     def start(self) -> None:
         self._wait_for(self._servers[-1].start())
-        self._watch = asyncio.run_coroutine_threadsafe(self._keep_serving(), self._loop)
+        self.on_loop(self._begin_to_watch)
 
     @override
     def close(self) -> None:
@@ -104,10 +113,12 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
             function(*arguments)
 
     def schedule_idle_work(self) -> None:
-        """Lets idle work run after the callbacks that are ready now."""
+        """Notes that an event was told: idle work follows once no more come."""
+        self._told += 1
+        self._empty_passes = 0
         if not self._idle_scheduled:
             self._idle_scheduled = True
-            self._loop.call_soon(self._do_idle_work)
+            self._loop.call_soon(self._pass)
 
     def call_opened(self) -> None:
         """Counts a call that has begun."""
@@ -152,7 +163,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         A client that calls a method whose name is no UTF-8 is all that grpc.aio's server needs to stop
         taking calls for good. The calls that it has taken go on.
         """
-        while not self._stopping:
+        while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 await self._servers[-1].start()  # does nothing to a server that serves
@@ -164,8 +175,12 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         server = await self._make_server()
         ports = [await self._bind(server, address, credentials) for address, credentials in self._bound]
         if all(ports):  # else the old one still holds a port
-            await server.start()
             self._servers.append(server)
+            await server.start()
+
+    def _begin_to_watch(self) -> None:
+        if not self._stopping:
+            self._watch = self._loop.create_task(self._keep_serving())
 
     def _begin_to_stop(self) -> None:
         if not self._stopping:
@@ -174,6 +189,9 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
 
     async def _stop(self) -> None:
         try:
+            if self._watch is not None:  # to it, a server that stops has given up
+                self._watch.cancel()
+                await asyncio.wait((self._watch,))
             with contextlib.suppress(grpc.aio.UsageError):  # it has given up
                 await self._servers[-1].start()  # only a server that has run lets go of its ports
             # With no call in flight, the last statuses may still be on their way.
@@ -200,15 +218,25 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         if not isinstance(error, BlockingIOError):
             self.report(error)
 
+    def _pass(self) -> None:
+        """Does idle work if nothing has come for some passes of the loop; else looks again in the next."""
+        if self._empty_passes < EMPTY_PASSES and self._told < EVENTS_A_TURN:
+            self._empty_passes += 1
+            self._loop.call_soon(self._pass)
+        else:
+            self._do_idle_work()
+
     def _do_idle_work(self) -> None:
+        self._told = 0
         self._idle_scheduled = False
         try:
             more = self._idle()
         except Exception as error:
             self.report(error)
             return
-        if more:
-            self.schedule_idle_work()
+        if more and not self._idle_scheduled:
+            self._idle_scheduled = True
+            self._loop.call_soon(self._do_idle_work)
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
