@@ -78,4 +78,3 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         start = stop
     if start != end:
         raise ValueError("a field reaches beyond its message")
-
