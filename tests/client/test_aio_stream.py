@@ -24,7 +24,7 @@ async def endless() -> AsyncIterator[dict[str, object]]:
 
 @pytest.fixture
 async def client(server: StandIn) -> AsyncIterator[penstock_client.AsyncClient]:
-    async with penstock_client.AsyncClient(server.target) as client:
+    async with penstock_client.AsyncClient(server.target, transport="unary") as client:
         before = asyncio.all_tasks()
         yield client
         async with asyncio.timeout(20):
