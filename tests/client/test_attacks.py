@@ -1,8 +1,8 @@
 """Predictions that share a stream, under what goes wrong: nothing is lost, and nobody answers for others."""
 
 import asyncio
+import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +16,7 @@ from client.standin import StandIn, echo, status
 from client.streams import BOUND, until
 from penstock_client import AsyncClient, Client, Unavailable
 from support import zoo
-from support.servers import RunningServer
+from support.servers import running_server
 
 CALLERS = 24
 SHARED = [name for name in TRANSPORTS if name != "unary"]
@@ -192,48 +192,46 @@ def test_a_server_that_sends_nonsense_is_not_waited_for(server, connect, transpo
 @pytest.mark.parametrize("name", SHARED)
 def test_a_server_that_is_stopped_and_started_again_loses_nothing(tmp_path, name, pool) -> None:
     models = zoo.repository(tmp_path, {"scale": {1: zoo.scale(2.0)}})
-    server = RunningServer(models)
-    server.wait_until_ready()
-    port = server.target.rpartition(":")[2]
     ended, results = threading.Event(), []
 
     def call(client: Client) -> None:
-        while not ended.is_set():
-            results.append(client.predict("scale", row(1))["y"][0, 0])
+        try:
+            while not ended.is_set():
+                results.append(client.predict("scale", row(1))["y"][0, 0])
+        finally:
+            ended.set()  # whoever fails ends the test
 
-    with Client(server.target, timeout=BOUND, **TRANSPORTS[name]) as client:
+    with running_server(models) as server, Client(server.target, timeout=BOUND, **TRANSPORTS[name]) as client:
+        port = server.target.rpartition(":")[2]
         callers = [pool.submit(call, client) for _ in range(4)]
         until(lambda: len(results) > 50)
         server.stop()
-        server = RunningServer(models, "--port", port)
-        server.wait_until_ready()
-        seen = len(results)
-        until(lambda: len(results) > seen + 50)
-        ended.set()
-        failures = [each.exception(BOUND) for each in callers]
-    server.stop()
+        with running_server(models, "--port", port):
+            seen = len(results)
+            until(lambda: len(results) > seen + 50 or ended.is_set())
+            ended.set()
+            failures = [each.exception(BOUND) for each in callers]
     assert {float(each) for each in results} == {2.0}
     assert failures == [None] * 4
 
 
 @pytest.mark.parametrize("name", SHARED)
 def test_a_server_that_is_killed_is_unavailable_and_nobody_hangs(tmp_path, name, pool) -> None:
-    server = RunningServer(zoo.repository(tmp_path, {"scale": {1: zoo.scale(2.0)}}))
-    server.wait_until_ready()
+    models = zoo.repository(tmp_path, {"scale": {1: zoo.scale(2.0)}})
     counted: list[float] = []
 
     def call(client: Client) -> None:
         while True:
             counted.append(client.predict("scale", row(1))["y"][0, 0])
 
-    with Client(server.target, timeout=BOUND, **TRANSPORTS[name]) as client:
+    with (
+        running_server(models, exit_code=None) as server,
+        Client(server.target, timeout=BOUND, **TRANSPORTS[name]) as client,
+    ):
         callers = [pool.submit(call, client) for _ in range(8)]
         until(lambda: len(counted) > 50)
-        started = time.monotonic()
-        server.process.kill()
-        server.wait()
+        server.stop(signal.SIGKILL)
         failures = [each.exception(BOUND) for each in callers]
-        assert time.monotonic() - started < BOUND
     assert {type(each) for each in failures} == {Unavailable}
 
 

@@ -29,7 +29,7 @@ QUEUED_BYTES = 64 << 20
 """Above this many bytes that wait to be sent, callers wait for room."""
 OVERLAPPING = 8
 """Messages of fewer requests are not worth being split: the message is then the cost."""
-OPENINGS = 5
+OPENINGS = 8  # about five seconds
 """A call that was not sent outlasts so many failed attempts to open a stream, less one."""
 ATTEMPTS = 3
 """How often a request is sent that the server answers with UNAVAILABLE."""

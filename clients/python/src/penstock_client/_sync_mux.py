@@ -75,7 +75,11 @@ class _Feed:
         """There is something to send, or nothing ever again. To be called with the lock held."""
         if self.idle:
             self.idle = False
-            self._woken.put(None)
+            self.kick()
+
+    def kick(self) -> None:
+        """Makes the thread look again; for whoever has set `idle` to False."""
+        self._woken.put(None)
 
     def end(self) -> None:
         """Nothing more is to be sent. To be called with the lock held."""
@@ -115,7 +119,9 @@ class SharedStream:
         with self._lock:
             self._wait_for_room(deadline)
             self._mux.add(waiter, parts)
-            self._wake()
+            feed = self._idle_feed()
+        if feed is not None:  # without the lock, for which its thread would only wait
+            feed.kick()
         return self._wait(waiter, deadline)
 
     def send_member(self, member: Member, deadline: Deadline) -> Any:
@@ -128,7 +134,9 @@ class SharedStream:
         with self._lock:
             self._wait_for_room(deadline)
             self._mux.add_member(member)
-            self._wake()
+            feed = self._idle_feed()
+        if feed is not None:
+            feed.kick()
         return self._wait(waiter, deadline)
 
     def pause(self, attempt: int, deadline: Deadline) -> None:
@@ -167,12 +175,16 @@ class SharedStream:
         if self._closed.is_set():
             raise Cancelled(CLOSED)
 
-    def _wake(self) -> None:
-        if self._feed is not None:
-            self._feed.wake()
-        elif self._thread is None:
+    def _idle_feed(self) -> _Feed | None:
+        """The feed that is to be kicked, so that it sends what was added; starts our thread if need be."""
+        feed = self._feed
+        if feed is None and self._thread is None:
             self._thread = Thread(target=self._run, name="penstock-stream", daemon=True)
             self._thread.start()
+        if feed is None or not feed.idle:
+            return None
+        feed.idle = False
+        return feed
 
     def _wait(self, waiter: _Waiter, deadline: Deadline) -> Any:
         try:

@@ -29,7 +29,10 @@ _MODEL = prediction_pb2.PredictResponse.MODEL_FIELD_NUMBER
 _VERSION = prediction_pb2.PredictResponse.VERSION_FIELD_NUMBER
 _MAP_KEY, _MAP_VALUE = 1, 2  # of an entry of any protobuf map
 
-_TIMING_KEY = _TIMING << 3 | LENGTH_DELIMITED
+_ID = prediction_pb2.PredictResponse.ID_FIELD_NUMBER
+_TAG = prediction_pb2.PredictResponse.TAG_FIELD_NUMBER
+_TAG_KEY = _TAG << 3
+_SHORT_KEYS = {_TIMING << 3 | LENGTH_DELIMITED, _ID << 3 | LENGTH_DELIMITED}
 _OUTPUTS_KEY = _OUTPUTS << 3 | LENGTH_DELIMITED
 _REMEMBERED = 64  # layouts of one template
 
@@ -109,7 +112,7 @@ class _Output(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Where things are in an answer: `names`, perhaps a timing, the outputs, then nothing but the rest."""
+    """Where things are in an answer: `names`, perhaps timing, id and tag, then the outputs, then the rest."""
 
     names: bytes
     model: str
@@ -121,8 +124,13 @@ class _Layout(NamedTuple):
         if not data.startswith(self.names):
             return None
         at = len(self.names)
-        if data[at] == _TIMING_KEY:
-            at += 2 + data[at + 1]
+        while (key := data[at]) != _OUTPUTS_KEY:
+            if key in _SHORT_KEYS:
+                at += 2 + data[at + 1]
+            elif key == _TAG_KEY:
+                _, at = read_varint(data, at + 1)
+            else:
+                return None
         arrays = {}
         for name, head, size, shape, dtype in self.outputs:
             if not data.startswith(head, at):
@@ -130,7 +138,8 @@ class _Layout(NamedTuple):
             at += len(head)
             arrays[name] = np.ndarray(shape, dtype, data[at : at + size])
             at += size
-        return None if at < len(data) and data[at] == _OUTPUTS_KEY else arrays
+        # What follows may hold one more output; where a byte only looks so, protobuf reads the answer.
+        return None if at < len(data) and _OUTPUTS_KEY in data[at:] else arrays
 
 
 class Template:
@@ -221,15 +230,16 @@ def _layout(
 ) -> _Layout | None:
     """The layout of an answer, where it is one that can be recognized again.
 
-    It is where the names of model and version come first, then perhaps a timing, then all outputs, none of
-    them empty or text, with their raw bytes last.
+    It is where the names of model and version come first, then perhaps timing, id and tag, then all outputs,
+    none of them empty or text, with their raw bytes last.
     """
     spans = list(_fields(data))
     numbers = [field for field, _, _ in spans]
     count = sum(number in (_MODEL, _VERSION) for number in numbers)
-    first = count + (numbers[count : count + 1] == [_TIMING])
+    first = numbers.index(_OUTPUTS) if _OUTPUTS in numbers else count
     last = first + len(arrays)
-    if {*numbers[:count]} != {_MODEL, _VERSION} or numbers.count(_OUTPUTS) != len(arrays):
+    between = {*numbers[count:first]} <= {_TIMING, _ID, _TAG}
+    if {*numbers[:count]} != {_MODEL, _VERSION} or not between or numbers.count(_OUTPUTS) != len(arrays):
         return None
     if numbers[first:last] != [_OUTPUTS] * len(arrays) or len(arrays) == 0:
         return None
