@@ -15,7 +15,7 @@ from penstock.messages import InferRequest, InferResponse
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.runners import Runners
 from penstock.tensors import Array
-from support.work import Caller, batcher, caller, echo, request, wait_until
+from support.work import Caller, Run, batcher, caller, echo, request, wait_until
 
 SHORT, BORDER, LONG = 1e-6, 1e-3, 1.0
 
@@ -382,13 +382,41 @@ def test_stop_without_start() -> None:
     Runners(2, BORDER, lambda error: None).stop()
 
 
-def test_a_run_far_longer_than_expected_sends_the_model_to_the_runners() -> None:
+def runs_of(polling: Polling, runners: Runners, made: DynamicBatcher, count: int = 3) -> None:
+    for _ in range(count):
+        sent = request()
+        polling.tell(lambda each=sent: submit(runners, made, each))
+        assert caller(sent).wait()
+
+
+def sleeping(where: Where, seconds: float) -> Run:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        time.sleep(seconds)
+        return where(outputs, inputs)
+
+    return run
+
+
+def test_a_run_that_works_far_longer_than_expected_sends_the_model_to_the_runners() -> None:
     """What a run costs may depend on the values it gets: no median ever shows that."""
-    where = Where(seconds=BORDER * 12)
+    where = Where(seconds=BORDER * 30)
     made, _ = batcher(where, expected_seconds=SHORT)
     with running() as (runners, polling, _):
-        for _ in range(3):
-            sent = request()
-            polling.tell(lambda each=sent: submit(runners, made, each))
-            assert caller(sent).wait()
+        runs_of(polling, runners, made)
     assert where.threads == ["polling", "penstock-runner", "penstock-runner"]
+
+
+def test_a_run_that_waits_long_sends_the_model_to_the_runners() -> None:
+    where = Where()
+    made, _ = batcher(sleeping(where, 0.15), expected_seconds=SHORT)
+    with running() as (runners, polling, _):
+        runs_of(polling, runners, made)
+    assert where.threads == ["polling", "penstock-runner", "penstock-runner"]
+
+
+def test_a_run_that_the_machine_holds_up_sends_nothing_away() -> None:
+    where = Where()
+    made, _ = batcher(sleeping(where, BORDER * 12), expected_seconds=SHORT)
+    with running() as (runners, polling, _):
+        runs_of(polling, runners, made, 2)
+    assert where.threads == ["polling"] * 2

@@ -17,9 +17,11 @@ from collections.abc import Callable
 
 from penstock.scheduling.batcher import DynamicBatcher
 
-FAR_TOO_LONG = 10  # times the border: a run on the polling thread that took so long was a mistake
+FAR_TOO_LONG = 10  # times the border: a run on the polling thread that worked so long was a mistake
+STOOD_SECONDS = 0.1  # a run that took so long without working waited for something, such as a device
 AWAY_SECONDS = 1.0
 MOST_AWAY_SECONDS = 3600.0
+FORGIVEN_SECONDS = 60.0  # after which the next time away is a short one again
 
 
 class Runners:
@@ -107,9 +109,12 @@ class Runners:
             if self._is_long(batcher):
                 self._hand_over(batcher)
                 continue
-            started = time.monotonic()
+            # Not by the clock alone: on a busy machine any thread may be held up for some milliseconds.
+            started, worked = time.monotonic(), time.thread_time()
             self._run(batcher)
-            if time.monotonic() - started > FAR_TOO_LONG * self._border:
+            took = time.monotonic() - started
+            limit = FAR_TOO_LONG * self._border
+            if took > limit and (took > STOOD_SECONDS or time.thread_time() - worked > limit):
                 self._send_away(batcher)
             if batcher.waiting_rows and batcher.may_run():
                 self._touched[batcher] = None
@@ -126,10 +131,13 @@ class Runners:
         """Keeps a batcher off the polling thread for a while, twice as long as last time.
 
         What a run costs may depend on the values it gets, which nobody can expect. One such run must not be
-        followed by others that hold up every caller; a run that only the machine held up is soon forgiven.
+        followed by others that hold up every caller.
         """
-        seconds = min(2 * self._away.get(batcher, (0.0, AWAY_SECONDS / 2))[1], MOST_AWAY_SECONDS)
-        self._away[batcher] = (time.monotonic() + seconds, seconds)
+        now = time.monotonic()
+        until, seconds = self._away.get(batcher, (0.0, 0.0))
+        forgiven = now > until + FORGIVEN_SECONDS
+        seconds = AWAY_SECONDS if forgiven else min(2 * seconds, MOST_AWAY_SECONDS)
+        self._away[batcher] = (now + seconds, seconds)
 
     def _hand_over(self, batcher: DynamicBatcher) -> None:
         """Queues a batcher for the runner threads, now or for when its delay is over."""
