@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from penstock.backends.backend import Backend
 from penstock.errors import ModelFailed, QueueFull, RequestError
-from penstock.messages import InferRequest, Observer, Run
+from penstock.messages import Flush, InferRequest, Observer, Run
 from penstock.scheduling.batch import assemble, split, wanted_outputs
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.delivery import Delivery, expired, gone
@@ -131,8 +131,11 @@ class DynamicBatcher:
         """Whether one more run may begin beside those going on."""
         return self._running < self.policy.runs_in_parallel
 
-    def run_once(self) -> bool:
+    def run_once(self, later: dict[Flush, None] | None = None) -> bool:
         """Runs the next batch, if there is one and it may run.
+
+        Args:
+            later: where given, streams send nothing by themselves; see `Delivery`.
 
         Returns:
             Whether something was taken from the queue.
@@ -141,7 +144,7 @@ class DynamicBatcher:
             if self._running >= self.policy.runs_in_parallel:
                 return False
             self._running += 1
-        delivery = Delivery(self._observer)
+        delivery = Delivery(self._observer, later)
         try:
             batch, late = self._queue.take(self._max_rows, time.monotonic())
             for request in late:

@@ -18,12 +18,14 @@ class Delivery:
 
     Args:
         observer: is told.
+        later: where given, takes what lets streams send: it is called by whoever gave this.
     """
 
-    __slots__ = ("_error", "_flushes", "_observer")
+    __slots__ = ("_error", "_flushes", "_later", "_observer")
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, later: dict[Flush, None] | None = None) -> None:
         self._observer = observer
+        self._later = later
         self._flushes: dict[Flush, None] = {}
         self._error: Exception | None = None
 
@@ -60,6 +62,9 @@ class Delivery:
     def flush(self) -> None:
         """Lets streams send what has gathered, each once."""
         flushes, self._flushes = self._flushes, {}
+        if self._later is not None:
+            self._later.update(flushes)
+            return
         for flush in flushes:
             self._call(flush)
 

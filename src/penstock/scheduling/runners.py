@@ -15,10 +15,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from penstock.messages import Flush
 from penstock.scheduling.batcher import DynamicBatcher
 
 FAR_TOO_LONG = 10  # times the border: a run on the polling thread that worked so long was a mistake
 STOOD_SECONDS = 0.1  # a run that took so long without working waited for something, such as a device
+GATHER_SECONDS = 0.0005
+"""So long the polling thread may run batches one after another before streams send what gathers: a message
+costs as much as 50 predictions. What came in one message then leaves in one, too, unless its model is slow."""
 AWAY_SECONDS = 1.0
 MOST_AWAY_SECONDS = 3600.0
 FORGIVEN_SECONDS = 60.0  # after which the next time away is a short one again
@@ -105,20 +109,37 @@ class Runners:
         if not self._touched:
             return False
         touched, self._touched = self._touched, {}
+        gathered: dict[Flush, None] = {}
+        end = time.monotonic() + GATHER_SECONDS
         for batcher in touched:
             if self._is_long(batcher):
                 self._hand_over(batcher)
-                continue
+            elif self._run_inline(batcher, gathered, end):
+                self._touched[batcher] = None
+        for flush in gathered:
+            self._guarded(flush)
+        return bool(self._touched)
+
+    def _run_inline(self, batcher: DynamicBatcher, gathered: dict[Flush, None], end: float) -> bool:
+        """Runs what waits, until a time where that takes several batches.
+
+        Returns:
+            Whether more is waiting.
+        """
+        while True:
             # Not by the clock alone: on a busy machine any thread may be held up for some milliseconds.
             started, worked = time.monotonic(), time.thread_time()
-            self._run(batcher)
-            took = time.monotonic() - started
+            self._guarded(batcher.run_once, gathered)
+            now = time.monotonic()
             limit = FAR_TOO_LONG * self._border
-            if took > limit and (took > STOOD_SECONDS or time.thread_time() - worked > limit):
+            if now - started > limit and (
+                now - started > STOOD_SECONDS or time.thread_time() - worked > limit
+            ):
                 self._send_away(batcher)
-            if batcher.waiting_rows and batcher.may_run():
-                self._touched[batcher] = None
-        return bool(self._touched)
+            if not batcher.waiting_rows or not batcher.may_run():
+                return False
+            if now >= end or self._is_long(batcher):
+                return True
 
     def _is_long(self, batcher: DynamicBatcher) -> bool:
         """Whether the next run is none for the polling thread."""
@@ -162,13 +183,13 @@ class Runners:
         while (batcher := self._next()) is not None:
             if batcher.wants_another_runner():
                 self._hand_over(batcher)
-            self._run(batcher)
+            self._guarded(batcher.run_once)
             if batcher.waiting_rows:
                 self._hand_over(batcher)
 
-    def _run(self, batcher: DynamicBatcher) -> None:
+    def _guarded(self, function: Callable[..., object], *arguments: object) -> None:
         try:
-            batcher.run_once()
+            function(*arguments)
         except Exception as error:
             self.failed(error)
 
