@@ -90,18 +90,12 @@ class Pending(InferRequest):
             return False
         self._id, self._tag = template.id_of(data), template.tag_of(data)
         self._codec, self._typed, self._model = codec_of(model), template.typed, model
-        arrived = time.monotonic()
-        InferRequest.__init__(
-            self,
-            template.inputs_of(data),
-            template.outputs,
-            template.rows,
-            template.shape_key,
-            self.rpc,
-            arrived,
-            min(call.deadline, arrived + template.timeout_seconds),
-            template.priority,
-        )
+        # As InferRequest.__init__ does, without the call: every request pays for this.
+        self.arrived = arrived = time.monotonic()
+        self.deadline = min(call.deadline, arrived + template.timeout_seconds)
+        self.inputs = template.inputs_of(data)
+        self.outputs, self.rows, self.shape_key = template.outputs, template.rows, template.shape_key
+        self.priority, self.cancelled = template.priority, False
         door.engine.submit(model, self)
         return True
 

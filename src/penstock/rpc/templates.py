@@ -69,8 +69,8 @@ class Template:
     """
 
     __slots__ = (
-        "_constants", "_id", "_inputs", "_tag", "may_be_many", "model", "name", "outputs", "priority", "rows",
-        "shape_key", "timeout_seconds", "typed", "version",
+        "_constants", "_id", "_inputs", "_tag", "_varies", "may_be_many", "model", "name", "outputs",
+        "priority", "rows", "shape_key", "timeout_seconds", "typed", "version",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +85,7 @@ class Template:
             (name, arrays[name].shape, arrays[name].dtype, places.inputs[name][0]) for name in inputs
         ]
         self._id, self._tag = places.id, places.tag
+        self._varies = places.id != NOWHERE or places.tag != NOWHERE
         self.may_be_many = model.batching.enabled and places.id == NOWHERE
         self._constants = _between(data, [*places.inputs.values(), places.id, places.tag])
         self.name, self.version, self.model = message.model, message.version, ref(model)
@@ -105,11 +106,12 @@ class Template:
         for start, constant in self._constants:
             if not data.startswith(constant, start):
                 return False
-        try:
-            self.id_of(data)
-            self.tag_of(data)
-        except ValueError:
-            return False
+        if self._varies:
+            try:
+                self.id_of(data)
+                self.tag_of(data)
+            except ValueError:
+                return False
         return True
 
     def inputs_of(self, data: bytes) -> dict[str, Array]:

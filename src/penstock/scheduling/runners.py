@@ -21,8 +21,8 @@ from penstock.scheduling.batcher import DynamicBatcher
 FAR_TOO_LONG = 10  # times the border: a run on the polling thread that worked so long was a mistake
 STOOD_SECONDS = 0.1  # a run that took so long without working waited for something, such as a device
 GATHER_SECONDS = 0.0005
-"""So long the polling thread may run batches one after another before streams send what gathers: a message
-costs as much as 50 predictions. What came in one message then leaves in one, too, unless its model is slow."""
+"""So long the polling thread may run batches one after another before streams send what has gathered, since
+a message costs as much as 50 predictions. What came in one message leaves in one, if its model is quick."""
 AWAY_SECONDS = 1.0
 MOST_AWAY_SECONDS = 3600.0
 FORGIVEN_SECONDS = 60.0  # after which the next time away is a short one again
