@@ -23,7 +23,6 @@ from penstock_proto.v1 import tensor_pb2
 
 NUMBERS: Mapping[DataType, int] = {each: tensor_pb2.DataType.Value(each.label) for each in DataType}
 REMEMBERED = 256  # shapes, for all outputs of a model
-NANOS = 1_000_000_000
 MICROS = 1_000_000
 LENGTH = struct.Struct("<I")
 ID = wire.key(pb.PredictResponse.ID_FIELD_NUMBER, wire.LENGTH_DELIMITED)
@@ -130,15 +129,13 @@ class Answers:
         return shared
 
     def _encode(self, run: Run) -> _Encoded:
-        message = pb.PredictResponse()
-        message.timing.compute.FromNanoseconds(int((run.finished - run.started) * NANOS))
-        message.timing.batch_rows = run.rows
+        compute = _compute_field(int((run.finished - run.started) * MICROS), run.rows)
         known = {
             name: (array.tobytes(), array.nbytes // run.rows, self._heads_of(name, array))
             for name, array in run.outputs.items()
             if array.nbytes and array.ndim and len(array) == run.rows and not array.dtype.hasobject
         }
-        return _Encoded(self._names + message.SerializeToString(), known)
+        return _Encoded(self._names + compute, known)
 
     def _heads_of(self, name: str, array: Array) -> _Heads:
         inner = array.shape[1:]
@@ -194,6 +191,15 @@ def pack_bytes(array: Array) -> bytes:
         data = text.encode()
         parts += (LENGTH.pack(len(data)), data)
     return b"".join(parts)
+
+
+@lru_cache(4096)
+def _compute_field(micros: int, rows: int) -> bytes:
+    """The field that says how long a run took, in whole microseconds, and of how many rows it was."""
+    message = pb.PredictResponse()
+    message.timing.compute.FromMicroseconds(micros)
+    message.timing.batch_rows = rows
+    return message.SerializeToString()
 
 
 @lru_cache(4096)

@@ -109,6 +109,11 @@ class Reactor(Transport):
     def polling_thread(self) -> int | None:
         return self._thread.ident
 
+    def message_taken(self) -> None:
+        """Notes that a message has been handled: if it is of the only call, nobody else's can be near."""
+        if self._in_flight == 1:
+            self.hurry()
+
     def nothing_more_comes(self, call: ReactorCall) -> None:
         """Notes that a client sends nothing more.
 

@@ -40,6 +40,9 @@ class Road(Protocol):
     def call_closed(self) -> None:
         """Counts a call that is over."""
 
+    def message_taken(self) -> None:
+        """Notes that a message has been handled."""
+
     def nothing_more_comes(self, call: ReactorCall) -> None:
         """Notes that a client sends nothing more, or is about to be known to have gone away."""
 
@@ -156,6 +159,7 @@ class ReactorCall(ServerCall):
         if message is not None:
             self._came = True
             self._handler.received(message)
+            self._reactor.message_taken()
         else:
             self._reactor.nothing_more_comes(self)
 
