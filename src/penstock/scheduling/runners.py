@@ -28,6 +28,27 @@ MOST_AWAY_SECONDS = 3600.0
 FORGIVEN_SECONDS = 60.0  # after which the next time away is a short one again
 
 
+class _Turn:
+    """One turn of the polling thread's work.
+
+    Attributes:
+        end: when streams are to send what has gathered.
+    """
+
+    __slots__ = ("_worked", "end")
+
+    def __init__(self) -> None:
+        self.end = time.monotonic() + GATHER_SECONDS
+        self._worked = time.thread_time()
+
+    def worked_too_long(self, seconds: float, limit: float) -> bool:
+        """Whether a run that took so long was none for this thread.
+
+        Not by the clock alone: on a busy machine any thread may be held up for some milliseconds.
+        """
+        return seconds > limit and (seconds > STOOD_SECONDS or time.thread_time() - self._worked > limit)
+
+
 class Runners:
     """The polling thread's share of the work, and the pool of threads for the rest.
 
@@ -110,35 +131,31 @@ class Runners:
             return False
         touched, self._touched = self._touched, {}
         gathered: dict[Flush, None] = {}
-        end = time.monotonic() + GATHER_SECONDS
+        turn = _Turn()
         for batcher in touched:
             if self._is_long(batcher):
                 self._hand_over(batcher)
-            elif self._run_inline(batcher, gathered, end):
+            elif self._run_inline(batcher, gathered, turn):
                 self._touched[batcher] = None
         for flush in gathered:
             self._guarded(flush)
         return bool(self._touched)
 
-    def _run_inline(self, batcher: DynamicBatcher, gathered: dict[Flush, None], end: float) -> bool:
+    def _run_inline(self, batcher: DynamicBatcher, gathered: dict[Flush, None], turn: _Turn) -> bool:
         """Runs what waits, until a time where that takes several batches.
 
         Returns:
             Whether more is waiting.
         """
         while True:
-            # Not by the clock alone: on a busy machine any thread may be held up for some milliseconds.
-            started, worked = time.monotonic(), time.thread_time()
+            started = time.monotonic()
             self._guarded(batcher.run_once, gathered)
             now = time.monotonic()
-            limit = FAR_TOO_LONG * self._border
-            if now - started > limit and (
-                now - started > STOOD_SECONDS or time.thread_time() - worked > limit
-            ):
+            if turn.worked_too_long(now - started, FAR_TOO_LONG * self._border):
                 self._send_away(batcher)
             if not batcher.waiting_rows or not batcher.may_run():
                 return False
-            if now >= end or self._is_long(batcher):
+            if now >= turn.end or self._is_long(batcher):
                 return True
 
     def _is_long(self, batcher: DynamicBatcher) -> bool:
