@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from penstock.errors import RequestError
@@ -110,7 +110,7 @@ class InferRequest:
 
     count = 1
 
-    def apart(self) -> Sequence[InferRequest]:
+    def apart(self) -> Iterable[InferRequest]:
         """The requests that it stands for: they are run alone where a run has failed."""
         return (self,)
 

@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 from weakref import ref
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,7 @@ from penstock.engine import Engine
 from penstock.models.model import Batching, Model
 from penstock.routing import Router
 from penstock.rpc import blocks, items, templates
+from penstock.rpc import wire as wire_format
 from penstock.rpc.prediction import PredictionService
 from penstock.rpc.templates import Templates
 from penstock.scheduling.batcher import DynamicBatcher
@@ -84,7 +86,13 @@ class House:
     """A service around one model, its polling thread the test's own."""
 
     def __init__(
-        self, run: Run, *, learns: bool = True, signature: Signature = SIGNATURE, **changes: object
+        self,
+        run: Run,
+        *,
+        learns: bool = True,
+        signature: Signature = SIGNATURE,
+        max_stream_requests: int = 10_000,
+        **changes: object,
     ) -> None:
         self.tally = Tally()
         self.failures: list[BaseException] = []
@@ -93,7 +101,9 @@ class House:
         self.router = Router()
         self.model = self.load(run, signature, **changes)
         engine = Engine(self.router, self.runners, lambda: [self.model])
-        self.service = PredictionService(engine, Nobody(), AtOnce(), 1 << 20, 10_000, self.failures.append)
+        self.service = PredictionService(
+            engine, Nobody(), AtOnce(), 1 << 20, max_stream_requests, self.failures.append
+        )
         if not learns:
             self.service.templates.learn = lambda *_: None  # type: ignore[method-assign]
 
@@ -309,6 +319,82 @@ def test_templates_are_few() -> None:
     for version in range(20):
         house.unary(wire(request(0, metadata={"k": f"{version:02}"})))
     assert max(map(len, known._by_length.values())) <= templates.MOST_OF_A_LENGTH
+
+
+def test_a_number_that_does_not_end_is_found_soon() -> None:
+    endless = b"\x0a" + b"\xff" * 11 + b"\x01"
+    with pytest.raises(ValueError, match="too long"):
+        wire_format.read_varint(endless, 1)
+    assert House(add).stream([endless])[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_requests_alike_are_run_on_memory_that_begins_alike() -> None:
+    places = set()
+
+    def noting(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        places.update(array.ctypes.data % 16 for array in inputs.values())
+        return add(outputs, inputs)
+
+    house = House(noting)
+    for length in range(1, 40):
+        for _ in range(2):
+            house.unary(wire(request(length, id="i" * length)))
+    assert places == {0}
+
+
+@pytest.mark.parametrize("place", ["of the request", "of an input"])
+def test_a_field_of_another_wire_type_is_none(place: str) -> None:
+    fixed = bytes((3 << 3 | 5,))  # the number of `id`, and of `raw`
+    answers = []
+    for learns in (True, False):
+        house = House(add, learns=learns)
+        for number in (1, 1):
+            made = request(number)
+            if place == "of the request":
+                data = wire(made) + fixed + b"abcd"
+            else:
+                made.inputs["x"].ClearField("raw")
+                made.inputs["x"].float_values.extend((number, number))
+                made.inputs["x"].MergeFromString(fixed + b"abcd")
+                data = wire(made)
+            answers.append(house.unary(data))
+    assert answers[:2] == answers[2:]
+
+
+def test_the_rest_of_many_is_not_run_for_a_stream_that_ended() -> None:
+    ran = []
+
+    def failing(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        ran.append(len(inputs["w"]))
+        if len(ran) == 4:  # of many, the second by itself
+            handler.closed(True)
+        return picky(outputs, inputs)
+
+    house = House(failing, max_rows=32)
+    house.stream([message(request(0, tag=1))])
+    call = Call()
+    handler = house.service.methods()["/penstock.v1.PredictionService/PredictStream"].handler(call)
+    handler.received(message(*[request(13, tag=1 + number) for number in range(20)]))
+    house.work()
+    assert ran == [1, 20, 1, 1]
+    assert sum(each.count for each in house.tally.done) + len(house.tally.failures) == 21
+
+
+def test_no_message_is_read_while_the_one_before_is_taken_apart() -> None:
+    house = House(add, queue_rows=1, max_stream_requests=4)
+    taken: list[int] = []
+
+    class Quick(Call):
+        def send(self, message: bytes) -> None:
+            handler.sent()
+
+        def receive(self) -> None:
+            taken.append(len(house.tally.failures))
+
+    call = Quick(ordered=False)
+    handler = house.service.methods()["/penstock.v1.PredictionService/PredictStream"].handler(call)
+    handler.received(message(*[request(number, id="i") for number in range(9)]))
+    assert taken == [8], "the next message was asked for too soon"
 
 
 @st.composite

@@ -7,7 +7,7 @@ and tags only. Reading, running and answering each of them by itself costs 8 µs
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 from typing_extensions import override
@@ -114,8 +114,9 @@ class Block(InferRequest):
             door.engine.cancel(self._model, self)
 
     @override
-    def apart(self) -> Sequence[InferRequest]:
-        return [_Member(self, place) for place in range(self.count)]
+    def apart(self) -> Iterator[InferRequest]:
+        # One after another: those whose turn has not come when the stream ends are not run.
+        return (_Member(self, place) for place in range(self.count))
 
     @override
     def reply(self, result: InferResponse | RequestError) -> Flush | None:
@@ -170,7 +171,8 @@ class _Member(InferRequest):
     def __init__(self, block: Block, place: int) -> None:
         rows = block.rows // block.count
         super().__init__(
-            {name: array[place * rows : (place + 1) * rows] for name, array in block.inputs.items()},
+            # As if it had come alone: see `Template.inputs_of` for where an input begins.
+            {name: array[place * rows : (place + 1) * rows].copy() for name, array in block.inputs.items()},
             block.outputs,
             rows,
             block.shape_key,
@@ -179,6 +181,7 @@ class _Member(InferRequest):
             block.deadline,
             block.priority,
         )
+        self.cancelled = block.cancelled
         self._block = block
         self._place = place
 

@@ -180,13 +180,15 @@ class PredictStream:
         count = sum([1 if isinstance(data, bytes) else len(data) for data, _ in requests])
         self._service.telemetry.stream_received(1, count)
         with self._lock:
-            self._in_flight += count - 1  # the requests take the place of their message
-            self._paused = paused = self._in_flight >= self._service.max_stream_requests
+            self._in_flight += count
         for data, read in requests:
             if isinstance(data, bytes):
                 self._begin(data, read)
             else:
                 self._begin_many(data, cast(Template, read))
+        with self._lock:  # not before: the next message's requests come after all of this one's
+            self._in_flight -= 1  # the message itself
+            self._paused = paused = self._in_flight >= self._service.max_stream_requests
         self.flush()
         if not paused:
             self._receive()

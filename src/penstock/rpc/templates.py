@@ -30,13 +30,14 @@ LARGEST = 4096  # bytes of a request that are no values
 WIDEST_TAG = 8  # bytes: of larger ones only some bits count
 LEARNING_SECONDS = 0.02  # between templates: callers whose requests are all different pay for few
 LAST_BYTE = 0x7F  # the largest last byte of a varint; all others are above
-KEY, VALUE = 1, 2  # the fields of an entry of a protobuf map
 CHECKED = (DataType.BOOL, DataType.BYTES)  # not every value of these is good
 
-ID = pb.PredictRequest.ID_FIELD_NUMBER
-TAG = pb.PredictRequest.TAG_FIELD_NUMBER
-INPUTS = pb.PredictRequest.INPUTS_FIELD_NUMBER
-RAW = tensor_pb2.Tensor.RAW_FIELD_NUMBER
+# Keys: a parser passes over a field of another wire type, as over one that it does not know.
+ID = pb.PredictRequest.ID_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
+TAG = pb.PredictRequest.TAG_FIELD_NUMBER << 3 | wire.VARINT
+INPUTS = pb.PredictRequest.INPUTS_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
+RAW = tensor_pb2.Tensor.RAW_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
+KEY, VALUE = 1 << 3 | wire.LENGTH_DELIMITED, 2 << 3 | wire.LENGTH_DELIMITED  # of an entry of a map
 
 Span: TypeAlias = tuple[int, int]
 NOWHERE: Span = (0, 0)
@@ -82,7 +83,7 @@ class Template:
             raise ValueError("there are inputs whose values are checked, or that did not come as raw")
         arrays = request.inputs
         self._inputs = [
-            (name, arrays[name].shape, arrays[name].dtype, places.inputs[name][0]) for name in inputs
+            (name, arrays[name].shape, arrays[name].dtype, *places.inputs[name]) for name in inputs
         ]
         self._id, self._tag = places.id, places.tag
         self._varies = places.id != NOWHERE or places.tag != NOWHERE
@@ -115,8 +116,14 @@ class Template:
         return True
 
     def inputs_of(self, data: bytes) -> dict[str, Array]:
-        """The inputs, as views of the request's bytes."""
-        return {name: np.ndarray(shape, dtype, data, start) for name, shape, dtype, start in self._inputs}
+        """The inputs, each in bytes of its own.
+
+        As views of the request they would lie where they happen to, and some operators, such as sums, round
+        differently by where their input begins: equal requests would get answers that are not quite equal.
+        """
+        return {
+            name: np.ndarray(shape, dtype, data[start:end]) for name, shape, dtype, start, end in self._inputs
+        }
 
     def count_alike(self, messages: Array) -> int:
         """How many messages, from the first on, are of this kind; it is known that the first is.
@@ -136,9 +143,8 @@ class Template:
     def all_inputs_of(self, messages: Array) -> dict[str, Array]:
         """The inputs of several messages of this kind, uint8 [count, bytes of each], in new arrays."""
         inputs = {}
-        for name, shape, dtype, start in self._inputs:
-            size = math.prod(shape) * dtype.itemsize
-            values = np.ascontiguousarray(messages[:, start : start + size])
+        for name, shape, dtype, start, end in self._inputs:
+            values = np.ascontiguousarray(messages[:, start:end])
             inputs[name] = values.view(dtype).reshape(len(messages) * shape[0], *shape[1:])
         return inputs
 
@@ -228,16 +234,16 @@ def _places(data: bytes) -> _Places:
         ValueError: one is there more than once, or the encoding is not as expected.
     """
     places = _Places()
-    for number, *span in wire.fields(data, 0, len(data)):
+    for key, *span in wire.fields(data, 0, len(data)):
         start, end = span
-        if number == INPUTS:
+        if key == INPUTS:
             name, raw = _input(data, start, end)
             if name in places.inputs:
                 raise ValueError(f"input {name} is there twice")
             places.inputs[name] = raw
-        elif number == ID:
+        elif key == ID:
             places.id = _once(places.id, start, end)
-        elif number == TAG:
+        elif key == TAG:
             places.tag = _once(places.tag, start, end)
             if end - start > WIDEST_TAG:
                 raise ValueError("the tag is too large")
@@ -246,18 +252,18 @@ def _places(data: bytes) -> _Places:
 
 def _input(data: bytes, start: int, end: int) -> tuple[str, Span]:
     """The name of an input, and the place of its values."""
-    key = value = raw = NOWHERE
-    for number, first, last in wire.fields(data, start, end):
-        if number == KEY:
-            key = _once(key, first, last)
-        elif number == VALUE:
+    name = value = raw = NOWHERE
+    for key, first, last in wire.fields(data, start, end):
+        if key == KEY:
+            name = _once(name, first, last)
+        elif key == VALUE:
             value = _once(value, first, last)
-    for number, first, last in wire.fields(data, *value):
-        if number == RAW:
+    for key, first, last in wire.fields(data, *value):
+        if key == RAW:
             raw = _once(raw, first, last)
     if raw == NOWHERE:
         raise ValueError("an input has no raw values")
-    return data[slice(*key)].decode(), raw
+    return data[slice(*name)].decode(), raw
 
 
 def _once(before: Span, start: int, end: int) -> Span:

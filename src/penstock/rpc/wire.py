@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are of the past
 
+LAST_SHIFT = 63  # numbers have up to 64 bits, in up to 10 bytes
+
 
 def _varint(value: int) -> bytes:
     parts = bytearray()
@@ -42,12 +44,12 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     """The number at a position, and where it ends.
 
     Raises:
-        ValueError: the data ends within it.
+        ValueError: the data ends within it, or it has more bytes than any number.
     """
     value = shift = 0
     while True:
-        if position >= len(data):
-            raise ValueError("the data ends within a number")
+        if position >= len(data) or shift > LAST_SHIFT:
+            raise ValueError("the data ends within a number, or the number is too long")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
@@ -57,7 +59,7 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The fields between two positions: the number of each, and where its value begins and ends.
+    """The fields between two positions: the key of each as a number, and where its value begins and ends.
 
     Raises:
         ValueError: they cannot be told apart.
@@ -74,7 +76,7 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
             stop = start + (4 if wire_type == FIXED32 else 8)
         else:
             raise ValueError(f"wire type {wire_type} is not known")
-        yield head >> 3, start, stop
+        yield head, start, stop
         start = stop
     if start != end:
         raise ValueError("a field reaches beyond its message")
