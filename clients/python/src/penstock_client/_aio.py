@@ -114,6 +114,7 @@ class AsyncClient(Connection):
             self._signatures.drop(template.key, signature)
             raise
         if isinstance(answered, Prediction):
+            answered.id = id
             return answered
         return template.read(answered, written[0] if written else b"", id)
 
