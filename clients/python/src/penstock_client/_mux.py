@@ -44,7 +44,6 @@ _RESULTS_KEY = prediction_pb2.PredictStreamResponse.RESULTS_FIELD_NUMBER << 3 | 
 _REQUEST_TAG_KEY = prediction_pb2.PredictRequest.TAG_FIELD_NUMBER << 3
 _LOWEST = 1 << 7
 _TAGS = [bytes((_REQUEST_TAG_KEY, n & 0x7F | 0x80, n >> 7)) for n in range(2**14)]
-_TAG_SIZE = 3
 _STOPPING = "the server is stopping"
 """How a Penstock server begins the status of a stream that it ends after it answered all that it had read."""
 
@@ -214,8 +213,8 @@ class Multiplexer:
             settled.append((waiter, outcome))
 
     def _enqueue(self, slot: int, parts: list[bytes]) -> None:
-        body = b"".join(parts)
-        wire = b"".join((request_opened(len(body) + _TAG_SIZE), body, _TAGS[slot]))
+        body = b"".join((*parts, _TAGS[slot]))
+        wire = request_opened(len(body)) + body
         self._bytes += len(wire)
         self._queue.append(wire)
 
