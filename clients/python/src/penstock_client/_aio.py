@@ -109,16 +109,18 @@ class AsyncClient(Connection):
         sent = None
         if timeout is None is self._timeout and not id and not metadata:
             sent = self._sent(template, inputs)
-            if sent is not None and sent.future is not None:
+            if sent is not None and (future := sent[2]) is not None:
                 try:
-                    answered = await sent.future
+                    answered = await future
                 except asyncio.CancelledError:
                     self._shared_stream().abandon()
                     raise
                 except (PenstockError, Unsupported):
                     pass  # perhaps it can be sent again
                 else:
-                    return answered if type(answered) is Prediction else sent.read(template, answered)
+                    if type(answered) is Prediction:
+                        return answered
+                    return template.read(answered, sent[1][0] if sent[1] else b"", "")
         deadline = deadline_of(timeout, self._timeout)
         return await self._predicted(template, inputs, id, deadline, metadata, sent)
 

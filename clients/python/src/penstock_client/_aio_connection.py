@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -34,22 +34,9 @@ from penstock_proto.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 T = TypeVar("T")
 
 
-class Sent(NamedTuple):
-    """A request on its way.
-
-    Attributes:
-        signature: what its inputs were encoded by.
-        written: its inputs, as they stand in the request.
-        future: the answer, where it was sent already.
-    """
-
-    signature: Signature
-    written: list[bytes]
-    future: Future | None
-
-    def read(self, template: Template, answered: bytes, id: str = "") -> Prediction:
-        """The prediction in the serialized answer."""
-        return template.read(answered, self.written[0] if self.written else b"", id)
+Sent: TypeAlias = tuple[Signature, list[bytes], Future | None]
+"""A request on its way: what its inputs were encoded by, these inputs as they stand in the request, and its
+answer to come, where it was sent already."""
 
 
 class Connection:
@@ -107,7 +94,7 @@ class Connection:
         except InvalidInput:
             return None  # perhaps the model was replaced since
         future = stream.send([template.fields, *written], NEVER) if self._requests.streams(written) else None
-        return Sent(signature, written, future)
+        return signature, written, future
 
     async def _predicted(  # noqa: PLR0913 - the fields of a request
         self,
@@ -120,28 +107,29 @@ class Connection:
     ) -> Prediction:
         """The prediction, whatever has to be done for it; `sent` is what was done already."""
         if sent is None:
-            sent = Sent(*await self._prepare(template.key, Signature.write, inputs, deadline), None)
+            sent = (*await self._prepare(template.key, Signature.write, inputs, deadline), None)
+        signature, written, _ = sent
         try:
             answered = await self._answered(template, sent, id, deadline, checked(metadata))
         except (InvalidInput, NotFound):
-            self._signatures.drop(template.key, sent.signature)
+            self._signatures.drop(template.key, signature)
             raise
         if isinstance(answered, Prediction):
             answered.id = id
             return answered
-        return sent.read(template, answered, id)
+        return template.read(answered, written[0] if written else b"", id)
 
     async def _answered(
         self, template: Template, sent: Sent, id: str, deadline: Deadline, metadata: Mapping[str, str] | None
     ) -> Prediction | bytes:
         """The answer to a request, whichever way it travels: serialized, or a prediction already."""
-        requests, written = self._requests, sent.written
-        if sent.future is None:
+        requests, (signature, written, future) = self._requests, sent
+        if future is None:
             if not requests.streams(written):
                 return await self._unary(template, written, id, deadline, metadata)
-            if requests.merging and (batch := sent.signature.batch(written)) is not None:
+            if requests.merging and (batch := signature.batch(written)) is not None:
                 return await self._merged(template, batch, written, id, deadline, metadata)
-        return await self._streamed(template, written, id, deadline, metadata, sent.future)
+        return await self._streamed(template, written, id, deadline, metadata, future)
 
     async def _streamed(  # noqa: PLR0913 - the fields of a request
         self,
