@@ -141,3 +141,6 @@ def test_a_tag_that_comes_twice_in_a_run_is_an_error() -> None:
     data = b"".join(answer(tag, random, 0, 8) for tag in [*tags[:20], tags[3]])
     with pytest.raises(PenstockError, match=f"request {tags[3]}, which waits"):
         mux.receive(data)
+    # Nobody is left waiting, neither those whose answers came before.
+    assert sorted(mux.give_up()) == sorted(tags)
+    assert not mux.has_pending

@@ -91,6 +91,7 @@ class Multiplexer:
         self._merger = Merger() if merging else None
         self._merged: dict[int, Merged] = {}
         self._runs = Runs()
+        self._undelivered: list[Any] = []  # whose answers came in a message that could not be read to its end
         self.abandoned = False  # somebody no longer waits for a request that was not sent
 
     @property
@@ -178,7 +179,11 @@ class Multiplexer:
                     self._settle(*_result(data, start, stop), settled)
                     at = stop
         except (IndexError, DecodeError):
+            self._undelivered += [waiter for waiter, _ in settled]
             raise PenstockError(f"the server sent {end} bytes that are no PredictStreamResponse") from None
+        except PenstockError:
+            self._undelivered += [waiter for waiter, _ in settled]
+            raise
         return settled
 
     def broken(self) -> list[Any]:
@@ -191,7 +196,8 @@ class Multiplexer:
                 unsent |= merged.slots()
             else:
                 del self._merged[slot]
-        return self._release(slot for slot in range(len(self._waiting)) if slot not in unsent)
+        undelivered, self._undelivered = self._undelivered, []
+        return undelivered + self._release(slot for slot in range(len(self._waiting)) if slot not in unsent)
 
     def give_up(self) -> list[Any]:
         """Everybody who waits, whether or not the request was sent; nothing is pending afterwards."""
