@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from typing import Literal, overload
 from weakref import WeakSet
@@ -10,11 +11,10 @@ import grpc
 
 from penstock_client._aio_connection import Connection
 from penstock_client._aio_stream import Stream, each
-from penstock_client._errors import InvalidInput, NotFound, PenstockError
+from penstock_client._errors import NotFound, PenstockError
 from penstock_client._messages import (
     COMPLETION_ORDER,
     DEFAULT_TARGET,
-    NEVER,
     Ask,
     Deadline,
     Packed,
@@ -22,8 +22,8 @@ from penstock_client._messages import (
     model_info,
     seconds,
 )
-from penstock_client._mux import MAX_PENDING
-from penstock_client._requests import Transport, checked, deadline_of
+from penstock_client._mux import MAX_PENDING, Unsupported
+from penstock_client._requests import Transport, deadline_of
 from penstock_client._stream import StreamState, check_stream
 from penstock_client._types import Inputs, ModelInfo, Prediction
 from penstock_proto.v1 import model_pb2
@@ -106,16 +106,23 @@ class AsyncClient(Connection):
             ValueError: the timeout is not above 0, or the metadata cannot be headers.
         """
         template = self._requests.template(model, version, outputs, priority)
-        deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
-        signature, written = await self._prepare(template.key, Signature.write, inputs, deadline)
-        try:
-            answered = await self._answered(template, signature, written, id, deadline, checked(metadata))
-        except (InvalidInput, NotFound):
-            self._signatures.drop(template.key, signature)
-            raise
-        if isinstance(answered, Prediction):
-            return answered
-        return template.read(answered, written[0] if written else b"", id)
+        sent = None
+        if timeout is None is self._timeout and not id and not metadata:
+            sent = self._sent(template, inputs)
+            if sent is not None and (future := sent[2]) is not None:
+                try:
+                    answered = await future
+                except asyncio.CancelledError:
+                    self._shared_stream().abandon()
+                    raise
+                except (PenstockError, Unsupported):
+                    pass  # perhaps it can be sent again
+                else:
+                    if type(answered) is Prediction:
+                        return answered
+                    return template.read(answered, sent[1][0] if sent[1] else b"", "")
+        deadline = deadline_of(timeout, self._timeout)
+        return await self._predicted(template, inputs, id, deadline, metadata, sent)
 
     @overload
     def predict_stream(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 
 from penstock_client import _health
-from penstock_client._aio_mux import SharedStream, pause
+from penstock_client._aio_mux import Future, SharedStream, pause
 from penstock_client._aio_stream import answer
-from penstock_client._errors import DeadlineExceeded, InvalidInput, PenstockError, Unavailable
+from penstock_client._errors import DeadlineExceeded, InvalidInput, NotFound, PenstockError, Unavailable
 from penstock_client._merge import Member
 from penstock_client._messages import (
     COMPLETION_ORDER,
+    NEVER,
     Batch,
     Deadline,
     Key,
@@ -25,12 +26,17 @@ from penstock_client._messages import (
     seconds,
 )
 from penstock_client._mux import PROBE_SECONDS, Unsupported, may_ask_again
-from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport
+from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport, checked
 from penstock_client._types import Inputs, Prediction
 from penstock_client._wire import Template, extras
 from penstock_proto.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 
 T = TypeVar("T")
+
+
+Sent: TypeAlias = tuple[Signature, list[bytes], Future | None]
+"""A request on its way: what its inputs were encoded by, these inputs as they stand in the request, and its
+answer to come, where it was sent already."""
 
 
 class Connection:
@@ -74,42 +80,77 @@ class Connection:
         self._get_model, self._list_models = models.GetModel, models.ListModels
         self._check = self._channel.unary_unary(_health.METHOD, _health.encode, _health.decode)
 
-    async def _answered(  # noqa: PLR0913 - the fields of a request
-        self,
-        template: Template,
-        signature: Signature,
-        written: list[bytes],
-        id: str,
-        deadline: Deadline,
-        metadata: Mapping[str, str] | None,
-    ) -> Prediction | bytes:
-        """The answer to a request, whichever way it travels: serialized, or part of a merged one."""
-        requests = self._requests
-        if not requests.streams(written):
-            return await self._unary(template, written, id, deadline, metadata)
-        if requests.merging and (batch := signature.batch(written)) is not None:
-            return await self._merged(template, batch, written, id, deadline, metadata)
-        return await self._streamed(template, written, id, deadline, metadata)
+    def _sent(self, template: Template, inputs: Inputs) -> Sent | None:
+        """A request without id, deadline and metadata that was written, and sent where it goes by the stream.
 
-    async def _streamed(
+        Returns:
+            None where something must be fetched or waited for before, or asked about the inputs.
+        """
+        signature, stream = self._signatures.get(template.key), self._shared
+        if signature is None or stream is None or self._requests.merging or not stream.has_room:
+            return None
+        try:
+            written = signature.write(inputs)
+        except InvalidInput:
+            return None  # perhaps the model was replaced since
+        future = stream.send([template.fields, *written], NEVER) if self._requests.streams(written) else None
+        return signature, written, future
+
+    async def _predicted(  # noqa: PLR0913 - the fields of a request
+        self,
+        template: Template,
+        inputs: Inputs,
+        id: str,
+        deadline: Deadline,
+        metadata: Mapping[str, str] | None,
+        sent: Sent | None,
+    ) -> Prediction:
+        """The prediction, whatever has to be done for it; `sent` is what was done already."""
+        if sent is None:
+            sent = (*await self._prepare(template.key, Signature.write, inputs, deadline), None)
+        signature, written, _ = sent
+        try:
+            answered = await self._answered(template, sent, id, deadline, checked(metadata))
+        except (InvalidInput, NotFound):
+            self._signatures.drop(template.key, signature)
+            raise
+        if isinstance(answered, Prediction):
+            answered.id = id
+            return answered
+        return template.read(answered, written[0] if written else b"", id)
+
+    async def _answered(
+        self, template: Template, sent: Sent, id: str, deadline: Deadline, metadata: Mapping[str, str] | None
+    ) -> Prediction | bytes:
+        """The answer to a request, whichever way it travels: serialized, or a prediction already."""
+        requests, (signature, written, future) = self._requests, sent
+        if future is None:
+            if not requests.streams(written):
+                return await self._unary(template, written, id, deadline, metadata)
+            if requests.merging and (batch := signature.batch(written)) is not None:
+                return await self._merged(template, batch, written, id, deadline, metadata)
+        return await self._streamed(template, written, id, deadline, metadata, future)
+
+    async def _streamed(  # noqa: PLR0913 - the fields of a request
         self,
         template: Template,
         written: list[bytes],
         id: str,
         deadline: Deadline,
         metadata: Mapping[str, str] | None,
-    ) -> bytes:
-        """The answer to a request that goes over the stream."""
+        sent: Future | None = None,
+    ) -> Prediction | bytes:
+        """The answer to a request that goes over the stream; `sent` is that of the first attempt."""
         stream = self._shared_stream()
         attempt = 1
         while True:
-            if not stream.has_room:
+            if sent is None and not stream.has_room:
                 await stream.room(deadline)
             parts = [template.fields, *written]
             if id or metadata or deadline.at is not None:
                 parts.append(extras(id, deadline.remaining(), metadata))
             try:
-                answered: bytes = await stream.send(parts, deadline)
+                answered: Prediction | bytes = await (sent or stream.send(parts, deadline))
                 return answered
             except asyncio.CancelledError:
                 stream.abandon()
@@ -121,6 +162,7 @@ class Connection:
                 if not may_ask_again(error, attempt):
                     raise
             await pause(attempt, deadline)
+            sent = None
             attempt += 1
 
     async def _merged(  # noqa: PLR0913 - the fields of a request

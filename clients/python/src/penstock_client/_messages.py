@@ -120,10 +120,12 @@ class Signature:
         if not fitting:
             raise self._wrong_names(inputs)
         written: list[bytes] = []
-        specs = self._inputs
+        specs, size = self._inputs, 0
         for name, value in inputs.items():
-            written += specs[name].write(value)
-        if (size := sum(map(len, written))) > MAX_BYTES:
+            head, raw = specs[name].write(value)
+            written += (head, raw)
+            size += len(raw)
+        if size > MAX_BYTES:
             raise _too_large(size)
         return written
 

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from penstock_client._errors import PenstockError, Unavailable, from_status, not_run, was_not_run
 from penstock_client._merge import Member, Merged, Merger
+from penstock_client._runs import RESPONSE_KEY, TAG_KEY, Runs
 from penstock_client._wire import read_varint, request_opened
 from penstock_proto.v1 import prediction_pb2
 
@@ -38,14 +39,11 @@ PROBE_SECONDS = 5.0
 LONGEST_HINT = 1.0
 """A server that asks to be left alone for more seconds than this is not asked again."""
 
-_TAG_KEY = prediction_pb2.PredictResult.TAG_FIELD_NUMBER << 3
 _ID_KEY = prediction_pb2.PredictResult.ID_FIELD_NUMBER << 3 | 2
-_RESPONSE_KEY = prediction_pb2.PredictResult.RESPONSE_FIELD_NUMBER << 3 | 2
 _RESULTS_KEY = prediction_pb2.PredictStreamResponse.RESULTS_FIELD_NUMBER << 3 | 2
 _REQUEST_TAG_KEY = prediction_pb2.PredictRequest.TAG_FIELD_NUMBER << 3
 _LOWEST = 1 << 7
 _TAGS = [bytes((_REQUEST_TAG_KEY, n & 0x7F | 0x80, n >> 7)) for n in range(2**14)]
-_TAG_SIZE = 3
 _STOPPING = "the server is stopping"
 """How a Penstock server begins the status of a stream that it ends after it answered all that it had read."""
 
@@ -62,7 +60,7 @@ class Waiter(Protocol):
 
 
 Outcome: TypeAlias = Any
-"""How a request ended: a serialized PredictResponse, a `Prediction` out of a merged answer, or an error."""
+"""How a request ended: a serialized PredictResponse, a `Prediction` already read from one, or an error."""
 
 Settled: TypeAlias = list[tuple[Any, Outcome]]
 """Waiters, and what each of them gets."""
@@ -92,6 +90,8 @@ class Multiplexer:
         self._bytes = 0
         self._merger = Merger() if merging else None
         self._merged: dict[int, Merged] = {}
+        self._runs = Runs()
+        self._undelivered: list[Any] = []  # whose answers came in a message that could not be read to its end
         self.abandoned = False  # somebody no longer waits for a request that was not sent
 
     @property
@@ -160,25 +160,30 @@ class Multiplexer:
             PenstockError: UNKNOWN, when the message is none, or answers what nobody asked.
         """
         settled: Settled = []
-        at, end = 0, len(data)
+        at, end, alike = 0, len(data), True
         try:
             while at < end:
                 if data[at] != _RESULTS_KEY:
                     raise IndexError
-                size, at = (data[at + 1], at + 2) if data[at + 1] < 0x80 else read_varint(data, at + 1)
-                stop = at + size
-                slot, outcome = _result(data, at, stop)
-                at = stop
-                waiter, self._waiting[slot] = self._waiting[slot], None
-                if waiter is None:
-                    raise PenstockError(f"the server answered request {slot}, which waits for no answer")
-                if self._merged and slot in self._merged:
-                    self._split(slot, outcome, settled)
+                size, start = (data[at + 1], at + 2) if data[at + 1] < 0x80 else read_varint(data, at + 1)
+                stop = start + size
+                if stop > end:
+                    raise IndexError
+                run = self._runs.read(data, at, start, stop) if alike else None
+                if run is not None:
+                    for slot, prediction in zip(run.slots, run.predictions, strict=True):
+                        self._settle(slot, prediction, settled)
+                    at = run.stop
                 else:
-                    self._free.append(slot)
-                    settled.append((waiter, outcome))
+                    alike = False  # to try at every result would take long
+                    self._settle(*_result(data, start, stop), settled)
+                    at = stop
         except (IndexError, DecodeError):
+            self._undelivered += [waiter for waiter, _ in settled]
             raise PenstockError(f"the server sent {end} bytes that are no PredictStreamResponse") from None
+        except PenstockError:
+            self._undelivered += [waiter for waiter, _ in settled]
+            raise
         return settled
 
     def broken(self) -> list[Any]:
@@ -191,7 +196,8 @@ class Multiplexer:
                 unsent |= merged.slots()
             else:
                 del self._merged[slot]
-        return self._release(slot for slot in range(len(self._waiting)) if slot not in unsent)
+        undelivered, self._undelivered = self._undelivered, []
+        return undelivered + self._release(slot for slot in range(len(self._waiting)) if slot not in unsent)
 
     def give_up(self) -> list[Any]:
         """Everybody who waits, whether or not the request was sent; nothing is pending afterwards."""
@@ -201,9 +207,20 @@ class Multiplexer:
             self._merger = Merger()
         return self.broken()
 
+    def _settle(self, slot: int, outcome: Outcome, settled: Settled) -> None:
+        """Notes how the request in a slot has ended, and frees the slot."""
+        waiter, self._waiting[slot] = self._waiting[slot], None
+        if waiter is None:
+            raise PenstockError(f"the server answered request {slot}, which waits for no answer")
+        if self._merged and slot in self._merged:
+            self._split(slot, outcome, settled)
+        else:
+            self._free.append(slot)
+            settled.append((waiter, outcome))
+
     def _enqueue(self, slot: int, parts: list[bytes]) -> None:
-        body = b"".join(parts)
-        wire = b"".join((request_opened(len(body) + _TAG_SIZE), body, _TAGS[slot]))
+        body = b"".join((*parts, _TAGS[slot]))
+        wire = request_opened(len(body)) + body
         self._bytes += len(wire)
         self._queue.append(wire)
 
@@ -284,11 +301,11 @@ def may_ask_again(error: PenstockError, attempt: int) -> bool:
 
 def _result(data: bytes, at: int, stop: int) -> tuple[int, Outcome]:
     """The tag and the outcome of a serialized PredictResult."""
-    if data[at] == _TAG_KEY and data[at + 2] < 0x80:
+    if data[at] == TAG_KEY and data[at + 1] > 0x7F >= data[at + 2]:
         slot, after = data[at + 1] & 0x7F | data[at + 2] << 7, at + 3
         if data[after] == _ID_KEY and data[after + 1] < 0x80:
             after += 2 + data[after + 1]
-        if data[after] == _RESPONSE_KEY:
+        if data[after] == RESPONSE_KEY:
             size, start = (data[after + 1], after + 2)
             if size > 0x7F:
                 size, start = read_varint(data, after + 1)

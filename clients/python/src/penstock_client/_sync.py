@@ -112,6 +112,7 @@ class Client(Connection):
             self._signatures.drop(template.key, signature)
             raise
         if isinstance(answered, Prediction):
+            answered.id = id
             return answered
         return template.read(answered, written[0] if written else b"", id)
 

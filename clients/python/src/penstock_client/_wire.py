@@ -32,7 +32,8 @@ _MAP_KEY, _MAP_VALUE = 1, 2  # of an entry of any protobuf map
 _ID = prediction_pb2.PredictResponse.ID_FIELD_NUMBER
 _TAG = prediction_pb2.PredictResponse.TAG_FIELD_NUMBER
 _TAG_KEY = _TAG << 3
-_SHORT_KEYS = {_TIMING << 3 | LENGTH_DELIMITED, _ID << 3 | LENGTH_DELIMITED}
+_TIMING_KEY = _TIMING << 3 | LENGTH_DELIMITED
+_SHORT_KEYS = {_TIMING_KEY, _ID << 3 | LENGTH_DELIMITED}
 _OUTPUTS_KEY = _OUTPUTS << 3 | LENGTH_DELIMITED
 _REMEMBERED = 64  # layouts of one template
 
@@ -111,7 +112,7 @@ class _Output(NamedTuple):
     dtype: np.dtype[Any]
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """Where things are in an answer: `names`, perhaps timing, id and tag, then the outputs, then the rest."""
 
     names: bytes
@@ -141,6 +142,35 @@ class _Layout(NamedTuple):
         # What follows may hold one more output; where a byte only looks so, protobuf reads the answer.
         return None if at < len(data) and _OUTPUTS_KEY in data[at:] else arrays
 
+    def places(self, data: bytes, at: int, stop: int) -> tuple[int | None, list[int]] | None:
+        """Where the tag's number and the bytes of every output begin in the answer at `data[at:stop]`.
+
+        Returns:
+            None where the answer has another layout, an id, or anything after the outputs.
+
+        Raises:
+            IndexError: it is cut off.
+        """
+        if not data.startswith(self.names, at):
+            return None
+        at += len(self.names)
+        tag = None
+        while (key := data[at]) != _OUTPUTS_KEY:
+            if key == _TIMING_KEY and data[at + 1] < 0x80:
+                at += 2 + data[at + 1]
+            elif key == _TAG_KEY and tag is None:
+                tag = at + 1
+                _, at = read_varint(data, tag)
+            else:
+                return None
+        values = []
+        for output in self.outputs:
+            if not data.startswith(output.head, at):
+                return None
+            values.append(at + len(output.head))
+            at = values[-1] + output.size
+        return (tag, values) if at == stop else None
+
 
 class Template:
     """All of a request that stays the same from call to call, and what its answers look like.
@@ -167,7 +197,7 @@ class Template:
             priority=priority,
             output_encoding=prediction_pb2.RAW,
         ).SerializeToString()
-        self._layouts: dict[bytes, _Layout] = {}
+        self._layouts: dict[bytes, Layout] = {}
 
     def read(self, data: bytes, head: bytes, id: str) -> Prediction:
         """The prediction in a serialized PredictResponse.
@@ -195,7 +225,7 @@ class Template:
         response = parsed(data)
         # By name: the order of a protobuf map differs from process to process.
         arrays = {name: decode(name, response.outputs[name]) for name in sorted(response.outputs)}
-        layout = _layout(data, response, arrays)
+        layout = layout_of(data, response)
         if layout is not None and (head in self._layouts or len(self._layouts) < _REMEMBERED):
             self._layouts[head] = layout
         return Prediction(response.model, response.version, response.id, arrays, data)
@@ -225,23 +255,21 @@ def extras(id: str, timeout: float | None, metadata: Mapping[str, str] | None) -
     return request.SerializeToString()
 
 
-def _layout(
-    data: bytes, response: prediction_pb2.PredictResponse, arrays: dict[str, Array]
-) -> _Layout | None:
-    """The layout of an answer, where it is one that can be recognized again.
+def layout_of(data: bytes, response: prediction_pb2.PredictResponse) -> Layout | None:
+    """The layout of an answer whose outputs can be decoded, where it is one that can be recognized again.
 
     It is where the names of model and version come first, then perhaps timing, id and tag, then all outputs,
     none of them empty or text, with their raw bytes last.
     """
-    spans = list(_fields(data))
+    spans, size = _fields(data), len(response.outputs)
     numbers = [field for field, _, _ in spans]
     count = sum(number in (_MODEL, _VERSION) for number in numbers)
     first = numbers.index(_OUTPUTS) if _OUTPUTS in numbers else count
-    last = first + len(arrays)
+    last = first + size
     between = {*numbers[count:first]} <= {_TIMING, _ID, _TAG}
-    if {*numbers[:count]} != {_MODEL, _VERSION} or not between or numbers.count(_OUTPUTS) != len(arrays):
+    if {*numbers[:count]} != {_MODEL, _VERSION} or not between or numbers.count(_OUTPUTS) != size:
         return None
-    if numbers[first:last] != [_OUTPUTS] * len(arrays) or len(arrays) == 0:
+    if numbers[first:last] != [_OUTPUTS] * size or size == 0:
         return None
     outputs = []
     for _, start, stop in spans[first:last]:
@@ -249,7 +277,7 @@ def _layout(
         if found is None:
             return None
         outputs.append(found)
-    return _Layout(data[: spans[count - 1][2]], response.model, response.version, tuple(outputs))
+    return Layout(data[: spans[count - 1][2]], response.model, response.version, tuple(outputs))
 
 
 def _output(field: bytes, response: prediction_pb2.PredictResponse) -> _Output | None:

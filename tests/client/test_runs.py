@@ -1,0 +1,146 @@
+"""Results that look alike are read together, and mean what protobuf reads."""
+
+from random import Random
+
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
+
+from penstock_client import PenstockError, Prediction
+from penstock_client._mux import Multiplexer
+from penstock_client._wire import Template, opened
+from penstock_proto.v1 import prediction_pb2 as pb
+from penstock_proto.v1 import tensor_pb2
+
+PENDING = 100
+RESULTS = pb.PredictStreamResponse.RESULTS_FIELD_NUMBER
+RESPONSE = pb.PredictResult.RESPONSE_FIELD_NUMBER
+KINDS = [("y",), ("y", "z"), ("y",), ("y",), (), ("y",)]
+UNTAGGED, NAMED, SCALAR = 2, 3, 5
+
+
+def piece(**fields: object) -> bytes:
+    return pb.PredictResponse(**fields).SerializeToString()
+
+
+def result(tag: int, response: bytes) -> bytes:
+    field = pb.PredictResult(tag=tag).SerializeToString() + opened(RESPONSE, len(response)) + response
+    return opened(RESULTS, len(field)) + field
+
+
+def answer(tag: int, random: Random, kind: int, width: int) -> bytes:
+    """A result as a server writes it; those of one kind and width look alike."""
+    parts = [piece(model="m", version="1"), piece(timing=pb.Timing(batch_rows=kind * 7))]
+    if kind != UNTAGGED:
+        parts.append(piece(tag=tag))
+    if kind == NAMED:
+        parts.append(piece(id="x"))
+    width, shape = (1, ()) if kind == SCALAR else (width, (1, width))
+    for name in KINDS[kind]:
+        tensor = tensor_pb2.Tensor(datatype=tensor_pb2.FP32, shape=shape, raw=random.randbytes(4 * width))
+        parts.append(piece(outputs={name: tensor}))
+    return result(tag, b"".join(parts))
+
+
+def message(random: Random, tags: list[int]) -> bytes:
+    """Answers to all tags, some of them alike."""
+    written = []
+    while tags:
+        kind, width = random.randrange(len(KINDS)), random.choice([1, 8, 40])
+        taken = [tags.pop() for _ in range(min(len(tags), random.choice([1, 7, 8, 30])))]
+        written += [answer(tag, random, kind, width) for tag in taken]
+    return b"".join(written)
+
+
+def asked() -> tuple[Multiplexer, list[int]]:
+    """Requests that wait for an answer, each by its own tag, and the tags."""
+    mux = Multiplexer(PENDING, False)
+    tags = []
+    for _ in range(PENDING):
+        tags.append(mux._free[-1])
+        mux.add(tags[-1], [])  # type: ignore[arg-type]  # a waiter that is only handed back
+    return mux, tags
+
+
+def by_protobuf(data: bytes) -> dict[int, object]:
+    return {
+        each.tag: (
+            {name: (tuple(tensor.shape), tensor.raw) for name, tensor in each.response.outputs.items()},
+            each.response.timing.batch_rows,
+        )
+        for each in pb.PredictStreamResponse.FromString(data).results
+    }
+
+
+def by_client(outcomes: list[tuple[int, object]]) -> dict[int, object]:
+    found: dict[int, object] = {}
+    for waiter, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+        read = (
+            outcome if isinstance(outcome, Prediction) else Template("m", "", None, 0).read(outcome, b"", "")
+        )
+        assert all(isinstance(each, np.ndarray) and not each.flags.writeable for each in read.values())
+        arrays = {name: (each.shape, each.tobytes()) for name, each in read.items()}
+        found[waiter] = (arrays, read.timing.batch_rows)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_read_is_what_protobuf_reads(seed: int) -> None:
+    random = Random(seed)
+    mux, tags = asked()
+    for _ in range(3):  # of the second message the layouts are known
+        data = message(random, random.sample(tags, PENDING))
+        assert by_client(mux.receive(data)) == by_protobuf(data)
+        for _ in range(PENDING):
+            mux.add(mux._free[-1], [])  # type: ignore[arg-type]
+
+
+def test_results_that_look_alike_are_read_together() -> None:
+    random = Random(0)
+    for kind in (0, 1, UNTAGGED):
+        mux, tags = asked()
+        data = b"".join(answer(tag, random, kind, 8) for tag in tags)
+        settled = mux.receive(data)
+        assert all(isinstance(outcome, Prediction) for _, outcome in settled)
+        assert by_client(settled) == by_protobuf(data)
+
+
+def test_a_run_ends_where_the_timing_differs() -> None:
+    random = Random(0)
+    mux, tags = asked()
+    data = b"".join(answer(tag, random, 0 if i < PENDING // 2 else UNTAGGED, 8) for i, tag in enumerate(tags))
+    assert by_client(mux.receive(data)) == by_protobuf(data)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_message_is_an_error_or_what_protobuf_reads(seed: int) -> None:
+    random = Random(seed)
+    for _ in range(25):
+        mux, tags = asked()
+        kind = random.randrange(len(KINDS))
+        data = bytearray(b"".join(answer(tag, random, kind, 8) for tag in tags))
+        data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+        if random.random() < 0.2:
+            del data[random.randrange(len(data)) :]
+        try:
+            read = by_client(mux.receive(bytes(data)))
+        except PenstockError:
+            continue
+        try:
+            expected = by_protobuf(bytes(data))
+        except DecodeError:
+            pytest.fail("what protobuf does not read was read")
+        assert read == expected
+
+
+def test_a_tag_that_comes_twice_in_a_run_is_an_error() -> None:
+    random = Random(0)
+    mux, tags = asked()
+    data = b"".join(answer(tag, random, 0, 8) for tag in [*tags[:20], tags[3]])
+    with pytest.raises(PenstockError, match=f"request {tags[3]}, which waits"):
+        mux.receive(data)
+    # Nobody is left waiting, neither those whose answers came before.
+    assert sorted(mux.give_up()) == sorted(tags)
+    assert not mux.has_pending
