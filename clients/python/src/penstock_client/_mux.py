@@ -153,13 +153,16 @@ class Multiplexer:
         self._bytes -= size
         return b"".join(taken) if taken else None
 
-    def receive(self, data: bytes) -> Settled:
-        """What waiters get by a message of the server, a serialized PredictStreamResponse.
+    def receive(self, data: bytes, settled: Settled) -> None:
+        """Takes a message of the server, a serialized PredictStreamResponse.
+
+        Args:
+            data: the message.
+            settled: gets what waiters get by it, also where it turns out to be none half-way.
 
         Raises:
             PenstockError: UNKNOWN, when the message is none, or answers what nobody asked.
         """
-        settled: Settled = []
         at, end = 0, len(data)
         try:
             while at < end:
@@ -179,7 +182,6 @@ class Multiplexer:
                     settled.append((waiter, outcome))
         except (IndexError, DecodeError):
             raise PenstockError(f"the server sent {end} bytes that are no PredictStreamResponse") from None
-        return settled
 
     def broken(self) -> list[Any]:
         """The stream has ended: those who wait for an answer to what was sent. What was not stays queued."""
