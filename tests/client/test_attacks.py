@@ -189,6 +189,30 @@ def test_a_server_that_sends_nonsense_is_not_waited_for(server, connect, transpo
     assert outcome(client, 2) == 2
 
 
+def test_answers_that_come_before_nonsense_are_given_out(server, connect, transport, pool) -> None:
+    if transport == "unary":
+        pytest.skip("only a stream has tags")
+
+    def half(messages: Any, context: Any) -> Any:
+        taken: list[Any] = []
+        for message in messages:
+            if message.requests[0].id == "0":
+                yield server.answers(message.requests)
+                continue
+            taken.extend(message.requests)
+            if len(taken) == 2:
+                taken[1].tag = 5  # nobody asked
+                yield server.answers(taken)
+
+    server.stream = half
+    client = connect(server.target)
+    assert outcome(client, 0) == 0
+    outcomes = list(pool.map(lambda value: outcome(client, value, timeout=BOUND), (1, 2)))
+    errors = [each for each in outcomes if isinstance(each, Exception)]
+    assert len(errors) == 1, outcomes
+    assert "waits for no answer" in str(errors[0])
+
+
 @pytest.mark.parametrize("name", SHARED)
 def test_a_server_that_is_stopped_and_started_again_loses_nothing(tmp_path, name, pool) -> None:
     models = zoo.repository(tmp_path, {"scale": {1: zoo.scale(2.0)}})

@@ -62,6 +62,12 @@ def asked() -> tuple[Multiplexer, list[int]]:
     return mux, tags
 
 
+def received(mux: Multiplexer, data: bytes) -> list[tuple[int, object]]:
+    settled: list[tuple[int, object]] = []
+    mux.receive(data, settled)
+    return settled
+
+
 def by_protobuf(data: bytes) -> dict[int, object]:
     return {
         each.tag: (
@@ -92,7 +98,7 @@ def test_what_is_read_is_what_protobuf_reads(seed: int) -> None:
     mux, tags = asked()
     for _ in range(3):  # of the second message the layouts are known
         data = message(random, random.sample(tags, PENDING))
-        assert by_client(mux.receive(data)) == by_protobuf(data)
+        assert by_client(received(mux, data)) == by_protobuf(data)
         for _ in range(PENDING):
             mux.add(mux._free[-1], [])  # type: ignore[arg-type]
 
@@ -102,7 +108,7 @@ def test_results_that_look_alike_are_read_together() -> None:
     for kind in (0, 1, UNTAGGED):
         mux, tags = asked()
         data = b"".join(answer(tag, random, kind, 8) for tag in tags)
-        settled = mux.receive(data)
+        settled = received(mux, data)
         assert all(isinstance(outcome, Prediction) for _, outcome in settled)
         assert by_client(settled) == by_protobuf(data)
 
@@ -111,7 +117,7 @@ def test_a_run_ends_where_the_timing_differs() -> None:
     random = Random(0)
     mux, tags = asked()
     data = b"".join(answer(tag, random, 0 if i < PENDING // 2 else UNTAGGED, 8) for i, tag in enumerate(tags))
-    assert by_client(mux.receive(data)) == by_protobuf(data)
+    assert by_client(received(mux, data)) == by_protobuf(data)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -125,7 +131,7 @@ def test_a_damaged_message_is_an_error_or_what_protobuf_reads(seed: int) -> None
         if random.random() < 0.2:
             del data[random.randrange(len(data)) :]
         try:
-            read = by_client(mux.receive(bytes(data)))
+            read = by_client(received(mux, bytes(data)))
         except PenstockError:
             continue
         try:
@@ -140,7 +146,7 @@ def test_a_tag_that_comes_twice_in_a_run_is_an_error() -> None:
     mux, tags = asked()
     data = b"".join(answer(tag, random, 0, 8) for tag in [*tags[:20], tags[3]])
     with pytest.raises(PenstockError, match=f"request {tags[3]}, which waits"):
-        mux.receive(data)
+        mux.receive(data, settled := [])
     # Nobody is left waiting, neither those whose answers came before.
-    assert sorted(mux.give_up()) == sorted(tags)
+    assert sorted([*mux.give_up(), *(waiter for waiter, _ in settled)]) == sorted(tags)
     assert not mux.has_pending

@@ -163,7 +163,7 @@ class SharedStream:
         writer = asyncio.create_task(self._write(call))
         try:
             while True:
-                self._deliver(self._mux.receive(await answer(call, anext(responses))))
+                self._receive(await answer(call, anext(responses)))
         except StopAsyncIteration:
             return PenstockError("the server ended the stream")
         except PenstockError as error:
@@ -188,6 +188,13 @@ class SharedStream:
             else:
                 self._idle = self._loop.create_future()
                 await self._idle
+
+    def _receive(self, data: bytes) -> None:
+        settled: Settled = []
+        try:
+            self._mux.receive(data, settled)
+        finally:  # what came before anything that is wrong is answered
+            self._deliver(settled)
 
     def _deliver(self, settled: Settled) -> None:
         for future, outcome in settled:

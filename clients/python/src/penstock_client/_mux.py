@@ -91,7 +91,6 @@ class Multiplexer:
         self._merger = Merger() if merging else None
         self._merged: dict[int, Merged] = {}
         self._runs = Runs()
-        self._undelivered: list[Any] = []  # whose answers came in a message that could not be read to its end
         self.abandoned = False  # somebody no longer waits for a request that was not sent
 
     @property
@@ -153,13 +152,16 @@ class Multiplexer:
         self._bytes -= size
         return b"".join(taken) if taken else None
 
-    def receive(self, data: bytes) -> Settled:
-        """What waiters get by a message of the server, a serialized PredictStreamResponse.
+    def receive(self, data: bytes, settled: Settled) -> None:
+        """Takes a message of the server, a serialized PredictStreamResponse.
+
+        Args:
+            data: the message.
+            settled: gets what waiters get by it, also where it turns out to be none half-way.
 
         Raises:
             PenstockError: UNKNOWN, when the message is none, or answers what nobody asked.
         """
-        settled: Settled = []
         at, end, alike = 0, len(data), True
         try:
             while at < end:
@@ -179,12 +181,7 @@ class Multiplexer:
                     self._settle(*_result(data, start, stop), settled)
                     at = stop
         except (IndexError, DecodeError):
-            self._undelivered += [waiter for waiter, _ in settled]
             raise PenstockError(f"the server sent {end} bytes that are no PredictStreamResponse") from None
-        except PenstockError:
-            self._undelivered += [waiter for waiter, _ in settled]
-            raise
-        return settled
 
     def broken(self) -> list[Any]:
         """The stream has ended: those who wait for an answer to what was sent. What was not stays queued."""
@@ -196,8 +193,7 @@ class Multiplexer:
                 unsent |= merged.slots()
             else:
                 del self._merged[slot]
-        undelivered, self._undelivered = self._undelivered, []
-        return undelivered + self._release(slot for slot in range(len(self._waiting)) if slot not in unsent)
+        return self._release(slot for slot in range(len(self._waiting)) if slot not in unsent)
 
     def give_up(self) -> list[Any]:
         """Everybody who waits, whether or not the request was sent; nothing is pending afterwards."""

@@ -269,7 +269,7 @@ class SharedStream:
         with self._lock:
             if not feed.over:
                 try:
-                    settled = self._mux.receive(data)
+                    self._mux.receive(data, settled)
                 except PenstockError as error:
                     feed.fault = error
                 if self._mux.has_queued:
