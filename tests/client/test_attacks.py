@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +15,7 @@ import penstock_client
 from client.conftest import TRANSPORTS
 from client.standin import StandIn, echo, status
 from client.streams import BOUND, until
-from penstock_client import AsyncClient, Client, Unavailable
+from penstock_client import AsyncClient, Client, PenstockError, Unavailable
 from support import zoo
 from support.servers import running_server
 
@@ -295,3 +296,24 @@ def test_a_client_nobody_refers_to_ends_its_thread(server: StandIn) -> None:
 def test_settings_out_of_their_range_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Client("127.0.0.1:1", **settings)
+
+
+@pytest.mark.parametrize("id", [5, uuid.UUID(int=1), "\ud800"])
+async def test_an_id_that_is_no_text_hurts_nobody_else(server: StandIn, id: Any) -> None:
+    """In a merged request it was encoded by the writer, which ended then, and everybody waited for ever."""
+    async with AsyncClient(server.target, transport="stream", merge_rows=True, timeout=20) as client:
+        await client.predict("echo", row(1))
+        for _ in range(2):
+            guilty = [client.predict("echo", row(1), id=id) for _ in range(2)]
+            others = [client.predict("echo", row(1)) for _ in range(20)]
+            done = await asyncio.gather(*guilty, *others, return_exceptions=True)
+            assert [isinstance(each, TypeError | ValueError) for each in done] == [True] * 2 + [False] * 20
+            assert not [each for each in done[2:] if isinstance(each, Exception)]
+
+
+async def test_a_writer_that_fails_ends_the_stream(server: StandIn, monkeypatch: Any) -> None:
+    async with AsyncClient(server.target, transport="stream", timeout=20) as client:
+        await client.predict("echo", row(1))
+        monkeypatch.setattr(client._shared._mux, "take", lambda: 1 / 0)
+        with pytest.raises(PenstockError):
+            await client.predict("echo", row(1))

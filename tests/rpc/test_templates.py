@@ -409,7 +409,7 @@ def test_of_many_whose_answers_cannot_all_be_written_each_has_one() -> None:
     handler.received(message(*[request(number, tag=1 + number) for number in range(8)]))
     house.runners.work_inline()
     assert len(house.failures) == 1
-    for each in call.sent:
+    for _ in call.sent:
         handler.sent()
     sent = [result for each in call.sent for result in pb.PredictStreamResponse.FromString(each).results]
     assert [result.tag for result in sent] == [1 + number for number in range(8)]

@@ -130,15 +130,16 @@ class Runners:
         if not self._touched:
             return False
         touched, self._touched = self._touched, {}
-        gathered: dict[Flush, None] = {}
         turn = _Turn()
         for batcher in touched:
             if self._is_long(batcher):
                 self._hand_over(batcher)
-            elif self._run_inline(batcher, gathered, turn):
+                continue
+            gathered: dict[Flush, None] = {}
+            if self._run_inline(batcher, gathered, turn):
                 self._touched[batcher] = None
-        for flush in gathered:
-            self._guarded(flush)
+            for flush in gathered:  # of this model: no other one's run holds up its answers
+                self._guarded(flush)
         return bool(self._touched)
 
     def _run_inline(self, batcher: DynamicBatcher, gathered: dict[Flush, None], turn: _Turn) -> bool:

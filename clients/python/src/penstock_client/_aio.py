@@ -104,6 +104,7 @@ class AsyncClient(Connection):
             Unavailable: there is no server, or the model is not ready.
             PenstockError: anything else; see its subclasses.
             ValueError: the timeout is not above 0, or the metadata cannot be headers.
+            TypeError: the id is no text.
         """
         template = self._requests.template(model, version, outputs, priority)
         sent = None

@@ -12,7 +12,14 @@ import grpc.aio
 from penstock_client import _health
 from penstock_client._aio_mux import Future, SharedStream, pause
 from penstock_client._aio_stream import answer
-from penstock_client._errors import DeadlineExceeded, InvalidInput, NotFound, PenstockError, Unavailable
+from penstock_client._errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    PenstockError,
+    Unavailable,
+    if_closed,
+)
 from penstock_client._merge import Member
 from penstock_client._messages import (
     COMPLETION_ORDER,
@@ -110,7 +117,7 @@ class Connection:
             sent = (*await self._prepare(template.key, Signature.write, inputs, deadline), None)
         signature, written, _ = sent
         try:
-            answered = await self._answered(template, sent, id, deadline, checked(metadata))
+            answered = await self._answered(template, sent, id, deadline, checked(metadata, id))
         except (InvalidInput, NotFound):
             self._signatures.drop(template.key, signature)
             raise
@@ -206,7 +213,10 @@ class Connection:
         """The answer to a request that goes by a call of its own."""
         request = b"".join((template.fields, *written, extras(id, None, None)))
         headers = (*self._metadata, *metadata.items()) if metadata else self._metadata
-        call = self._predict(request, timeout=deadline.remaining(), metadata=headers)
+        try:
+            call = self._predict(request, timeout=deadline.remaining(), metadata=headers)
+        except grpc.aio.UsageError as error:
+            raise if_closed(error) from error
         answered: bytes = await answer(call, call)
         return answered
 
@@ -266,5 +276,8 @@ class Connection:
 
     async def _call(self, method: Any, request: object, deadline: Deadline | None = None) -> Any:
         timeout = self._timeout if deadline is None else deadline.remaining()
-        call = method(request, timeout=timeout, metadata=self._metadata)
+        try:
+            call = method(request, timeout=timeout, metadata=self._metadata)
+        except grpc.aio.UsageError as error:
+            raise if_closed(error) from error
         return await answer(call, call)

@@ -10,10 +10,10 @@ from time import monotonic
 from typing import Any
 
 from penstock_client._aio_stream import Ending, answer
-from penstock_client._errors import Cancelled, DeadlineExceeded, PenstockError
+from penstock_client._errors import CLOSED, Cancelled, DeadlineExceeded, PenstockError
 from penstock_client._merge import Member
 from penstock_client._messages import Deadline
-from penstock_client._mux import CLOSED, OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
+from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
 
 Future = asyncio.Future[Any]
 
@@ -179,15 +179,19 @@ class SharedStream:
     async def _write(self, call: Any) -> None:
         """The writer's task: it sends what has gathered while the message before was written."""
         take, write = self._mux.take, call.write
-        while True:
-            message = take()
-            if message is not None:
-                await write(message)
-                if self._line:
-                    self._admit()
-            else:
-                self._idle = self._loop.create_future()
-                await self._idle
+        try:
+            while True:
+                message = take()
+                if message is not None:
+                    await write(message)
+                    if self._line:
+                        self._admit()
+                else:
+                    self._idle = self._loop.create_future()
+                    await self._idle
+        except Exception:  # nothing more would be sent: the stream has to end, too
+            call.cancel()
+            raise
 
     def _receive(self, data: bytes) -> None:
         settled: Settled = []

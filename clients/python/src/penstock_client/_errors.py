@@ -21,6 +21,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+CLOSED = "the client was closed"
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -188,3 +189,8 @@ def _retry_after(status: status_pb2.Status) -> float | None:
                 return None
             return float(info.retry_delay.seconds + info.retry_delay.nanos * 1e-9)
     return None
+
+
+def if_closed(error: Exception) -> Exception:
+    """What to raise for an error of gRPC's that may say that the channel is closed."""
+    return Cancelled(CLOSED) if "closed" in str(error).lower() else error

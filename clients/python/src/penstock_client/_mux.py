@@ -49,7 +49,6 @@ _STOPPING = "the server is stopping"
 
 
 TOO_LATE = "the timeout passed before an answer came"
-CLOSED = "the client was closed"
 
 
 class Waiter(Protocol):

@@ -88,12 +88,18 @@ def deadline_of(timeout: float | None, default: float | None) -> Deadline:
     return Deadline(seconds(timeout, default))
 
 
-def checked(metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """The metadata of a call, which must fit into headers whichever way it travels.
+def checked(metadata: Mapping[str, str] | None, id: str) -> Mapping[str, str] | None:
+    """The metadata of a call, which must fit into headers whichever way it travels; and its id is text.
 
     Raises:
-        ValueError: a key or a value does not.
+        ValueError: a key or a value does not fit, or the id is no text that can be encoded.
+        TypeError: the id is no text, or the metadata no mapping.
     """
+    if not isinstance(id, str):
+        raise TypeError(f"an id is a str, not {id!r}")
+    id.encode()
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is a mapping of a key to a value, not {metadata!r}")
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not _HEADER.fullmatch(key) or key.endswith("-bin"):
             raise ValueError(f"a metadata key is lower-case letters, digits and -_., not {key!r}")

@@ -102,12 +102,13 @@ class Client(Connection):
             Unavailable: there is no server, or the model is not ready.
             PenstockError: anything else; see its subclasses.
             ValueError: the timeout is not above 0, or the metadata cannot be headers.
+            TypeError: the id is no text.
         """
         template = self._requests.template(model, version, outputs, priority)
         deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
         signature, written = self._prepare(template.key, Signature.write, inputs, deadline)
         try:
-            answered = self._answered(template, signature, written, id, deadline, checked(metadata))
+            answered = self._answered(template, signature, written, id, deadline, checked(metadata, id))
         except (InvalidInput, NotFound):
             self._signatures.drop(template.key, signature)
             raise

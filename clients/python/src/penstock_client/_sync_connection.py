@@ -10,7 +10,7 @@ from weakref import finalize
 import grpc
 
 from penstock_client import _health
-from penstock_client._errors import DeadlineExceeded, InvalidInput, Unavailable, from_call
+from penstock_client._errors import DeadlineExceeded, InvalidInput, Unavailable, from_call, if_closed
 from penstock_client._merge import Member
 from penstock_client._messages import (
     COMPLETION_ORDER,
@@ -156,6 +156,8 @@ class Connection:
             answered: bytes = self._predict(request, timeout=deadline.remaining(), metadata=headers)
         except grpc.RpcError as error:
             raise from_call(error) from error
+        except ValueError as error:
+            raise if_closed(error) from error
         return answered
 
     def _shared_stream(self) -> SharedStream:
@@ -212,6 +214,8 @@ class Connection:
             return method(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_call(error) from error
+        except ValueError as error:
+            raise if_closed(error) from error
 
 
 def reach(check: Any, metadata: object) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 import grpc
 
-from penstock_client._errors import Cancelled, DeadlineExceeded, PenstockError, from_call
+from penstock_client._errors import CLOSED, Cancelled, DeadlineExceeded, PenstockError, from_call
 from penstock_client._merge import Member
 from penstock_client._messages import Deadline
-from penstock_client._mux import CLOSED, OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
+from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
 
 Open = Callable[[Iterator[bytes], Callable[[bytes], bytes]], Any]
 """Begins a call of PredictStream with these requests and this deserializer."""
