@@ -397,6 +397,25 @@ def test_no_message_is_read_while_the_one_before_is_taken_apart() -> None:
     assert taken == [8], "the next message was asked for too soon"
 
 
+def test_of_many_whose_answers_cannot_all_be_written_each_has_one() -> None:
+    def texts(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        return [np.array([None if number == 5 else "text" for number in inputs["w"]], object)]
+
+    inputs = [SIGNATURE.inputs[name] for name in ("x", "w")]
+    house = House(texts, signature=signature_of(inputs, [spec("y", ("N",), DataType.BYTES)]), max_rows=32)
+    house.stream([message(request(0, tag=1))])
+    call = Call()
+    handler = house.service.methods()["/penstock.v1.PredictionService/PredictStream"].handler(call)
+    handler.received(message(*[request(number, tag=1 + number) for number in range(8)]))
+    house.runners.work_inline()
+    assert len(house.failures) == 1
+    for _ in call.sent:
+        handler.sent()
+    sent = [result for each in call.sent for result in pb.PredictStreamResponse.FromString(each).results]
+    assert [result.tag for result in sent] == [1 + number for number in range(8)]
+    assert [result.HasField("error") for result in sent] == [number >= 5 for number in range(8)]
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> pb.PredictRequest:
     fields: dict[str, Any] = {"tag": draw(st.sampled_from([0, 1, 127, 128, 300, 2**21, 2**63]))}

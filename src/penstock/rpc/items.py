@@ -125,7 +125,7 @@ class Block(InferRequest):
             self.parts = ((woven, self.count),)
             return self._stream.done(self)
         flush: Flush | None = None
-        for place in range(self.count):
+        for place in range(len(self._each), self.count):  # not 0 where writing one of the answers has failed
             one = result if isinstance(result, RequestError) else self._share(result, place)
             flush = self.answered(place, one)
         return flush
