@@ -8,6 +8,7 @@ import pytest
 
 import penstock_client
 from client.standin import StandIn, echo, status
+from penstock_client import Cancelled
 from penstock_proto.v1 import prediction_pb2
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -188,7 +189,7 @@ def test_numbers_are_read_only_views_of_the_bytes(server, client) -> None:
 def test_the_context_manager_closes(server: StandIn) -> None:
     with penstock_client.Client(server.target) as client:
         client.health()
-    with pytest.raises(ValueError, match="closed channel"):
+    with pytest.raises(Cancelled, match="the client was closed"):
         client.health()
 
 
@@ -196,5 +197,5 @@ async def test_the_asynchronous_context_manager_closes(server: StandIn) -> None:
     async with penstock_client.AsyncClient(server.target) as client:
         assert await client.health() == "SERVING"
         assert (await client.predict("echo", {"x": X}))["x"].shape == (2, 3)
-    with pytest.raises(Exception, match="closed"):
+    with pytest.raises(Cancelled, match="the client was closed"):
         await client.predict("echo", {"x": X})

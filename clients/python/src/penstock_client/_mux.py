@@ -44,8 +44,9 @@ _RESULTS_KEY = prediction_pb2.PredictStreamResponse.RESULTS_FIELD_NUMBER << 3 | 
 _REQUEST_TAG_KEY = prediction_pb2.PredictRequest.TAG_FIELD_NUMBER << 3
 _LOWEST = 1 << 7
 _TAGS = [bytes((_REQUEST_TAG_KEY, n & 0x7F | 0x80, n >> 7)) for n in range(2**14)]
-_STOPPING = "the server is stopping"
-"""How a Penstock server begins the status of a stream that it ends after it answered all that it had read."""
+_NOT_RUN = ("the server is stopping", "failed to connect to all addresses")
+"""How the status of a stream begins that a Penstock server ended after it answered all that it had read, and of
+one for which gRPC found no connection: what was handed to it never left."""
 
 
 TOO_LATE = "the timeout passed before an answer came"
@@ -280,7 +281,7 @@ def lost(error: PenstockError) -> PenstockError | Unsupported:
         return Unsupported(error.message)
     if error.status is not grpc.StatusCode.UNAVAILABLE:
         return error
-    if error.message.startswith(_STOPPING):
+    if error.message.startswith(_NOT_RUN):
         return not_run(error.again())
     return Unavailable(
         "the connection was lost after the request had been sent, and it is unknown whether the server "
