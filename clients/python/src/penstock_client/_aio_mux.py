@@ -127,7 +127,8 @@ class SharedStream:
         self._running = None
         error = Cancelled(CLOSED) if task.cancelled() else task.exception()
         if error is not None:  # such as a channel that is closed
-            self._fail(self._mux.give_up(), PenstockError(str(error)))
+            closed = task.cancelled() or "closed" in str(error)
+            self._fail(self._mux.give_up(), Cancelled(CLOSED) if closed else PenstockError(str(error)))
             self._admit()
         elif self._mux.has_queued:
             self._start()
