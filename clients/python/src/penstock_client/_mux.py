@@ -45,8 +45,8 @@ _REQUEST_TAG_KEY = prediction_pb2.PredictRequest.TAG_FIELD_NUMBER << 3
 _LOWEST = 1 << 7
 _TAGS = [bytes((_REQUEST_TAG_KEY, n & 0x7F | 0x80, n >> 7)) for n in range(2**14)]
 _NOT_RUN = ("the server is stopping", "failed to connect to all addresses")
-"""How the status of a stream begins that a Penstock server ended after it answered all that it had read; and of
-one for which gRPC found no connection, so that nothing ever left."""
+"""How the status of a stream begins that a Penstock server ended after it answered all that it had read; and
+of one for which gRPC found no connection, so that nothing ever left."""
 
 
 TOO_LATE = "the timeout passed before an answer came"
