@@ -111,6 +111,7 @@ def test_a_generator_with_time_to_spare_does_not(cli: Bench, oip: OipServer) -> 
         (["--concurrency", "1.5"], "came '1.5'"),
         (["--rate", "-5"], "--rate takes numbers above 0"),
         (["--rate", "nan"], "--rate takes numbers above 0"),
+        (["--rate", "5,2e9"], "--rate: at most 1,000,000,000 requests a second can be scheduled; came 2e+09"),
         (["--rate", "5,,6"], "--rate takes numbers above 0"),
         (["--mode", "smoke"], "'smoke' is not one of"),
         (["--timeout", "0"], "--timeout"),

@@ -95,6 +95,24 @@ def test_a_level_ends_although_the_rate_is_low(start: Start, oip: OipServer) -> 
     assert "0.01" in out
 
 
+@pytest.mark.parametrize("arrivals", [[], ["--poisson"]])
+def test_a_rate_beyond_everything_ends_in_time(start: Start, arrivals: list[str]) -> None:
+    flags = ["--rate", 1e9, "--duration", 0.3, "--max-in-flight", 100, "--json", *arrivals]
+    process = start(*flags, "--warmup", 0.5)  # the last one counts
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (0, "")
+    [level] = json.loads(out)["levels"]
+    assert level["seconds"] == pytest.approx(0.3)
+    assert 0 < level["requests"] < 100_000
+    assert level["requests"] + level["unsent"] == pytest.approx(3e8, rel=0.01)
+
+
+def test_a_rate_so_low_that_nothing_more_is_due(start: Start, oip: OipServer) -> None:
+    out, _ = start("--rate", 0.001, "--duration", 0.3, "--json").communicate(timeout=SECONDS)
+    [level] = json.loads(out)["levels"]
+    assert (level["requests"], level["unsent"], len(oip.requests)) == (1, 0, 2)
+
+
 def test_a_load_process_that_dies(start: Start, oip: OipServer) -> None:
     process = start("--concurrency", 2, "--duration", 100, "--processes", 2)
     wait_until(lambda: len(oip.requests) > 10)

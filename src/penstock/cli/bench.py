@@ -158,9 +158,20 @@ def _loads(flags: dict[str, Any]) -> list[Load]:
         "seed": flags["seed"],
     }
     if flags["rate"]:
-        return [Load(rate=rate, **common) for rate in _numbers("--rate", flags["rate"], float)]
+        return [Load(rate=rate, **common) for rate in _rates(flags["rate"])]
     texts = flags["concurrency"] or DEFAULT_CONCURRENCY
     return [Load(concurrency=count, **common) for count in _numbers("--concurrency", texts, int)]
+
+
+def _rates(text: str) -> list[float]:
+    from penstock.bench.pacing import HIGHEST_RATE
+
+    rates: list[float] = _numbers("--rate", text, float)
+    if max(rates) > HIGHEST_RATE:
+        raise click.UsageError(
+            f"--rate: at most {HIGHEST_RATE:,.0f} requests a second can be scheduled; came {max(rates):g}"
+        )
+    return rates
 
 
 def _numbers(flag: str, text: str, kind: type[Any]) -> list[Any]:
