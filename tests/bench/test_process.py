@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,6 +160,30 @@ def test_progress_on_a_terminal_only(start: Start) -> None:
     assert "100 requests/s" in seen.decode()
     assert "unanswered" in seen.decode()
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("levels", [("--concurrency", "1,1000"), ("--rate", "2000,100000")])
+def test_everything_fits_in_a_terminal_of_80_columns(start: Start, levels: tuple[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    plain = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    process = start(*levels, "--requests", 2000, "--rows", 1000, stdout=theirs, env=plain)
+    os.close(theirs)
+    seen = b""
+    while select.select([ours], [], [], SECONDS)[0]:
+        try:
+            seen += os.read(ours, 65536)
+        except OSError:
+            break
+    os.close(ours)
+    assert process.wait(SECONDS) == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", seen.decode()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in seen.decode()
+    words = " ".join(lines).split()
+    assert {"requests/s", "p99.9", "max", "errors", "rows/s", "queue", "compute", "batch", "CPU"} <= set(
+        words
+    )
 
 
 def test_a_reader_that_leaves(start: Start) -> None:

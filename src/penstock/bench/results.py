@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock.bench.fleet import Measured
 from penstock.bench.histogram import Histogram
+from penstock.bench.numerals import duration
 from penstock.bench.servers import Statistics
 from penstock.bench.tally import Tally, Usage
 
@@ -196,7 +197,7 @@ def _late(measured: Measured) -> list[str]:
     if lag.p99 < LATE_SECONDS or lag.p99 < LATE_SHARE * latency.p99:
         return []
     return [
-        f"requests were sent late, by {lag.p99 * 1e3:.3g} ms at the 99th percentile, which the latencies "
+        f"requests were sent late, by {duration(lag.p99)} at the 99th percentile, which the latencies "
         "include: the load tool's limit, not the server's; use more --processes or a lower --rate"
     ]
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from penstock.bench.fleet import Fleet
+from penstock.bench.numerals import plain
 from penstock.bench.pacing import Load
 from penstock.bench.results import Level, level
 from penstock.bench.servers import Statistics, statistics
@@ -77,7 +78,7 @@ class _Line:
         self._began = self._at = monotonic()
         self._answered = 0
         self._said = "warming up" if load.warmup else ""
-        what = f"{load.rate:,.6g} requests/s" if load.rate else f"{load.concurrency} in flight"
+        what = f"{plain(load.rate, 6)} requests/s" if load.rate else f"{load.concurrency} in flight"
         for task in bar.task_ids:
             bar.remove_task(task)
         self._task: TaskID = bar.add_task(what, total=load.requests or load.duration, said=self._said)
