@@ -21,7 +21,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 TOP = {
     "schema", "penstock_version", "started_at", "target", "protocol", "model", "version", "mode", "loop",
-    "processes", "warmup_seconds", "timeout_seconds", "inputs", "interrupted", "levels",
+    "processes", "warmup_seconds", "timeout_seconds", "inputs", "interrupted",
+    "interrupted_after_seconds", "levels_not_run", "levels",
 }  # fmt: skip
 LEVEL = {
     "concurrency", "rate", "arrivals", "seconds", "requests", "answered", "failed", "unfinished", "unsent",

@@ -69,6 +69,8 @@ def test_ctrl_c_prints_what_was_measured(start: Start, oip: OipServer, mode: str
     assert (process.returncode, err) == (130, "")
     said = json.loads(out)
     assert said["interrupted"]
+    assert 0 < said["interrupted_after_seconds"] < 100
+    assert said["levels_not_run"] == [4]
     [level] = said["levels"]
     assert level["interrupted"]
     assert 0 < level["seconds"] < 100
@@ -86,6 +88,17 @@ def test_ctrl_c_does_not_wait_for_a_server_that_is_silent(start: Start, oip: Oip
     assert (process.returncode, err) == (130, "")
     assert "2 requests were unanswered at the end" in out
     assert time.monotonic() - began < 10  # it did not wait for the server
+
+
+def test_ctrl_c_in_the_warm_up_leaves_no_row_of_zeros(start: Start, oip: OipServer) -> None:
+    process = start("--concurrency", "2,4", "--duration", 100, "--warmup", 100)
+    wait_until(lambda: len(oip.requests) > 20)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (130, "")
+    *_, last = out.splitlines()
+    assert re.fullmatch(r"interrupted after [0-9.]+ s; not measured: 2 in flight, 4 in flight", last)
+    assert "requests/s" not in out
 
 
 def test_a_level_ends_although_the_rate_is_low(start: Start, oip: OipServer) -> None:

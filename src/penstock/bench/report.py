@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.bench.numerals import duration, plain
+from penstock.bench.pacing import Load
 from penstock.bench.results import Level
 
 _BAR_WIDTH = 40
@@ -27,8 +28,10 @@ def show(console: Console, levels: Sequence[Level]) -> None:
 
     Args:
         console: where to.
-        levels: what was measured, at least one level.
+        levels: what was measured; nothing is printed of none.
     """
+    if not levels:
+        return
     for table in tables(levels):
         console.print(table)
         console.print()
@@ -43,7 +46,13 @@ def show(console: Console, levels: Sequence[Level]) -> None:
         console.print(histogram(shown))
 
 
-def named(level: Level) -> str:
+def interruption(seconds: float, not_run: Sequence[Load]) -> str:
+    """When a measurement was interrupted, and what it is without."""
+    rest = f"; not measured: {', '.join(map(named, not_run))}" if not_run else ""
+    return f"interrupted after {plain(round(seconds, 1))} s{rest}"
+
+
+def named(level: Level | Load) -> str:
     """A level in a few words."""
     if level.rate:
         return f"{plain(level.rate, 6)} requests/s"

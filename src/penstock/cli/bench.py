@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from penstock.bench.payloads import Payload
     from penstock.bench.results import Level
     from penstock.bench.servers import Subject
+    from penstock.bench.session import Measurement
     from penstock.bench.worker import Task
 
 DEFAULT_CONCURRENCY = "1,8,32"
@@ -100,17 +101,18 @@ def bench(**flags: Any) -> None:
     from penstock.cli.cells import Bad
 
     try:
-        levels = _run(flags)
+        done = _run(flags)
     except (BenchError, Bad) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
+        click.echo("interrupted before there were any figures", err=True)
         sys.exit(130)
-    if any(level.interrupted for level in levels):
+    if done.interrupted_after is not None:
         sys.exit(130)
-    sys.exit(1 if any(level.failed for level in levels) else 0)
+    sys.exit(1 if any(level.failed for level in done.levels) else 0)
 
 
-def _run(flags: dict[str, Any]) -> list[Level]:
+def _run(flags: dict[str, Any]) -> Measurement:
     from penstock.bench import plot
     from penstock.bench.servers import subject
     from penstock.bench.session import measure
@@ -122,14 +124,14 @@ def _run(flags: dict[str, Any]) -> list[Level]:
     found = subject(flags["target"], flags["model"], flags["version"], flags["protocol"])
     task = _task(flags, found, wishes)
     started = datetime.now(UTC)
-    levels = measure(task, loads, flags["processes"])
+    done = measure(task, loads, flags["processes"])
     if flags["as_json"]:
-        print(json.dumps(_as_json(flags, found, task, started, levels)))
+        print(json.dumps(_as_json(flags, found, task, started, done)))
     else:
-        _print(flags, found, task, levels)
-    if flags["plot"]:
-        _draw(levels, _title(flags, found), flags["plot"])
-    return levels
+        _print(flags, found, task, done)
+    if flags["plot"] and done.levels:
+        _draw(done.levels, _title(flags, found), flags["plot"])
+    return done
 
 
 def _loads(flags: dict[str, Any]) -> list[Load]:
@@ -278,16 +280,18 @@ def _title(flags: dict[str, Any], found: Subject) -> str:
     return f"{flags['model']}{version} at {flags['target']}, {protocol}, {flags['mode']}, {loop}"
 
 
-def _print(flags: dict[str, Any], found: Subject, task: Task, levels: Sequence[Level]) -> None:
+def _print(flags: dict[str, Any], found: Subject, task: Task, done: Measurement) -> None:
     from rich.console import Console
 
-    from penstock.bench.report import show
+    from penstock.bench.report import interruption, show
 
     # Rich takes a pipe for a terminal of 80 columns.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(_title(flags, found), markup=False)
     console.print(_about_load(flags, task), style="dim", markup=False)
-    show(console, levels)
+    show(console, done.levels)
+    if done.interrupted_after is not None:
+        console.print(interruption(done.interrupted_after, done.not_run), style="yellow", markup=False)
 
 
 def _about_load(flags: dict[str, Any], task: Task) -> str:
@@ -314,7 +318,7 @@ def _draw(levels: Sequence[Level], title: str, path: Path) -> None:
 
 
 def _as_json(
-    flags: dict[str, Any], found: Subject, task: Task, started: datetime, levels: Sequence[Level]
+    flags: dict[str, Any], found: Subject, task: Task, started: datetime, done: Measurement
 ) -> dict[str, Any]:
     """What --json prints; docs/bench.md explains every field."""
     from penstock.bench.results import SCHEMA
@@ -341,6 +345,8 @@ def _as_json(
             "bytes_per_request": sum(payload.size for payload in payloads) / len(payloads),
             "seed": None if flags["path"] else flags["seed"],
         },
-        "interrupted": any(level.interrupted for level in levels),
-        "levels": [level.as_json() for level in levels],
+        "interrupted": done.interrupted_after is not None,
+        "interrupted_after_seconds": done.interrupted_after,
+        "levels_not_run": [load.rate or load.concurrency for load in done.not_run],
+        "levels": [level.as_json() for level in done.levels],
     }
