@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock_client import AsyncClient, Client, ModelInfo
+from penstock_client import AsyncClient, Client, ModelInfo, PenstockError
 
 DTYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "INT64": "<i8", "INT32": "<i4", "UINT8": "u1"}
 WARM_UP_SECONDS = 0.5
@@ -152,11 +152,14 @@ def main() -> None:
     arguments = parsed()
     if not arguments.json:
         print(f"{'callers':>8}{'a second':>12}{'client µs':>11}{'server µs':>11}{'p50 µs':>10}{'p99 µs':>10}")
-    if arguments.threads:
-        for callers in arguments.callers:
-            show(arguments, callers, threads(arguments, callers))
-    else:
-        asyncio.run(in_turn(arguments))
+    try:
+        if arguments.threads:
+            for callers in arguments.callers:
+                show(arguments, callers, threads(arguments, callers))
+        else:
+            asyncio.run(in_turn(arguments))
+    except PenstockError as error:
+        raise SystemExit(f"{arguments.target}: {type(error).__name__}: {error}") from None
 
 
 async def in_turn(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from penstock.bench import results
 from penstock.bench.codecs import Ask
+from penstock.bench.fleet import Measured
+from penstock.bench.pacing import Load
+from penstock.bench.tally import Tally
 from penstock.bench.worker import codec_of
 from server.kit import metric
 from support import zoo
@@ -87,6 +91,18 @@ def test_a_fixed_rate(bench: Bench, mode: str, arrivals: str) -> None:
     else:  # twelve standard deviations
         assert 100 - 120 <= level["requests"] + level["unsent"] <= 100 + 120
         assert level["requests"] > 0
+
+
+@pytest.mark.parametrize(
+    ("due", "answered", "behind"), [(820, 819, False), (1180, 1176, False), (1000, 500, True)]
+)
+def test_random_arrivals_are_held_against_what_came(due: int, answered: int, behind: bool) -> None:
+    tally = Tally(ok=due, answered_in_window=answered, window_seconds=1.0)
+    for _ in range(due):
+        tally.latency.add(0.3 if behind else 0.002)
+    load = Load(rate=1000, arrivals="poisson", duration=1.0)
+    notes = results.level(Measured(load, tally, [], interrupted=False)).generator.notes
+    assert any(f"{answered} of {due:,} requests a second" in note for note in notes) is behind
 
 
 def test_a_time_and_a_warm_up(cli: Bench, server: RunningServer) -> None:

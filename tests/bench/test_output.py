@@ -21,7 +21,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 TOP = {
     "schema", "penstock_version", "started_at", "target", "protocol", "model", "version", "mode", "loop",
-    "processes", "warmup_seconds", "timeout_seconds", "inputs", "interrupted", "levels",
+    "processes", "warmup_seconds", "timeout_seconds", "inputs", "interrupted",
+    "interrupted_after_seconds", "levels_not_run", "levels",
 }  # fmt: skip
 LEVEL = {
     "concurrency", "rate", "arrivals", "seconds", "requests", "answered", "failed", "unfinished", "unsent",
@@ -51,11 +52,12 @@ def test_tables_and_pictures(cli: Bench, server: RunningServer, tmp_path: Path) 
     flags = ["--target", server.target, "--warmup", 0, "--requests", 50, "--plot", path]
     run = cli("triples", *flags, "--concurrency", "1,8")
     assert (run.code, run.err) == (0, "")
-    head, about, titles, rule, first, second, *rest = run.out.splitlines()
+    head, about, titles, rule, first, second, space, more, *rest = run.out.splitlines()
     assert head == f"triples version 2 at {server.target}, penstock.v1, unary, closed loop"
     assert about == "16 different requests of 1 row, 12 bytes of inputs each, from 1 process"
-    assert titles.split()[:6] == ["in", "flight", "requests/s", "rows/s", "p50", "p90"]
-    assert "batch" in titles
+    assert titles.split()[:6] == ["in", "flight", "requests/s", "errors", "p50", "p90"]
+    assert (space, more.split()[:4]) == ("", ["in", "flight", "rows/s", "queue"])
+    assert "batch" in more
     assert [line.split()[0] for line in (first, second)] == ["1", "8"]
     assert set(rule.strip()) == {"─"}
     text = "\n".join(rest)
@@ -111,6 +113,7 @@ def test_a_generator_with_time_to_spare_does_not(cli: Bench, oip: OipServer) -> 
         (["--concurrency", "1.5"], "came '1.5'"),
         (["--rate", "-5"], "--rate takes numbers above 0"),
         (["--rate", "nan"], "--rate takes numbers above 0"),
+        (["--rate", "5,2e9"], "--rate: at most 1,000,000,000 requests a second can be scheduled; came 2e+09"),
         (["--rate", "5,,6"], "--rate takes numbers above 0"),
         (["--mode", "smoke"], "'smoke' is not one of"),
         (["--timeout", "0"], "--timeout"),
@@ -118,13 +121,24 @@ def test_a_generator_with_time_to_spare_does_not(cli: Bench, oip: OipServer) -> 
         (["--duration", "inf"], "--duration is a number of seconds, not inf"),
         (["--processes", "0"], "--processes"),
         (["--max-in-flight", "0"], "--max-in-flight"),
+        (["--max-in-flight", "5"], "--max-in-flight goes with --rate"),
+        (["--concurrency", ""], "--concurrency takes numbers above 0, as 1,8,32; came ''"),
+        (["--rate", ""], "--rate takes numbers above 0"),
+        (["--mode", "merged", "--protocol", "oip"], "--mode merged speaks penstock.v1, not --protocol oip"),
+        (["--mode", "multiplexed", "--protocol", "oip"], "--protocol oip"),
+        (["--shape", "x"], "--shape is given as NAME:A,B"),
+        (["--shape", "x:0"], "--shape: lengths are whole numbers above 0; came x:0"),
+        (["--range", "x:5"], "two numbers; came x:5"),
+        (["--choices", "x"], "--choices is given as NAME:A,B"),
+        (["--plot", "a.bmp"], "a.bmp must end with .pdf, .png, .svg"),
+        (["--file", "a.png"], "a.png must end with .csv, .jsonl, .ndjson, .npy, .npz"),
         (["--file", "a.csv", "--range", "x:0,1"], "--range is for inputs that are made up"),
     ],
 )
 def test_flags_that_do_not_go(bench: Bench, flags: list[str], said: str) -> None:
     run = bench("triples", *flags)
     assert (run.code, run.out) == (2, "")
-    assert said in run.err
+    assert said in " ".join(run.err.split())
 
 
 @pytest.mark.parametrize(
@@ -134,12 +148,9 @@ def test_flags_that_do_not_go(bench: Bench, flags: list[str], said: str) -> None
         ("triples", ["--version", "7"], "NOT_FOUND"),
         ("triples", ["--outputs", "z"], 'no output "z"; the model gives: y'),
         ("triples", ["--shape", "x:1,4"], 'input "x" is FP32[N,3]; came [1, 4]'),
-        ("triples", ["--shape", "x"], "NAME:A,B"),
-        ("triples", ["--range", "x:5"], "two numbers"),
         ("triples", ["--protocol", "oip"], "UNIMPLEMENTED"),
         ("open", [], "--shape x:1,1"),
         ("triples", ["--file", "nowhere.csv"], "nowhere.csv: No such file"),
-        ("triples", ["--plot", "a.bmp"], "a.bmp must end with .pdf, .png, .svg"),
         ("triples", ["--plot", "nowhere/a.png"], "there is no folder"),
     ],
 )
@@ -166,6 +177,25 @@ def test_without_a_server(cli: Bench) -> None:
         run = cli("triples", "--target", target)
     assert (run.code, run.out) == (1, "")
     assert run.err.startswith(f"Error: {target}: UNAVAILABLE")
+
+
+def test_a_matplotlib_that_is_broken_is_found_out_before_the_run(tmp_path: Path) -> None:
+    package = tmp_path / "matplotlib"
+    package.mkdir()
+    (package / "__init__.py").write_text("import a_part_that_is_gone\n")
+    code = """if True:
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from penstock.cli import main
+        main(["bench", "m", "--plot", sys.argv[1] + "/a.png"])
+        """
+    run = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == (
+        "Error: --plot: matplotlib is installed and cannot be loaded: No module named 'a_part_that_is_gone'\n"
+    )
 
 
 def test_without_matplotlib(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,6 +69,8 @@ def test_ctrl_c_prints_what_was_measured(start: Start, oip: OipServer, mode: str
     assert (process.returncode, err) == (130, "")
     said = json.loads(out)
     assert said["interrupted"]
+    assert 0 < said["interrupted_after_seconds"] < 100
+    assert said["levels_not_run"] == [4]
     [level] = said["levels"]
     assert level["interrupted"]
     assert 0 < level["seconds"] < 100
@@ -86,6 +90,17 @@ def test_ctrl_c_does_not_wait_for_a_server_that_is_silent(start: Start, oip: Oip
     assert time.monotonic() - began < 10  # it did not wait for the server
 
 
+def test_ctrl_c_in_the_warm_up_leaves_no_row_of_zeros(start: Start, oip: OipServer) -> None:
+    process = start("--concurrency", "2,4", "--duration", 100, "--warmup", 100)
+    wait_until(lambda: len(oip.requests) > 20)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (130, "")
+    *_, last = out.splitlines()
+    assert re.fullmatch(r"interrupted after [0-9.]+ s; not measured: 2 in flight, 4 in flight", last)
+    assert "requests/s" not in out
+
+
 def test_a_level_ends_although_the_rate_is_low(start: Start, oip: OipServer) -> None:
     process = start("--rate", 0.01, "--duration", 1000)
     wait_until(lambda: len(oip.requests) >= 2)
@@ -93,6 +108,24 @@ def test_a_level_ends_although_the_rate_is_low(start: Start, oip: OipServer) -> 
     out, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert "0.01" in out
+
+
+@pytest.mark.parametrize("arrivals", [[], ["--poisson"]])
+def test_a_rate_beyond_everything_ends_in_time(start: Start, arrivals: list[str]) -> None:
+    flags = ["--rate", 1e9, "--duration", 0.3, "--max-in-flight", 100, "--json", *arrivals]
+    process = start(*flags, "--warmup", 0.5)  # the last one counts
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (0, "")
+    [level] = json.loads(out)["levels"]
+    assert level["seconds"] == pytest.approx(0.3)
+    assert 0 < level["requests"] < 100_000
+    assert level["requests"] + level["unsent"] == pytest.approx(3e8, rel=0.01)
+
+
+def test_a_rate_so_low_that_nothing_more_is_due(start: Start, oip: OipServer) -> None:
+    out, _ = start("--rate", 0.001, "--duration", 0.3, "--json").communicate(timeout=SECONDS)
+    [level] = json.loads(out)["levels"]
+    assert (level["requests"], level["unsent"], len(oip.requests)) == (1, 0, 2)
 
 
 def test_a_load_process_that_dies(start: Start, oip: OipServer) -> None:
@@ -140,6 +173,30 @@ def test_progress_on_a_terminal_only(start: Start) -> None:
     assert "100 requests/s" in seen.decode()
     assert "unanswered" in seen.decode()
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("levels", [("--concurrency", "1,1000"), ("--rate", "2000,100000")])
+def test_everything_fits_in_a_terminal_of_80_columns(start: Start, levels: tuple[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    plain = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    process = start(*levels, "--requests", 2000, "--rows", 1000, stdout=theirs, env=plain)
+    os.close(theirs)
+    seen = b""
+    while select.select([ours], [], [], SECONDS)[0]:
+        try:
+            seen += os.read(ours, 65536)
+        except OSError:
+            break
+    os.close(ours)
+    assert process.wait(SECONDS) == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", seen.decode()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in seen.decode()
+    words = " ".join(lines).split()
+    assert {"requests/s", "p99.9", "max", "errors", "rows/s", "queue", "compute", "batch", "CPU"} <= set(
+        words
+    )
 
 
 def test_a_reader_that_leaves(start: Start) -> None:

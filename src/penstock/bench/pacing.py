@@ -29,6 +29,9 @@ Arrivals: TypeAlias = Literal["uniform", "poisson"]
 GRACE_SECONDS = 5.0
 """How long after its timeout the last request may still be answered."""
 
+HIGHEST_RATE = 1e9
+"""Requests a second of an open loop: the steady clock counts in nanoseconds."""
+
 INTERRUPTED_SECONDS = 1.0
 """How long requests may still be answered after an interruption."""
 
@@ -134,24 +137,35 @@ class Run:
 
     async def _open(self) -> None:
         """Sends every request at its time, or as soon after it as can be."""
+        if await self._send(self._times(self._start - self._load.warmup), until=self._start):
+            await self._send(self._times(self._start), until=self._end)
+
+    async def _send(self, times: Iterator[float], until: float) -> bool:
+        """Sends what is due before a time; returns whether more is to be sent after it.
+
+        Requests of the warm-up that are late are dropped with it, all at once: there is no end to them where
+        the rate is beyond everything.
+        """
         at_once = 0
-        for due in self._times():
-            at_once = 0 if await self._sleep_until(due) else at_once + 1
+        for due in times:
+            at_once = 0 if await self._sleep_until(min(due, until)) else at_once + 1
+            if due >= until:
+                return True
             if at_once % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)  # answers have their turn even when sending cannot keep up
-            await self._wait_for_room()
+            await self._wait_for_room(until)
             now = monotonic()
-            if due < self._start <= now:
-                continue  # of the warm-up, which is over
-            if now >= self._end and due < self._end:
-                self._count_unsent(due)
-                return
+            if now >= until and not self._interrupted:
+                if until == self._end:
+                    self._count_unsent(due)
+                return True
             job = self._job(due)
             if job is None:
-                return
+                return False
             if due >= self._start:
                 self.tally.send_lag.add(max(0.0, now - due))
             self._calls.start(job)
+        return False
 
     async def _sleep_until(self, due: float) -> bool:
         """Waits until a request is due; returns whether it had to."""
@@ -162,25 +176,25 @@ class Run:
             await asyncio.sleep(wait)
         return wait > 0
 
-    async def _wait_for_room(self) -> None:
-        while self.in_flight >= self._load.max_in_flight and monotonic() < self._end:
+    async def _wait_for_room(self, until: float) -> None:
+        while self.in_flight >= self._load.max_in_flight and monotonic() < min(until, self._end):
             self.tally.crowded = True
             self._room.clear()
-            await _until(self._room, self._end)
+            await _until(self._room, min(until, self._end))
 
     def _count_unsent(self, due: float) -> None:
         """Counts the requests that should have left before the end of the measured time, and did not."""
-        if not self._interrupted:
-            self.tally.unsent = max(1, math.ceil((self._end - due) * self._load.rate - 1e-6))
+        self.tally.unsent = max(1, math.ceil((self._end - due) * self._load.rate - 1e-6))
 
-    def _times(self) -> Iterator[float]:
-        """When the requests are to be sent, warm-up included."""
+    def _times(self, first: float) -> Iterator[float]:
+        """When requests are to be sent from a time on; random ones know nothing of those before it."""
         load = self._load
-        first = self._start - load.warmup
         if load.arrivals == "uniform":
+            origin = self._start - load.warmup
+            passed = max(0, math.ceil((first - origin) * load.rate - load.offset - 1e-6))
             for number in range(1 << 62):
-                yield first + (number + load.offset) / load.rate
-        random = np.random.default_rng(load.seed)
+                yield max(first, origin + (passed + number + load.offset) / load.rate)
+        random = np.random.default_rng([load.seed, int(first == self._start)])
         while True:
             gaps = random.exponential(1 / load.rate, _BLOCK)
             yield from (first + np.cumsum(gaps)).tolist()

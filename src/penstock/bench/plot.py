@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.bench.errors import BenchError
+from penstock.bench.numerals import plain
 from penstock.bench.report import named
 from penstock.bench.results import Level
 
@@ -16,19 +17,30 @@ if TYPE_CHECKING:
 
 FORMATS = (".pdf", ".png", ".svg")
 
+_BACKENDS = {".pdf": "pdf", ".png": "agg", ".svg": "svg"}
+
 
 def check(path: Path) -> None:
     """Makes sure, before anything is measured, that a picture can be drawn and written.
 
+    What draws it is loaded here: an installation that is broken must not be found out after a long run.
+
+    Args:
+        path: where the picture goes; its suffix is one of FORMATS.
+
     Raises:
-        BenchError: matplotlib is not installed, the suffix is unknown, or the folder does not exist.
+        BenchError: matplotlib is not installed or cannot be loaded, or the folder does not exist.
     """
-    if find_spec("matplotlib") is None:
-        raise BenchError('--plot needs matplotlib: pip install "penstock[plot]"')
-    if path.suffix.lower() not in FORMATS:
-        raise BenchError(f"--plot: {path} must end with {', '.join(FORMATS)}")
     if not path.absolute().parent.is_dir():
         raise BenchError(f"--plot: there is no folder {path.absolute().parent}")
+    try:
+        import_module("matplotlib")
+        import_module("matplotlib.figure")
+        import_module(f"matplotlib.backends.backend_{_BACKENDS[path.suffix.lower()]}")
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "matplotlib":
+            raise BenchError('--plot needs matplotlib: pip install "penstock[plot]"') from None
+        raise BenchError(f"--plot: matplotlib is installed and cannot be loaded: {error}") from None
 
 
 def draw(levels: Sequence[Level], title: str, path: Path) -> None:
@@ -80,7 +92,7 @@ def _curve(axes: Axes, levels: Sequence[Level]) -> None:
     for name in ("p50", "p99"):
         axes.plot(rates, [getattr(latency, name) * 1e3 for _, latency in answered], marker="o", label=name)
     for level, latency in answered:
-        label = f"{level.rate:,.6g}/s" if level.rate else str(level.concurrency)
+        label = f"{plain(level.rate, 6)}/s" if level.rate else str(level.concurrency)
         axes.annotate(
             label, (level.requests_per_second, latency.p99 * 1e3), (0, 6), textcoords="offset points"
         )

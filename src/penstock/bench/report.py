@@ -11,9 +11,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from penstock.bench.numerals import duration, plain
+from penstock.bench.pacing import Load
 from penstock.bench.results import Level
 
 _BAR_WIDTH = 40
+_CURVE_WIDTH = 30
 _MOST_BARS = 20
 _NONE = "-"
 
@@ -25,11 +28,15 @@ def show(console: Console, levels: Sequence[Level]) -> None:
 
     Args:
         console: where to.
-        levels: what was measured, at least one level.
+        levels: what was measured; nothing is printed of none.
     """
-    console.print(figures(levels))
+    if not levels:
+        return
+    for table in tables(levels):
+        console.print(table)
+        console.print()
     for line in remarks(levels):
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)
     if sum(level.latency is not None for level in levels) > 1:
         console.print(Text("\nlatency by level, p50 and p99", style="bold"))
         console.print(curve(levels))
@@ -39,17 +46,27 @@ def show(console: Console, levels: Sequence[Level]) -> None:
         console.print(histogram(shown))
 
 
-def named(level: Level) -> str:
+def interruption(seconds: float, not_run: Sequence[Load]) -> str:
+    """When a measurement was interrupted, and what it is without."""
+    rest = f"; not measured: {', '.join(map(named, not_run))}" if not_run else ""
+    return f"interrupted after {plain(round(seconds, 1))} s{rest}"
+
+
+def named(level: Level | Load) -> str:
     """A level in a few words."""
     if level.rate:
-        return f"{level.rate:,.6g} requests/s"
+        return f"{plain(level.rate, 6)} requests/s"
     return f"{level.concurrency} in flight"
 
 
-def figures(levels: Sequence[Level]) -> Table:
-    """The figures, a row for each level."""
-    columns = _columns(levels)
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+def tables(levels: Sequence[Level]) -> list[Table]:
+    """The figures, a row for each level: two tables, as one is too wide for a terminal of 80 columns."""
+    return [_table(levels, _latency_columns()), _table(levels, _cost_columns(levels))]
+
+
+def _table(levels: Sequence[Level], columns: Sequence[_Column]) -> Table:
+    columns = [_level_column(levels), *columns]
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
     for level in levels:
@@ -57,22 +74,31 @@ def figures(levels: Sequence[Level]) -> Table:
     return table
 
 
-def _columns(levels: Sequence[Level]) -> list[_Column]:
+def _level_column(levels: Sequence[Level]) -> _Column:
+    if levels[0].rate:
+        return "rate", lambda level: plain(level.rate or 0.0, 6)
+    return "in flight", lambda level: f"{level.concurrency or 0:,}"
+
+
+def _latency_columns() -> list[_Column]:
+    """Throughput and latency."""
     columns: list[_Column] = [
-        ("rate", lambda level: f"{level.rate:,.6g}")
-        if levels[0].rate
-        else ("in flight", lambda level: str(level.concurrency)),
         ("requests/s", lambda level: _number(level.requests_per_second)),
-        ("rows/s", lambda level: _number(level.rows_per_second)),
+        ("errors", lambda level: f"{level.failed:,}"),
     ]
     for title, name in (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99.9", "p999"), ("max", "max")):
         columns.append((title, lambda level, name=name: _time(getattr(level.latency, name, None))))  # type: ignore[misc]
-    columns.append(("errors", lambda level: f"{level.failed:,}"))
+    return columns
+
+
+def _cost_columns(levels: Sequence[Level]) -> list[_Column]:
+    """Rows, what the server says of them, and what the load tool has spent."""
+    columns: list[_Column] = [("rows/s", lambda level: _number(level.rows_per_second))]
     if any(level.server for level in levels):
         columns += [
             ("queue", lambda level: _time(getattr(level.server, "queue_mean_seconds", None))),
             ("compute", lambda level: _time(getattr(level.server, "compute_mean_seconds", None))),
-            ("batch", lambda level: f"{level.server.average_batch_rows:.3g}" if level.server else _NONE),
+            ("batch", lambda level: plain(level.server.average_batch_rows) if level.server else _NONE),
         ]
     columns.append(("client CPU", lambda level: _time(level.generator.cpu_seconds_per_request)))
     return columns
@@ -116,7 +142,7 @@ def curve(levels: Sequence[Level]) -> RenderableType:
         for name in ("p50", "p99"):
             value = getattr(level.latency, name, None)
             if value is not None:
-                bar = Bar(1, 0, math.log(value / low) / math.log(high / low), width=_BAR_WIDTH)
+                bar = Bar(1, 0, math.log(value / low) / math.log(high / low), width=_CURVE_WIDTH)
                 what = (
                     (named(level), _number(level.requests_per_second) + "/s") if name == "p50" else ("", "")
                 )
@@ -140,14 +166,8 @@ def _fewer(edges: list[float], counts: list[int]) -> tuple[list[float], list[int
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else plain(value)
 
 
 def _time(seconds: float | None) -> str:
-    """A time with three digits and its unit."""
-    if seconds is None or math.isnan(seconds):
-        return _NONE
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
+    return _NONE if seconds is None or math.isnan(seconds) else duration(seconds)

@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock.bench.fleet import Measured
 from penstock.bench.histogram import Histogram
+from penstock.bench.numerals import duration
 from penstock.bench.servers import Statistics
 from penstock.bench.tally import Tally, Usage
 
@@ -196,7 +197,7 @@ def _late(measured: Measured) -> list[str]:
     if lag.p99 < LATE_SECONDS or lag.p99 < LATE_SHARE * latency.p99:
         return []
     return [
-        f"requests were sent late, by {lag.p99 * 1e3:.3g} ms at the 99th percentile, which the latencies "
+        f"requests were sent late, by {duration(lag.p99)} at the 99th percentile, which the latencies "
         "include: the load tool's limit, not the server's; use more --processes or a lower --rate"
     ]
 
@@ -206,8 +207,14 @@ def _behind(measured: Measured) -> list[str]:
     load, tally = measured.load, measured.tally
     notes = []
     answered = _per(tally.answered_in_window, tally.window_seconds)
-    if load.duration is not None and answered < KEPT_UP_SHARE * load.rate and not measured.interrupted:
-        notes.append(f"{answered:,.0f} of {load.rate:,.0f} requests a second were answered")
+    due, slack = load.rate * tally.window_seconds, 0.0
+    if load.arrivals == "poisson":  # the number that are due is random, and so is that in flight at the end
+        due = tally.requests + tally.unsent
+        slack = 1 + 3 * math.sqrt(tally.latency.total / tally.window_seconds) if tally.window_seconds else 0.0
+    behind = tally.answered_in_window < KEPT_UP_SHARE * due - slack
+    if load.duration is not None and behind and not measured.interrupted:
+        asked = _per(due, tally.window_seconds)
+        notes.append(f"{answered:,.0f} of {asked:,.0f} requests a second were answered")
     if tally.crowded:
         notes.append(
             f"sending had to wait, since {load.max_in_flight:,} requests were unanswered (--max-in-flight); "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import monotonic
 
 from rich.console import Console
@@ -12,13 +13,29 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from penstock.bench.fleet import Fleet
 from penstock.bench.pacing import Load
+from penstock.bench.report import named
 from penstock.bench.results import Level, level
 from penstock.bench.servers import Statistics, statistics
 from penstock.bench.worker import Progress as Seen
 from penstock.bench.worker import Task
 
 
-def measure(task: Task, loads: Sequence[Load], processes: int) -> list[Level]:
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What came of all levels.
+
+    Attributes:
+        levels: those of which something was measured.
+        interrupted_after: the seconds of load, warm-ups included, before Ctrl-C; None where it was not used.
+        not_run: the levels that were not begun, or of which nothing was measured.
+    """
+
+    levels: list[Level]
+    interrupted_after: float | None
+    not_run: list[Load]
+
+
+def measure(task: Task, loads: Sequence[Load], processes: int) -> Measurement:
     """Makes all levels of load, one after the other.
 
     Args:
@@ -27,22 +44,26 @@ def measure(task: Task, loads: Sequence[Load], processes: int) -> list[Level]:
         processes: how many processes make the load.
 
     Returns:
-        The figures of every level; after Ctrl-C of those that were begun.
+        The figures of every level; after Ctrl-C of those of which something was measured.
 
     Raises:
         BenchError: the server cannot be reached or refuses, or a process died.
     """
     levels: list[Level] = []
     with Fleet(task, processes) as fleet, _progress() as show:
-        for load in loads:
+        began = monotonic()
+        for number, load in enumerate(loads):
             before = _statistics(task)
             measured = fleet.run(load, show(load))
+            ended = monotonic() - began
             after = _statistics(task)
             counted = after.since(before) if before is not None and after is not None else None
-            levels.append(level(measured, counted))
+            empty = measured.interrupted and not measured.tally.requests
+            if not empty:
+                levels.append(level(measured, counted))
             if measured.interrupted:
-                break
-    return levels
+                return Measurement(levels, ended, list(loads[number + (not empty) :]))
+    return Measurement(levels, None, [])
 
 
 def _statistics(task: Task) -> Statistics | None:
@@ -77,7 +98,7 @@ class _Line:
         self._began = self._at = monotonic()
         self._answered = 0
         self._said = "warming up" if load.warmup else ""
-        what = f"{load.rate:,.6g} requests/s" if load.rate else f"{load.concurrency} in flight"
+        what = named(load)
         for task in bar.task_ids:
             bar.remove_task(task)
         self._task: TaskID = bar.add_task(what, total=load.requests or load.duration, said=self._said)

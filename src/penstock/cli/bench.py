@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from penstock.bench.calls import Mode
+    from penstock.bench.generate import Wishes
     from penstock.bench.pacing import Arrivals, Load
     from penstock.bench.payloads import Payload
     from penstock.bench.results import Level
     from penstock.bench.servers import Subject
+    from penstock.bench.session import Measurement
     from penstock.bench.worker import Task
 
 DEFAULT_CONCURRENCY = "1,8,32"
 DEFAULT_SECONDS = 10.0
+DEFAULT_IN_FLIGHT = 10_000
+CLIENT_MODES = ("multiplexed", "merged")
 
 
 @click.command()
@@ -50,9 +54,7 @@ DEFAULT_SECONDS = 10.0
 @click.option(
     "--max-in-flight",
     type=click.IntRange(1),
-    default=10_000,
-    show_default=True,
-    help="With --rate: when so many are unanswered, sending waits.",
+    help="With --rate: when so many are unanswered, sending waits.  [10000]",
 )
 @click.option("--duration", type=click.FloatRange(0.01), help="Seconds to measure each level.  [10]")
 @click.option("--requests", type=click.IntRange(1), help="Measure so many requests a level instead.")
@@ -99,35 +101,37 @@ def bench(**flags: Any) -> None:
     from penstock.cli.cells import Bad
 
     try:
-        levels = _run(flags)
+        done = _run(flags)
     except (BenchError, Bad) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
+        click.echo("interrupted before there were any figures", err=True)
         sys.exit(130)
-    if any(level.interrupted for level in levels):
+    if done.interrupted_after is not None:
         sys.exit(130)
-    sys.exit(1 if any(level.failed for level in levels) else 0)
+    sys.exit(1 if any(level.failed for level in done.levels) else 0)
 
 
-def _run(flags: dict[str, Any]) -> list[Level]:
+def _run(flags: dict[str, Any]) -> Measurement:
     from penstock.bench import plot
     from penstock.bench.servers import subject
     from penstock.bench.session import measure
 
-    loads = _loads(flags)
+    loads, wishes = _loads(flags), _wishes(flags)
+    _check_paths(flags)
     if flags["plot"]:
         plot.check(flags["plot"])
     found = subject(flags["target"], flags["model"], flags["version"], flags["protocol"])
-    task = _task(flags, found)
+    task = _task(flags, found, wishes)
     started = datetime.now(UTC)
-    levels = measure(task, loads, flags["processes"])
+    done = measure(task, loads, flags["processes"])
     if flags["as_json"]:
-        print(json.dumps(_as_json(flags, found, task, started, levels)))
+        print(json.dumps(_as_json(flags, found, task, started, done)))
     else:
-        _print(flags, found, task, levels)
-    if flags["plot"]:
-        _draw(levels, _title(flags, found), flags["plot"])
-    return levels
+        _print(flags, found, task, done)
+    if flags["plot"] and done.levels:
+        _draw(done.levels, _title(flags, found), flags["plot"])
+    return done
 
 
 def _loads(flags: dict[str, Any]) -> list[Load]:
@@ -138,29 +142,71 @@ def _loads(flags: dict[str, Any]) -> list[Load]:
     """
     from penstock.bench.pacing import Load
 
-    if flags["rate"] and flags["concurrency"]:
-        raise click.UsageError("give either --concurrency or --rate")
-    if flags["duration"] and flags["requests"]:
-        raise click.UsageError("give either --duration or --requests")
-    if flags["poisson"] and not flags["rate"]:
-        raise click.UsageError("--poisson goes with --rate")
+    _check_pairs(flags)
     for name in ("duration", "warmup", "timeout"):
         if flags[name] is not None and not math.isfinite(flags[name]):
             raise click.UsageError(f"--{name} is a number of seconds, not {flags[name]}")
     arrivals: Arrivals = "poisson" if flags["poisson"] else "uniform"
     common: dict[str, Any] = {
         "arrivals": arrivals,
-        "max_in_flight": flags["max_in_flight"],
+        "max_in_flight": flags["max_in_flight"] or DEFAULT_IN_FLIGHT,
         "warmup": flags["warmup"],
         "duration": None if flags["requests"] else flags["duration"] or DEFAULT_SECONDS,
         "requests": flags["requests"],
         "timeout": flags["timeout"],
         "seed": flags["seed"],
     }
-    if flags["rate"]:
-        return [Load(rate=rate, **common) for rate in _numbers("--rate", flags["rate"], float)]
-    texts = flags["concurrency"] or DEFAULT_CONCURRENCY
+    if flags["rate"] is not None:
+        return [Load(rate=rate, **common) for rate in _rates(flags["rate"])]
+    texts = DEFAULT_CONCURRENCY if flags["concurrency"] is None else flags["concurrency"]
     return [Load(concurrency=count, **common) for count in _numbers("--concurrency", texts, int)]
+
+
+def _check_pairs(flags: dict[str, Any]) -> None:
+    """Refuses flags that do not go together.
+
+    Raises:
+        click.UsageError: it names both.
+    """
+    if flags["rate"] is not None and flags["concurrency"] is not None:
+        raise click.UsageError("give either --concurrency or --rate")
+    if flags["duration"] and flags["requests"]:
+        raise click.UsageError("give either --duration or --requests")
+    if flags["rate"] is None and flags["poisson"]:
+        raise click.UsageError("--poisson goes with --rate")
+    if flags["rate"] is None and flags["max_in_flight"]:
+        raise click.UsageError("--max-in-flight goes with --rate; --concurrency says it for a closed loop")
+    if flags["protocol"] == "oip" and flags["mode"] in CLIENT_MODES:
+        raise click.UsageError(f"--mode {flags['mode']} speaks penstock.v1, not --protocol oip")
+    for flag, name in (("--shape", "shape"), ("--range", "bounds"), ("--choices", "choices")):
+        if flags["path"] and flags[name]:
+            raise click.UsageError(f"{flag} is for inputs that are made up; give it or --file")
+
+
+def _check_paths(flags: dict[str, Any]) -> None:
+    """Refuses files whose names tell that they cannot be used.
+
+    Raises:
+        click.UsageError: it names the suffixes that can.
+    """
+    from penstock.bench.plot import FORMATS
+    from penstock.cli.bench_inputs import SUFFIXES
+
+    if flags["plot"] and flags["plot"].suffix.lower() not in FORMATS:
+        raise click.UsageError(f"--plot: {flags['plot']} must end with {', '.join(FORMATS)}")
+    if flags["path"] and flags["path"].suffix.lower() not in SUFFIXES:
+        raise click.UsageError(f"--file: {flags['path']} must end with {', '.join(SUFFIXES)}")
+
+
+def _rates(text: str) -> list[float]:
+    from penstock.bench.pacing import HIGHEST_RATE
+
+    rates: list[float] = _numbers("--rate", text, float)
+    if max(rates) > HIGHEST_RATE:
+        raise click.UsageError(
+            f"--rate: at most {HIGHEST_RATE:,.0f} requests a second can be scheduled; came {max(rates):g}"
+        )
+    return rates
 
 
 def _numbers(flag: str, text: str, kind: type[Any]) -> list[Any]:
@@ -173,7 +219,7 @@ def _numbers(flag: str, text: str, kind: type[Any]) -> list[Any]:
     return numbers
 
 
-def _task(flags: dict[str, Any], found: Subject) -> Task:
+def _task(flags: dict[str, Any], found: Subject, wishes: Wishes) -> Task:
     """What is sent, and how.
 
     Raises:
@@ -185,34 +231,46 @@ def _task(flags: dict[str, Any], found: Subject) -> Task:
     from penstock.bench.worker import Task
 
     mode: Mode = flags["mode"]
-    if found.protocol == "oip" and mode in ("multiplexed", "merged"):
+    if found.protocol == "oip" and mode in CLIENT_MODES:
         raise BenchError(f"--mode {mode} needs a server of penstock.v1; {flags['target']} has none")
     outputs = tuple(name.strip() for name in flags["outputs"].split(",") if name.strip())
     for name in outputs:
         if name not in found.outputs:
             raise BenchError(f'--outputs: no output "{name}"; the model gives: {", ".join(found.outputs)}')
     ask = Ask(flags["model"], flags["version"], outputs, flags["timeout"])
-    return Task(flags["target"], found.protocol, mode, ask, _payloads(flags, found))
+    return Task(flags["target"], found.protocol, mode, ask, _payloads(flags, found, wishes))
 
 
-def _payloads(flags: dict[str, Any], found: Subject) -> list[Payload]:
-    from penstock.bench.generate import Wishes, generated
-    from penstock.cli.bench_inputs import from_file, pairs, ranges, shapes
+def _payloads(flags: dict[str, Any], found: Subject, wishes: Wishes) -> list[Payload]:
+    from penstock.bench.generate import generated
+    from penstock.cli.bench_inputs import from_file
 
     if flags["path"]:
-        for flag, name in (("--shape", "shape"), ("--range", "bounds"), ("--choices", "choices")):
-            if flags[name]:
-                raise click.UsageError(f"{flag} is for inputs that are made up; give it or --file")
         return from_file(flags["path"], found.inputs, flags["rows"] or 1)
-    wishes = Wishes(
-        flags["rows"],
-        shapes(flags["shape"]),
-        ranges(flags["bounds"]),
-        pairs("--choices", flags["choices"]),
-        flags["distinct"],
-        flags["seed"],
-    )
     return generated(found.inputs, wishes)
+
+
+def _wishes(flags: dict[str, Any]) -> Wishes:
+    """What is wanted of inputs that are made up.
+
+    Raises:
+        click.UsageError: it is written wrong.
+    """
+    from penstock.bench.generate import Wishes
+    from penstock.cli.bench_inputs import pairs, ranges, shapes
+    from penstock.cli.cells import Bad
+
+    try:
+        return Wishes(
+            flags["rows"],
+            shapes(flags["shape"]),
+            ranges(flags["bounds"]),
+            pairs("--choices", flags["choices"]),
+            flags["distinct"],
+            flags["seed"],
+        )
+    except Bad as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _title(flags: dict[str, Any], found: Subject) -> str:
@@ -222,25 +280,30 @@ def _title(flags: dict[str, Any], found: Subject) -> str:
     return f"{flags['model']}{version} at {flags['target']}, {protocol}, {flags['mode']}, {loop}"
 
 
-def _print(flags: dict[str, Any], found: Subject, task: Task, levels: Sequence[Level]) -> None:
+def _print(flags: dict[str, Any], found: Subject, task: Task, done: Measurement) -> None:
     from rich.console import Console
 
-    from penstock.bench.report import show
+    from penstock.bench.report import interruption, show
 
     # Rich takes a pipe for a terminal of 80 columns.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(_title(flags, found), markup=False)
     console.print(_about_load(flags, task), style="dim", markup=False)
-    show(console, levels)
+    show(console, done.levels)
+    if done.interrupted_after is not None:
+        console.print(interruption(done.interrupted_after, done.not_run), style="yellow", markup=False)
 
 
 def _about_load(flags: dict[str, Any], task: Task) -> str:
+    from penstock.bench.numerals import plain
+
     payloads = task.payloads
     size = sum(payload.size for payload in payloads) / len(payloads)
     rows = sum(payload.rows for payload in payloads) / len(payloads)
     return (
-        f"{len(payloads)} different requests of {rows:g} row{'' if rows == 1 else 's'}, {size:,.0f} bytes of "
-        f"inputs each, from {flags['processes']} process{'' if flags['processes'] == 1 else 'es'}"
+        f"{len(payloads)} different requests of {plain(rows)} row{'' if rows == 1 else 's'}, "
+        f"{size:,.0f} bytes of inputs each, "
+        f"from {flags['processes']} process{'' if flags['processes'] == 1 else 'es'}"
     )
 
 
@@ -255,7 +318,7 @@ def _draw(levels: Sequence[Level], title: str, path: Path) -> None:
 
 
 def _as_json(
-    flags: dict[str, Any], found: Subject, task: Task, started: datetime, levels: Sequence[Level]
+    flags: dict[str, Any], found: Subject, task: Task, started: datetime, done: Measurement
 ) -> dict[str, Any]:
     """What --json prints; docs/bench.md explains every field."""
     from penstock.bench.results import SCHEMA
@@ -282,6 +345,8 @@ def _as_json(
             "bytes_per_request": sum(payload.size for payload in payloads) / len(payloads),
             "seed": None if flags["path"] else flags["seed"],
         },
-        "interrupted": any(level.interrupted for level in levels),
-        "levels": [level.as_json() for level in levels],
+        "interrupted": done.interrupted_after is not None,
+        "interrupted_after_seconds": done.interrupted_after,
+        "levels_not_run": [load.rate or load.concurrency for load in done.not_run],
+        "levels": [level.as_json() for level in done.levels],
     }

@@ -15,6 +15,8 @@ from penstock.cli.rows import source
 from penstock.tensors import Array
 from penstock_client import TensorInfo
 
+SUFFIXES = (".csv", ".jsonl", ".ndjson", ".npy", ".npz")
+
 MOST_REQUESTS = 1000
 """Of a file: they are held in memory, in every process, and sent in turn."""
 
@@ -36,7 +38,7 @@ def from_file(path: Path, inputs: Sequence[TensorInfo], rows: int) -> list[Paylo
     """
     encoder = Encoder(inputs)
     try:
-        values = _arrays(path, inputs) if path.suffix in (".npy", ".npz") else _lines(path, inputs)
+        values = _arrays(path, inputs) if path.suffix.lower() in (".npy", ".npz") else _lines(path, inputs)
         singles = (encoder.payload(each) for each in itertools.islice(values, MOST_REQUESTS * rows))
         payloads = [group[0] if rows == 1 else stacked(group) for group in _groups(singles, rows)]
     except OSError as error:
