@@ -48,7 +48,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     }
     zoo.repository(root, made)
     (root / "slow" / "model.toml").write_text("[batching]\nmax_rows = 1\n")
-    with running_server(root) as running:
+    # Room for all that a test sends at once: what a full queue refuses has tests of its own.
+    with running_server(root, env={"PENSTOCK_BATCHING__QUEUE_ROWS": "10000000"}) as running:
         yield running
 
 

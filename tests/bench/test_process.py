@@ -189,7 +189,7 @@ def test_everything_fits_in_a_terminal_of_80_columns(start: Start, levels: tuple
         except OSError:
             break
     os.close(ours)
-    assert process.wait(SECONDS) in (0, 1)  # 1 where so high a rate filled the queue
+    assert process.wait(SECONDS) == 0
     lines = re.sub(r"\x1b\[[0-9;]*m", "", seen.decode()).splitlines()
     assert max(map(len, lines)) <= 80
     assert "…" not in seen.decode()
