@@ -149,6 +149,14 @@ def test_answers_of_many_shapes_and_scattered_memory() -> None:
         assert (list(got.shape), got.raw) == ([rows, 3], array.tobytes())
 
 
+def test_a_scalar_and_a_lone_value_keep_their_shapes() -> None:
+    reader = ModelCodec(model(signature_of([spec("x")], [spec("y", None)]), batched=False))
+    for _ in range(2):  # the second time they are known
+        for array in (np.array(1.5, np.float32), np.array([1.5], np.float32), np.ones((1, 1), np.float32)):
+            got = answered(reader, {"y": array}).outputs["y"]
+            assert (tuple(got.shape), got.raw) == (array.shape, array.tobytes())
+
+
 def test_shares_of_many_shapes_and_scattered_memory() -> None:
     reader = ModelCodec(model(signature_of([spec("x")], [spec("y", ("N", "L"))])))
     base = np.arange(400 * 6, dtype=np.float32).reshape(400, 6)

@@ -31,7 +31,7 @@ TAG = wire.key(pb.PredictResponse.TAG_FIELD_NUMBER, wire.VARINT)
 Piece: TypeAlias = bytes | Array
 """A part of several messages: the same bytes in each, or as many other ones, uint8 [count, bytes]."""
 
-_Heads: TypeAlias = dict[int, bytes]  # by the number of rows
+_Heads: TypeAlias = dict[int, bytes]  # by the number of rows; see `_length`
 _Values: TypeAlias = tuple[bytes, int, _Heads]
 
 
@@ -79,15 +79,13 @@ class Answers:
         start, stop, known = response.start, response.stop, shared.values
         for name in response.names:
             found = known.get(name)
-            if typed or found is None or stop is None or stop == start:
+            if typed or found is None or stop == start:
                 parts.append(self._output(name, response.outputs[name], typed))
-            else:
-                data, row_bytes, heads = found
-                rows = stop - start
-                parts += (
-                    heads.get(rows) or self._head(name, response.outputs[name], heads),
-                    data[start * row_bytes : stop * row_bytes],
-                )
+                continue
+            data, row_bytes, heads = found
+            rows = _length(response.run.outputs[name]) if stop is None else stop - start
+            parts.append(heads.get(rows) or self._head(name, response.outputs[name], heads, rows))
+            parts.append(data if stop is None else data[start * row_bytes : stop * row_bytes])
         return b"".join(parts)
 
     def encode_many(
@@ -118,7 +116,7 @@ class Answers:
         for name in response.names:
             data, row_bytes, heads = shared.values[name]
             values = np.frombuffer(data, np.uint8, (stop - start) * row_bytes, start * row_bytes)
-            head = heads.get(rows) or self._head(name, response.run.outputs[name][:rows], heads)
+            head = heads.get(rows) or self._head(name, response.run.outputs[name][:rows], heads, rows)
             pieces += (head, values.reshape(-1, rows * row_bytes))
         return pieces
 
@@ -133,7 +131,7 @@ class Answers:
         known = {
             name: (array.tobytes(), array.nbytes // run.rows, self._heads_of(name, array))
             for name, array in run.outputs.items()
-            if array.nbytes and array.ndim and len(array) == run.rows and not array.dtype.hasobject
+            if array.nbytes and not array.dtype.hasobject
         }
         return _Encoded(self._names + compute, known)
 
@@ -146,12 +144,12 @@ class Answers:
                 self._heads[name, inner] = heads
         return heads
 
-    def _head(self, name: str, array: Array, heads: _Heads) -> bytes:
+    def _head(self, name: str, array: Array, heads: _Heads, rows: int) -> bytes:
         """All of a serialized raw output that comes before its values, which come last."""
         head = self._output(name, array, typed=False)[: -array.nbytes]
         if self._room:
             self._room -= 1
-            heads[len(array)] = head
+            heads[rows] = head
         return head
 
     def _output(self, name: str, array: Array, typed: bool) -> bytes:
@@ -166,6 +164,11 @@ class Answers:
         else:
             tensor.raw = pack_bytes(array) if datatype is DataType.BYTES else array.tobytes()
         return message.SerializeToString()
+
+
+def _length(array: Array) -> int:
+    """The length of the first axis; -1 where there is none."""
+    return len(array) if array.ndim else -1
 
 
 def width(pieces: Sequence[Piece]) -> int:
