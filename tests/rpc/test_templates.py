@@ -476,6 +476,25 @@ def test_calls_mean_the_same_with_and_without_templates(data: st.DataObject) -> 
         assert known.unary(sent) == parsed.unary(sent)
 
 
+def test_more_alike_than_are_compared_at_once() -> None:
+    house = House(add, queue_rows=10_000)
+    count = 3 * blocks.MOST + 5
+    house.stream([message(request(0, tag=200))])
+    _, _, results = house.stream([message(*[request(number, tag=200 + number) for number in range(count)])])
+    assert numbers(results) == [2.0 * number for number in range(count)]
+    assert len(house.tally.done) < count / 4
+
+
+def test_two_kinds_by_turns() -> None:
+    """Each looks like one that came before, and none like the next."""
+    house = House(add)
+    kinds = [request(number, tag=200 + number, priority=1 + number % 2) for number in range(20)]
+    house.stream([message(kinds[0])])
+    house.stream([message(kinds[1])])
+    _, _, results = house.stream([message(*kinds)])
+    assert numbers(results) == [2.0 * number for number in range(20)]
+
+
 def test_what_is_no_row_of_requests_is_parsed() -> None:
     one = message(request(1, tag=1))
     known = Templates()

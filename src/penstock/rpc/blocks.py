@@ -12,6 +12,7 @@ from penstock.tensors import Array
 from penstock_proto.v1 import prediction_pb2 as pb
 
 LEAST = 4  # requests in a block: fewer are quicker one by one
+MOST = 256  # that are compared at once: where they differ, the comparing was for nothing
 REQUESTS = wire.key(pb.PredictStreamRequest.REQUESTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)[0]
 
 Found: TypeAlias = tuple[bytes | Array, Template | None]
@@ -57,8 +58,10 @@ def _alike(data: bytes, start: int, first: int, stop: int, template: Template) -
         template: what it looks like.
     """
     size = stop - start
-    most = (len(data) - start) // size
-    if most < LEAST or not template.may_be_many:
+    most = min((len(data) - start) // size, MOST)
+    if most < LEAST or not template.may_be_many or not data.startswith(data[start:first], stop):
+        return None
+    if not template.is_like(data[stop + first - start : stop + size]):
         return None
     rows = np.frombuffer(data, np.uint8, most * size, start).reshape(most, size)
     count = equal_rows(rows[:, : first - start])
