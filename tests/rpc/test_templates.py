@@ -271,6 +271,19 @@ def test_a_stream_that_ends_early_drops_all_of_many() -> None:
     assert call.sent == []
 
 
+@pytest.mark.parametrize("count", [1, 8])
+def test_what_a_worker_had_in_hand_when_the_stream_ended_is_dropped(count: int) -> None:
+    house = House(add)
+    house.stream([message(request(0, tag=1))])
+    call = Call()
+    handler = house.service.methods()["/penstock.v1.PredictionService/PredictStream"].handler(call)
+    handler.closed(True)
+    handler.received(message(*[request(number, tag=1 + number) for number in range(count)]))
+    house.work()
+    assert len(house.tally.failures) == count
+    assert sum(each.count for each in house.tally.done) == 1
+
+
 def test_a_model_that_took_the_place_of_another_answers() -> None:
     house = House(add)
     house.unary(wire(request(1)))

@@ -197,11 +197,10 @@ class PredictStream:
         item = Item(self)
         self._add(item)
         service = self._service
-        if isinstance(read, Template):
-            if item.submit_alike(data, read, self._call, service):
-                return
-            read = pb.PredictRequest.FromString(data)
-        item.submit(data, read, self._call, service)
+        if not isinstance(read, Template):
+            item.submit(data, read, self._call, service)
+        elif not item.submit_alike(data, read, self._call, service):
+            item.submit(data, pb.PredictRequest.FromString(data), self._call, service)
         if self._closed:  # while a worker was decoding
             item.cancel(service)
 
