@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -165,6 +167,18 @@ def test_a_run_measures_and_says_what_it_could_not(tmp_path: Path) -> None:
     measured, missing = (results[part].get("half-rate", {}) for part in ("figures", "missing"))
     assert ("yardstick-tuned" in measured) != ("yardstick-tuned" in missing)
     assert "Penstock, on both cores" in run.stdout
+
+
+def test_callers_with_a_connection_each_are_run_together() -> None:
+    """A call that looks alone may have others beside it, unread in their connections."""
+    with bench.running({"penstock": SUBJECTS["penstock"]}, 0.1) as run:
+        server = run.server("penstock")
+        load.unary(server.target, run.calls("penstock"), 3000, Shape(4, 1), core())
+        with urllib.request.urlopen(f"http://{server.operations}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    batches = re.search(r'penstock_batch_rows_count\{model="tiny_mlp".*\} (\S+)', text)
+    assert batches is not None
+    assert float(batches[1]) < 2000  # one by one they were 3001
 
 
 def test_penstocks_own_count_of_answers_is_read(tmp_path: Path) -> None:

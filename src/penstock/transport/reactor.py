@@ -39,6 +39,9 @@ EMPTY_POLLS = 2
 """So many times nothing must be ready before a turn ends. A poll that says so may just have read from a
 connection what the next one tells of: with 1, the calls of four connections came in four turns, and so ran
 in four batches (32 in flight: 8 rows a batch and 44 µs of CPU a call, with 2 all 31 and 37 µs)."""
+ALONE_BEFORE = 8
+"""A message is answered before further events are taken if it came alone and so many before it did. With 0,
+four callers with a connection each were answered one by one, at 170 µs of CPU a call instead of 60."""
 CANCELLATION_SECONDS = 0.001  # how long after the end of a client's messages its going away may be told
 WATCH_SECONDS = 0.02  # how long a call may be unwatched while the thread is busy; twice that at most
 EVENTS_A_TURN = 256  # taken before idle work gets its turn even under a flood of events
@@ -64,6 +67,8 @@ class Reactor(Transport):
         self._old: set[ReactorCall] = set()  # the same, from before the last sweep
         self._ending: list[ReactorCall] = []  # calls from which nothing more comes
         self._sweep_at = 0.0
+        self._waited = False  # for what began this turn
+        self._alone = 0  # messages in a row that came alone
         self._completions = core.CompletionQueue()
         self._server = core.Server(channel_arguments(limits), False)
         self._server.register_completion_queue(self._completions)
@@ -110,9 +115,19 @@ class Reactor(Transport):
         return self._thread.ident
 
     def message_taken(self) -> None:
-        """Notes that a message has been handled: if it is of the only call, nobody else's can be near."""
-        if self._in_flight == 1:
+        """Notes that a message has been handled: if it came alone, as did others before, it waits for none.
+
+        That no other call is known does not make it alone: others may lie unread in their connections, and
+        then it is better to look. So those before it must have come alone as well, each after a wait.
+        """
+        if self._in_flight > 1 or not self._waited:
+            self._alone = 0
+            return
+        self._alone += 1
+        if self._alone > ALONE_BEFORE:
             self.hurry()
+        if self._alone == 2 * ALONE_BEFORE:
+            self._alone = ALONE_BEFORE  # now and then it is made sure of
 
     def nothing_more_comes(self, call: ReactorCall) -> None:
         """Notes that a client sends nothing more.
@@ -168,7 +183,7 @@ class Reactor(Transport):
         """Takes events in turns until the server is gone and every handler knows."""
         poll, more = self._completions.poll, False
         while not self._gone or self._in_flight:
-            ending = len(self._ending)
+            ending, self._waited = len(self._ending), not more
             # No event is kept in a variable here: while the next is waited for it would keep its call.
             all_taken = self._take_events(self._first_event(more, bool(ending)))
             if all_taken and ending:
@@ -209,6 +224,8 @@ class Reactor(Transport):
                 if self._hurried or taken == EVENTS_A_TURN:
                     self._hurried = False
                     return False
+            if self._alone > ALONE_BEFORE and not self._young:
+                return True  # what is alone has been answered, and nobody is expected
             if empty < EMPTY_POLLS:
                 event = poll(deadline=0)
         return True
