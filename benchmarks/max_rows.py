@@ -2,8 +2,8 @@
 
     python -m benchmarks.max_rows
 
-256 requests are in flight on one stream, so that there is always enough to fill a batch. The default of
-`batching.max_rows` rests on this; see docs/decisions/0004-batching.md.
+512 requests are in flight on one stream, so that there is always enough to fill a batch. How
+`batching.max_rows` is chosen rests on this; see docs/decisions/0004-batching.md.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from benchmarks.loads import gathered
 from benchmarks.subjects import SUBJECTS
 from benchmarks.tables import number
 
-BOUNDS = (8, 16, 32, 64, 128)
+BOUNDS = (8, 16, 32, 64, 128, 256)
 MODELS = ("tiny_mlp", "medium_mlp")
-ROWS_A_MESSAGE, IN_FLIGHT = 16, 16
+ROWS_A_MESSAGE, IN_FLIGHT = 16, 32
 ROUNDS, SECONDS = 5, 0.5
 
 

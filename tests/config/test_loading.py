@@ -30,7 +30,7 @@ def test_nothing_given_means_the_documented_defaults() -> None:
     assert loaded.config.server.host == "127.0.0.1"
     assert loaded.config.server.port == 8001
     assert loaded.config.server.max_message_bytes == 2**31 - 1
-    assert loaded.config.batching.max_rows == 32
+    assert loaded.config.batching.max_rows == 0
     assert loaded.config.runtime.providers == ("CPUExecutionProvider",)
     assert set(loaded.origins) == set(leaves(Config))
     assert set(loaded.origins.values()) == {"default"}
@@ -81,7 +81,7 @@ def test_a_list_from_the_environment_may_be_json() -> None:
 def test_the_process_environment_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_BATCHING__MAX_ROWS", "5")
     assert load().config.batching.max_rows == 5
-    assert load(environ={}).config.batching.max_rows == 32
+    assert load(environ={}).config.batching.max_rows == 0
 
 
 def test_loading_changes_nothing(file: Path) -> None:

@@ -116,7 +116,7 @@ def _refuses(section: type, name: str, value: object) -> bool:
         ("runs_in_parallel = -1", "greater than or equal to 0"),
         ("runs_in_parallel = true", "should not be true or false"),
         ("batching.enabled = 'no way'", "should be"),
-        ("batching.max_rows = 0", "greater than or equal to 1"),
+        ("batching.max_rows = -1", "greater than or equal to 0"),
         ("runtime.providers = []", "at least 1 item"),
         ("batching.max_row = 0", "did you mean batching.max_rows?"),
         ("server.port = 1", "server.port is not a setting"),

@@ -13,9 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from penstock.backends.onnx import OnnxBackend
 from penstock.errors import ModelFailed
-from penstock.models.check import ROWS_COMPARED, TIMED_RUNS, check_batching, measure_cost
+from penstock.models.check import (
+    ROWS_COMPARED,
+    TIMED_RUNS,
+    check_batching,
+    measure_cost,
+    rows_worth_batching,
+)
 from penstock.models.model import Batching
 from penstock.models.samples import SIZES
+from penstock.scheduling.cost import RunCost
 from penstock.tensors import Array, DataType, Signature
 from support import zoo
 from support.work import ONE_THREAD, HandBackend, Run, opened, signature_of, spec
@@ -371,3 +378,24 @@ def test_what_cannot_be_measured_is_not_for_the_polling_thread() -> None:
         raise ModelFailed("no")
 
     assert measure_cost(HandBackend(run), batched=False, max_rows=8).expect(1) == 1.0
+
+
+# How many rows are worth a batch, where the settings leave it open
+
+
+@pytest.mark.parametrize(
+    ("row_seconds", "rows"),
+    [
+        (1e-6, 256),
+        (1.9e-6, 256),
+        (3e-6, 128),
+        (5e-6, 64),
+        (14e-6, 32),
+        (17e-6, 256),  # none for the polling thread any more, so it need not be short enough for that
+        (50e-6, 128),
+        (0.2e-3, 32),
+        (10e-3, 32),
+    ],
+)
+def test_quick_models_have_large_batches_and_slow_ones_small(row_seconds: float, rows: int) -> None:
+    assert rows_worth_batching(RunCost(row_seconds, 32, 32 * row_seconds)) == rows

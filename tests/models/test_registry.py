@@ -13,7 +13,7 @@ import pytest
 
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import BatchingConfig, Config, RuntimeConfig
-from penstock.errors import ModelLoadError
+from penstock.errors import ModelFailed, ModelLoadError
 from penstock.models.model import Model, ModelState
 from penstock.models.registry import HEAVY_SECONDS, ModelRegistry
 from penstock.models.repository import scan
@@ -186,6 +186,26 @@ def test_close_closes_every_backend_once(tmp_path: Path) -> None:
     assert [backend.closed for backend in backends] == [True, True]
     assert registry.all() == ()
     registry.close()
+
+
+# The most rows of a batch, where the settings leave it open
+
+
+def test_the_most_rows_follow_what_a_run_costs(tmp_path: Path) -> None:
+    loaded = load(tmp_path, {"a": zoo.add(), "b": zoo.add()}, {"b": "batching.max_rows = 5"})
+    assert [model.batcher.policy.max_rows for model in loaded.registry.all()] == [256, 5]
+
+
+def test_batches_are_no_larger_than_rows_were_seen_to_agree(tmp_path: Path) -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        if len(inputs["x"]) > 100:
+            raise ModelFailed("too many rows")
+        return echo(outputs, inputs)
+
+    registry = ModelRegistry(CONFIG, lambda *_: HandBackend(run), lambda model: Tally())
+    registry.load_all(scan(zoo.repository(tmp_path, {"a": zoo.add()})), lambda model: None)
+    (model,) = registry.all()
+    assert (model.batching.enabled, model.batcher.policy.max_rows) == (True, 32)
 
 
 # How the cores are shared out

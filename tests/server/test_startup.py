@@ -78,7 +78,7 @@ def test_bad_settings_of_a_model(tmp_path: Path, settings, words) -> None:
 def test_everything_wrong_with_the_settings_is_said_at_once(tmp_path: Path) -> None:
     """From all three places, each by its own name."""
     path = tmp_path / "penstock.toml"
-    path.write_text("[batching]\nmax_rows = 0\nrows = 3\n")
+    path.write_text("[batching]\nmax_rows = -1\nrows = 3\n")
     said = refused(
         str(EXAMPLES),
         "--config",
@@ -90,7 +90,7 @@ def test_everything_wrong_with_the_settings_is_said_at_once(tmp_path: Path) -> N
     )
     assert said.startswith("Error: 5 settings are wrong:\n")
     for words in (
-        f"{path}: batching.max_rows = 0: ",
+        f"{path}: batching.max_rows = -1: ",
         f"{path}: batching.rows = 3: batching.rows is not a setting; did you mean ",
         "--port = 70000: ",
         "PENSTOCK_LOG__LEVEL = 'loud': ",

@@ -111,7 +111,12 @@ class ServerConfig(Section):
 class BatchingConfig(Section):
     """How requests of one model are queued and run together; the defaults for all models."""
 
-    max_rows: int = _setting(32, "Most rows run at once; a larger single request runs alone.", "rows", ge=1)
+    max_rows: int = _setting(
+        0,
+        "Most rows run at once; a larger single request runs alone. 0 chooses 32 to 256 by what a run costs.",
+        "rows",
+        ge=0,
+    )
     max_delay_seconds: float = _setting(
         0.0, "How long a request may be held back to fill a batch; 0 never holds one back.", "seconds", ge=0
     )
@@ -144,7 +149,7 @@ class RunnersConfig(Section):
 
     threads: int = _setting(0, "Runner threads; 0 means one per core.", "threads", ge=0)
     inline_below_seconds: float = _setting(
-        0.0005,
+        0.001,
         "Runs expected to be shorter than this are run by the polling thread; 0 never does.",
         "seconds",
         ge=0,
@@ -179,7 +184,7 @@ class ModelBatching(Section):
     enabled: bool | Literal["auto"] = _setting(
         "auto", "`false` runs every request alone; `auto` and `true` batch where the model allows it."
     )
-    max_rows: Annotated[int, Field(ge=1)] | None = _inherited(BatchingConfig, "max_rows")
+    max_rows: Annotated[int, Field(ge=0)] | None = _inherited(BatchingConfig, "max_rows")
     max_delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = _inherited(
         BatchingConfig, "max_delay_seconds"
     )

@@ -35,6 +35,11 @@ ROWS_COMPARED = 64
 
 TIMED_RUNS = 5
 
+LEAST_ROWS, MOST_ROWS = 32, 256
+QUICK_SECONDS = 0.0005  # half of what the polling thread takes on, since costs drift
+LONGER_SECONDS = 0.008
+"""What a batch may take where the settings do not say how many rows it may have."""
+
 
 def check_batching(backend: Backend, wanted: bool, forced: bool, max_rows: int) -> Batching:
     """Decides whether requests may run together.
@@ -63,6 +68,22 @@ def measure_cost(backend: Backend, batched: bool, max_rows: int) -> RunCost:
         return RunCost(1.0)  # nobody knows: not for the polling thread until the first runs have shown
     many = _median_seconds(backend, max_rows) if batched else None
     return RunCost(one) if many is None else RunCost(one, max_rows, many)
+
+
+def rows_worth_batching(cost: RunCost) -> int:
+    """The most rows of a batch, where the settings leave it open: a power of two, 32 to 256.
+
+    Larger batches share what a run, a message and a turn cost among more rows, and make those who came
+    first wait longer. So a quick model's batches stay quick enough for the polling thread, those of others
+    short beside what a network takes, and a slow model's small.
+    """
+    for seconds in (QUICK_SECONDS, LONGER_SECONDS):
+        if cost.expect(LEAST_ROWS) <= seconds:
+            rows = LEAST_ROWS
+            while rows < MOST_ROWS and cost.expect(2 * rows) <= seconds:
+                rows *= 2
+            return rows
+    return LEAST_ROWS
 
 
 def _why_not_by_shape(signature: Signature, forced: bool) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from penstock.backends.backend import Backend
 from penstock.config import (
@@ -15,10 +16,11 @@ from penstock.config import (
 )
 from penstock.errors import ModelLoadError
 from penstock.messages import Observer
-from penstock.models.check import check_batching, measure_cost
-from penstock.models.model import Model
+from penstock.models.check import LEAST_ROWS, check_batching, measure_cost, rows_worth_batching
+from penstock.models.model import Batching, Model
 from penstock.models.repository import ModelOnDisk
 from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
+from penstock.scheduling.cost import RunCost
 
 HEAVY_SECONDS = 0.005  # a run of one row that takes longer is divided among the cores
 
@@ -87,9 +89,8 @@ class ModelRegistry:
         runtime = effective_runtime(self._config.runtime, settings.runtime)
         backend, parallel = self._open(path, runtime, settings.runs_in_parallel)
         enabled = settings.batching.enabled
-        verdict = check_batching(backend, enabled is not False, enabled is True, batching.max_rows)
-        cost = measure_cost(backend, verdict.enabled, batching.max_rows)
-        policy = _policy(verdict.enabled, batching, parallel)
+        verdict, cost, max_rows = _fitted(backend, enabled, batching.max_rows)
+        policy = _policy(verdict.enabled, batching, max_rows, parallel)
         model = Model(
             name=on_disk.name,
             version=version,
@@ -122,10 +123,27 @@ class ModelRegistry:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
 
 
-def _policy(batched: bool, batching: BatchingConfig, runs_in_parallel: int) -> BatchPolicy:
+def _fitted(
+    backend: Backend, enabled: bool | Literal["auto"], max_rows: int
+) -> tuple[Batching, RunCost, int]:
+    """Whether requests may run together, what runs cost, and the most rows of a batch.
+
+    Where `max_rows` is 0, that follows the cost; but not further than rows run together are seen to agree.
+    """
+    rows = max_rows or LEAST_ROWS
+    verdict = check_batching(backend, enabled is not False, enabled is True, rows)
+    cost = measure_cost(backend, verdict.enabled, rows)
+    if verdict.enabled and not max_rows and (more := rows_worth_batching(cost)) > rows:
+        larger = check_batching(backend, True, enabled is True, more)
+        if larger.enabled:
+            return larger, measure_cost(backend, True, more), more
+    return verdict, cost, rows
+
+
+def _policy(batched: bool, batching: BatchingConfig, max_rows: int, runs_in_parallel: int) -> BatchPolicy:
     return BatchPolicy(
         batched=batched,
-        max_rows=batching.max_rows,
+        max_rows=max_rows,
         max_delay_seconds=batching.max_delay_seconds if batched else 0.0,
         queue_rows=batching.queue_rows,
         runs_in_parallel=runs_in_parallel,
