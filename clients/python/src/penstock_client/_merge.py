@@ -99,16 +99,15 @@ class Merger:
         group.append(member)
         self.count += 1
 
-    def take(self, most: int) -> Iterator[list[Member]]:
-        """Groups of requests to be merged, in all up to `most` of them."""
-        while most > 0 and self._groups:
+    def take(self) -> Iterator[list[Member]]:
+        """All that wait, in groups to be merged."""
+        while self._groups:
             key, group = next(iter(self._groups.items()))
             members, rows = [], 0
-            while group and most > 0 and (not rows or rows + group[0].batch.rows <= group[0].batch.most_rows):
+            while group and (not rows or rows + group[0].batch.rows <= group[0].batch.most_rows):
                 member = group.popleft()
                 members.append(member)
                 rows += member.batch.rows
-                most -= 1
             self.count -= len(members)
             del self._groups[key]
             if group:  # at the end of the line: other groups have their turn first

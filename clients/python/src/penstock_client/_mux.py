@@ -141,8 +141,8 @@ class Multiplexer:
         most = (self._limit - len(self._free) + 1) >> 1
         if most < OVERLAPPING:
             most = OVERLAPPING
-        if self._merger is not None:
-            self._merge(most)
+        if self._merger is not None and not self._queue:  # else a message's worth is there already
+            self._merge()
         queue, size = self._queue, 0
         taken: list[bytes] = []
         while queue and len(taken) < most and size < MESSAGE_BYTES:
@@ -220,10 +220,14 @@ class Multiplexer:
         self._bytes += len(wire)
         self._queue.append(wire)
 
-    def _merge(self, most: int) -> None:
-        """Puts up to so many requests that may be merged into the queue, merged."""
+    def _merge(self) -> None:
+        """Puts the requests that may be merged into the queue, merged.
+
+        All of them, not half: what a merged request costs the server depends little on its rows, so that few
+        large ones are worth more than keeping both sides busy.
+        """
         assert self._merger is not None
-        for members in self._merger.take(most):
+        for members in self._merger.take():
             merged = Merged(members)
             slot = members[0].slot
             self._bytes -= sum(member.size for member in members)
