@@ -163,7 +163,7 @@ def test_external_data_that_is_missing_or_too_short_is_refused(data: bytes | Non
     ("inputs", "words"),
     [
         ({"a": np.ones((2, 3), np.float32), "b": np.ones((4, 3), np.float32)}, "Attempting to broadcast"),
-        ({"a": np.ones((2, 3), np.float32)}, "Required inputs"),
+        ({"a": np.ones((2, 3), np.float32)}, "Missing Input: b"),
         ({"a": np.ones((2, 4), np.float32), "b": np.ones((2, 3), np.float32)}, "Got: 4 Expected: 3"),
         ({"a": np.ones((2, 3)), "b": np.ones((2, 3), np.float32)}, "tensor(double)"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class OnnxBackend:
         except ValueError as error:
             raise ModelLoadError(f"{path}: {error}") from error
         self.providers: Sequence[str] = tuple(self._session.get_providers())
+        self._run = _runner(self._session)
         specs = (*self.signature.inputs.values(), *self.signature.outputs.values())
         # numpy has no bfloat16, so such tensors cross over as their 16 bits.
         self._by_bits = any(spec.datatype is DataType.BF16 for spec in specs)
@@ -81,13 +82,13 @@ class OnnxBackend:
         try:
             if self._by_bits:
                 return self._run_by_bits(outputs, inputs)
-            return self._session.run(outputs, inputs)  # type: ignore[no-any-return]
+            return self._run(outputs, inputs, None)
         except Exception as error:  # ONNX Runtime's errors have no root of their own
             raise ModelFailed(f"the model failed on this request: {_explained(error)}") from error
 
     def close(self) -> None:
         """Lets go of the session."""
-        del self._session
+        del self._session, self._run
 
     def _run_by_bits(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
         """As `run`, where some tensors are bfloat16: those go in and come out as OrtValues."""
@@ -110,6 +111,18 @@ class OnnxBackend:
         # ONNX Runtime reads the memory as it lies, whatever the strides.
         contiguous = np.asarray(array, order="C")  # ascontiguousarray makes a scalar a vector
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, DataType.BF16.onnx_type)
+
+
+def _runner(session: ort.InferenceSession) -> Callable[..., Sequence[Array]]:
+    """What runs a session: outputs wanted, inputs by name, options.
+
+    `InferenceSession.run` asks of every run what the codec has seen to already, such as whether an input is
+    missing: 2 µs beside the 7 of a small model. Where a release has not what it calls in the end, it is
+    called itself.
+    """
+    inner = getattr(session, "_sess", None)
+    run: Callable[..., Sequence[Array]] = getattr(inner, "run", session.run)
+    return run
 
 
 def _bits(value: ort.OrtValue) -> Array:

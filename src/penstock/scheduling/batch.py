@@ -24,6 +24,8 @@ def assemble(requests: Sequence[InferRequest]) -> Mapping[str, Array]:
 def wanted_outputs(requests: Sequence[InferRequest]) -> Sequence[str]:
     """The outputs that at least one request of a batch wants, each once."""
     first = requests[0].outputs
+    if len(requests) == 1:
+        return first
     for request in requests:
         if request.outputs is not first and request.outputs != first:
             return list(dict.fromkeys(name for request in requests for name in request.outputs))
@@ -35,6 +37,9 @@ def split(requests: Sequence[InferRequest], run: Run, batched: bool) -> list[Inf
     if not batched:
         return [InferResponse(run, each.outputs, run.started - each.arrived) for each in requests]
     started = run.started
+    if len(requests) == 1:
+        only = requests[0]
+        return [InferResponse(run, only.outputs, started - only.arrived, 0, only.rows)]
     stop = 0
     return [
         InferResponse(run, each.outputs, started - each.arrived, stop, stop := stop + each.rows)

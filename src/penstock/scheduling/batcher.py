@@ -170,7 +170,7 @@ class DynamicBatcher:
     def _run(self, batch: list[InferRequest], delivery: Delivery) -> None:
         """Runs a batch and answers it; where it fails, each of its requests alone."""
         names = wanted_outputs(batch)
-        rows = sum([request.rows for request in batch])
+        rows = batch[0].rows if len(batch) == 1 else sum([request.rows for request in batch])
         started = time.monotonic()
         try:
             outputs = self._backend.run(names, assemble(batch))

@@ -30,7 +30,7 @@ class RunCost:
 
     def learn(self, rows: int, seconds: float) -> None:
         """Takes a run into account."""
-        if seconds > self.expect(rows):
+        if seconds > (self._base + rows * self._per_row) * self._drift:
             self._drift *= STEP
         else:
             self._drift /= STEP

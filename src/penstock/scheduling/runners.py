@@ -23,30 +23,36 @@ STOOD_SECONDS = 0.1  # a run that took so long without working waited for someth
 GATHER_SECONDS = 0.0005
 """So long the polling thread may run batches one after another before streams send what has gathered, since
 a message costs as much as 50 predictions. What came in one message leaves in one, if its model is quick."""
+READ_SECONDS = 0.0005  # between readings of the thread's CPU clock, at least
 AWAY_SECONDS = 1.0
 MOST_AWAY_SECONDS = 3600.0
 FORGIVEN_SECONDS = 60.0  # after which the next time away is a short one again
 
 
-class _Turn:
-    """One turn of the polling thread's work.
+class _Worked:
+    """How long the polling thread has worked, by its CPU clock.
 
-    Attributes:
-        end: when streams are to send what has gathered.
+    Reading that clock takes longer than much else that is done for a small batch, so a reading is kept for
+    a while, which makes what is found since too large by no more than that.
     """
 
-    __slots__ = ("_worked", "end")
+    __slots__ = ("_read_at", "_seconds")
 
     def __init__(self) -> None:
-        self.end = time.monotonic() + GATHER_SECONDS
-        self._worked = time.thread_time()
+        self._read_at = -math.inf
+        self._seconds = 0.0
 
-    def worked_too_long(self, seconds: float, limit: float) -> bool:
+    def note(self, now: float) -> None:
+        """Takes a reading, unless the last one will do."""
+        if now - self._read_at > READ_SECONDS:
+            self._read_at, self._seconds = now, time.thread_time()
+
+    def too_long(self, seconds: float, limit: float) -> bool:
         """Whether a run that took so long was none for this thread.
 
         Not by the clock alone: on a busy machine any thread may be held up for some milliseconds.
         """
-        return seconds > limit and (seconds > STOOD_SECONDS or time.thread_time() - self._worked > limit)
+        return seconds > STOOD_SECONDS or time.thread_time() - self._seconds > limit
 
 
 class Runners:
@@ -65,6 +71,8 @@ class Runners:
         self, threads: int, inline_below_seconds: float, failed: Callable[[BaseException], None]
     ) -> None:
         self._border = inline_below_seconds
+        self._far_too_long = FAR_TOO_LONG * inline_below_seconds
+        self._worked = _Worked()
         self.failed = failed
         self._polling_thread: int | None = None
         self._hurry: Callable[[], None]
@@ -130,19 +138,20 @@ class Runners:
         if not self._touched:
             return False
         touched, self._touched = self._touched, {}
-        turn = _Turn()
+        now = time.monotonic()
+        self._worked.note(now)
         for batcher in touched:
             if self._is_long(batcher):
                 self._hand_over(batcher)
                 continue
             gathered: dict[Flush, None] = {}
-            if self._run_inline(batcher, gathered, turn):
+            if self._run_inline(batcher, gathered, now + GATHER_SECONDS):
                 self._touched[batcher] = None
             for flush in gathered:  # of this model: no other one's run holds up its answers
                 self._guarded(flush)
         return bool(self._touched)
 
-    def _run_inline(self, batcher: DynamicBatcher, gathered: dict[Flush, None], turn: _Turn) -> bool:
+    def _run_inline(self, batcher: DynamicBatcher, gathered: dict[Flush, None], end: float) -> bool:
         """Runs what waits, until a time where that takes several batches.
 
         Returns:
@@ -152,11 +161,12 @@ class Runners:
             started = time.monotonic()
             self._guarded(batcher.run_once, gathered)
             now = time.monotonic()
-            if turn.worked_too_long(now - started, FAR_TOO_LONG * self._border):
+            seconds = now - started
+            if seconds > self._far_too_long and self._worked.too_long(seconds, self._far_too_long):
                 self._send_away(batcher)
             if not batcher.waiting_rows or not batcher.may_run():
                 return False
-            if now >= turn.end or self._is_long(batcher):
+            if now >= end or self._is_long(batcher):
                 return True
 
     def _is_long(self, batcher: DynamicBatcher) -> bool:
