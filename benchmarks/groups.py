@@ -79,7 +79,8 @@ def streams() -> dict[str, Series]:
 def callers(number: int, *words: str, model: str = "tiny_mlp") -> Series:
     """Callers of the Python client, on streams that they share."""
     merged = ", rows merged" if "--merge-rows" in words else ""
-    title = f"Penstock, {number} Python caller{'s' if number > 1 else ''}{merged}"
+    kind = ", a thread" if "--threads" in words else ""
+    title = f"Penstock, {number} Python caller{'s' if number > 1 else ''}{kind}{merged}"
     measure = measures.callers(number, "--transport", "stream", *words, model=model)
     return Series(title, measure, _no_callers)
 
@@ -104,7 +105,8 @@ GROUPS = {
         "A lone call from Python",
         {
             "plain": Series("grpcio's synchronous unary call", measures.plain_unary),
-            "stream": callers(1, "--threads"),
+            "asyncio": callers(1),
+            "threads": callers(1, "--threads"),
         },
         ("rate", "p50_us", "p99_us"),
         ratio="p50_us",

@@ -66,6 +66,18 @@ def test_the_reach_is_judged_by_the_median(results: Results) -> None:
     assert len(lines) == 2 + 3  # nothing that was not measured
 
 
+def test_times_are_scaled_to_the_yardstick_they_were_set_by() -> None:
+    results = Results()
+    for _ in range(3):
+        results.add("multiplexed", "yardstick-tuned", {"rate": reach.YARDSTICK_RATE / 2})
+        results.add("multiplexed", "256", {"rate": 1e5, "cpu_us": 10.0, "client_cpu_us": 15.0})
+    [server, client] = [line for line in reach.table(results) if "CPU per prediction" in line]
+    assert "| 5.00 µs (10.0 µs here) |" in server
+    assert server.endswith("| reached |")
+    assert "| 7.50 µs (15.0 µs here) |" in client
+    assert client.endswith("| **not reached** |")
+
+
 def test_every_target_is_measured_by_some_series() -> None:
     unknown = [target.what for target in reach.TARGETS if target.series not in GROUPS[target.group].series]
     assert unknown == []

@@ -67,7 +67,7 @@ class Reactor(Transport):
         self._old: set[ReactorCall] = set()  # the same, from before the last sweep
         self._ending: list[ReactorCall] = []  # calls from which nothing more comes
         self._sweep_at = 0.0
-        self._waited = False  # for what began this turn
+        self._messages = 0  # in this turn
         self._alone = 0  # messages in a row that came alone
         self._completions = core.CompletionQueue()
         self._server = core.Server(channel_arguments(limits), False)
@@ -117,17 +117,18 @@ class Reactor(Transport):
     def message_taken(self) -> None:
         """Notes that a message has been handled: if it came alone, as did others before, it waits for none.
 
-        That no other call is known does not make it alone: others may lie unread in their connections, and
-        then it is better to look. So those before it must have come alone as well, each after a wait.
+        That no other call is known does not make it alone: others may lie unread in their connections. So
+        those before it must have been alone when all was looked through, and now and then it is made sure of.
         """
-        if self._in_flight > 1 or not self._waited:
+        self._messages += 1
+        if self._in_flight > 1 or self._messages > 1:
             self._alone = 0
             return
         self._alone += 1
-        if self._alone > ALONE_BEFORE:
-            self.hurry()
         if self._alone == 2 * ALONE_BEFORE:
-            self._alone = ALONE_BEFORE  # now and then it is made sure of
+            self._alone = ALONE_BEFORE
+        elif self._alone > ALONE_BEFORE:
+            self.hurry()
 
     def nothing_more_comes(self, call: ReactorCall) -> None:
         """Notes that a client sends nothing more.
@@ -183,7 +184,7 @@ class Reactor(Transport):
         """Takes events in turns until the server is gone and every handler knows."""
         poll, more = self._completions.poll, False
         while not self._gone or self._in_flight:
-            ending, self._waited = len(self._ending), not more
+            ending, self._messages = len(self._ending), 0
             # No event is kept in a variable here: while the next is waited for it would keep its call.
             all_taken = self._take_events(self._first_event(more, bool(ending)))
             if all_taken and ending:
@@ -224,7 +225,7 @@ class Reactor(Transport):
                 if self._hurried or taken == EVENTS_A_TURN:
                     self._hurried = False
                     return False
-            if self._alone > ALONE_BEFORE and not self._young:
+            if self._alone > ALONE_BEFORE and not self._young and not self._ending:
                 return True  # what is alone has been answered, and nobody is expected
             if empty < EMPTY_POLLS:
                 event = poll(deadline=0)
