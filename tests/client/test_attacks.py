@@ -95,6 +95,19 @@ async def test_what_differs_is_not_merged(server: StandIn) -> None:
     assert len(groups) == 8
 
 
+async def test_large_rows_are_merged_no_further_than_a_message_is_large(server: StandIn) -> None:
+    """All that waited became one message, which a server with a limit refused, and with it every call."""
+    model = server.models["echo", ""]
+    model.inputs[0].shape[1].symbol, model.batching.max_rows = "K", 256
+    async with AsyncClient(server.target, transport="stream", merge_rows=True) as client:
+        calls = [client.predict("echo", {"x": np.full((1, 2**14), n, np.float32)}) for n in range(200)]
+        results = await asyncio.gather(*calls)
+    assert [int(each["x"][0, 0]) for each in results] == list(range(200))
+    sizes = [len(request.inputs["x"].raw) for request in server.requests]
+    assert 2**16 < max(sizes) <= 2**20
+    assert max(server.messages) <= 2
+
+
 async def test_half_of_the_callers_are_cancelled(server: StandIn) -> None:
     for settings in (TRANSPORTS[name] for name in SHARED):
         release, loop = threading.Event(), asyncio.get_running_loop()

@@ -398,4 +398,23 @@ def test_what_cannot_be_measured_is_not_for_the_polling_thread() -> None:
     ],
 )
 def test_quick_models_have_large_batches_and_slow_ones_small(row_seconds: float, rows: int) -> None:
-    assert rows_worth_batching(RunCost(row_seconds, 32, 32 * row_seconds)) == rows
+    signature = signature_of([spec("x")], [spec("y")])
+    assert rows_worth_batching(RunCost(row_seconds, 32, 32 * row_seconds), signature, 4096) == rows
+
+
+@pytest.mark.parametrize(
+    ("shape", "queue_rows", "rows"),
+    [
+        (("N", 1000), 4096, 256),
+        (("N", 3, "H", "W"), 4096, 256),
+        (("N", 10_000), 4096, 64),
+        (("N", 3, 224, 224), 4096, 32),
+        (("N", 1), 600, 128),
+        (("N", 1), 40, 32),
+    ],
+)
+def test_batches_are_bounded_by_bytes_and_by_the_queue(
+    shape: tuple[int | str, ...], queue_rows: int, rows: int
+) -> None:
+    signature = signature_of([spec("x", shape)], [spec("y")])
+    assert rows_worth_batching(RunCost(1e-6, 32, 1e-6), signature, queue_rows) == rows

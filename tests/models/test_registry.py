@@ -19,7 +19,7 @@ from penstock.models.registry import HEAVY_SECONDS, ModelRegistry
 from penstock.models.repository import scan
 from penstock.tensors import Array
 from support import zoo
-from support.work import HandBackend, Tally, caller, echo, request, signature_of, spec
+from support.work import HandBackend, Run, Tally, caller, echo, request, signature_of, spec
 
 CONFIG = Config(runtime=RuntimeConfig(intra_op_threads=1))
 
@@ -202,10 +202,24 @@ def test_batches_are_no_larger_than_rows_were_seen_to_agree(tmp_path: Path) -> N
             raise ModelFailed("too many rows")
         return echo(outputs, inputs)
 
+    assert rows_chosen(run, tmp_path) == 32
+
+
+def test_batches_are_no_larger_than_it_pays(tmp_path: Path) -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        if len(inputs["x"]) > 100:
+            time.sleep(0.005)
+        return echo(outputs, inputs)
+
+    assert rows_chosen(run, tmp_path) == 32
+
+
+def rows_chosen(run: Run, folder: Path) -> int:
     registry = ModelRegistry(CONFIG, lambda *_: HandBackend(run), lambda model: Tally())
-    registry.load_all(scan(zoo.repository(tmp_path, {"a": zoo.add()})), lambda model: None)
+    registry.load_all(scan(zoo.repository(folder, {"a": zoo.add()})), lambda model: None)
     (model,) = registry.all()
-    assert (model.batching.enabled, model.batcher.policy.max_rows) == (True, 32)
+    assert model.batching.enabled
+    return model.batcher.policy.max_rows
 
 
 # How the cores are shared out

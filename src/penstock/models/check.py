@@ -11,6 +11,7 @@ outputs are the same, or no numbers, for every made-up row. `batching.enabled = 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -39,6 +40,8 @@ LEAST_ROWS, MOST_ROWS = 32, 256
 QUICK_SECONDS = 0.0005  # half of what the polling thread takes on, since costs drift
 LONGER_SECONDS = 0.008
 """What a batch may take where the settings do not say how many rows it may have."""
+BATCH_BYTES = 1 << 22
+QUEUED_BATCHES = 4
 
 
 def check_batching(backend: Backend, wanted: bool, forced: bool, max_rows: int) -> Batching:
@@ -70,20 +73,33 @@ def measure_cost(backend: Backend, batched: bool, max_rows: int) -> RunCost:
     return RunCost(one) if many is None else RunCost(one, max_rows, many)
 
 
-def rows_worth_batching(cost: RunCost) -> int:
+def rows_worth_batching(cost: RunCost, signature: Signature, queue_rows: int) -> int:
     """The most rows of a batch, where the settings leave it open: a power of two, 32 to 256.
 
     Larger batches share what a run, a message and a turn cost among more rows, and make those who came
     first wait longer. So a quick model's batches stay quick enough for the polling thread, those of others
-    short beside what a network takes, and a slow model's small.
+    short beside what a network takes, and a slow model's small. Beyond 32 rows a batch is no larger than
+    `BATCH_BYTES`, and several find room in the queue.
+
+    Args:
+        cost: what a run is expected to take.
+        signature: the model's; open axes count as 1.
+        queue_rows: how many rows may wait.
     """
+    row_bytes = sum(_row_bytes(spec) for spec in (*signature.inputs.values(), *signature.outputs.values()))
+    most = min(MOST_ROWS, queue_rows // QUEUED_BATCHES, BATCH_BYTES // max(row_bytes, 1))
     for seconds in (QUICK_SECONDS, LONGER_SECONDS):
         if cost.expect(LEAST_ROWS) <= seconds:
             rows = LEAST_ROWS
-            while rows < MOST_ROWS and cost.expect(2 * rows) <= seconds:
+            while 2 * rows <= most and cost.expect(2 * rows) <= seconds:
                 rows *= 2
             return rows
     return LEAST_ROWS
+
+
+def _row_bytes(spec: TensorSpec) -> int:
+    axes = [axis for axis in (spec.shape or ())[1:] if isinstance(axis, int)]
+    return math.prod(axes) * spec.datatype.dtype.itemsize
 
 
 def _why_not_by_shape(signature: Signature, forced: bool) -> str | None:

@@ -24,6 +24,8 @@ from penstock.scheduling.cost import RunCost
 
 HEAVY_SECONDS = 0.005  # a run of one row that takes longer is divided among the cores
 
+DEARER = 1.25  # how much dearer a row of a larger batch may be found: measurements vary by as much
+
 OpenBackend = Callable[[Path, RuntimeConfig, int], Backend]
 """Opens a model file: its path, its settings, and how many runs may go on at the same time."""
 
@@ -89,7 +91,7 @@ class ModelRegistry:
         runtime = effective_runtime(self._config.runtime, settings.runtime)
         backend, parallel = self._open(path, runtime, settings.runs_in_parallel)
         enabled = settings.batching.enabled
-        verdict, cost, max_rows = _fitted(backend, enabled, batching.max_rows)
+        verdict, cost, max_rows = _fitted(backend, enabled, batching)
         policy = _policy(verdict.enabled, batching, max_rows, parallel)
         model = Model(
             name=on_disk.name,
@@ -124,19 +126,25 @@ class ModelRegistry:
 
 
 def _fitted(
-    backend: Backend, enabled: bool | Literal["auto"], max_rows: int
+    backend: Backend, enabled: bool | Literal["auto"], batching: BatchingConfig
 ) -> tuple[Batching, RunCost, int]:
     """Whether requests may run together, what runs cost, and the most rows of a batch.
 
-    Where `max_rows` is 0, that follows the cost; but not further than rows run together are seen to agree.
+    Where the settings leave the rows open, they follow the cost; but not further than rows run together are
+    seen to agree, and to cost no more each than in smaller batches.
     """
-    rows = max_rows or LEAST_ROWS
+    rows = batching.max_rows or LEAST_ROWS
     verdict = check_batching(backend, enabled is not False, enabled is True, rows)
     cost = measure_cost(backend, verdict.enabled, rows)
-    if verdict.enabled and not max_rows and (more := rows_worth_batching(cost)) > rows:
+    if batching.max_rows or not verdict.enabled:
+        return verdict, cost, rows
+    more = rows_worth_batching(cost, backend.signature, batching.queue_rows)
+    if more > rows:
         larger = check_batching(backend, True, enabled is True, more)
         if larger.enabled:
-            return larger, measure_cost(backend, True, more), more
+            measured = measure_cost(backend, True, more)
+            if measured.expect(more) / more <= DEARER * cost.expect(rows) / rows:
+                return larger, measured, more
     return verdict, cost, rows
 
 

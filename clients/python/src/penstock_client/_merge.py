@@ -23,6 +23,9 @@ OF_ALL = frozenset(
 )  # fmt: skip
 """Errors that are no single member's fault: sending the members apart would make nothing better."""
 
+MERGED_BYTES = 1 << 20
+"""Above this many bytes of inputs nothing more is merged: copying them costs more than what is saved."""
+
 Key: TypeAlias = tuple[Any, ...]
 
 
@@ -100,14 +103,16 @@ class Merger:
         self.count += 1
 
     def take(self) -> Iterator[list[Member]]:
-        """All that wait, in groups to be merged."""
+        """All that wait, in groups to be merged; no group has more bytes than are worth merging."""
         while self._groups:
             key, group = next(iter(self._groups.items()))
-            members, rows = [], 0
-            while group and (not rows or rows + group[0].batch.rows <= group[0].batch.most_rows):
+            members: list[Member] = []
+            rows = size = 0
+            while group and (not members or _fits(group[0], rows, size)):
                 member = group.popleft()
                 members.append(member)
                 rows += member.batch.rows
+                size += member.size
             self.count -= len(members)
             del self._groups[key]
             if group:  # at the end of the line: other groups have their turn first
@@ -126,6 +131,12 @@ class Merger:
             if not member.waiter.done():
                 self.add(member)
         return [member for member in waiting if member.waiter.done()]
+
+
+def _fits(member: Member, rows: int, size: int) -> bool:
+    """Whether a request may be merged with others that have so many rows and bytes."""
+    batch = member.batch
+    return rows + batch.rows <= batch.most_rows and size + member.size <= MERGED_BYTES
 
 
 class Merged:

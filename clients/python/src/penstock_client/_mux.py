@@ -221,12 +221,13 @@ class Multiplexer:
         self._queue.append(wire)
 
     def _merge(self) -> None:
-        """Puts the requests that may be merged into the queue, merged.
+        """Puts requests that may be merged into the queue, merged, as many as a message holds.
 
         All of them, not half: what a merged request costs the server depends little on its rows, so that few
-        large ones are worth more than keeping both sides busy.
+        large ones are worth more than keeping both sides busy. The rest may still be given up.
         """
         assert self._merger is not None
+        size = 0
         for members in self._merger.take():
             merged = Merged(members)
             slot = members[0].slot
@@ -234,6 +235,9 @@ class Multiplexer:
             if len(members) > 1:
                 self._merged[slot] = merged
             self._enqueue(slot, merged.parts())
+            size += len(self._queue[-1])
+            if size >= MESSAGE_BYTES:
+                return
 
     def _split(self, slot: int, outcome: Outcome, settled: Settled) -> None:
         """Gives every member of a merged request its part, or sends all of them again, each by itself."""
