@@ -25,6 +25,9 @@ from penstock.scheduling.queue import RequestQueue
 MARGIN_SECONDS = 0.005
 """How long a runner thread may take to wake up beside a busy one: Python's switch interval."""
 
+ENOUGH_ROWS = 32
+"""With as many rows a run is not to wait for more to be read: those stay where they take the least room."""
+
 LONGEST_RETRY_SECONDS = 60.0
 """However long the queue: by then things may have changed."""
 
@@ -64,6 +67,7 @@ class DynamicBatcher:
         self._observer: Observer = _Nobody()
         self._queue = RequestQueue(policy.queue_rows)
         self._max_rows = policy.max_rows if policy.batched else 1
+        self._enough = min(self._max_rows, ENOUGH_ROWS)
         self._lock = threading.Lock()
         self._running = 0
 
@@ -82,8 +86,8 @@ class DynamicBatcher:
         return self._running
 
     def is_full(self) -> bool:
-        """Whether a whole batch waits."""
-        return self._queue.rows >= self._max_rows
+        """Whether a whole batch waits, or of large batches as much as makes one worth its while."""
+        return self._queue.rows >= self._enough
 
     def put(self, request: InferRequest) -> None:
         """Lets a request into the queue.
