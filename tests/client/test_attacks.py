@@ -10,10 +10,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2
 
 import penstock_client
 from client.conftest import TRANSPORTS
-from client.standin import StandIn, echo, status
+from client.standin import StandIn, abort, echo, status
 from client.streams import BOUND, until
 from penstock_client import AsyncClient, Client, Unavailable
 from support import zoo
@@ -251,6 +252,29 @@ def test_a_server_that_is_stopped_and_started_again_loses_nothing(tmp_path, name
             failures = [each.exception(BOUND) for each in callers]
     assert {float(each) for each in results} == {2.0}
     assert failures == [None] * 4
+
+
+async def test_nothing_is_sent_to_a_server_that_says_that_it_takes_nothing(server: StandIn) -> None:
+    """One that stops says so until gRPC, in its last instant, cancels what it is sent."""
+    async with AsyncClient(server.target, transport="stream", timeout=BOUND) as client:
+        await client.model("echo")
+        server.states[""] = health_pb2.HealthCheckResponse.NOT_SERVING
+        call = asyncio.create_task(client.predict("echo", row(1)))
+        await asyncio.sleep(0.3)
+        assert "PredictStream" not in server.calls
+        server.states[""] = health_pb2.HealthCheckResponse.SERVING
+        assert (await call)["x"][0, 0] == 1
+
+
+async def test_a_stream_that_the_server_cancels_is_lost(server: StandIn) -> None:
+    def cancel(messages, context):
+        next(messages)
+        abort(context, status(grpc.StatusCode.CANCELLED, "CANCELLED"))
+
+    server.stream = cancel
+    async with AsyncClient(server.target, transport="stream") as client:
+        with pytest.raises(Unavailable, match="unknown whether the server"):
+            await client.predict("echo", row(1))
 
 
 @pytest.mark.parametrize("name", SHARED)

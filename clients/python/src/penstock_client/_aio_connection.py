@@ -231,13 +231,13 @@ class Connection:
         return self._shared
 
     async def _reach(self) -> None:
-        """Makes sure that there is a server.
+        """Makes sure that there is a server that takes requests.
 
         Raises:
             Unavailable: there is none.
         """
         try:
-            await self._call(self._check, "", Deadline(PROBE_SECONDS))
+            _health.check_serving(await self._call(self._check, "", Deadline(PROBE_SECONDS)))
         except DeadlineExceeded as error:
             raise Unavailable(f"the server does not answer: {error}") from error
         except Unavailable:

@@ -10,6 +10,8 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from penstock_client._errors import Unavailable
+
 METHOD = "/grpc.health.v1.Health/Check"
 """The full name of the call."""
 
@@ -49,3 +51,15 @@ def encode(service: str) -> bytes:
 def decode(data: bytes) -> str:
     """The state in a HealthCheckResponse: "SERVING", "NOT_SERVING" or "UNKNOWN"."""
     return _STATES.get(_Response.FromString(data).status, "UNKNOWN")
+
+
+def check_serving(state: str) -> None:
+    """Makes sure that a server does not say that it takes no requests.
+
+    One that stops says so to the end, and in its last instant gRPC cancels what it is sent.
+
+    Raises:
+        Unavailable: it says so.
+    """
+    if state == "NOT_SERVING":
+        raise Unavailable("the server takes no requests now: its health is NOT_SERVING")

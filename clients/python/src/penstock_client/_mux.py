@@ -287,7 +287,7 @@ def lost(error: PenstockError) -> PenstockError | Unsupported:
     """What a request ends with that was sent and not answered when its stream ended like this."""
     if error.status is grpc.StatusCode.UNIMPLEMENTED:
         return Unsupported(error.message)
-    if error.status is not grpc.StatusCode.UNAVAILABLE:
+    if error.status not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return error
     if error.message.startswith(_NOT_RUN):
         return not_run(error.again())

@@ -219,7 +219,7 @@ class Connection:
 
 
 def reach(check: Any, metadata: object) -> None:
-    """Makes sure that there is a server.
+    """Makes sure that there is a server that takes requests.
 
     Args:
         check: gRPC's Check of the health service.
@@ -229,7 +229,7 @@ def reach(check: Any, metadata: object) -> None:
         Unavailable: there is none.
     """
     try:
-        check("", timeout=PROBE_SECONDS, metadata=metadata)
+        _health.check_serving(check("", timeout=PROBE_SECONDS, metadata=metadata))
     except grpc.RpcError as failed:
         error = from_call(failed)
         if isinstance(error, DeadlineExceeded):
