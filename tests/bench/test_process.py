@@ -180,7 +180,9 @@ def test_everything_fits_in_a_terminal_of_80_columns(start: Start, levels: tuple
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     plain = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
-    process = start(*levels, "--requests", 2000, "--rows", 1000, stdout=theirs, env=plain)
+    # Enough for each level, and time for a slow machine: every request is to be answered.
+    sent = ("--requests", 1000, "--rows", 1000, "--timeout", SECONDS)
+    process = start(*levels, *sent, stdout=theirs, env=plain)
     os.close(theirs)
     seen = b""
     while select.select([ours], [], [], SECONDS)[0]:
