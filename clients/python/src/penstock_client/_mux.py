@@ -141,7 +141,7 @@ class Multiplexer:
         most = (self._limit - len(self._free) + 1) >> 1
         if most < OVERLAPPING:
             most = OVERLAPPING
-        if self._merger is not None and not self._queue:  # else a message's worth is there already
+        if self._merger is not None:
             self._merge()
         queue, size = self._queue, 0
         taken: list[bytes] = []
