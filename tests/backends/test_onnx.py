@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from penstock.backends import onnx as backend_module
-from penstock.backends.onnx import OnnxBackend
+from penstock.backends.onnx import OnnxBackend, _runner
 from penstock.config import RuntimeConfig
 from penstock.errors import ModelFailed
 from penstock.tensors import Array, DataType, TensorSpec
@@ -325,3 +326,10 @@ def test_a_model_of_more_than_a_mebibyte_leaves_nothing_open(tmp_path: Path) -> 
         f"{{'ai.onnx': {zoo.OPSET}, 'ai.onnx.ml': {zoo.ML_OPSET}}} set() True",
         "False",
     ]
+
+
+def test_a_release_without_the_inner_session_is_run_as_it_is() -> None:
+    outer = SimpleNamespace(run=lambda *_: ["outer"])
+    assert _runner(outer)(["y"], {}, None) == ["outer"]
+    outer._sess = SimpleNamespace(run=lambda *_: ["inner"])
+    assert _runner(outer)(["y"], {}, None) == ["inner"]

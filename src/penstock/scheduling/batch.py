@@ -24,8 +24,6 @@ def assemble(requests: Sequence[InferRequest]) -> Mapping[str, Array]:
 def wanted_outputs(requests: Sequence[InferRequest]) -> Sequence[str]:
     """The outputs that at least one request of a batch wants, each once."""
     first = requests[0].outputs
-    if len(requests) == 1:
-        return first
     for request in requests:
         if request.outputs is not first and request.outputs != first:
             return list(dict.fromkeys(name for request in requests for name in request.outputs))

@@ -45,12 +45,8 @@ class Delivery:
             answered.append(request)
             if flush is not None:
                 self._flushes[flush] = None
-        if self._flushes:
-            self.flush()
-        try:
-            self._observer.batch_done(answered, run.rows, run.started, run.finished)
-        except Exception as error:
-            self._keep(error)
+        self.flush()
+        self._call(self._observer.batch_done, answered, run.rows, run.started, run.finished)
 
     def fail(self, request: InferRequest, error: RequestError) -> None:
         """Ends a request with an error; streams send it with the next `flush`."""

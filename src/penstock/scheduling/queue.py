@@ -186,11 +186,8 @@ class RequestQueue:
                 if request.deadline <= now:
                     self._take_out(lane, request, expired)
                 elif request.rows <= room or not batch:
-                    rows = request.rows
-                    del lane[request]
-                    batch.append(request)
-                    self._rows -= rows or 1
-                    room -= rows
+                    self._take_out(lane, request, batch)
+                    room -= request.rows
                 else:
                     return
 
