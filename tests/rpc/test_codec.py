@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import InvalidRequest
-from penstock.rpc import codec
+from penstock.rpc.answers import NUMBERS
+from penstock.rpc.arrays import fits
 from penstock.rpc.codec import ModelCodec, array_of
 from penstock.tensors import DataType, TensorSpec
 from penstock_proto.v1 import prediction_pb2 as pb
@@ -175,7 +176,7 @@ def test_a_tensor_without_values_is_refused(
 
 @pytest.mark.parametrize("other", [each for each in DataType if each is not FP32], ids=ids)
 def test_another_datatype_is_refused(other: DataType) -> None:
-    message = tensor(datatype=codec.NUMBERS[other], shape=[1, 1], raw=bytes(8))
+    message = tensor(datatype=NUMBERS[other], shape=[1, 1], raw=bytes(8))
     assert refusal(message, spec("x")) == f"input x came as {other}, expected FP32"
 
 
@@ -301,4 +302,4 @@ def test_hostile_messages_end_in_an_array_that_fits_or_a_refusal(
     except InvalidRequest:
         return
     assert array.dtype == datatype.dtype
-    assert codec.fits(array.shape, of)
+    assert fits(array.shape, of)

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from penstock.errors import InvalidRequest
 from penstock.messages import InferResponse, Run
 from penstock.rpc import answers
+from penstock.rpc.arrays import layout, wanted_outputs
 from penstock.rpc.codec import ModelCodec, array_of, codec_of
 from penstock.tensors import Array, DataType
 from penstock_proto.v1 import prediction_pb2 as pb
@@ -224,9 +225,10 @@ def test_inputs_are_all_there_and_no_others(inputs: dict[str, Tensor], words: st
 
 
 def test_a_model_without_inputs() -> None:
-    reader = ModelCodec(model(signature_of([], [spec("y")]), batched=False))
+    reader_model = model(signature_of([], [spec("y")]), batched=False)
+    reader = ModelCodec(reader_model)
     assert reader.inputs(request()) == ({}, False)
-    assert reader.layout({}) == (1, None)
+    assert layout(reader_model, {}) == (1, None)
     with pytest.raises(InvalidRequest, match="there is no input a: expected none; came a"):
         reader.inputs(request(a=A))
 
@@ -243,37 +245,36 @@ def test_a_model_without_inputs() -> None:
 def test_outputs_are_each_once_in_the_signatures_order(
     wanted: list[str], given_back: tuple[str, ...]
 ) -> None:
-    assert ModelCodec(model(TWO)).outputs(wanted) == given_back
+    assert wanted_outputs(model(TWO), wanted) == given_back
 
 
 def test_outputs_that_the_model_has_not_are_named() -> None:
     with pytest.raises(InvalidRequest, match="there is no output n, o; m version 1 has y, z, w"):
-        ModelCodec(model(TWO)).outputs(["n", "y", "o"])
+        wanted_outputs(model(TWO), ["n", "y", "o"])
 
 
 @pytest.mark.parametrize(("batched", "rows"), [(True, 2), (False, 1)])
 def test_rows_are_the_first_axis_where_the_model_is_batched(batched: bool, rows: int) -> None:
-    reader = ModelCodec(model(TWO, batched=batched))
-    arrays, _ = reader.inputs(request(a=A, b=B))
-    assert reader.layout(arrays) == (rows, None)
+    two = model(TWO, batched=batched)
+    arrays, _ = ModelCodec(two).inputs(request(a=A, b=B))
+    assert layout(two, arrays) == (rows, None)
 
 
 def test_ragged_rows_are_refused() -> None:
     ragged = request(a=A, b=tensor(int_values=[1, 2, 3]))
-    reader = ModelCodec(model(TWO))
-    arrays, _ = reader.inputs(ragged)
+    arrays, _ = ModelCodec(model(TWO)).inputs(ragged)
     with pytest.raises(InvalidRequest, match="all inputs need the same number of rows: a has 2, b has 3"):
-        reader.layout(arrays)
-    assert ModelCodec(model(TWO, batched=False)).layout(arrays) == (1, None), "alone, the model decides"
+        layout(model(TWO), arrays)
+    assert layout(model(TWO, batched=False), arrays) == (1, None), "alone, the model decides"
 
 
 def test_requests_of_equal_inner_shapes_share_a_batch() -> None:
-    reader = ModelCodec(model(signature_of([spec("x", ("N", "L"))], [spec("y", ("N", "L"))])))
+    open_inside = model(signature_of([spec("x", ("N", "L"))], [spec("y", ("N", "L"))]))
 
-    def layout(*shape: int) -> tuple[int, object]:
-        return reader.layout({"x": np.zeros(shape, np.float32)})
+    def layout_of(*shape: int) -> tuple[int, object]:
+        return layout(open_inside, {"x": np.zeros(shape, np.float32)})
 
-    (one, key), (nine, same), (_, other) = layout(1, 4), layout(9, 4), layout(1, 5)
+    (one, key), (nine, same), (_, other) = layout_of(1, 4), layout_of(9, 4), layout_of(1, 5)
     assert (one, nine) == (1, 9)
     assert key == same != other
 

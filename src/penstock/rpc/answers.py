@@ -7,7 +7,6 @@ are copied once, and each answer takes its slice.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
@@ -17,6 +16,7 @@ import numpy as np
 from penstock.messages import InferResponse, Run
 from penstock.models.model import Model
 from penstock.rpc import values, wire
+from penstock.rpc.arrays import pack_bytes
 from penstock.tensors import Array, DataType
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
@@ -24,7 +24,6 @@ from penstock_proto.v1 import tensor_pb2
 NUMBERS: Mapping[DataType, int] = {each: tensor_pb2.DataType.Value(each.label) for each in DataType}
 REMEMBERED = 256  # shapes, for all outputs of a model
 MICROS = 1_000_000
-LENGTH = struct.Struct("<I")
 ID = wire.key(pb.PredictResponse.ID_FIELD_NUMBER, wire.LENGTH_DELIMITED)
 TAG = wire.key(pb.PredictResponse.TAG_FIELD_NUMBER, wire.VARINT)
 
@@ -185,15 +184,6 @@ def weave(pieces: Sequence[Piece], count: int) -> bytes:
         woven[:, start : start + values.shape[-1]] = values
         start += values.shape[-1]
     return woven.tobytes()
-
-
-def pack_bytes(array: Array) -> bytes:
-    """The elements of a text array, each behind its length in 4 bytes, little-endian."""
-    parts: list[bytes] = []
-    for text in array.ravel():
-        data = text.encode()
-        parts += (LENGTH.pack(len(data)), data)
-    return b"".join(parts)
 
 
 @lru_cache(4096)

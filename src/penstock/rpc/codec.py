@@ -5,9 +5,7 @@ What comes as `raw` is never copied here: an input is a view of the message's ow
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from google.protobuf.message import EncodeError
@@ -16,7 +14,8 @@ from penstock.errors import InvalidRequest, ModelFailed, RequestError
 from penstock.messages import InferResponse
 from penstock.models.model import Model
 from penstock.rpc import values
-from penstock.rpc.answers import LENGTH, NUMBERS, Answers
+from penstock.rpc.answers import NUMBERS, Answers
+from penstock.rpc.arrays import expected_inputs, of_nothing, of_raw, shaped
 from penstock.tensors import Array, DataType, TensorSpec
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
@@ -26,8 +25,6 @@ DATATYPE_FIELD = tensor_pb2.Tensor.DATATYPE_FIELD_NUMBER
 SHAPE_FIELD = tensor_pb2.Tensor.SHAPE_FIELD_NUMBER
 RAW_FIELD = tensor_pb2.Tensor.RAW_FIELD_NUMBER
 REMEMBERED = 256  # shapes, for each input of a model
-MAX_AXES = 32  # as many as every numpy takes
-MAX_EMPTY = 2**20  # the product of an empty tensor's other axes: it costs its sender nothing
 
 
 def label_of(number: int) -> str:
@@ -67,51 +64,13 @@ class ModelCodec:
         for name, known in self._inputs.items():
             tensor = sent.get(name)
             if tensor is None:
-                raise InvalidRequest(f"input {name} is missing: {self._expected(sent)}")
+                raise InvalidRequest(f"input {name} is missing: {expected_inputs(self._model, sent)}")
             arrays[name], raw = known.read(tensor)
             any_raw = any_raw or raw
         if len(sent) != len(arrays):
             unknown = ", ".join(sorted(set(sent) - set(arrays)))
-            raise InvalidRequest(f"there is no input {unknown}: {self._expected(sent)}")
+            raise InvalidRequest(f"there is no input {unknown}: {expected_inputs(self._model, sent)}")
         return arrays, any_raw
-
-    def outputs(self, wanted: Collection[str]) -> Sequence[str]:
-        """The outputs wanted, each once, in the signature's order.
-
-        Raises:
-            InvalidRequest: the model has no such output.
-        """
-        names = self._model.output_names
-        unknown = [name for name in wanted if name not in names]
-        if unknown:
-            has = ", ".join(names)
-            raise InvalidRequest(f"there is no output {', '.join(unknown)}; {self._model} has {has}")
-        return tuple(name for name in names if name in wanted)
-
-    def layout(self, arrays: Mapping[str, Array]) -> tuple[int, object]:
-        """How many rows a request has, and what requests must have in common to share a batch with it.
-
-        Returns:
-            The length of the first axis where the model is batched, else 1; and the lengths of the inner
-            axes where some are open, else None.
-
-        Raises:
-            InvalidRequest: the inputs differ in their number of rows.
-        """
-        model = self._model
-        if not model.batching.enabled:
-            return 1, None
-        rows = -1
-        for array in arrays.values():
-            length: int = array.shape[0]
-            if rows < 0:
-                rows = length
-            elif rows != length:
-                lengths = ", ".join(f"{name} has {each.shape[0]}" for name, each in arrays.items())
-                raise InvalidRequest(f"all inputs need the same number of rows: {lengths}")
-        if not model.open_shapes:
-            return rows, None
-        return rows, tuple([array.shape[1:] for array in arrays.values()])
 
     def encoded(self, response: InferResponse, id: str, tag: int, typed: bool) -> bytes | RequestError:
         """As `answer`; an error where protobuf cannot carry it."""
@@ -119,11 +78,6 @@ class ModelCodec:
             return self.answer(response, id, tag, typed)
         except (ValueError, EncodeError) as error:  # over 2 GiB, or text that is none
             return ModelFailed(f"the model's answer cannot be sent: {error}")
-
-    def _expected(self, sent: Mapping[str, Any]) -> str:
-        came = ", ".join(sorted(sent)) or "none"
-        specs = self._model.signature.inputs.values()
-        return f"expected {', '.join(map(str, specs)) or 'none'}; came {came}"
 
 
 class _Input:
@@ -187,98 +141,7 @@ def array_of(tensor: tensor_pb2.Tensor, spec: TensorSpec) -> tuple[Array, bool]:
         else:
             raise InvalidRequest(f"input {spec.name} came both as {name} and {field.name}; send one of them")
     if content is None:
-        return _shaped(_of_nothing(spec, shape), shape, spec), True
+        return shaped(of_nothing(spec, shape), shape, spec), True
     if number != RAW_FIELD:
-        return _shaped(values.read(spec, name, content), shape, spec), False
-    return _shaped(_of_raw(spec, content), shape, spec), True
-
-
-def _of_nothing(spec: TensorSpec, shape: tuple[int, ...]) -> Array:
-    """The flat array of a tensor that came without values: fine where its shape holds none."""
-    if 0 not in shape:
-        raise InvalidRequest(f"input {spec.name} came without values, expected {spec}")
-    return np.empty(0, spec.datatype.dtype)
-
-
-def _of_raw(spec: TensorSpec, raw: bytes) -> Array:
-    if spec.datatype is DataType.BYTES:
-        return values.text_array(_unpacked(spec, raw))
-    size = spec.datatype.dtype.itemsize
-    if len(raw) % size:
-        raise InvalidRequest(
-            f"input {spec.name} came with {len(raw)} bytes, which is no multiple of "
-            f"the {size} of {spec.datatype}"
-        )
-    flat = np.frombuffer(raw, spec.datatype.dtype)
-    if spec.datatype is DataType.BOOL and flat.view(np.uint8).max(initial=0) > 1:
-        raise InvalidRequest(f"input {spec.name} is BOOL: every byte must be 0 or 1")
-    return flat
-
-
-def _unpacked(spec: TensorSpec, raw: bytes) -> list[str]:
-    texts: list[str] = []
-    position = 0
-    while position < len(raw):
-        start = position + LENGTH.size
-        length = LENGTH.unpack_from(raw, position)[0] if start <= len(raw) else 0
-        position = start + length
-        if position > len(raw):
-            raise InvalidRequest(
-                f"input {spec.name}: element {len(texts)} reaches beyond the {len(raw)} bytes that came"
-            )
-        texts.append(values.decoded(spec, len(texts), raw[start:position]))
-    return texts
-
-
-def _shaped(flat: Array, shape: tuple[int, ...], spec: TensorSpec) -> Array:
-    """The flat array in its shape, which is inferred where none was sent."""
-    count = len(flat)
-    if not shape and spec.shape != () and count:
-        shape = _inferred(count, spec)
-    if not fits(shape, spec):
-        raise InvalidRequest(f"input {spec.name} came with shape {list(shape)}, expected {spec}")
-    holds = math.prod(shape)
-    if holds != count:
-        raise InvalidRequest(
-            f"input {spec.name} came with {count} values for shape {list(shape)}, which holds {holds}"
-        )
-    if not count and math.prod(filter(None, shape)) > MAX_EMPTY:
-        raise InvalidRequest(f"input {spec.name} came empty with shape {list(shape)}, which is too large")
-    return flat.reshape(shape)
-
-
-def fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
-    """Whether a shape is one that `spec` declares."""
-    declared = spec.shape
-    if declared is None:
-        return len(shape) <= MAX_AXES and all(length >= 0 for length in shape)
-    if len(shape) != len(declared):
-        return False
-    for length, expected in zip(shape, declared):  # noqa: B905 - equally long, and this is the hot path
-        if length != expected and (length < 0 or isinstance(expected, int)):
-            return False
-    return True
-
-
-def _inferred(count: int, spec: TensorSpec) -> tuple[int, ...]:
-    """The one shape that `spec` allows for so many values.
-
-    Raises:
-        InvalidRequest: there is none, or more than one.
-    """
-    declared = spec.shape
-    if declared is None:
-        if count == 1:
-            return ()
-        raise InvalidRequest(f"input {spec.name} came without a shape, and the model declares none")
-    open_axes = sum(isinstance(size, str) for size in declared)
-    if open_axes > 1:
-        raise InvalidRequest(
-            f"input {spec.name} came without a shape, which {open_axes} open axes make unclear: {spec}"
-        )
-    fixed = math.prod(size for size in declared if isinstance(size, int))
-    if not open_axes and count == fixed:
-        return tuple(size for size in declared if isinstance(size, int))
-    if not open_axes or not fixed or count % fixed:
-        raise InvalidRequest(f"input {spec.name} came with {count} values, which do not fill {spec}")
-    return tuple(size if isinstance(size, int) else count // fixed for size in declared)
+        return shaped(values.read(spec, name, content), shape, spec), False
+    return shaped(of_raw(spec, content), shape, spec), True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from typing_extensions import override
 
@@ -18,7 +18,9 @@ from penstock.models.model import Model
 from penstock.rpc import status, wire
 from penstock.rpc.answers import Piece, weave, width
 from penstock.rpc.codec import ModelCodec, codec_of
-from penstock.rpc.pending import Door, Pending
+from penstock.rpc.door import Door
+from penstock.rpc.pending import Pending
+from penstock.rpc.stream import Part, StreamItem
 from penstock.rpc.templates import Template
 from penstock.tensors import Array
 from penstock.transport.call import ServerCall
@@ -31,14 +33,11 @@ RESPONSE = wire.key(pb.PredictResult.RESPONSE_FIELD_NUMBER, wire.LENGTH_DELIMITE
 RESULTS = wire.key(pb.PredictStreamResponse.RESULTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)
 LARGEST_BLOCK = 1 << 20  # bytes of its answer; larger ones go out one by one
 
-Part: TypeAlias = tuple[bytes, int]
-"""A serialized PredictStreamResponse, and how many results are in it."""
-
 
 class Owner(Protocol):
     """The stream that requests belong to, as they see it."""
 
-    def done(self, item: Item | Block) -> Flush:
+    def done(self, item: StreamItem) -> Flush:
         """All results of an item are there."""
 
 

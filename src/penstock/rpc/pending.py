@@ -4,41 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Protocol, TypeVar
+from functools import cached_property
 
-from google.protobuf.message import DecodeError
-
-from penstock.engine import Engine
 from penstock.errors import InvalidRequest, RequestError
 from penstock.messages import InferRequest, InferResponse
 from penstock.models.model import Model
+from penstock.rpc.arrays import layout, wanted_outputs
 from penstock.rpc.codec import ModelCodec, codec_of
+from penstock.rpc.door import Door
 from penstock.rpc.templates import Template, Templates
 from penstock.transport.call import ServerCall
 from penstock_proto.v1 import prediction_pb2 as pb
 
 
-class Failures(Protocol):
-    """Is told of requests that fail before their model is known."""
+class PredictDoor(Door):
+    """What requests of penstock.v1 come in by."""
 
-    def failed(self, rpc: str, error: RequestError) -> None:
-        """A request that came by `rpc` ended with `error`."""
-
-
-class Door(Protocol):
-    """What requests come in by: a service, as they see it.
-
-    Attributes:
-        engine: takes them.
-        telemetry: is told of those that fail before their model is known.
-        templates: what earlier ones looked like.
-    """
-
-    engine: Engine
-    templates: Templates
-
-    @property
-    def telemetry(self) -> Failures: ...  # noqa: D102
+    @cached_property
+    def templates(self) -> Templates:
+        """What earlier requests looked like."""
+        return Templates()
 
 
 class Pending(InferRequest):
@@ -56,7 +41,7 @@ class Pending(InferRequest):
         self.rpc = rpc
         self._model: Model | None = None
 
-    def submit(self, data: bytes, message: pb.PredictRequest, call: ServerCall, door: Door) -> None:
+    def submit(self, data: bytes, message: pb.PredictRequest, call: ServerCall, door: PredictDoor) -> None:
         """Takes over what a message asks for and hands itself to the engine; refuses what does not fit.
 
         Args:
@@ -79,7 +64,7 @@ class Pending(InferRequest):
         door.templates.learn(data, message, self, model, self._typed)
         door.engine.submit(model, self)
 
-    def submit_alike(self, data: bytes, template: Template, call: ServerCall, door: Door) -> bool:
+    def submit_alike(self, data: bytes, template: Template, call: ServerCall, door: PredictDoor) -> bool:
         """As `submit`, for a message that looks like an earlier one.
 
         Returns:
@@ -104,13 +89,13 @@ class Pending(InferRequest):
             raise InvalidRequest(f"the request is part of a sequence, and {model} keeps no state")
         codec = self._codec = codec_of(model)
         arrays, any_raw = codec.inputs(message)
-        rows, key = codec.layout(arrays)
+        rows, key = layout(model, arrays)
         outputs, encoding = message.outputs, message.output_encoding
         self._typed = encoding == pb.TYPED or not (any_raw or encoding)
         InferRequest.__init__(
             self,
             arrays,
-            codec.outputs(outputs) if outputs else model.output_names,
+            wanted_outputs(model, outputs) if outputs else model.output_names,
             rows,
             key,
             self.rpc,
@@ -129,21 +114,6 @@ class Pending(InferRequest):
         if isinstance(result, RequestError):
             return result
         return self._codec.encoded(result, self._id, self._tag, self._typed)
-
-
-M = TypeVar("M", pb.PredictRequest, pb.PredictStreamRequest)
-
-
-def parsed(kind: type[M], data: bytes) -> M:
-    """The message in `data`.
-
-    Raises:
-        InvalidRequest: there is none.
-    """
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        raise InvalidRequest(f"the {len(data)} bytes that came are no {kind.__name__} message") from None
 
 
 def _deadline(message: pb.PredictRequest, call: ServerCall, arrived: float) -> float:
