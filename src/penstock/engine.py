@@ -46,7 +46,7 @@ class Engine:
                 raise Unavailable("the server is stopping and takes no new requests")
             model.batcher.put(request)
         except RequestError as error:
-            model.observer.failed(request.rpc, error, request.count)
+            model.observer.failed(request.rpc, error, request.count, time.monotonic() - request.arrived)
             flush = request.reply(error)
             if flush is not None:
                 flush()

@@ -14,17 +14,21 @@ class Run:
     """One run of a model, shared by all requests that were part of it.
 
     Attributes:
-        started: when the model began, by `time.monotonic()`.
-        finished: when it ended, by the same clock.
+        started: when it began, by `time.monotonic()`: from then on its requests do not wait any more.
+        assembled: when their inputs had been put together and the model began, by the same clock.
+        finished: when the model ended, by the same clock.
         rows: the rows of the batch.
         outputs: what the model gave, by name, for all requests together.
-        encoded: what the front door has made of it, once for all of its answers.
+        encoded: what a front door has made of it, once for all of its answers.
     """
 
-    __slots__ = ("encoded", "finished", "outputs", "rows", "started")
+    __slots__ = ("assembled", "encoded", "finished", "outputs", "rows", "started")
 
-    def __init__(self, started: float, finished: float, rows: int, outputs: Mapping[str, Array]) -> None:
+    def __init__(
+        self, started: float, assembled: float, finished: float, rows: int, outputs: Mapping[str, Array]
+    ) -> None:
         self.started = started
+        self.assembled = assembled
         self.finished = finished
         self.rows = rows
         self.outputs = outputs
@@ -127,17 +131,14 @@ class InferRequest:
 class Observer(Protocol):
     """Is told how the requests of one model end, every request once, a whole batch at a time."""
 
-    def batch_done(
-        self, requests: Sequence[InferRequest], rows: int, started: float, finished: float
-    ) -> None:
+    def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None:
         """A batch was run and answered.
 
         Args:
             requests: the requests that were answered with a response.
-            rows: the rows of the batch.
-            started: when the model's run began, by `time.monotonic()`.
-            finished: when it ended, by the same clock.
+            run: the run they were part of.
+            answered: when all had been, by `time.monotonic()`.
         """
 
-    def failed(self, rpc: str, error: RequestError, count: int = 1) -> None:
-        """So many requests that came by `rpc` ended with `error`."""
+    def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
+        """So many requests that came by `rpc` ended with `error`, each after so many seconds."""

@@ -44,7 +44,7 @@ def request(**inputs: Tensor) -> pb.PredictRequest:
 
 def answered(reader: ModelCodec, outputs: dict[str, Array], *, typed: bool = False) -> pb.PredictResponse:
     """The message that a caller gets."""
-    run = Run(started=10.0, finished=10.5, rows=3, outputs=outputs)
+    run = Run(started=10.0, assembled=10.1, finished=10.5, rows=3, outputs=outputs)
     response = InferResponse(run, list(outputs), queue_seconds=1.25, stop=None)
     return pb.PredictResponse.FromString(reader.answer(response, "ü", 7, typed))
 
@@ -161,7 +161,7 @@ def test_a_scalar_and_a_lone_value_keep_their_shapes() -> None:
 def test_shares_of_many_shapes_and_scattered_memory() -> None:
     reader = ModelCodec(model(signature_of([spec("x")], [spec("y", ("N", "L"))])))
     base = np.arange(400 * 6, dtype=np.float32).reshape(400, 6)
-    run = Run(started=10.0, finished=10.5, rows=400, outputs={"y": base[:, ::2]})
+    run = Run(started=10.0, assembled=10.1, finished=10.5, rows=400, outputs={"y": base[:, ::2]})
     for rows in range(400):  # more shapes than are remembered
         response = InferResponse(run, ["y"], 0.0, start=400 - rows, stop=400)
         got = pb.PredictResponse.FromString(reader.answer(response, "", 0, False)).outputs["y"]
@@ -171,7 +171,7 @@ def test_shares_of_many_shapes_and_scattered_memory() -> None:
 def test_answers_of_one_run_share_what_they_have_in_common_and_nothing_else() -> None:
     reader = ModelCodec(model(signature_of([spec("x")], [spec("y")])))
     outputs = {"y": np.arange(4, dtype=np.float32).reshape(4, 1)}
-    run = Run(started=10.0, finished=12.5, rows=4, outputs=outputs)
+    run = Run(started=10.0, assembled=10.1, finished=12.5, rows=4, outputs=outputs)
     for number, waited in ((1, 0.0), (2, 0.000_001), (3, 5.0)):
         response = InferResponse(run, ["y"], waited, start=number, stop=number + 1)
         message = pb.PredictResponse.FromString(reader.answer(response, str(number), number, False))

@@ -17,7 +17,7 @@ from support.work import request
 
 
 def parts(batch: Sequence[InferRequest], outputs: dict[str, Array]) -> list[dict[str, Array]]:
-    run = Run(1.0, 2.0, sum(each.rows for each in batch), outputs)
+    run = Run(1.0, 1.0, 2.0, sum(each.rows for each in batch), outputs)
     return [response.outputs for response in split(batch, run, batched=True)]
 
 
@@ -70,7 +70,7 @@ def test_parts_are_views() -> None:
 
 
 def test_a_model_without_batches_gives_all_it_has_to_the_one_request() -> None:
-    run = Run(1.0, 2.0, 1, {"y": np.arange(3.0), "z": np.array(1.0)})
+    run = Run(1.0, 1.0, 2.0, 1, {"y": np.arange(3.0), "z": np.array(1.0)})
     (response,) = split([request([1], outputs=("y", "z"))], run, batched=False)
     assert {name: share.tolist() for name, share in response.outputs.items()} == {"y": [0, 1, 2], "z": 1}
 

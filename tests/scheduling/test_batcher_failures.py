@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from penstock.errors import DeadlineExpired, ModelFailed, QueueFull, RequestCancelled, Unavailable
-from penstock.messages import InferRequest, InferResponse
+from penstock.messages import InferRequest, InferResponse, Run
 from penstock.tensors import Array
 from support import zoo
 from support.work import (
@@ -204,12 +204,10 @@ def test_a_late_request_whose_reply_raises_keeps_the_batch_from_nothing() -> Non
 
 def test_an_observer_that_raises_keeps_nobody_from_his_answer() -> None:
     class BrokenObserver(Tally):
-        def batch_done(
-            self, requests: Sequence[InferRequest], rows: int, started: float, finished: float
-        ) -> None:
+        def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None:
             raise ZeroDivisionError
 
-        def failed(self, rpc: str, error: Exception, count: int = 1) -> None:
+        def failed(self, rpc: str, error: Exception, count: int = 1, seconds: float = 0.0) -> None:
             raise ZeroDivisionError
 
     made, _ = batcher(echo)

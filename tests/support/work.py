@@ -15,7 +15,7 @@ from penstock.backends.backend import ModelFile
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
 from penstock.errors import RequestError
-from penstock.messages import Flush, InferRequest, InferResponse
+from penstock.messages import Flush, InferRequest, InferResponse, Run
 from penstock.models.model import Batching, Model
 from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
 from penstock.scheduling.cost import RunCost
@@ -118,18 +118,16 @@ class Tally:
         self.batches: list[int] = []
         self.failures: list[tuple[str, RequestError]] = []
 
-    def batch_done(
-        self, requests: Sequence[InferRequest], rows: int, started: float, finished: float
-    ) -> None:
-        assert finished >= started
+    def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None:
+        assert run.started <= run.assembled <= run.finished <= answered
         self.done.extend(requests)
-        self.batches.append(rows)
+        self.batches.append(run.rows)
 
-    def failed(self, rpc: str, error: RequestError, count: int = 1) -> None:
+    def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
         self.failures += [(rpc, error)] * count
 
 
-Run = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
+RunByHand = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
 
 
 class HandBackend:
@@ -137,7 +135,7 @@ class HandBackend:
 
     providers: Sequence[str] = ("by hand",)
 
-    def __init__(self, run: Run, signature: Signature | None = None) -> None:
+    def __init__(self, run: RunByHand, signature: Signature | None = None) -> None:
         self._run = run
         self.signature = signature or signature_of([spec("x")], [spec("y")])
         self.file = ModelFile()

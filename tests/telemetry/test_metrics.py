@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from penstock import errors
-from penstock.messages import InferRequest
+from penstock.messages import InferRequest, Run
 from penstock.telemetry.counters import ROWS, SECONDS
 from penstock.telemetry.metrics import Metrics, ModelMetrics
 
@@ -59,6 +59,13 @@ def of_model(name: str, **labels: str) -> Key:
     return key(name, model="m", version="1", **labels)
 
 
+def done(
+    batch: list[InferRequest], rows: int, started: float, finished: float
+) -> tuple[list[InferRequest], Run, float]:
+    """What an observer is told of a batch."""
+    return batch, Run(started, started, finished, rows, {}), finished
+
+
 def histogram(bounds: tuple[float, ...], values: list[float], name: str, **labels: str) -> dict[Key, float]:
     """What a histogram must show for `values`, counted one by one."""
     edges = {f"{bound:g}" if bound < 0.0001 else str(bound): bound for bound in bounds}
@@ -84,7 +91,7 @@ def test_all_numbers_equal_a_recount(metrics: Metrics) -> None:
         rpcs = [chance.choice(list(totals)) for _ in range(chance.randint(0, 9))]
         batch = [request(started - chance.lognormvariate(-6, 3), rpc) for rpc in rpcs]
         rows = chance.choice([*map(int, ROWS), 3, 5000])
-        model.batch_done(batch, rows, started, started + compute)
+        model.batch_done(*done(batch, rows, started, started + compute))
         computes.append(started + compute - started)
         sizes.append(rows)
         for each in batch:
@@ -106,8 +113,8 @@ def test_all_numbers_equal_a_recount(metrics: Metrics) -> None:
 
 def test_values_on_a_bound_belong_to_its_bucket(metrics: Metrics) -> None:
     model = add(metrics)
-    model.batch_done([], 1, 0.0, 0.0005)
-    model.batch_done([], 2, 0.0, 0.00050001)
+    model.batch_done(*done([], 1, 0.0, 0.0005))
+    model.batch_done(*done([], 2, 0.0, 0.00050001))
     seen = samples(metrics)
     assert seen[of_model("compute_seconds_bucket", le="0.0005")] == 1
     assert seen[of_model("compute_seconds_bucket", le="0.001")] == 2
@@ -195,7 +202,7 @@ def test_streams(metrics: Metrics) -> None:
 
 
 def test_a_forgotten_model_leaves_nothing(metrics: Metrics) -> None:
-    add(metrics).batch_done([request()], 1, 1.0, 2.0)
+    add(metrics).batch_done(*done([request()], 1, 1.0, 2.0))
     add(metrics, "other", "2")
     metrics.forget("m", "1")
     metrics.forget("m", "1")
@@ -206,9 +213,9 @@ def test_a_forgotten_model_leaves_nothing(metrics: Metrics) -> None:
 
 def test_a_copy_that_replaces_another_goes_on_counting(metrics: Metrics) -> None:
     old = add(metrics, waiting=3, running=1)
-    old.batch_done([request()], 1, 1.0, 2.0)
+    old.batch_done(*done([request()], 1, 1.0, 2.0))
     new = metrics.model("m", "1", queue_rows=lambda: 4, running=lambda: 1, sha256="cd", batched=False)
-    new.batch_done([request()], 1, 1.0, 2.0)
+    new.batch_done(*done([request()], 1, 1.0, 2.0))
     seen = samples(metrics)
     assert seen[of_model("batches_total")] == 2
     assert seen[of_model("queue_rows")] == 7
@@ -226,7 +233,7 @@ def test_two_servers_in_one_process_share_nothing(metrics: Metrics) -> None:
 
 
 def test_names_follow_the_conventions(metrics: Metrics) -> None:
-    add(metrics).batch_done([request()], 1, 1.0, 2.0)
+    add(metrics).batch_done(*done([request()], 1, 1.0, 2.0))
     for family in parse(metrics.render()[1].decode()):
         assert re.fullmatch(r"(penstock|process|python)_[a-z_]+", family.name)
         assert family.documentation.endswith((".", "seconds", "bytes", "descriptors", "information"))
@@ -235,7 +242,7 @@ def test_names_follow_the_conventions(metrics: Metrics) -> None:
 
 
 def test_openmetrics_is_given_to_who_asks(metrics: Metrics) -> None:
-    add(metrics).batch_done([request()], 1, 1.0, 2.0)
+    add(metrics).batch_done(*done([request()], 1, 1.0, 2.0))
     plain, text = metrics.render("text/plain")
     assert plain.startswith("text/plain; version=")
     assert next(iter(parse(text.decode())))
@@ -274,7 +281,7 @@ def test_four_threads_lose_nothing_and_counters_never_go_down(metrics: Metrics) 
     def work(rpc: str) -> None:
         batch = [request(0.0, rpc), request(0.5, rpc)]
         while not stop.is_set():
-            model.batch_done(batch, 2, 1.0, 1.25)
+            model.batch_done(*done(batch, 2, 1.0, 1.25))
             model.failed(rpc, errors.QueueFull("q"))
             metrics.stream_received(1, 2)
             rounds[rpc] += 1
@@ -333,6 +340,7 @@ def test_counting_a_batch_costs_next_to_nothing(metrics: Metrics, size: int, bud
     model = add(metrics)
     batch = [request(-0.001 * number) for number in range(size)]
     number = 2000 // size
-    runs = timeit.repeat(lambda: model.batch_done(batch, size, 0.0, 0.001), number=number, repeat=20)
+    what = done(batch, size, 0.0, 0.001)
+    runs = timeit.repeat(lambda: model.batch_done(*what), number=number, repeat=20)
     # The best of many: the machine may be busy, the code is not slower for that.
     assert min(runs) / number < budget

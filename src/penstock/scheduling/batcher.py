@@ -177,9 +177,11 @@ class DynamicBatcher:
         rows = batch[0].rows if len(batch) == 1 else sum([request.rows for request in batch])
         started = time.monotonic()
         try:
-            outputs = self._backend.run(names, assemble(batch))
+            inputs = assemble(batch)
+            assembled = time.monotonic()
+            outputs = self._backend.run(names, inputs)
             finished = time.monotonic()
-            run = Run(started, finished, rows, dict(zip(names, outputs, strict=True)))
+            run = Run(started, assembled, finished, rows, dict(zip(names, outputs, strict=True)))
             if self.policy.batched:
                 _check_rows(run)
         except Exception as error:
@@ -226,11 +228,9 @@ class DynamicBatcher:
 class _Nobody:
     """The observer of a batcher that has none yet."""
 
-    def batch_done(
-        self, requests: Sequence[InferRequest], rows: int, started: float, finished: float
-    ) -> None: ...
+    def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None: ...
 
-    def failed(self, rpc: str, error: RequestError, count: int = 1) -> None: ...
+    def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None: ...
 
 
 def _check_rows(run: Run) -> None:

@@ -46,18 +46,18 @@ class Delivery:
             if flush is not None:
                 self._flushes[flush] = None
         self.flush()
-        self._call(self._observer.batch_done, answered, run.rows, run.started, run.finished)
+        self._call(self._observer.batch_done, answered, run, time.monotonic())
 
     def fail(self, request: InferRequest, error: RequestError) -> None:
         """Ends a request with an error; streams send it with the next `flush`."""
         flush = self._call(request.reply, error)
         if flush is not None:
             self._flushes[flush] = None
-        self._call(self._observer.failed, request.rpc, error, request.count)
+        self._tell(request, error)
 
     def drop(self, request: InferRequest) -> None:
         """Ends a request that nobody waits for any more: only the observer is told."""
-        self._call(self._observer.failed, request.rpc, gone(request), request.count)
+        self._tell(request, gone(request))
 
     def flush(self) -> None:
         """Lets streams send what has gathered, each once."""
@@ -74,6 +74,10 @@ class Delivery:
             self.flush()
         if self._error is not None:
             raise self._error
+
+    def _tell(self, request: InferRequest, error: RequestError) -> None:
+        seconds = time.monotonic() - request.arrived
+        self._call(self._observer.failed, request.rpc, error, request.count, seconds)
 
     def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
         try:

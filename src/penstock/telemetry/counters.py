@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from penstock.errors import (
@@ -22,7 +22,7 @@ from penstock.errors import (
     RequestError,
     TooManyCalls,
 )
-from penstock.messages import InferRequest
+from penstock.messages import InferRequest, Run
 
 SECONDS = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -32,6 +32,11 @@ SECONDS = (
 
 ROWS = tuple(float(2**power) for power in range(11))
 """The upper bounds of the buckets of batch rows: 1 to 1024."""
+
+BATCH_SIZES = 1024
+"""So many sizes of runs are counted apart: callers choose the rows of their requests."""
+OTHER_SIZES = 0
+"""Where runs of further sizes are counted."""
 
 _REASONS = {QueueFull: "queue_full", TooManyCalls: "too_many_calls", MessageTooLarge: "message_too_large"}
 
@@ -65,6 +70,42 @@ class Buckets:
 
 
 @dataclass(slots=True)
+class BatchCounts:
+    """What is counted of runs of one size. Times are in seconds.
+
+    Attributes:
+        runs: how many there were.
+        input_seconds: putting the requests' inputs together.
+        infer_seconds: the model's runs.
+        output_seconds: taking its outputs apart and starting to send them.
+        requests: requests that were answered.
+        request_input_seconds: `input_seconds` of its run, of each of these.
+        request_infer_seconds: `infer_seconds` of its run, of each of these.
+        request_output_seconds: `output_seconds` of its run, of each of these.
+    """
+
+    runs: int = 0
+    input_seconds: float = 0.0
+    infer_seconds: float = 0.0
+    output_seconds: float = 0.0
+    requests: int = 0
+    request_input_seconds: float = 0.0
+    request_infer_seconds: float = 0.0
+    request_output_seconds: float = 0.0
+
+    def add(self, requests: int, input: float, infer: float, output: float) -> None:
+        """Counts a run."""
+        self.runs += 1
+        self.input_seconds += input
+        self.infer_seconds += infer
+        self.output_seconds += output
+        self.requests += requests
+        self.request_input_seconds += input * requests
+        self.request_infer_seconds += infer * requests
+        self.request_output_seconds += output * requests
+
+
+@dataclass(slots=True)
 class ModelCounts:
     """All that is counted for one version of one model.
 
@@ -78,6 +119,9 @@ class ModelCounts:
         rejected: requests refused because of a bound, by its name.
         expired: requests whose deadline passed.
         cancelled: requests whose caller went away.
+        failed_seconds: from arrival to the end, of all requests that ended with an error.
+        batches: runs by their rows, up to a number of different ones.
+        last_run: when the last run ended, by `time.monotonic()`; 0.0 before the first.
     """
 
     rows: int = 0
@@ -89,6 +133,15 @@ class ModelCounts:
     rejected: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     expired: int = 0
     cancelled: int = 0
+    failed_seconds: float = 0.0
+    batches: dict[int, BatchCounts] = field(default_factory=dict)
+    last_run: float = 0.0
+
+    def batches_of(self, rows: int) -> BatchCounts:
+        """What is counted of runs of so many rows."""
+        if rows not in self.batches and len(self.batches) >= BATCH_SIZES:
+            rows = OTHER_SIZES
+        return self.batches.setdefault(rows, BatchCounts())
 
     def copy(self) -> ModelCounts:
         """The counts so far, which do not change any more."""
@@ -102,6 +155,9 @@ class ModelCounts:
             self.rejected.copy(),
             self.expired,
             self.cancelled,
+            self.failed_seconds,
+            {rows: replace(batches) for rows, batches in self.batches.items()},
+            self.last_run,
         )
 
 
@@ -119,24 +175,28 @@ class ModelMetrics:
         self._lock = Lock()
         self._counts = ModelCounts()
 
-    def batch_done(
-        self, requests: Sequence[InferRequest], rows: int, started: float, finished: float
-    ) -> None:
+    def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None:
         """Counts a batch that was run, and its answered requests; see `penstock.messages.Observer`."""
-        compute = finished - started
+        started, rows = run.started, run.rows
+        compute = run.finished - started
         with self._lock:
             counts = self._counts
             counts.rows += rows
             counts.compute.add(compute)
             counts.batch_rows.add(rows)
-            self._count_answers(requests, started, compute)
+            counts.last_run = run.finished
+            count = self._count_answers(requests, started, compute)
+            sizes = counts.batches.get(rows) or counts.batches_of(rows)
+            sizes.add(count, run.assembled - started, run.finished - run.assembled, answered - run.finished)
 
-    def _count_answers(self, requests: Sequence[InferRequest], started: float, compute: float) -> None:
+    def _count_answers(self, requests: Sequence[InferRequest], started: float, compute: float) -> int:
+        """Counts the answered requests of a run, and says how many they are."""
         # Local names and no calls but bisect: this is what every request pays.
         queue = self._counts.queue
-        queue_counts, bounds, find, rpc = queue.counts, SECONDS, bisect_left, None
+        queue_counts, bounds, find, rpc, total = queue.counts, SECONDS, bisect_left, None, 0
         for request in requests:
             waited, count = started - request.arrived, request.count
+            total += count
             queue_counts[find(bounds, waited)] += count
             queue.total += waited * count
             if request.rpc is not rpc:
@@ -146,6 +206,7 @@ class ModelMetrics:
             waited += compute
             answered_counts[find(bounds, waited)] += count
             answered.total += waited * count
+        return total
 
     def _answered(self, rpc: str) -> Buckets:
         found = self._counts.answered.get(rpc)
@@ -153,11 +214,12 @@ class ModelMetrics:
             found = self._counts.answered[rpc] = Buckets(SECONDS)
         return found
 
-    def failed(self, rpc: str, error: RequestError, count: int = 1) -> None:
+    def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
         """Counts requests that came by `rpc` and ended with `error`."""
         code = self._code_of(error)
         with self._lock:
             counts = self._counts
+            counts.failed_seconds += seconds * count
             counts.failed[rpc, code] += count
             if isinstance(error, Exhausted):
                 counts.rejected[_REASONS.get(type(error), "exhausted")] += count

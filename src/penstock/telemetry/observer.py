@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from penstock.errors import ModelFailed, RequestError
-from penstock.messages import InferRequest, Observer
+from penstock.messages import InferRequest, Observer, Run
 from penstock.telemetry.logs import logger
 
 log = logger(__name__)
@@ -30,32 +30,30 @@ class LoggingObserver:
         self._names = {"model": model, "version": version}
         self._access_sample = access_sample
 
-    def batch_done(
-        self, requests: Sequence[InferRequest], rows: int, started: float, finished: float
-    ) -> None:
+    def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None:
         """A batch was run and answered."""
-        self._inner.batch_done(requests, rows, started, finished)
+        self._inner.batch_done(requests, run, answered)
         if self._access_sample:
             for request in requests:
                 if random.random() < self._access_sample:
-                    self._log_access(request, rows, started, finished)
+                    self._log_access(request, run)
 
-    def failed(self, rpc: str, error: RequestError, count: int = 1) -> None:
+    def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
         """Requests ended with an error."""
-        self._inner.failed(rpc, error, count)
+        self._inner.failed(rpc, error, count, seconds)
         if isinstance(error, ModelFailed):
             cause = error.__cause__ or error
             # What ONNX Runtime says may quote a value, such as an index that is out of bounds.
             words = NUMBER.sub("#", str(cause))
             log.error("model failed", **self._names, rpc=rpc, error=words, kind=type(cause).__name__)
 
-    def _log_access(self, request: InferRequest, rows: int, started: float, finished: float) -> None:
+    def _log_access(self, request: InferRequest, run: Run) -> None:
         log.info(
             "request",
             **self._names,
             rpc=request.rpc,
             rows=request.rows,
-            batch_rows=rows,
-            queue_seconds=round(started - request.arrived, 6),
-            compute_seconds=round(finished - started, 6),
+            batch_rows=run.rows,
+            queue_seconds=round(run.started - request.arrived, 6),
+            compute_seconds=round(run.finished - run.started, 6),
         )
