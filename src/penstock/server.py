@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from penstock import __version__, transport
 from penstock.backends import onnx
@@ -22,10 +23,14 @@ from penstock.rpc import status
 from penstock.rpc.health import METHODS as HEALTH_METHODS
 from penstock.rpc.health import Health
 from penstock.rpc.models import ModelService
+from penstock.rpc.oip.control import HEALTH_METHODS as OIP_HEALTH_METHODS
+from penstock.rpc.oip.control import Control
+from penstock.rpc.oip.infer import InferenceService
 from penstock.rpc.prediction import PredictionService
 from penstock.rpc.reflection import add_reflection
 from penstock.scheduling.runners import Runners
 from penstock.summary import address
+from penstock.telemetry.counters import ModelCounts, ModelMetrics
 from penstock.telemetry.logs import logger
 from penstock.telemetry.metrics import Metrics
 from penstock.telemetry.observer import LoggingObserver
@@ -36,7 +41,12 @@ from penstock.transport.servicers import ServicerMethods
 log = logger(__name__)
 
 LAST_RUN_SECONDS = 0.5  # for runs to end whose callers have been told already
-SERVICES = ("penstock.v1.PredictionService", "penstock.v1.ModelService", "grpc.health.v1.Health")
+SERVICES = (
+    "penstock.v1.PredictionService",
+    "penstock.v1.ModelService",
+    "inference.GRPCInferenceService",
+    "grpc.health.v1.Health",
+)
 
 
 class Server:
@@ -75,14 +85,8 @@ class Server:
             config.runners.threads or cores, config.runners.inline_below_seconds, _log_failure
         )
         self._engine = Engine(self._router, self._runners, self._registry.all)
-        self._prediction = PredictionService(
-            self._engine,
-            self.metrics,
-            self._workers,
-            config.server.offload_bytes,
-            config.server.max_stream_requests,
-            _log_failure,
-        )
+        self._doors = self._make_doors()
+        self._counts: WeakKeyDictionary[Model, ModelMetrics] = WeakKeyDictionary()
         self._servicers = ServicerMethods(self._workers, _log_failure)
         self._health = Health(self._servicers)
         self._transport = self._make_transport(shares_port)
@@ -120,7 +124,6 @@ class Server:
         self.load()
         self.serve()
         self.announce()
-        self._ready = True
         log.info(
             "serving",
             grpc=address(self.config.server.host, self.port),
@@ -154,6 +157,7 @@ class Server:
     def announce(self) -> None:
         """Says SERVING to whoever asks for health."""
         self._health.serving({model.name for model in self._registry.all()})
+        self._ready = True
 
     def stop(self, seconds: float) -> bool:
         """Stops: health first, then new calls, then the models, once what was accepted is answered.
@@ -187,8 +191,9 @@ class Server:
 
     def _finish(self, seconds: float) -> bool:
         end = time.monotonic() + seconds
-        self._transport.refuse(STOPPING, spared=HEALTH_METHODS)
-        self._prediction.drain()
+        self._transport.refuse(STOPPING, spared=HEALTH_METHODS | OIP_HEALTH_METHODS)
+        for door in self._doors:
+            door.drain()
         answered = self._engine.drain(seconds)
         self._servicers.stop()
         closed = self._transport.drain(max(end - time.monotonic(), 0.0))
@@ -209,9 +214,12 @@ class Server:
     def _make_transport(self, shares_port: bool) -> Transport:
         settings = self.config.server
         ModelService(self._engine, self._registry.all, self._servicers)
+        Control(self._engine, self._registry.all, lambda: self._ready, self._counts_of, self._servicers)
         add_reflection(SERVICES, self._servicers)
         road = choose(settings.transport, _log_fallback)
-        methods = {**self._servicers.methods(), **self._prediction.methods()}
+        methods = dict(self._servicers.methods())
+        for door in self._doors:
+            methods.update(door.methods())
         limits = Limits(
             settings.max_message_bytes, settings.max_calls, settings.connection_seconds, shares_port
         )
@@ -225,8 +233,24 @@ class Server:
         )
         return made
 
+    def _make_doors(self) -> Sequence[PredictionService | InferenceService]:
+        settings = self.config.server
+        parts = (
+            self._engine,
+            self.metrics,
+            self._workers,
+            settings.offload_bytes,
+            settings.max_stream_requests,
+            _log_failure,
+        )
+        codes = status.TRITON_CODES if settings.triton_status_codes else status.CODES
+        return PredictionService(*parts), InferenceService(*parts, codes=codes)
+
+    def _counts_of(self, model: Model) -> ModelCounts:
+        return self._counts[model].counts()
+
     def _observer(self, model: Model) -> Observer:
-        counts = self.metrics.model(
+        counts = self._counts[model] = self.metrics.model(
             model.name,
             str(model.version),
             queue_rows=lambda: model.batcher.waiting_rows,

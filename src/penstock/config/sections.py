@@ -105,6 +105,11 @@ class ServerConfig(Section):
     offload_bytes: int = _setting(
         262_144, "Messages larger than this are decoded off the polling thread.", "bytes", ge=0
     )
+    triton_status_codes: bool = _setting(
+        False,
+        "Answers calls of the Open Inference Protocol as Triton does where a queue is full or a deadline has "
+        "passed: with UNAVAILABLE, which retry policies written for Triton expect.",
+    )
     workers: int = _setting(4, "Threads for operator calls and large messages.", "threads", ge=1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -46,6 +46,7 @@ class Model:
         output_names: all outputs, in the signature's order.
         open_shapes: whether an axis other than the batch axis is open: then only requests of equal
             shapes may share a batch.
+        class_labels: what the indices of an output's values stand for, by the output's name.
         attachments: what the front doors derive from the signature once and keep, by its class.
     """
 
@@ -59,6 +60,7 @@ class Model:
     state: ModelState = ModelState.READY
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     observer: Observer = field(init=False)
+    class_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     attachments: dict[type, Any] = field(default_factory=dict)
     signature: Signature = field(init=False)
     version_text: str = field(init=False)

@@ -21,10 +21,12 @@ class Outbox:
 
     Args:
         send: starts to send a message; its end is told by `sent`.
+        message_bytes: the largest message that is joined from several parts; 0 joins none.
     """
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None], message_bytes: int = MESSAGE_BYTES) -> None:
         self._send = send
+        self._message_bytes = message_bytes
         self._parts: deque[tuple[bytes, int]] = deque()
         self._lock = threading.Lock()
         self._under_way = 0
@@ -65,7 +67,7 @@ class Outbox:
     def _next(self) -> tuple[bytes, int]:
         part, count = self._parts.popleft()
         taken, size = [part], len(part)
-        while self._parts and (size := size + len(self._parts[0][0])) <= MESSAGE_BYTES:
+        while self._parts and (size := size + len(self._parts[0][0])) <= self._message_bytes:
             part, more = self._parts.popleft()
             taken.append(part)
             count += more

@@ -57,7 +57,10 @@ class Pending(InferRequest):
             model = door.engine.route(message.model, message.version)
             self._read(message, model, call, arrived)
         except RequestError as error:
-            (model.observer if model else door.telemetry).failed(self.rpc, error)
+            if model is None:
+                door.telemetry.failed(self.rpc, error)
+            else:
+                model.observer.failed(self.rpc, error, seconds=time.monotonic() - arrived)
             self.reply(error)
             return
         self._model = model

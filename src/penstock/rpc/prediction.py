@@ -13,6 +13,7 @@ from penstock.rpc import status
 from penstock.rpc.door import parsed
 from penstock.rpc.pending import Pending, PredictDoor
 from penstock.rpc.predict_stream import PredictStream
+from penstock.rpc.unary import UnaryCall
 from penstock.transport.call import OK, Kind, Method, ServerCall
 from penstock_proto.v1 import prediction_pb2 as pb
 
@@ -35,10 +36,12 @@ class PredictionService(PredictDoor):
         return stream
 
 
-class _Predict(Pending):
+class _Predict(Pending, UnaryCall):
     """One unary call: a request in, an answer and the status out in one step."""
 
     __slots__ = ("_call", "_closed", "_service")
+
+    _service: PredictionService
 
     def __init__(self, service: PredictionService, call: ServerCall) -> None:
         super().__init__("Predict")
@@ -54,25 +57,7 @@ class _Predict(Pending):
         else:
             self._call.finish(status.to_status(answer))
 
-    def received(self, message: bytes) -> None:
-        """The request has come."""
-        if len(message) > self._service.offload_bytes:
-            self._service.offload(self._call, message, self._handle)
-        else:
-            self._handle(message)
-
-    def half_closed(self) -> None:
-        """Said of streams only."""
-
-    def sent(self) -> None:
-        """Said of streams only."""
-
-    def closed(self, cancelled: bool) -> None:
-        """The call is over."""
-        self._closed = True
-        if cancelled:
-            self.cancel(self._service)
-
+    @override
     def _handle(self, data: bytes) -> None:
         service = self._service
         template = service.templates.find(data)

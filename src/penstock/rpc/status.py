@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -12,7 +13,9 @@ from google.rpc.status_pb2 import Status as StatusMessage
 from penstock import errors
 from penstock.transport.call import Status
 
-CODES: Mapping[type[errors.PenstockError], grpc.StatusCode] = {
+Codes: TypeAlias = Mapping[type[errors.PenstockError], grpc.StatusCode]
+
+CODES: Codes = {
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
@@ -52,9 +55,16 @@ def code_name(error: errors.RequestError) -> str:
     return str(code_of(error).name)
 
 
-def to_message(error: errors.RequestError) -> StatusMessage:
+TRITON_CODES = {
+    **CODES,
+    **dict.fromkeys((errors.QueueFull, errors.DeadlineExpired), grpc.StatusCode.UNAVAILABLE),
+}
+"""The codes that Triton gives where it refuses a request: retry policies are written for them."""
+
+
+def to_message(error: errors.RequestError, codes: Codes = CODES) -> StatusMessage:
     """The error as a message: how it stands on a stream, and in the details of a call's status."""
-    message = StatusMessage(code=code_of(error).value[0], message=words(error))
+    message = StatusMessage(code=codes[type(error)].value[0], message=words(error))
     if error.retry_after_seconds is not None:
         delay = Duration()
         delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
@@ -62,8 +72,9 @@ def to_message(error: errors.RequestError) -> StatusMessage:
     return message
 
 
-def to_status(error: errors.RequestError) -> Status:
+def to_status(error: errors.RequestError, codes: Codes = CODES) -> Status:
     """The error as the status that ends a call."""
+    code = codes[type(error)]
     if error.retry_after_seconds is None:
-        return Status(code_of(error), words(error))
-    return Status(code_of(error), words(error), ((DETAILS_KEY, to_message(error).SerializeToString()),))
+        return Status(code, words(error))
+    return Status(code, words(error), ((DETAILS_KEY, to_message(error, codes).SerializeToString()),))

@@ -49,9 +49,26 @@ def read(spec: TensorSpec, field: str, values: Sequence[Any]) -> Array:
     """
     if spec.datatype is DataType.BYTES:
         return _read_text(spec, field, values)
-    natural = np.array(values, dtype=LISTS[field])
-    if natural.dtype.kind == "O" or (natural.dtype.kind == "b") != (spec.datatype is DataType.BOOL):
+    dtype = LISTS[field]
+    if dtype.kind == "O" or (dtype.kind == "b") != (spec.datatype is DataType.BOOL):
         raise InvalidRequest(f"input {spec.name}: {field} cannot be given for {spec.datatype}")
+    return of_list(spec, values, dtype)
+
+
+def of_list(spec: TensorSpec, values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+    """Values that came as a list as a flat array of the input's datatype.
+
+    Args:
+        spec: the input's.
+        values: the values; of a BYTES input, `bytes`.
+        dtype: what they came as.
+
+    Raises:
+        InvalidRequest: a value does not fit; names it.
+    """
+    if spec.datatype is DataType.BYTES:
+        return text_array([decoded(spec, index, value) for index, value in enumerate(values)])
+    natural = np.array(values, dtype=dtype)
     if spec.datatype.kind in (Kind.INT, Kind.UINT):
         return _to_integer(spec, natural)
     if spec.datatype.kind in (Kind.FLOAT, Kind.DOUBLE):
@@ -65,7 +82,7 @@ def write(tensor: Tensor, datatype: DataType, array: Array) -> None:
     if datatype is DataType.BYTES:
         tensor.string_values.extend(flat.tolist())
     elif datatype is DataType.BF16:
-        tensor.float_values.extend(_widened(flat).tolist())
+        tensor.float_values.extend(widened(flat).tolist())
     else:
         getattr(tensor, LIST_OF_KIND[datatype.kind]).extend(flat.tolist())
 
@@ -75,7 +92,7 @@ def _read_text(spec: TensorSpec, field: str, values: Sequence[Any]) -> Array:
         return text_array(list(values))
     if field != "bytes_values":
         raise InvalidRequest(f"input {spec.name}: {field} cannot be given for BYTES; use string_values")
-    return text_array([decoded(spec, index, value) for index, value in enumerate(values)])
+    return of_list(spec, values, LISTS[field])
 
 
 def decoded(spec: TensorSpec, index: int, value: bytes) -> str:
@@ -117,7 +134,7 @@ def _to_floating(spec: TensorSpec, values: Array) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused below, NaNs are welcome
         if spec.datatype is DataType.BF16:
             converted = _narrowed(values)
-            back = _widened(converted)
+            back = widened(converted)
         else:
             converted = back = values.astype(spec.datatype.dtype)
     if values.dtype.kind == "f":
@@ -149,7 +166,7 @@ def _rounded_to_odd(values: Array) -> Array:
     return bits
 
 
-def _widened(bits: Array) -> Array:
+def widened(bits: Array) -> Array:
     """The float32 values of bfloat16 bits; exact."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 

@@ -1,0 +1,84 @@
+"""What a model is, in the protocol's words: ModelMetadata and Triton's model configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.models.model import Model
+from penstock.rpc.oip.parameters import NORMAL_LEVEL
+from penstock.tensors import DataType, TensorSpec
+from penstock_proto.inference import grpc_service_pb2 as pb
+from penstock_proto.inference import model_config_pb2 as config_pb
+
+PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
+"""What Triton calls models of this kind."""
+
+TYPE_NAMES = {DataType.BYTES: "TYPE_STRING"}
+"""What the configuration calls a datatype where that is not its usual name."""
+
+PRIORITY_LEVELS = 2 * NORMAL_LEVEL - 1  # before, at and after the default
+MICROS = 1_000_000
+
+
+def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
+    """A model's inputs and outputs, with the axis of the rows first and -1 for lengths that are open.
+
+    Args:
+        model: the version that was asked for.
+        versions: the versions to list.
+    """
+    message = pb.ModelMetadataResponse(name=model.name, versions=versions, platform=PLATFORM)
+    for spec in model.signature.inputs.values():
+        message.inputs.add(name=spec.name, datatype=spec.datatype.label, shape=lengths(spec))
+    for spec in model.signature.outputs.values():
+        message.outputs.add(name=spec.name, datatype=spec.datatype.label, shape=lengths(spec))
+    return message
+
+
+def lengths(spec: TensorSpec) -> list[int]:
+    """A shape as the protocol has it; [-1] where the model leaves open even how many axes there are."""
+    shape = ("?",) if spec.shape is None else spec.shape
+    return [length if isinstance(length, int) else -1 for length in shape]
+
+
+def configuration(model: Model) -> config_pb.ModelConfig:
+    """As much of Triton's model configuration as there is something to say about.
+
+    Where requests are batched, `dims` leave the axis of the rows out, as Triton has it.
+    """
+    policy, batched = model.batcher.policy, model.batching.enabled
+    config = config_pb.ModelConfig(
+        name=model.name,
+        platform=PLATFORM,
+        backend=BACKEND,
+        default_model_filename="model.onnx",
+        max_batch_size=policy.max_rows if batched else 0,
+        model_transaction_policy=config_pb.ModelTransactionPolicy(decoupled=False),
+    )
+    config.version_policy.all.SetInParent()
+    first = 1 if batched else 0
+    for spec in model.signature.inputs.values():
+        config.input.add(name=spec.name, data_type=_type(spec), dims=lengths(spec)[first:])
+    for spec in model.signature.outputs.values():
+        config.output.add(name=spec.name, data_type=_type(spec), dims=lengths(spec)[first:])
+    on_gpu = any("CUDA" in provider or "Tensorrt" in provider for provider in model.backend.providers)
+    group = config_pb.ModelInstanceGroup
+    kind = group.KIND_GPU if on_gpu else group.KIND_CPU
+    config.instance_group.add(name=model.name, count=policy.runs_in_parallel, kind=kind)
+    if batched:
+        _describe_batching(config.dynamic_batching, model)
+    return config
+
+
+def _describe_batching(message: config_pb.ModelDynamicBatching, model: Model) -> None:
+    policy = model.batcher.policy
+    message.max_queue_delay_microseconds = round(policy.max_delay_seconds * MICROS)
+    message.priority_levels = PRIORITY_LEVELS
+    message.default_priority_level = NORMAL_LEVEL
+    message.default_queue_policy.allow_timeout_override = True
+    message.default_queue_policy.max_queue_size = policy.queue_rows
+
+
+def _type(spec: TensorSpec) -> config_pb.DataType:
+    name = TYPE_NAMES.get(spec.datatype, f"TYPE_{spec.datatype.label}")
+    return config_pb.DataType.Value(name)  # type: ignore[return-value]  # an int, as protobuf has it

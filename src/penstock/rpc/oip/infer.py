@@ -1,0 +1,147 @@
+"""The hot part of the service: ModelInfer and ModelStreamInfer, straight on the transport."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from typing_extensions import override
+
+from penstock.errors import InvalidRequest, RequestError
+from penstock.messages import InferResponse
+from penstock.rpc import status
+from penstock.rpc.door import Door, parsed
+from penstock.rpc.oip.requests import STREAM, UNARY, Infer, Item
+from penstock.rpc.outbox import Outbox
+from penstock.rpc.status import Codes
+from penstock.rpc.stream import Stream
+from penstock.rpc.unary import UnaryCall
+from penstock.transport.call import OK, Kind, Method, ServerCall
+from penstock_proto.inference import grpc_service_pb2 as pb
+
+SERVICE = "inference.GRPCInferenceService"
+GRPC_ERROR_KEY = "triton_grpc_error"
+
+
+class InferenceService(Door):
+    """Makes the handlers of the two calls; see `Door` for what it is composed of.
+
+    Args:
+        codes: the status code of each error.
+    """
+
+    def __init__(self, *parts: Any, codes: Codes = status.CODES, **more: Any) -> None:
+        super().__init__(*parts, **more)
+        self.codes = codes
+
+    def methods(self) -> Mapping[str, Method]:
+        """The methods, by full name."""
+        return {
+            f"/{SERVICE}/{UNARY}": Method(Kind.UNARY, partial(_ModelInfer, self)),
+            f"/{SERVICE}/{STREAM}": Method(Kind.STREAM, self._open_stream),
+        }
+
+    def _open_stream(self, call: ServerCall) -> InferStream:
+        stream = InferStream(call, self)
+        self.opened(stream)
+        return stream
+
+
+class _ModelInfer(Infer, UnaryCall):
+    """One unary call: a request in, an answer and the status out in one step."""
+
+    __slots__ = ("_call", "_closed", "_service")
+
+    _service: InferenceService
+
+    def __init__(self, service: InferenceService, call: ServerCall) -> None:
+        super().__init__(UNARY)
+        self._service = service
+        self._call = call
+        self._closed = False
+
+    @override
+    def reply(self, result: InferResponse | RequestError) -> None:
+        answer = self.encoded(result)
+        if isinstance(answer, bytes):
+            self._call.finish(OK, answer)
+        else:
+            self._call.finish(status.to_status(answer, self._service.codes))
+
+    @override
+    def _handle(self, data: bytes) -> None:
+        service = self._service
+        try:
+            message = parsed(pb.ModelInferRequest, data)
+        except InvalidRequest as error:
+            service.telemetry.failed(UNARY, error)
+            self.reply(error)
+            return
+        self.submit(message, self._call, service)
+        if self._closed:  # while a worker was decoding
+            self.cancel(service)
+
+
+class InferStream(Stream):
+    """One stream of requests, each a message, answered in their order.
+
+    An error is the answer to its request, and the stream goes on; where the client asks for it by metadata,
+    the first one ends the stream.
+
+    Args:
+        call: the call.
+        service: the service it belongs to.
+    """
+
+    def __init__(self, call: ServerCall, service: InferenceService) -> None:
+        # The protocol has one answer a message: nothing is to be joined.
+        super().__init__(call, service, Outbox(call.send, message_bytes=0), ordered=True)
+        self._service = service
+        self._ends_on_error = dict(call.metadata).get(GRPC_ERROR_KEY) == "true"
+        self._failed = False
+
+    @override
+    def _handle(self, data: bytes) -> None:
+        service = self._service
+        try:
+            message = parsed(pb.ModelInferRequest, data)
+        except InvalidRequest as error:
+            service.telemetry.failed(STREAM, error)
+            self._end_with(status.to_status(error))
+            return
+        self._coming(1)
+        item = Item(self)
+        self._add(item)
+        item.submit(message, self._call, service)
+        if self._closed:  # while a worker was decoding
+            item.cancel(service)
+        self._took()
+
+    @override
+    def _move_in_order(self) -> None:
+        if not self._ends_on_error:
+            super()._move_in_order()
+        elif self._moved_to_error():
+            for item in tuple(self._waiting):
+                item.cancel(self._service)
+
+    def _moved_to_error(self) -> bool:
+        """Puts the results before the first error into the outbox; from then on, drops everything.
+
+        Returns:
+            Whether there is one.
+        """
+        line = self._in_order
+        with self._lock:
+            while not self._failed and line and line[0].parts is not None:
+                item = line[0]
+                if isinstance(item, Item) and item.error is not None:
+                    self._failed = True
+                    self._end = status.to_status(item.error, self._service.codes)
+                else:
+                    self._put(line.popleft())
+            if self._failed:
+                self._in_flight -= len(line)
+                line.clear()
+        return self._failed

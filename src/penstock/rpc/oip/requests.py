@@ -1,0 +1,151 @@
+"""One request of either RPC on its way from message to answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from typing_extensions import override
+
+from penstock.errors import RequestError
+from penstock.messages import Flush, InferRequest, InferResponse
+from penstock.models.model import Model
+from penstock.rpc import wire
+from penstock.rpc.arrays import layout, wanted_outputs
+from penstock.rpc.door import Door
+from penstock.rpc.oip import parameters
+from penstock.rpc.oip.classes import check_classes
+from penstock.rpc.oip.inputs import Inputs
+from penstock.rpc.oip.outputs import Outputs
+from penstock.rpc.status import words
+from penstock.rpc.stream import Part, StreamItem
+from penstock.transport.call import ServerCall
+from penstock_proto.inference import grpc_service_pb2 as pb
+
+UNARY, STREAM = "ModelInfer", "ModelStreamInfer"
+RESPONSE = wire.key(pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+FINAL = pb.ModelInferResponse(
+    parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
+).SerializeToString()
+"""What Triton marks the last response to a request of a stream with: here there is one to each."""
+
+
+class Codec:
+    """What reads requests for one model and writes its answers; lives as long as the model."""
+
+    __slots__ = ("inputs", "outputs")
+
+    def __init__(self, model: Model) -> None:
+        self.inputs = Inputs(model)
+        self.outputs = Outputs(model)
+
+
+class Infer(InferRequest):
+    """A request of either RPC, from before its message is read until it is answered.
+
+    Args:
+        rpc: the RPC it came by.
+    """
+
+    __slots__ = ("_classes", "_codec", "_id", "_model")
+
+    _codec: Codec
+
+    def __init__(self, rpc: str) -> None:  # the request's other fields come with its message
+        self.rpc = rpc
+        self._model: Model | None = None
+
+    def submit(self, message: pb.ModelInferRequest, call: ServerCall, door: Door) -> None:
+        """Takes over what a message asks for and hands itself to the engine; refuses what does not fit."""
+        self._id = message.id
+        arrived = time.monotonic()
+        model = None
+        try:
+            model = door.engine.route(message.model_name, message.model_version)
+            self._read(message, model, call, arrived)
+        except RequestError as error:
+            if model is None:
+                door.telemetry.failed(self.rpc, error)
+            else:
+                model.observer.failed(self.rpc, error, seconds=time.monotonic() - arrived)
+            self.reply(error)
+            return
+        self._model = model
+        door.engine.submit(model, self)
+
+    def cancel(self, door: Door) -> None:
+        """Drops the request, if it has been submitted, since nobody waits for its answer."""
+        if self._model is not None:
+            door.engine.cancel(self._model, self)
+
+    def encoded(self, result: InferResponse | RequestError) -> bytes | RequestError:
+        """The serialized answer; an error where there is none, or protobuf cannot carry it."""
+        if isinstance(result, RequestError):
+            return result
+        return self._codec.outputs.encode(result, self._id, self._classes)
+
+    def _read(self, message: pb.ModelInferRequest, model: Model, call: ServerCall, arrived: float) -> None:
+        codec = self._codec = _codec_of(model)
+        arrays = codec.inputs.read(message)
+        rows, key = layout(model, arrays)
+        outputs: Sequence[str] = model.output_names
+        self._classes: Mapping[str, int] | None = None
+        if message.outputs:
+            outputs = wanted_outputs(model, [each.name for each in message.outputs])
+            self._classes = _classes_of(message, model)
+        priority, deadline = 0, call.deadline
+        if message.parameters:
+            priority, seconds = parameters.of_request(message)
+            deadline = min(deadline, arrived + seconds)
+        InferRequest.__init__(self, arrays, outputs, rows, key, self.rpc, arrived, deadline, priority)
+
+
+class Owner(Protocol):
+    """The stream that requests belong to, as they see it."""
+
+    def done(self, item: StreamItem) -> Flush:
+        """The answer to a request is there."""
+
+
+class Item(Infer):
+    """One request of a stream.
+
+    Attributes:
+        parts: its answer, once it is there.
+        error: the error it ended with, if it did.
+    """
+
+    __slots__ = ("_stream", "error", "parts")
+
+    def __init__(self, stream: Owner) -> None:
+        super().__init__(STREAM)
+        self._stream = stream
+        self.parts: Sequence[Part] | None = None
+        self.error: RequestError | None = None
+
+    @override
+    def reply(self, result: InferResponse | RequestError) -> Flush:
+        answer = self.encoded(result)
+        if isinstance(answer, RequestError):
+            self.error = answer
+            message = pb.ModelStreamInferResponse(error_message=words(answer))
+            message.infer_response.id = self._id
+            self.parts = ((message.SerializeToString(), 1),)
+        else:
+            self.parts = ((wire.field(RESPONSE, answer + FINAL), 1),)
+        return self._stream.done(self)
+
+
+def _codec_of(model: Model) -> Codec:
+    codec: Codec | None = model.attachments.get(Codec)
+    if codec is None:
+        codec = model.attachments[Codec] = Codec(model)
+    return codec
+
+
+def _classes_of(message: pb.ModelInferRequest, model: Model) -> Mapping[str, int]:
+    classes = parameters.classes_of(message)
+    for name in classes:
+        check_classes(name, model.signature.outputs[name].datatype)
+    return classes
