@@ -56,6 +56,7 @@ TEXT_FOR = {
     "runtime.providers": ("A, B", ("A", "B")),
     "runtime.arena": ("false", False),
     "runtime.spinning": ("true", True),
+    "server.triton_status_codes": ("true", True),
     "log.level": ("error", "error"),
     "log.format": ("json", "json"),
     "log.access_sample": ("0.5", 0.5),

@@ -107,7 +107,7 @@ def test_the_first_value_that_does_not_fit_is_named() -> None:
 @pytest.mark.parametrize("datatype", FLOATS, ids=ids)
 def test_what_is_no_number_stays_what_it_is(datatype: DataType, field: str) -> None:
     array = read(datatype, field, math.nan, math.inf, -math.inf, -0.0)
-    numbers = values._widened(array) if datatype is DataType.BF16 else array
+    numbers = values.widened(array) if datatype is DataType.BF16 else array
     assert np.isnan(numbers[0])
     assert numbers[1:3].tolist() == [math.inf, -math.inf]
     assert math.copysign(1, numbers[3]) == -1
@@ -130,7 +130,7 @@ def test_numbers_may_be_rounded_but_not_become_infinite(
     datatype: DataType, largest: float, too_large: float, sign: int
 ) -> None:
     array = read(datatype, "double_values", sign * largest)
-    assert np.isfinite(values._widened(array) if datatype is DataType.BF16 else array).all()
+    assert np.isfinite(values.widened(array) if datatype is DataType.BF16 else array).all()
     assert f"{sign * too_large}" in refused(datatype, "double_values", sign * too_large)
 
 
@@ -180,7 +180,7 @@ def test_bf16_is_always_the_nearest(value: float) -> None:
 @given(st.integers(0, 2**16 - 1))
 def test_bf16_comes_back_from_single_precision_bit_for_bit(bits: int) -> None:
     array = np.array([bits], np.uint16)
-    again = values._narrowed(values._widened(array))
+    again = values._narrowed(values.widened(array))
     if (bits & 0x7F80) == 0x7F80 and bits & 0x7F:
         assert again[0] == bits | 0x40, "a NaN becomes a quiet one"
     else:
@@ -193,7 +193,7 @@ def test_odd_nans_become_nans_without_a_warning(datatype: DataType, payload: int
     data = struct.pack("<Q", payload)
     message = Tensor.FromString(b"\x42\x08" + data)  # double_values, packed
     array = values.read(spec("x", ("N",), datatype), "double_values", message.double_values)
-    assert np.isnan(values._widened(array) if datatype is DataType.BF16 else array).all()
+    assert np.isnan(values.widened(array) if datatype is DataType.BF16 else array).all()
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_an_integer_survives_unchanged_or_is_refused(datatype: DataType, value: 
             continue
         if fits:
             array = read(datatype, field, value)
-            assert int((values._widened(array) if datatype is DataType.BF16 else array)[0]) == value
+            assert int((values.widened(array) if datatype is DataType.BF16 else array)[0]) == value
         else:
             assert f"the value {value} at position 1" in refused(datatype, field, 0, value)
 

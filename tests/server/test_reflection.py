@@ -17,6 +17,7 @@ V1 = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 SERVICES = {
     "penstock.v1.PredictionService",
     "penstock.v1.ModelService",
+    "inference.GRPCInferenceService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",

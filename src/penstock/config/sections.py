@@ -225,6 +225,11 @@ class ModelConfig(Section):
         "runs",
         ge=0,
     )
+    class_labels: dict[str, NonEmpty] = _setting(
+        {},
+        'Files with the names of an output\'s classes, a line each, such as `{scores = "names.txt"}`, shown '
+        "where the Open Inference Protocol is asked for a classification.",
+    )
     batching: ModelBatching = ModelBatching()
     runtime: ModelRuntime = ModelRuntime()
 

@@ -17,6 +17,7 @@ from penstock.config import (
 from penstock.errors import ModelLoadError
 from penstock.messages import Observer
 from penstock.models.check import LEAST_ROWS, check_batching, measure_cost, rows_worth_batching
+from penstock.models.class_labels import read_class_labels
 from penstock.models.model import Batching, Model
 from penstock.models.repository import ModelOnDisk
 from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
@@ -102,6 +103,7 @@ class ModelRegistry:
             labels=tuple(sorted(label for label, number in settings.labels.items() if number == version)),
             is_default=version == max(on_disk.versions),
         )
+        model.class_labels = read_class_labels(path.parent.parent, settings.class_labels, model.output_names)
         model.observe(self._make_observer(model))
         self._models[on_disk.name, version] = model
         return model
