@@ -1,0 +1,328 @@
+"""The Open Inference door: inference, as its clients see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from penstock.tensors import DataType
+from penstock_proto.inference import grpc_service_pb2 as pb
+from penstock_proto.v1 import prediction_pb2
+from server import kit, oip_kit
+from server.oip_kit import X, output, request
+from support import zoo
+
+P = pb.InferParameter
+
+
+@pytest.fixture
+def oip(channel: grpc.Channel) -> Any:
+    return oip_kit.stub_of(channel)
+
+
+def refusal(stub: Any, message: pb.ModelInferRequest) -> tuple[grpc.StatusCode, str]:
+    (found,) = oip_kit.refusals(stub, [message])
+    return found
+
+
+@pytest.mark.parametrize("datatype", DataType, ids=str)
+def test_every_datatype_comes_back_bit_for_bit(oip, channel, datatype) -> None:
+    name = f"identity_{datatype.label.lower()}"
+    array = kit.examples(datatype, (4, 3))
+    message = request(name, datatype=datatype, x=array)
+    unary = oip.ModelInfer(message)
+    (streamed,) = oip_kit.stream_all(channel, [message])
+    for answer in (unary, streamed.infer_response):
+        assert answer.outputs[0].datatype == datatype.label
+        assert answer.raw_output_contents == message.raw_input_contents
+        assert list(answer.outputs[0].shape) == [4, 3]
+
+
+def test_what_an_answer_says(oip) -> None:
+    answer = oip.ModelInfer(request("scale", version="stable", id="an id", x=X))
+    assert (answer.model_name, answer.model_version, answer.id) == ("scale", "2", "an id")
+    assert not answer.parameters
+    np.testing.assert_array_equal(oip_kit.arrays_of(answer)["y"], X * 2)
+    assert oip.ModelInfer(request("scale", x=X)).model_version == "10", "the default"
+
+
+def test_outputs_wanted(oip) -> None:
+    every = oip_kit.arrays_of(oip.ModelInfer(request("multi", x=X)))
+    assert len(every) > 1
+    for name, values in every.items():
+        only = oip_kit.arrays_of(oip.ModelInfer(request("multi", x=X, outputs=[output(name), output(name)])))
+        assert list(only) == [name]
+        np.testing.assert_array_equal(only[name], values)
+
+
+def test_a_classification(oip) -> None:
+    wanted = [output("y", classification=P(int64_param=2))]
+    found = oip_kit.arrays_of(oip.ModelInfer(request("identity", x=X, outputs=wanted)))["y"]
+    assert found.tolist() == [["3.000000:2", "2.000000:1"], ["6.000000:0", "5.000000:1"]]
+
+
+def test_what_is_not_there_is_not_found(oip) -> None:
+    code, words = refusal(oip, request("nobody", x=X))
+    assert (code, "there is no model 'nobody'" in words) == (grpc.StatusCode.NOT_FOUND, True)
+    code, words = refusal(oip, request("scale", version="99", x=X))
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert words == "model scale has no version or label '99'; it has 1, 2, 10, old, stable"
+
+
+def test_what_does_not_fit_is_refused(oip) -> None:
+    bad = grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal(oip, request("identity")) == (
+        bad,
+        "input x is missing: expected x FP32[N,3]; came none",
+    )
+    assert refusal(oip, request("identity", x=X, outputs=[output("z")])) == (
+        bad,
+        "there is no output z; identity version 1 has y",
+    )
+    assert refusal(oip, request("add", a=X, b=X[:1])) == (
+        bad,
+        "all inputs need the same number of rows: a has 2, b has 1",
+    )
+    reserved = refusal(oip, request("identity", x=X, parameters={"triton_other": P(bool_param=True)}))
+    assert reserved[0] is bad
+    ranked = refusal(
+        oip,
+        request(
+            "identity_bytes",
+            datatype=DataType.BYTES,
+            x=np.array([["a"] * 3], object),
+            outputs=[output("y", classification=P(int64_param=1))],
+        ),
+    )
+    assert ranked == (bad, "output y is BYTES: its values cannot be ranked for a classification")
+
+
+def test_a_message_that_is_none(channel) -> None:
+    call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer", None, None)
+    assert kit.code_of(lambda: call(b"\xff\xff", timeout=kit.BOUND)) is grpc.StatusCode.INVALID_ARGUMENT
+    stream = oip_kit.Stream(channel)
+    stream.send(request("identity", id="good", x=X))
+    stream.send_bytes(b"\xff\xff")
+    answers, code, words = stream.rest_and_status()
+    assert [each.infer_response.id for each in answers] == ["good"]
+    assert (code, words) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "the 2 bytes that came are no ModelInferRequest message",
+    )
+
+
+def test_a_model_that_fails_hurts_only_the_guilty(oip) -> None:
+    bad = np.array([[100]], np.int64)
+    assert refusal(oip, request("fails", datatype=DataType.INT64, x=bad))[0] is grpc.StatusCode.INTERNAL
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate], ids=str)
+def test_compressed_messages(oip, channel, compression) -> None:
+    wide = np.zeros((10_000, 3), np.float32)
+    answer = oip.ModelInfer(request("identity", x=wide), compression=compression)
+    assert answer.raw_output_contents[0] == wide.tobytes()
+    (streamed,) = oip_kit.stream_all(channel, [request("identity", x=wide)], compression=compression)
+    assert streamed.infer_response.raw_output_contents[0] == wide.tobytes()
+
+
+def test_large_tensors_come_whole_and_in_order(oip, channel) -> None:
+    large = np.random.default_rng(1).random((20, 2**18), np.float32)  # 20 MiB
+    message = request("wide", id="large", x=large)
+    assert oip.ModelInfer(message).raw_output_contents[0] == large.tobytes()
+    small = request("wide", id="small", x=np.ones((1, 1), np.float32))
+    answers = oip_kit.stream_all(channel, [message, small, message, small])
+    assert [each.infer_response.id for each in answers] == ["large", "small", "large", "small"]
+
+
+# Streams
+
+
+def test_a_stream_answers_in_order_and_marks_each_answer_as_final(channel) -> None:
+    requests = [
+        request("slow", id="0", x=np.ones((1, 1), np.float32)),
+        request("nobody", id="1", x=X),
+        *[request("identity", id=str(number), x=X * number) for number in range(2, 200)],
+        request("identity", id="200"),
+        request("scale", id="201", x=X),
+    ]
+    answers = oip_kit.stream_all(channel, requests)
+    assert [each.infer_response.id for each in answers] == [str(number) for number in range(202)]
+    errors = {each.infer_response.id: each.error_message for each in answers if each.error_message}
+    assert set(errors) == {"1", "200"}
+    assert errors["200"] == "input x is missing: expected x FP32[N,3]; came none"
+    for each in answers:
+        final = each.infer_response.parameters
+        assert bool(final) != bool(each.error_message)
+        assert not final or final["triton_final_response"].bool_param
+
+
+def test_the_first_error_ends_a_stream_that_wants_it_so(channel, server) -> None:
+    how = {"metadata": (("triton_grpc_error", "true"),)}
+    good = [request("identity", id=str(number), x=X) for number in range(20)]
+    assert len(oip_kit.stream_all(channel, good, **how)) == 20
+    before = kit.Metrics(server.ops).sum("streams_open")
+    stream = oip_kit.Stream(channel, **how)
+    slow = request("slow", id="slow", x=np.ones((1, 1), np.float32))
+    stream.send(slow, *good, request("identity", id="bad"), *good, slow, *good)
+    answers, code, words = stream.rest_and_status()
+    assert [each.infer_response.id for each in answers] == ["slow", *map(str, range(20))]
+    assert not any(each.error_message for each in answers)
+    assert (code, words) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "input x is missing: expected x FP32[N,3]; came none",
+    )
+    kit.wait_until(lambda: kit.Metrics(server.ops).sum("streams_open") == before, "the stream is over")
+
+
+def test_such_a_stream_ends_though_requests_are_being_run(channel) -> None:
+    """The error of a request that is refused at once waits for its turn, and then ends all that follows."""
+    stream = oip_kit.Stream(channel, metadata=(("triton_grpc_error", "true"),))
+    slow = [request("slow", id=str(number), x=np.ones((1, 1), np.float32)) for number in range(4)]
+    stream.send(request("nobody", id="bad"), *slow)
+    answers, code, _ = stream.rest_and_status()
+    assert (answers, code) == ([], grpc.StatusCode.NOT_FOUND)
+
+
+def test_half_close_drains(channel) -> None:
+    slow = [request("slow", id=str(number), x=np.ones((1, 1), np.float32)) for number in range(5)]
+    assert [each.infer_response.id for each in oip_kit.stream_all(channel, slow)] == list("01234")
+
+
+def test_what_a_cancelled_stream_has_asked_for_is_dropped(serve) -> None:
+    running = serve({"slow": zoo.slow(100)}, settings={"slow": "[batching]\nenabled = false\n"})
+    with kit.connect(running.target) as channel:
+        stream = oip_kit.Stream(channel)
+        stream.send(*[request("slow", x=np.ones((1, 1), np.float32)) for _ in range(100)])
+        stream.next()
+        stream.cancel()
+        kit.wait_until(
+            lambda: kit.Metrics(running.ops).sum("cancelled_total", model="slow") > 50, "dropped requests"
+        )
+        stats = oip_kit.statistics(oip_kit.stub_of(channel), "slow")
+        assert stats.inference_stats.fail.count + stats.inference_stats.success.count <= 100
+
+
+# Both doors and one queue
+
+
+def test_requests_of_all_rpcs_share_a_batch(serve) -> None:
+    settings = "[batching]\nmax_delay_seconds = 1.0\nmax_rows = 8\n"
+    running = serve({"identity": zoo.identity()}, settings={"identity": settings})
+    with kit.connect(running.target) as channel:
+        oip, own = oip_kit.stub_of(channel), kit.stub_of(channel)
+        mine, theirs = kit.Stream(channel), oip_kit.Stream(channel)
+        mine.send(kit.request("identity", x=kit.rows(2, 1.0)))
+        theirs.send(request("identity", x=kit.rows(2, 2.0)))
+        unary = oip.ModelInfer.future(request("identity", x=kit.rows(2, 3.0)))
+        other = own.Predict.future(kit.request("identity", x=kit.rows(2, 4.0)))
+        assert kit.array_of(mine.next().response.outputs["y"]).max() == 1.0
+        assert oip_kit.arrays_of(theirs.next().infer_response)["y"].tolist() == [[2.0] * 3] * 2
+        assert oip_kit.arrays_of(unary.result(kit.BOUND))["y"].tolist() == [[3.0] * 3] * 2
+        assert kit.array_of(other.result(kit.BOUND).outputs["y"]).max() == 4.0
+        stats = oip_kit.statistics(oip, "identity")
+        assert (stats.inference_count, stats.execution_count) == (8, 1)
+        assert [each.batch_size for each in stats.batch_stats] == [8]
+
+
+def test_inner_shapes_of_both_doors_are_told_apart_alike(serve) -> None:
+    settings = "[batching]\nmax_delay_seconds = 0.5\nmax_rows = 4\n"
+    running = serve({"wide": zoo.identity(DataType.FP32, ("N", "L"))}, settings={"wide": settings})
+    with kit.connect(running.target) as channel:
+        oip, own = oip_kit.stub_of(channel), kit.stub_of(channel)
+        futures = [oip.ModelInfer.future(request("wide", x=kit.rows(2, 1.0, width))) for width in (4, 5)]
+        futures += [own.Predict.future(kit.request("wide", x=kit.rows(2, 1.0, width))) for width in (4, 5)]
+        for future in futures:
+            future.result(kit.BOUND)
+        stats = oip_kit.statistics(oip, "wide")
+        assert (stats.inference_count, stats.execution_count) == (8, 2)
+
+
+def test_priority_goes_first(serve) -> None:
+    running = serve(
+        {"slow": zoo.slow(200)}, settings={"slow": "runs_in_parallel = 1\n[batching]\nenabled = false\n"}
+    )
+    with kit.connect(running.target) as channel:
+        stub, done = oip_kit.stub_of(channel), []
+        futures = []
+
+        def ask(id: str, level: int) -> None:
+            parameters = {"priority": P(uint64_param=level)} if level else {}
+            message = request("slow", id=id, x=np.ones((1, 1), np.float32), parameters=parameters)
+            futures.append(stub.ModelInfer.future(message))
+            futures[-1].add_done_callback(lambda each: done.append(each.result().id))
+
+        ask("first", 0)
+        kit.wait_until(lambda: kit.Metrics(running.ops).sum("running_batches", model="slow") == 1, "a run")
+        for level in (3, 2, 0, 1):
+            ask(f"level {level}", level)
+        kit.wait_until(lambda: len(done) == 5, "all are answered")
+        assert (done[0], done[1], done[-1]) == ("first", "level 1", "level 3")
+
+
+# Bounds
+
+
+def codes_of_bounds(serve: Any, **env: str) -> tuple[set[grpc.StatusCode], grpc.StatusCode]:
+    settings = "[batching]\nenabled = false\nqueue_rows = 4\n"
+    running = serve({"slow": zoo.slow(100)}, settings={"slow": settings}, env=env)
+    one = np.ones((1, 1), np.float32)
+    with kit.connect(running.target) as channel:
+        stub = oip_kit.stub_of(channel)
+        futures = [stub.ModelInfer.future(request("slow", x=one)) for _ in range(20)]
+        full = {kit.code_of_future(each) for each in futures} - {grpc.StatusCode.OK}
+        futures = [stub.ModelInfer.future(request("slow", x=one)) for _ in range(2)]
+        late = request("slow", x=one, parameters={"timeout": P(int64_param=1000)})
+        late_code = refusal(stub, late)[0]
+        for each in futures:
+            each.result(kit.BOUND)
+    return full, late_code
+
+
+def test_the_codes_of_bounds(serve) -> None:
+    assert codes_of_bounds(serve) == (
+        {grpc.StatusCode.RESOURCE_EXHAUSTED},
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    )
+
+
+def test_tritons_codes_of_bounds(serve) -> None:
+    unavailable = grpc.StatusCode.UNAVAILABLE
+    assert codes_of_bounds(serve, PENSTOCK_SERVER__TRITON_STATUS_CODES="true") == ({unavailable}, unavailable)
+
+
+def test_a_message_over_the_limit(serve) -> None:
+    running = serve(
+        {"wide": zoo.identity(DataType.FP32, ("N", "L"))}, env={"PENSTOCK_SERVER__MAX_MESSAGE_BYTES": "1000"}
+    )
+    with kit.connect(running.target) as channel:
+        stub = oip_kit.stub_of(channel)
+        assert refusal(stub, request("wide", x=np.ones((1, 300), np.float32)))[0] is (
+            grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
+        assert refusal(stub, request("wide", x=np.ones((1, 100), np.float32)))[0] is grpc.StatusCode.OK
+
+
+def test_a_reader_that_stops_reading_stops_being_read(serve) -> None:
+    """No more requests of a stream are in flight than the bound, however much the client sends."""
+    running = serve({"identity": zoo.identity()}, env={"PENSTOCK_SERVER__MAX_STREAM_REQUESTS": "10"})
+    with kit.connect(running.target, ("grpc.http2.lookahead_bytes", 0)) as channel:
+        stream = oip_kit.Stream(channel)
+        wide = request("identity", x=np.ones((20_000, 3), np.float32))
+        stream.send(*[wide for _ in range(100)])
+        kit.wait_until(
+            lambda: kit.Metrics(running.ops).sum("stream_requests_total") >= 10, "the first requests"
+        )
+        taken = kit.Metrics(running.ops).sum("stream_requests_total")
+        stream.half_close()
+        answers, code, _ = stream.rest_and_status()
+        assert (len(answers), code) == (100, grpc.StatusCode.OK)
+        assert taken < 100
+
+
+def test_an_own_request_beside_garbage(oip, stub) -> None:
+    """Both doors are open on the same port."""
+    assert isinstance(stub.Predict(kit.request("identity", x=kit.rows(1))), prediction_pb2.PredictResponse)
+    assert oip.ModelInfer(request("identity", x=X)).id == ""
