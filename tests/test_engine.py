@@ -16,7 +16,7 @@ from penstock.models.model import Batching, Model
 from penstock.routing import Router
 from penstock.scheduling.runners import Runners
 from penstock.tensors import Array
-from support.work import Caller, HandBackend, Run, Tally, batcher, caller, echo, request, wait_until
+from support.work import Caller, HandBackend, RunByHand, Tally, batcher, caller, echo, request, wait_until
 
 
 class House:
@@ -29,7 +29,7 @@ class House:
         self.runners = Runners(2, 0.0, self.failures.append)
         self.engine = Engine(self.router, self.runners, lambda: self.models)
 
-    def add(self, run: Run = echo, name: str = "m", **policy: object) -> tuple[Model, Tally]:
+    def add(self, run: RunByHand = echo, name: str = "m", **policy: object) -> tuple[Model, Tally]:
         made, tally = batcher(run, **policy)  # type: ignore[arg-type]
         model = Model(name, 1, HandBackend(run), made, Batching(True, "for a test"), is_default=True)
         model.observe(tally)

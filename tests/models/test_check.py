@@ -25,7 +25,7 @@ from penstock.models.samples import SIZES
 from penstock.scheduling.cost import RunCost
 from penstock.tensors import Array, DataType, Signature
 from support import zoo
-from support.work import ONE_THREAD, HandBackend, Run, opened, signature_of, spec
+from support.work import ONE_THREAD, HandBackend, RunByHand, opened, signature_of, spec
 
 BIT_FOR_BIT = "rows run together and alone agree bit for bit"
 
@@ -35,7 +35,7 @@ def verdict(model: onnx.ModelProto, folder: Path, *, forced: bool = False, max_r
 
 
 def by_hand(
-    run: Run, signature: Signature | None = None, *, forced: bool = False, max_rows: int = 8
+    run: RunByHand, signature: Signature | None = None, *, forced: bool = False, max_rows: int = 8
 ) -> Batching:
     return check_batching(HandBackend(run, signature), wanted=True, forced=forced, max_rows=max_rows)
 
@@ -268,14 +268,14 @@ def test_a_model_that_does_not_run_on_one_row_is_not_batched() -> None:
         ),
     ],
 )
-def test_outputs_that_are_not_one_entry_a_row_whatever_the_graph_declares(run: Run, words: str) -> None:
+def test_outputs_that_are_not_one_entry_a_row_whatever_the_graph_declares(run: RunByHand, words: str) -> None:
     assert by_hand(run) == Batching(False, words)
 
 
 # Tolerance
 
 
-def noisy(relative: float) -> Run:
+def noisy(relative: float) -> RunByHand:
     """Rows that differ from rows alone by a share of the largest value of the output."""
 
     def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
@@ -293,7 +293,7 @@ def noisy(relative: float) -> Run:
 def test_last_bits_may_differ_and_first_ones_may_not(datatype: DataType, small: float, large: float) -> None:
     signature = signature_of([spec("x", datatype=DataType.FP64)], [spec("y", datatype=datatype)])
 
-    def cast(run: Run) -> Run:
+    def cast(run: RunByHand) -> RunByHand:
         return lambda outputs, inputs: [each.astype(datatype.dtype) for each in run(outputs, inputs)]
 
     found = by_hand(cast(noisy(small)), signature)

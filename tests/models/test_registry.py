@@ -19,7 +19,7 @@ from penstock.models.registry import HEAVY_SECONDS, ModelRegistry
 from penstock.models.repository import scan
 from penstock.tensors import Array
 from support import zoo
-from support.work import HandBackend, Run, Tally, caller, echo, request, signature_of, spec
+from support.work import HandBackend, RunByHand, Tally, caller, echo, request, signature_of, spec
 
 CONFIG = Config(runtime=RuntimeConfig(intra_op_threads=1))
 
@@ -214,7 +214,7 @@ def test_batches_are_no_larger_than_it_pays(tmp_path: Path) -> None:
     assert rows_chosen(run, tmp_path) == 32
 
 
-def rows_chosen(run: Run, folder: Path) -> int:
+def rows_chosen(run: RunByHand, folder: Path) -> int:
     registry = ModelRegistry(CONFIG, lambda *_: HandBackend(run), lambda model: Tally())
     registry.load_all(scan(zoo.repository(folder, {"a": zoo.add()})), lambda model: None)
     (model,) = registry.all()

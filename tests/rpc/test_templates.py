@@ -21,6 +21,7 @@ from penstock.models.model import Batching, Model
 from penstock.routing import Router
 from penstock.rpc import blocks, items, templates
 from penstock.rpc import wire as wire_format
+from penstock.rpc.predict_places import places_of
 from penstock.rpc.prediction import PredictionService
 from penstock.rpc.templates import Templates
 from penstock.scheduling.batcher import DynamicBatcher
@@ -30,7 +31,7 @@ from penstock.tensors import Array, DataType, Signature
 from penstock.transport.call import OK, ServerCall, Status
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
-from support.work import HandBackend, Run, Tally, policy, signature_of, spec
+from support.work import HandBackend, RunByHand, Tally, policy, signature_of, spec
 
 SIGNATURE = signature_of([spec("x", ("N", 2)), spec("w", ("N",), DataType.INT64)], [spec("y", ("N", 2))])
 MANY = range(40)
@@ -87,7 +88,7 @@ class House:
 
     def __init__(
         self,
-        run: Run,
+        run: RunByHand,
         *,
         learns: bool = True,
         signature: Signature = SIGNATURE,
@@ -107,7 +108,7 @@ class House:
         if not learns:
             self.service.templates.learn = lambda *_: None  # type: ignore[method-assign]
 
-    def load(self, run: Run, signature: Signature = SIGNATURE, **changes: object) -> Model:
+    def load(self, run: RunByHand, signature: Signature = SIGNATURE, **changes: object) -> Model:
         backend = HandBackend(run, signature)
         made = DynamicBatcher(backend, policy(**changes), RunCost(1e-9))
         model = Model(
@@ -323,7 +324,7 @@ def test_an_answer_of_many_bytes_is_not_put_into_one_part(monkeypatch: pytest.Mo
 
 
 def test_templates_are_few() -> None:
-    known = Templates()
+    known = Templates(places_of)
     house = House(add)
     house.service.templates = known
     for length in range(1, 3 * templates.MOST):
@@ -510,7 +511,7 @@ def test_two_kinds_by_turns() -> None:
 
 def test_what_is_no_row_of_requests_is_parsed() -> None:
     one = message(request(1, tag=1))
-    known = Templates()
+    known = Templates(places_of)
     assert blocks.requests_in(one + one, known) == [(wire(request(1, tag=1)), None)] * 2
     for odd in (one[:-1], one + b"\x12\x00", b"\x0a", b"\x0a\xff", b"\x0a\x05abc"):
         assert blocks.requests_in(odd, known) is None

@@ -15,7 +15,7 @@ from penstock.messages import InferRequest, InferResponse
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.runners import Runners
 from penstock.tensors import Array
-from support.work import Caller, Run, batcher, caller, echo, request, wait_until
+from support.work import Caller, RunByHand, batcher, caller, echo, request, wait_until
 
 SHORT, BORDER, LONG = 1e-6, 1e-3, 1.0
 
@@ -389,7 +389,7 @@ def runs_of(polling: Polling, runners: Runners, made: DynamicBatcher, count: int
         assert caller(sent).wait()
 
 
-def sleeping(where: Where, seconds: float) -> Run:
+def sleeping(where: Where, seconds: float) -> RunByHand:
     def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
         time.sleep(seconds)
         return where(outputs, inputs)

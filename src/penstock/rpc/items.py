@@ -102,7 +102,7 @@ class Block(InferRequest):
             template.shape_key,
             RPC,
             arrived,
-            min(call.deadline, arrived + template.timeout_seconds),
+            min(call.deadline, arrived + template.asked.timeout_seconds),
             template.priority,
         )
         door.engine.submit(model, self)
@@ -137,7 +137,7 @@ class Block(InferRequest):
             answer = result
         else:
             number = wire.read_varint(tag, 0)[0] if tag else 0
-            answer = self._codec.encoded(result, "", number, self._template.typed)
+            answer = self._codec.encoded(result, "", number, self._template.asked.form)
         self._each.append(_result(tag or b"\0", answer, b""))
         self._left -= 1
         if self._left:
@@ -152,7 +152,7 @@ class Block(InferRequest):
 
     def _woven(self, response: InferResponse) -> bytes | None:
         """All results as one message; None where they differ in length, or are many bytes."""
-        answer = self._codec.answer_many(response, self._template.rows, self._tags, self._template.typed)
+        answer = self._codec.answer_many(response, self._template.rows, self._tags, self._template.asked.form)
         if answer is None:
             return None
         tag: list[Piece] = [TAG, self._tags] if self._tags.size else []

@@ -12,7 +12,8 @@ from penstock.models.model import Model
 from penstock.rpc.arrays import layout, wanted_outputs
 from penstock.rpc.codec import ModelCodec, codec_of
 from penstock.rpc.door import Door
-from penstock.rpc.templates import Template, Templates
+from penstock.rpc.predict_places import places_of
+from penstock.rpc.templates import Asked, Template, Templates
 from penstock.transport.call import ServerCall
 from penstock_proto.v1 import prediction_pb2 as pb
 
@@ -23,7 +24,7 @@ class PredictDoor(Door):
     @cached_property
     def templates(self) -> Templates:
         """What earlier requests looked like."""
-        return Templates()
+        return Templates(places_of)
 
 
 class Pending(InferRequest):
@@ -64,7 +65,11 @@ class Pending(InferRequest):
             self.reply(error)
             return
         self._model = model
-        door.templates.learn(data, message, self, model, self._typed)
+        templates = door.templates
+        if templates.is_time(self):
+            seconds = _seconds(message) or math.inf
+            asked = Asked(message.model, message.version, seconds, self._typed)
+            templates.learn(data, asked, self, model)
         door.engine.submit(model, self)
 
     def submit_alike(self, data: bytes, template: Template, call: ServerCall, door: PredictDoor) -> bool:
@@ -77,13 +82,8 @@ class Pending(InferRequest):
         if model is None:
             return False
         self._id, self._tag = template.id_of(data), template.tag_of(data)
-        self._codec, self._typed, self._model = codec_of(model), template.typed, model
-        # As InferRequest.__init__ does, without the call: every request pays for this.
-        self.arrived = arrived = time.monotonic()
-        self.deadline = min(call.deadline, arrived + template.timeout_seconds)
-        self.inputs = template.inputs_of(data)
-        self.outputs, self.rows, self.shape_key = template.outputs, template.rows, template.shape_key
-        self.priority, self.cancelled = template.priority, False
+        self._codec, self._typed, self._model = codec_of(model), template.asked.form, model
+        template.fill(self, data, call.deadline)
         door.engine.submit(model, self)
         return True
 
@@ -121,7 +121,11 @@ class Pending(InferRequest):
 
 def _deadline(message: pb.PredictRequest, call: ServerCall, arrived: float) -> float:
     """The earlier of the call's deadline and the request's own."""
-    seconds = message.timeout.seconds + message.timeout.nanos / 1e9
+    seconds = _seconds(message)
     if seconds < 0:
         raise InvalidRequest(f"timeout is {seconds} s, expected 0 (for none) or more")
     return min(call.deadline, arrived + (seconds or math.inf))
+
+
+def _seconds(message: pb.PredictRequest) -> float:
+    return message.timeout.seconds + message.timeout.nanos / 1e9

@@ -9,9 +9,9 @@ no check looks at the values of numbers. Anything else is parsed as ever.
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -20,27 +20,31 @@ from penstock.errors import RequestError
 from penstock.messages import InferRequest
 from penstock.models.model import Model
 from penstock.rpc import wire
+from penstock.rpc.places import NOWHERE, Places, Span
 from penstock.tensors import Array, DataType
-from penstock_proto.v1 import prediction_pb2 as pb
-from penstock_proto.v1 import tensor_pb2
 
 MOST = 256  # templates
 MOST_OF_A_LENGTH = 4
 LARGEST = 4096  # bytes of a request that are no values
-WIDEST_TAG = 8  # bytes: of larger ones only some bits count
 LEARNING_SECONDS = 0.02  # between templates: callers whose requests are all different pay for few
 LAST_BYTE = 0x7F  # the largest last byte of a varint; all others are above
 CHECKED = (DataType.BOOL, DataType.BYTES)  # not every value of these is good
 
-# Keys: a parser passes over a field of another wire type, as over one that it does not know.
-ID = pb.PredictRequest.ID_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
-TAG = pb.PredictRequest.TAG_FIELD_NUMBER << 3 | wire.VARINT
-INPUTS = pb.PredictRequest.INPUTS_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
-RAW = tensor_pb2.Tensor.RAW_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
-KEY, VALUE = 1 << 3 | wire.LENGTH_DELIMITED, 2 << 3 | wire.LENGTH_DELIMITED  # of an entry of a map
 
-Span: TypeAlias = tuple[int, int]
-NOWHERE: Span = (0, 0)
+class Asked(NamedTuple):
+    """What a request asks for besides its inputs and outputs.
+
+    Attributes:
+        name: the model asked for.
+        version: the version asked for.
+        timeout_seconds: the longest it may take; infinity for no limit.
+        form: how its door writes the answer.
+    """
+
+    name: str
+    version: str
+    timeout_seconds: float
+    form: Any
 
 
 class Template:
@@ -48,17 +52,14 @@ class Template:
 
     Args:
         data: that one's bytes.
-        message: the same, parsed.
+        places: where the parts are in them that differ from one to the next.
+        asked: what it asks for.
         request: what was made of it.
         model: the model it is for.
-        typed: whether its answer is typed.
 
     Attributes:
-        name: the model asked for.
-        version: the version asked for.
+        asked: what it asks for.
         model: the model that this led to. Where it leads to another one now, nothing is known.
-        typed: whether the answer is to be typed.
-        timeout_seconds: the longest it may take; infinity for no limit.
         outputs: the outputs wanted.
         rows: how many rows each has.
         shape_key: as in `InferRequest`.
@@ -70,14 +71,13 @@ class Template:
     """
 
     __slots__ = (
-        "_constants", "_id", "_inputs", "_tag", "_varies", "may_be_many", "model", "name", "outputs",
-        "priority", "rows", "shape_key", "timeout_seconds", "typed", "version",
+        "_constants", "_id", "_inputs", "_tag", "_varies", "asked", "may_be_many", "model", "outputs",
+        "priority", "rows", "shape_key",
     )  # fmt: skip
 
     def __init__(
-        self, data: bytes, message: pb.PredictRequest, request: InferRequest, model: Model, typed: bool
+        self, data: bytes, places: Places, asked: Asked, request: InferRequest, model: Model
     ) -> None:
-        places = _places(data)
         inputs = model.signature.inputs
         if any(inputs[name].datatype in CHECKED for name in inputs) or len(places.inputs) != len(inputs):
             raise ValueError("there are inputs whose values are checked, or that did not come as raw")
@@ -89,18 +89,32 @@ class Template:
         self._varies = places.id != NOWHERE or places.tag != NOWHERE
         self.may_be_many = model.batching.enabled and places.id == NOWHERE
         self._constants = _between(data, [*places.inputs.values(), places.id, places.tag])
-        self.name, self.version, self.model = message.model, message.version, ref(model)
+        self.asked, self.model = asked, ref(model)
         self.outputs, self.rows, self.shape_key = request.outputs, request.rows, request.shape_key
-        self.priority, self.typed = request.priority, typed
-        self.timeout_seconds = message.timeout.seconds + message.timeout.nanos / 1e9 or math.inf
+        self.priority = request.priority
 
     def model_now(self, route: Callable[[str, str], Model]) -> Model | None:
         """The model that answers; None where the route does not lead to the template's any more."""
         try:
-            model = route(self.name, self.version)
+            model = route(self.asked.name, self.asked.version)
         except RequestError:
             return None
         return model if model is self.model() else None
+
+    def fill(self, request: InferRequest, data: bytes, deadline: float) -> None:
+        """Makes of a request what the one that was parsed has become.
+
+        Args:
+            request: the request, of which nothing is set but its RPC.
+            data: its bytes, which are of this kind.
+            deadline: the call's.
+        """
+        # As InferRequest.__init__ does, without another call: every request pays for this.
+        request.arrived = arrived = time.monotonic()
+        request.deadline = min(deadline, arrived + self.asked.timeout_seconds)
+        request.inputs = self.inputs_of(data)
+        request.outputs, request.rows, request.shape_key = self.outputs, self.rows, self.shape_key
+        request.priority, request.cancelled = self.priority, False
 
     def is_like(self, data: bytes) -> bool:
         """Whether bytes of this length are a request of this kind."""
@@ -185,9 +199,15 @@ def equal_rows(rows: Array) -> int:
 
 
 class Templates:
-    """The templates of all models, by the length of the requests."""
+    """The templates of all models, by the length of the requests.
 
-    def __init__(self) -> None:
+    Args:
+        places_of: finds the parts of a request that differ from one to the next, see `Places`; raises
+            ValueError where they cannot be told.
+    """
+
+    def __init__(self, places_of: Callable[[bytes], Places]) -> None:
+        self._places_of = places_of
         self._by_length: dict[int, list[Template]] = {}
         self._next = 0.0
         self._count = 0
@@ -199,15 +219,15 @@ class Templates:
                 return template
         return None
 
-    def learn(
-        self, data: bytes, message: pb.PredictRequest, request: InferRequest, model: Model, typed: bool
-    ) -> None:
-        """Makes a template of a good request, if it has not just made one; see `Template`."""
-        if request.arrived < self._next:
-            return
+    def is_time(self, request: InferRequest) -> bool:
+        """Whether to learn from a good request: not, where that has just been done."""
+        return request.arrived >= self._next
+
+    def learn(self, data: bytes, asked: Asked, request: InferRequest, model: Model) -> None:
+        """Makes a template of a good request; see `Template`."""
         self._next = request.arrived + LEARNING_SECONDS
         try:
-            template = Template(data, message, request, model, typed)
+            template = Template(data, self._places_of(data), asked, request, model)
         except (ValueError, KeyError):
             return
         if self._count >= MOST:
@@ -215,61 +235,6 @@ class Templates:
         self._count += 1
         alike = self._by_length.get(len(data), [])
         self._by_length[len(data)] = [template, *alike[: MOST_OF_A_LENGTH - 1]]
-
-
-class _Places:
-    """Where the parts of a request are that differ from one to the next; NOWHERE for what it has not."""
-
-    __slots__ = ("id", "inputs", "tag")
-
-    def __init__(self) -> None:
-        self.id = self.tag = NOWHERE
-        self.inputs: dict[str, Span] = {}
-
-
-def _places(data: bytes) -> _Places:
-    """Finds them.
-
-    Raises:
-        ValueError: one is there more than once, or the encoding is not as expected.
-    """
-    places = _Places()
-    for key, *span in wire.fields(data, 0, len(data)):
-        start, end = span
-        if key == INPUTS:
-            name, raw = _input(data, start, end)
-            if name in places.inputs:
-                raise ValueError(f"input {name} is there twice")
-            places.inputs[name] = raw
-        elif key == ID:
-            places.id = _once(places.id, start, end)
-        elif key == TAG:
-            places.tag = _once(places.tag, start, end)
-            if end - start > WIDEST_TAG:
-                raise ValueError("the tag is too large")
-    return places
-
-
-def _input(data: bytes, start: int, end: int) -> tuple[str, Span]:
-    """The name of an input, and the place of its values."""
-    name = value = raw = NOWHERE
-    for key, first, last in wire.fields(data, start, end):
-        if key == KEY:
-            name = _once(name, first, last)
-        elif key == VALUE:
-            value = _once(value, first, last)
-    for key, first, last in wire.fields(data, *value):
-        if key == RAW:
-            raw = _once(raw, first, last)
-    if raw == NOWHERE:
-        raise ValueError("an input has no raw values")
-    return data[slice(*name)].decode(), raw
-
-
-def _once(before: Span, start: int, end: int) -> Span:
-    if before != NOWHERE or start == end:
-        raise ValueError("a field is there twice, or empty")
-    return start, end
 
 
 def _between(data: bytes, spans: Sequence[Span]) -> Sequence[tuple[int, bytes]]:

@@ -11,21 +11,19 @@ from typing_extensions import override
 from penstock.errors import InvalidRequest, RequestError
 from penstock.messages import InferResponse
 from penstock.rpc import status
-from penstock.rpc.door import Door, parsed
-from penstock.rpc.oip.requests import STREAM, UNARY, Infer, Item
+from penstock.rpc.oip.requests import STREAM, UNARY, Infer, InferDoor, Item
 from penstock.rpc.outbox import Outbox
 from penstock.rpc.status import Codes
 from penstock.rpc.stream import Stream
 from penstock.rpc.unary import UnaryCall
 from penstock.transport.call import OK, Kind, Method, ServerCall
-from penstock_proto.inference import grpc_service_pb2 as pb
 
 SERVICE = "inference.GRPCInferenceService"
 GRPC_ERROR_KEY = "triton_grpc_error"
 
 
-class InferenceService(Door):
-    """Makes the handlers of the two calls; see `Door` for what it is composed of.
+class InferenceService(InferDoor):
+    """Makes the handlers of the two calls; see `penstock.rpc.door.Door` for what it is composed of.
 
     Args:
         codes: the status code of each error.
@@ -73,12 +71,12 @@ class _ModelInfer(Infer, UnaryCall):
     def _handle(self, data: bytes) -> None:
         service = self._service
         try:
-            message = parsed(pb.ModelInferRequest, data)
+            read = service.read(data)
         except InvalidRequest as error:
             service.telemetry.failed(UNARY, error)
             self.reply(error)
             return
-        self.submit(message, self._call, service)
+        self.submit(data, read, self._call, service)
         if self._closed:  # while a worker was decoding
             self.cancel(service)
 
@@ -105,7 +103,7 @@ class InferStream(Stream):
     def _handle(self, data: bytes) -> None:
         service = self._service
         try:
-            message = parsed(pb.ModelInferRequest, data)
+            read = service.read(data)
         except InvalidRequest as error:
             service.telemetry.failed(STREAM, error)
             self._end_with(status.to_status(error))
@@ -113,7 +111,7 @@ class InferStream(Stream):
         self._coming(1)
         item = Item(self)
         self._add(item)
-        item.submit(message, self._call, service)
+        item.submit(data, read, self._call, service)
         if self._closed:  # while a worker was decoding
             item.cancel(service)
         self._took()

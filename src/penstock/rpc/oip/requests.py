@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, TypeAlias
 
 from typing_extensions import override
 
@@ -13,13 +14,15 @@ from penstock.messages import Flush, InferRequest, InferResponse
 from penstock.models.model import Model
 from penstock.rpc import wire
 from penstock.rpc.arrays import layout, wanted_outputs
-from penstock.rpc.door import Door
+from penstock.rpc.door import Door, parsed
 from penstock.rpc.oip import parameters
 from penstock.rpc.oip.classes import check_classes
 from penstock.rpc.oip.inputs import Inputs
 from penstock.rpc.oip.outputs import Outputs
+from penstock.rpc.oip.places import places_of
 from penstock.rpc.status import words
 from penstock.rpc.stream import Part, StreamItem
+from penstock.rpc.templates import Asked, Template, Templates
 from penstock.transport.call import ServerCall
 from penstock_proto.inference import grpc_service_pb2 as pb
 
@@ -29,6 +32,27 @@ FINAL = pb.ModelInferResponse(
     parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
 ).SerializeToString()
 """What Triton marks the last response to a request of a stream with: here there is one to each."""
+
+
+Read: TypeAlias = Template | pb.ModelInferRequest
+"""What a message looks like, or means."""
+
+
+class InferDoor(Door):
+    """What requests of the protocol come in by."""
+
+    @cached_property
+    def templates(self) -> Templates:
+        """What earlier requests looked like."""
+        return Templates(places_of)
+
+    def read(self, data: bytes) -> Read:
+        """What a message looks like or means.
+
+        Raises:
+            InvalidRequest: it is none.
+        """
+        return self.templates.find(data) or parsed(pb.ModelInferRequest, data)
 
 
 class Codec:
@@ -51,13 +75,37 @@ class Infer(InferRequest):
     __slots__ = ("_classes", "_codec", "_id", "_model")
 
     _codec: Codec
+    _classes: Mapping[str, int] | None
 
     def __init__(self, rpc: str) -> None:  # the request's other fields come with its message
         self.rpc = rpc
         self._model: Model | None = None
 
-    def submit(self, message: pb.ModelInferRequest, call: ServerCall, door: Door) -> None:
-        """Takes over what a message asks for and hands itself to the engine; refuses what does not fit."""
+    def submit(self, data: bytes, read: Read, call: ServerCall, door: InferDoor) -> None:
+        """Takes over what a message asks for and hands itself to the engine; refuses what does not fit.
+
+        Args:
+            data: the message's bytes.
+            read: what the door has made of them.
+            call: the call it came on.
+            door: what it came in by.
+        """
+        if not isinstance(read, Template):
+            self._submit(data, read, call, door)
+        elif not self._submit_alike(data, read, call, door):
+            self._submit(data, pb.ModelInferRequest.FromString(data), call, door)
+
+    def _submit_alike(self, data: bytes, template: Template, call: ServerCall, door: InferDoor) -> bool:
+        model = template.model_now(door.engine.route)
+        if model is None:
+            return False
+        self._id = template.id_of(data)
+        self._codec, self._classes, self._model = _codec_of(model), template.asked.form, model
+        template.fill(self, data, call.deadline)
+        door.engine.submit(model, self)
+        return True
+
+    def _submit(self, data: bytes, message: pb.ModelInferRequest, call: ServerCall, door: InferDoor) -> None:
         self._id = message.id
         arrived = time.monotonic()
         model = None
@@ -72,6 +120,10 @@ class Infer(InferRequest):
             self.reply(error)
             return
         self._model = model
+        if door.templates.is_time(self):
+            seconds = parameters.of_request(message)[1]
+            asked = Asked(message.model_name, message.model_version, seconds, self._classes)
+            door.templates.learn(data, asked, self, model)
         door.engine.submit(model, self)
 
     def cancel(self, door: Door) -> None:
@@ -90,7 +142,7 @@ class Infer(InferRequest):
         arrays = codec.inputs.read(message)
         rows, key = layout(model, arrays)
         outputs: Sequence[str] = model.output_names
-        self._classes: Mapping[str, int] | None = None
+        self._classes = None
         if message.outputs:
             outputs = wanted_outputs(model, [each.name for each in message.outputs])
             self._classes = _classes_of(message, model)

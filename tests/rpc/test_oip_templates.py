@@ -1,0 +1,141 @@
+"""ModelInfer requests that look like earlier ones mean what a parser says, whatever bytes they are."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock.errors import InvalidRequest, RequestError
+from penstock.models.model import Model
+from penstock.rpc import templates
+from penstock.rpc.oip.infer import InferenceService
+from penstock.rpc.oip.requests import Infer
+from penstock.tensors import DataType
+from penstock_proto.inference import grpc_service_pb2 as pb
+from rpc.test_templates import Call
+from support.work import Tally, model, signature_of, spec
+
+P = pb.InferParameter
+SIGNATURE = signature_of([spec("x", ("N", 2)), spec("w", ("N",), DataType.INT64)], [spec("y", ("N", 2))])
+X = np.array([[1.5, 2.5]], np.float32)
+W = np.array([7], np.int64)
+
+
+@pytest.fixture(autouse=True)
+def _learning_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "LEARNING_SECONDS", 0.0)
+
+
+class Engine:
+    """Takes requests and keeps them."""
+
+    def __init__(self, served: Model) -> None:
+        self.served = served
+        self.taken: list[Any] = []
+
+    def route(self, name: str, version: str) -> Model:
+        if name != "m":
+            raise InvalidRequest(f"there is no model {name}")
+        return self.served
+
+    def submit(self, model: Model, request: Any) -> None:
+        self.taken.append(request)
+
+
+class Nobody:
+    def failed(self, rpc: str, error: RequestError) -> None: ...
+
+
+class Asked(Infer):
+    """A request that remembers its refusal."""
+
+    refused = ""
+
+    def reply(self, result: Any) -> None:
+        assert isinstance(result, RequestError)
+        self.refused = str(result)
+
+
+def door() -> tuple[InferenceService, Engine]:
+    served = model(SIGNATURE)
+    served.observe(Tally())
+    engine = Engine(served)
+    parts: Any = (engine, Nobody(), Executor(), 2**20, 100, print)
+    return InferenceService(*parts), engine
+
+
+def meaning(data: bytes, service: InferenceService, engine: Engine) -> object:
+    """All that comes of a message."""
+    engine.taken.clear()
+    asked = Asked("ModelInfer")
+    try:
+        read = service.read(data)
+    except InvalidRequest as error:
+        return str(error)
+    asked.submit(data, read, Call(), service)
+    if not engine.taken:
+        return asked.refused
+    inputs = {name: (each.shape, each.dtype, each.tobytes()) for name, each in asked.inputs.items()}
+    seconds = round(asked.deadline - asked.arrived, 6)
+    return (
+        list(inputs.items()), asked._id, asked._classes, tuple(asked.outputs), asked.rows,
+        asked.shape_key, asked.priority, seconds, asked.cancelled,
+    )  # fmt: skip
+
+
+def message(id: str = "an id", **more: Any) -> pb.ModelInferRequest:
+    made = pb.ModelInferRequest(model_name="m", id=id, **more)
+    made.inputs.add(name="w", datatype="INT64", shape=W.shape)
+    made.inputs.add(name="x", datatype="FP32", shape=X.shape)
+    made.raw_input_contents.extend([W.tobytes(), X.tobytes()])
+    return made
+
+
+VARIANTS = {
+    "plain": message(),
+    "no id": message(id=""),
+    "parameters": message(parameters={"priority": P(uint64_param=1), "timeout": P(int64_param=5_000_000)}),
+    "classes": message(
+        outputs=[
+            pb.ModelInferRequest.InferRequestedOutputTensor(
+                name="y", parameters={"classification": P(int64_param=1)}
+            )
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_requests_that_look_alike_are_not_parsed_and_mean_the_same(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, engine = door()
+    good = VARIANTS[variant]
+    first = meaning(good.SerializeToString(), service, engine)
+    other = pb.ModelInferRequest()
+    other.CopyFrom(good)
+    del other.raw_input_contents[:]
+    other.raw_input_contents.extend([np.array([-1], np.int64).tobytes(), (X * 3).tobytes()])
+    other.id = "no di" if good.id else ""
+    parsed = meaning(other.SerializeToString(), *door())
+    monkeypatch.setattr("penstock.rpc.oip.requests.parsed", None)  # calling it would fail
+    assert meaning(other.SerializeToString(), service, engine) == parsed
+    assert meaning(good.SerializeToString(), service, engine) == first
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_bytes_are_changed(variant: str, data: st.DataObject) -> None:
+    service, engine = door()
+    good = VARIANTS[variant].SerializeToString()
+    meaning(good, service, engine)
+    changed = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    assert meaning(bytes(changed), service, engine) == meaning(bytes(changed), *door())
