@@ -15,6 +15,8 @@ GRPCIO_TESTS ?= tests/transport
 # Environments of the benchmarks: what every run needs, and other servers to compare with.
 BENCH := yardstick pictures
 PEERS := mlserver kserve triton
+# Clients that tests/oip runs: tritonclient, new and a year old, and perf_analyzer.
+OIP := newest older perf
 # Only `make lock` uses it, in an environment of its own.
 UV_VERSION := 0.13.8
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -28,7 +30,7 @@ PROJECTS := pyproject.toml clients/python/pyproject.toml
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio test-grpcio test-all soak docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients test-grpcio test-all soak docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -64,6 +66,8 @@ bench-peers: $(PEERS:%=.venv-bench/%/.made)  ## Install the peers that `make ben
 
 bench-grpcio: $(VENV)/.dev $(GRPCIO:%=.venv-grpcio/%/.made)  ## Compare releases and settings of grpcio
 	@$(VENV)/bin/python -m benchmarks.grpcio_versions $(GRPCIO) $(ARGS)
+
+oip-clients: $(OIP:%=.venv-oip/%/.made) .venv-bench/kserve/.made  ## Install the clients that tests/oip runs
 
 test-grpcio: $(GRPCIO:%=.venv-grpcio/%/.made)  ## Run the transport tests on several releases of grpcio
 	@for release in $(GRPCIO); do \
@@ -104,6 +108,8 @@ lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the ne
 	@for name in $(PEERS); do \
 		$(LOCK_HERE) requirements/bench-$$name.in -o requirements/bench-$$name.txt || exit 1; \
 	done
+	@for name in newest older; do $(LOCK) requirements/oip-$$name.in -o requirements/oip-$$name.txt || exit 1; done
+	@$(LOCK_HERE) requirements/oip-perf.in -o requirements/oip-perf.txt
 
 clean:  ## Remove environments, caches and builds
 	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -170,6 +176,13 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	$(call make_venv,.venv-bench/$*,$(if $(filter $*,$(PEERS)),python3.11,$(PYTHONS)))
 	@echo "installing $* for the benchmarks"
 	@.venv-bench/$*/bin/python $(PIP) install -q --require-hashes -r requirements/bench-$*.txt
+	@touch $@
+
+# The older client's grpcio has wheels for older interpreters only; perf_analyzer is pinned for one.
+.venv-oip/%/.made: requirements/oip-%.txt
+	$(call make_venv,.venv-oip/$*,$(if $(filter $*,perf),python3.11,$(OLDER_PYTHONS) python3))
+	@echo "installing $* for tests/oip"
+	@.venv-oip/$*/bin/python $(PIP) install -q --require-hashes -r requirements/oip-$*.txt
 	@touch $@
 
 # The locked environment first, then grpc's own packages, and what they need, at the wanted release.

@@ -81,7 +81,6 @@ class BatchCounts:
         requests: requests that were answered.
         request_input_seconds: `input_seconds` of its run, of each of these.
         request_infer_seconds: `infer_seconds` of its run, of each of these.
-        request_output_seconds: `output_seconds` of its run, of each of these.
     """
 
     runs: int = 0
@@ -91,7 +90,6 @@ class BatchCounts:
     requests: int = 0
     request_input_seconds: float = 0.0
     request_infer_seconds: float = 0.0
-    request_output_seconds: float = 0.0
 
     def add(self, requests: int, input: float, infer: float, output: float) -> None:
         """Counts a run."""
@@ -102,7 +100,6 @@ class BatchCounts:
         self.requests += requests
         self.request_input_seconds += input * requests
         self.request_infer_seconds += infer * requests
-        self.request_output_seconds += output * requests
 
 
 @dataclass(slots=True)

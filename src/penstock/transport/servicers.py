@@ -153,7 +153,8 @@ class _Served:
             return self._handler.request_deserializer(message)
         except Exception as error:
             self._context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, f"the {len(message)} bytes of the request are none: {error}"
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"the {len(message)} bytes that came are no such message: {error}",
             )
 
     def _serialized(self, answer: Any) -> bytes:

@@ -146,6 +146,8 @@ class _Input:
 
     def _check(self, tensor: Tensor) -> None:
         spec = self._spec
+        if not tensor.shape and spec.shape:  # the protocol has no way to leave it out
+            raise InvalidRequest(f"input {spec.name} came with shape [], expected {spec}")
         if tensor.datatype and tensor.datatype != self._label:
             raise InvalidRequest(f"input {spec.name} came as {tensor.datatype}, expected {spec.datatype}")
         if SHARED_MEMORY in tensor.parameters:

@@ -42,8 +42,6 @@ class Batches(Protocol):
     def request_input_seconds(self) -> float: ...  # noqa: D102
     @property
     def request_infer_seconds(self) -> float: ...  # noqa: D102
-    @property
-    def request_output_seconds(self) -> float: ...  # noqa: D102
 
 
 class Counts(Protocol):
@@ -68,13 +66,13 @@ class Counts(Protocol):
 def statistics(model: Model, counts: Counts) -> pb.ModelStatistics:
     """All that Triton tells of a model and is counted here; there is no cache, so nothing of it.
 
-    As Triton has it, the times of a run count in full for each of its requests in `inference_stats`, and once
-    in `batch_stats`. What came by any RPC counts. Sizes of batches beyond what is counted apart are together
-    under size 0.
+    As Triton has it, the times of a run count in full for each of its requests in `inference_stats`, and
+    once in `batch_stats`; but of the time in which it is answered, each of its requests has its share. What
+    came by any RPC counts. Sizes of batches beyond what is counted apart are together under size 0.
     """
     sizes = counts.batches.values()
     requests = sum(each.requests for each in sizes)
-    output_seconds = sum(each.request_output_seconds for each in sizes)
+    output_seconds = sum(each.output_seconds for each in sizes)
     answered_seconds = sum(times.total for times in counts.answered.values())
     message = pb.ModelStatistics(
         name=model.name,

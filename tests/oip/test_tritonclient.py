@@ -1,0 +1,53 @@
+"""tritonclient, which knows nothing of us: the newest release and one a year older, on both roads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from oip import kit
+from server import kit as server_kit
+from support.servers import RunningServer
+
+CLIENTS = [("newest", "reactor"), ("older", "reactor"), ("newest", "portable")]
+Outcomes = Callable[[str, str], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def outcomes(oip_server: Callable[[str], RunningServer]) -> Outcomes:
+    """What came of every check, by an environment and a road; they run once, one after another."""
+    known: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def get(environment: str, road: str) -> dict[str, Any]:
+        kit.python_of(environment)  # skips, before a server is started
+        if (environment, road) not in known:
+            known[environment, road] = kit.run(environment, "checks.py", oip_server(road).target)
+        return known[environment, road]
+
+    return get
+
+
+@pytest.mark.parametrize(("environment", "road"), CLIENTS, ids=map("-".join, CLIENTS))
+@pytest.mark.parametrize("check", kit.checks("checks_*.py"))
+def test_tritonclient(outcomes: Outcomes, environment: str, road: str, check: str) -> None:
+    trouble = outcomes(environment, road)[check]
+    assert not trouble, trouble
+
+
+@pytest.mark.parametrize("road", ["reactor", "portable"])
+def test_nothing_is_left_behind(
+    outcomes: Outcomes, oip_server: Callable[[str], RunningServer], road: str
+) -> None:
+    """Whatever was cancelled is over, and only the model that is made to fail was worth a line in the log."""
+    outcomes("newest", road)
+    server = oip_server(road)
+    server_kit.wait_until(lambda: server_kit.is_idle(server.ops), "idle")
+    assert {event["event"] for event in server_kit.problems(server)} == {"model failed"}
+    assert server_kit.metric(server.ops, "requests_total", model="slow", code="CANCELLED") >= 3
+
+
+def test_there_are_checks() -> None:
+    assert len(kit.checks("checks_*.py")) > 50
+    assert len(set(kit.checks("checks_*.py"))) == len(kit.checks("checks_*.py"))
