@@ -30,7 +30,7 @@ PROJECTS := pyproject.toml clients/python/pyproject.toml
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients test-grpcio test-all soak docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients conformance test-grpcio test-all soak docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -84,6 +84,9 @@ test-all:  ## Run the tests on every Python 3.11 to 3.14 of this machine
 	done; \
 	if [ -z "$$tried" ]; then echo "no Python 3.11 to 3.14 found" >&2; exit 1; fi; \
 	echo "== passed on Python$$tried"
+
+conformance: $(VENV)/.dev  ## Serve every ONNX backend test case and compare bit for bit (ARGS=--write for the page)
+	@$(VENV)/bin/python -m tests.conformance $(ARGS)
 
 soak: $(VENV)/.dev  ## Run the long tests
 	@$(VENV)/bin/python -m pytest -m soak --timeout 0 $(ARGS)

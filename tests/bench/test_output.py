@@ -148,7 +148,6 @@ def test_flags_that_do_not_go(bench: Bench, flags: list[str], said: str) -> None
         ("triples", ["--version", "7"], "NOT_FOUND"),
         ("triples", ["--outputs", "z"], 'no output "z"; the model gives: y'),
         ("triples", ["--shape", "x:1,4"], 'input "x" is FP32[N,3]; came [1, 4]'),
-        ("triples", ["--protocol", "oip"], "UNIMPLEMENTED"),
         ("open", [], "--shape x:1,1"),
         ("triples", ["--file", "nowhere.csv"], "nowhere.csv: No such file"),
         ("triples", ["--plot", "nowhere/a.png"], "there is no folder"),

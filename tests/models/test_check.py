@@ -418,3 +418,27 @@ def test_batches_are_bounded_by_bytes_and_by_the_queue(
 ) -> None:
     signature = signature_of([spec("x", shape)], [spec("y")])
     assert rows_worth_batching(RunCost(1e-6, 32, 1e-6), signature, queue_rows) == rows
+
+
+def test_rows_alone_lie_where_they_would_if_they_came_alone(tmp_path: Path) -> None:
+    """Sums are rounded by where their input begins, so a view of the batch would show no difference."""
+    graph = zoo.summed_rows(17)
+    found = check_batching(opened(graph, tmp_path), wanted=True, forced=False, max_rows=32)
+    assert found.enabled
+    assert 0 < found.tolerance < 1e-6
+
+
+def test_a_large_column_hides_no_mixing_in_a_small_one() -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        x = inputs["x"]
+        mixed = x[:, :1] + 1e-3 * x[:, :1].mean()
+        return [np.concatenate([mixed, np.full_like(mixed, 50.0)], axis=1)]
+
+    found = by_hand(run)
+    assert not found.enabled
+    assert "depends on the other rows" in found.reason
+
+
+def test_whole_numbers_are_divided_by(tmp_path: Path) -> None:
+    found = check_batching(opened(zoo.divided(), tmp_path), wanted=True, forced=False, max_rows=8)
+    assert found == Batching(True, BIT_FOR_BIT)

@@ -32,6 +32,8 @@ def test_samples_have_the_declared_shape_and_datatype() -> None:
 
 def test_samples_without_an_open_axis_are_few() -> None:
     assert len(list(samples(signature_of([spec("x")], []), 3))) == 2
+    with_integers = list(samples(signature_of([spec("x", datatype=DataType.INT8)], []), 20))
+    assert [0 in each["x"] for each in with_integers] == [True, True, False]
 
 
 def test_samples_are_the_same_for_the_same_seed_and_differ_by_row() -> None:

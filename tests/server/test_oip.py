@@ -228,7 +228,7 @@ def test_requests_of_all_rpcs_share_a_batch(serve) -> None:
 
 
 def test_inner_shapes_of_both_doors_are_told_apart_alike(serve) -> None:
-    settings = "[batching]\nmax_delay_seconds = 0.5\nmax_rows = 4\n"
+    settings = "[batching]\nmax_delay_seconds = 5.0\nmax_rows = 4\n"
     running = serve({"wide": zoo.identity(DataType.FP32, ("N", "L"))}, settings={"wide": settings})
     with kit.connect(running.target) as channel:
         oip, own = oip_kit.stub_of(channel), kit.stub_of(channel)

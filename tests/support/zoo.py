@@ -152,6 +152,18 @@ def tiny_mlp() -> onnx.ModelProto:
     return model
 
 
+def summed_rows(width: int) -> onnx.ModelProto:
+    """y [N] = the sum of each row of x [N, width]; where a row lies decides how it is rounded."""
+    return _floats([_node("ReduceSum", ["x", "last"], "y", keepdims=0)], ("N", width), ("N",), {"last": [1]})
+
+
+def divided() -> onnx.ModelProto:
+    """y = a / b, whole numbers [N, 3]: nothing can be divided by 0."""
+    shape = ("N", 3)
+    taken = [_value(name, DataType.INT64, shape) for name in "ab"]
+    return _model([_node("Div", ["a", "b"], "y")], taken, [_value("y", DataType.INT64, shape)])
+
+
 # Served, but never batched: the shapes do not allow it.
 
 

@@ -25,8 +25,13 @@ from penstock.scheduling.cost import RunCost
 from penstock.tensors import Array, DataType, Kind, Signature, TensorSpec
 
 TOLERANCES = {DataType.FP64: 1e-10, DataType.FP32: 1e-4, DataType.FP16: 1e-2, DataType.BF16: 5e-2}
-"""How far rows run together may be from rows run alone, relative to the output's largest value: sums
+"""How far rows run together may be from rows run alone, relative to the largest values there are: sums
 taken in another order differ in the last bits, mixed rows differ in the first."""
+
+LEAST_SCALE = 0.01
+"""A value is held against the largest of its place in all rows, so that large values in one place hide
+nothing in another; but not against less than this share of the largest of all, since a small difference of
+large numbers is rounded as they are."""
 
 BATCH_SIZES = (2, 3, 8)
 """The rows run together, besides as many as a batch may have."""
@@ -153,7 +158,9 @@ def _difference(
             return f"output {name} has shape {list(whole.shape)} for {rows} rows"
     worst = 0.0
     for row in np.unique(np.linspace(0, rows - 1, min(rows, ROWS_COMPARED)).astype(int)):
-        alone = backend.run(names, {name: array[row : row + 1] for name, array in inputs.items()})
+        # Copies: as views of the batch they would lie where the batch has them, and some sums are rounded
+        # differently by where their input begins.
+        alone = backend.run(names, {name: array[row : row + 1].copy() for name, array in inputs.items()})
         for name, whole, single in zip(names, together, alone, strict=True):
             apart = _apart(backend.signature.outputs[name], whole, single, row)
             if isinstance(apart, str):
@@ -175,7 +182,7 @@ def _apart(spec: TensorSpec, whole: Array, single: Array, row: int) -> float | s
 
 
 def _distance(datatype: DataType, whole: Array, single: Array, row: int) -> float:
-    """The largest difference relative to the output's largest value; infinite between unequal non-numbers."""
+    """The largest difference relative to the scale of its place; infinite between unequal non-numbers."""
     if np.array_equal(whole[row], single):
         return 0.0
     if datatype.kind not in (Kind.FLOAT, Kind.DOUBLE):
@@ -188,9 +195,16 @@ def _distance(datatype: DataType, whole: Array, single: Array, row: int) -> floa
         return float("inf")
     if not finite.any():
         return 0.0
+    return float((np.abs(first - second)[finite] / _scales(datatype, whole)[finite]).max())
+
+
+def _scales(datatype: DataType, whole: Array) -> Array:
+    """How large the values of an output are, for each place of a row."""
     values = _as_float64(datatype, whole)
-    scale = max(float(np.abs(values[np.isfinite(values)]).max()), float(np.finfo(np.float32).tiny))
-    return float(np.abs(first[finite] - second[finite]).max()) / scale
+    sizes = np.abs(np.where(np.isfinite(values), values, 0.0))
+    least = max(LEAST_SCALE * float(sizes.max()), float(np.finfo(np.float32).tiny))
+    scales: Array = np.atleast_1d(np.maximum(sizes.max(axis=0), least))
+    return scales
 
 
 def _as_float64(datatype: DataType, array: Array) -> Array:

@@ -11,6 +11,8 @@ from penstock.tensors import Array, DataType, Kind, Signature, TensorSpec
 SIZES = (4, 1, 16, 64, 224)
 """Lengths tried for the open axes: 4 shows mixing best, 1 always broadcasts, images want more."""
 
+WHOLE = (Kind.INT, Kind.UINT)
+
 WORDS = ("a", "b", "penstock", "")
 
 
@@ -22,7 +24,8 @@ def samples(signature: Signature, rows: int, seed: int = 0) -> Iterator[dict[str
         rows: the length of the first axis, where that is open.
         seed: of the values.
     """
-    for fill in (_varied, _zeros):
+    whole = any(spec.datatype.kind in WHOLE for spec in signature.inputs.values())
+    for fill in (_varied, _zeros, _counted) if whole else (_varied, _zeros):
         for size in SIZES:
             random = np.random.default_rng(seed)
             yield {
@@ -59,6 +62,13 @@ def _varied(datatype: DataType, shape: tuple[int, ...], random: np.random.Genera
     if datatype is DataType.BF16:
         return (values.view(np.uint32) >> 16).astype(datatype.dtype)
     return values.astype(datatype.dtype)
+
+
+def _counted(datatype: DataType, shape: tuple[int, ...], random: np.random.Generator) -> Array:
+    """As `_varied`, but whole numbers that can be divided by."""
+    if datatype.kind in WHOLE:
+        return random.integers(1, 4, size=shape).astype(datatype.dtype)
+    return _varied(datatype, shape, random)
 
 
 def _zeros(datatype: DataType, shape: tuple[int, ...], random: np.random.Generator) -> Array:
