@@ -1,8 +1,8 @@
 """What a tensor is here: datatypes, specs and signatures. The one dtype table of the server.
 
-Inside the server a tensor is a numpy array. Two datatypes need a convention, since numpy lacks them:
-BF16 is held as its 16 bits (uint16), and BYTES as an object array of `str`, the only form of text that
-ONNX Runtime takes and gives unharmed.
+Inside the server a tensor is a numpy array. Some datatypes need a convention, since numpy lacks them:
+BF16 is held as its 16 bits (uint16), those of 8 bits as uint8 (see `penstock.bits`), and BYTES as an object
+array of `str`, the only form of text that ONNX Runtime takes and gives unharmed.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class DataType(Enum):
     FP64 = ("FP64", "<f8", Kind.DOUBLE, "double", 11)
     BYTES = ("BYTES", "O", Kind.BYTES, "string", 8)
     BF16 = ("BF16", "<u2", Kind.FLOAT, "bfloat16", 16)
+    FP8E4M3FN = ("FP8E4M3FN", "u1", Kind.FLOAT, "float8e4m3fn", 17)
+    FP8E4M3FNUZ = ("FP8E4M3FNUZ", "u1", Kind.FLOAT, "float8e4m3fnuz", 18)
+    FP8E5M2 = ("FP8E5M2", "u1", Kind.FLOAT, "float8e5m2", 19)
+    FP8E5M2FNUZ = ("FP8E5M2FNUZ", "u1", Kind.FLOAT, "float8e5m2fnuz", 20)
 
     def __init__(self, label: str, dtype: str, kind: Kind, onnx_name: str, onnx_type: int) -> None:
         self.label = label

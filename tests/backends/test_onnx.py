@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from penstock.backends import onnx as backend_module
 from penstock.backends.onnx import OnnxBackend, _runner
+from penstock.bits import BY_BITS, FORMATS
 from penstock.config import RuntimeConfig
 from penstock.errors import ModelFailed
 from penstock.tensors import Array, DataType, TensorSpec
@@ -31,12 +32,13 @@ EXTREMES: dict[DataType, Array] = {
     **{
         datatype: np.array([np.iinfo(datatype.dtype).min, 1, np.iinfo(datatype.dtype).max], datatype.dtype)
         for datatype in DataType
-        if datatype.dtype.kind in "iu" and datatype is not DataType.BF16
+        if datatype.dtype.kind in "iu" and datatype not in BY_BITS
     },
     # NaNs with payloads, quiet and signalling; both infinities; -0; subnormals; the largest.
     DataType.FP16: np.array(
         [0x7E01, 0xFDFF, 0x7C01, 0x7C00, 0xFC00, 0x8000, 0x0001, 0x7BFF, 0x3C01], "<u2"
     ).view("<f2"),
+    **{datatype: np.arange(256).repeat(3).astype("u1") for datatype in FORMATS},
     DataType.BF16: np.array([0x7FC1, 0xFFFF, 0x7F81, 0x7F80, 0xFF80, 0x8000, 0x0001, 0x7F7F, 0x3F81], "<u2"),
     DataType.FP32: np.array(
         [0x7FC00001, 0xFFFFFFFF, 0x7F800001, 0x7F800000, 0xFF800000, 0x80000000, 1, 0x7F7FFFFF, 0x3F800001],

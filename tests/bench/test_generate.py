@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from penstock.bench.generate import Wishes, generated
 from penstock.bench.payloads import Encoder, Payload, stacked
 from penstock.tensors import DataType
 from penstock_client import TensorInfo
+from support.dtypes import SMALL
 
 
 def info(name: str, datatype: str = "FP32", *shape: int | str) -> TensorInfo:
@@ -35,8 +35,8 @@ def test_every_datatype(datatype: DataType) -> None:
     array = x.array()
     assert array.shape == (3, 5)
     assert len(set(array.ravel().tolist())) > 1
-    if datatype is DataType.BF16:
-        assert array.astype(ml_dtypes.bfloat16).astype(np.float32).tolist() == array.tolist()
+    if datatype in SMALL:
+        assert array.astype(SMALL[datatype]).astype(np.float32).tolist() == array.tolist()
     elif datatype is not DataType.BYTES:
         assert array.dtype == datatype.dtype
 

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import penstock_client
 from penstock.tensors import DataType
 from support import zoo
+from support.dtypes import dtype_of
 from support.servers import RunningServer, running_server
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +39,7 @@ def values(datatype: DataType) -> np.ndarray:
         return np.array([["", "a", "🦄"], ["ü", "null\0inside", "b"]], object)
     if datatype is DataType.BOOL:
         return np.array([[True, False, True], [False, False, True]])
-    dtype = ml_dtypes.bfloat16 if datatype is DataType.BF16 else datatype.dtype
-    return np.array([[0, 1, 2], [3, 100, 7]]).astype(dtype)
+    return np.array([[0, 1, 2], [3, 96, 7]]).astype(dtype_of(datatype))
 
 
 @pytest.mark.parametrize("name", IDENTITIES)

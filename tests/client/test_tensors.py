@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import penstock_client
-from penstock_client import _tensors
+from penstock_client import InvalidInput, _tensors
 from penstock_client._tensors import decode
 from penstock_proto.v1 import tensor_pb2
 
@@ -84,9 +84,9 @@ def test_bfloat16_arrays_go_and_come(server, client) -> None:
 @pytest.fixture
 def without_ml_dtypes(monkeypatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-    _tensors.bfloat16.cache_clear()
+    _tensors.small_dtype.cache_clear()
     yield
-    _tensors.bfloat16.cache_clear()
+    _tensors.small_dtype.cache_clear()
 
 
 def test_bfloat16_is_widened_where_nobody_knows_it(server, client, without_ml_dtypes) -> None:
@@ -94,6 +94,37 @@ def test_bfloat16_is_widened_where_nobody_knows_it(server, client, without_ml_dt
     result = client.predict("m", {"x": np.array([1.5, -3.0, np.inf, 0.0])})["x"]
     assert result.dtype == np.float32
     assert result.tolist() == [1.5, -3.0, np.inf, 0.0]
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"])
+def test_arrays_of_8_bits_go_and_come(server, client, name) -> None:
+    dtype = getattr(pytest.importorskip("ml_dtypes"), name)
+    server.add("m", x=f"FP8{name.removeprefix('float8_').upper()} N")
+    array = np.arange(256, dtype=np.uint8).view(dtype)
+    result = client.predict("m", {"x": array})["x"]
+    assert result.dtype == dtype
+    assert result.tobytes() == array.tobytes()
+    assert client.predict("m", {"x": [1.5, -2, 0.3]})["x"].astype(float).tolist() == [
+        1.5,
+        -2.0,
+        float(np.array(0.3).astype(dtype)),
+    ]
+    exact = client.predict("m", {"x": np.array([0.25, 4.0])})["x"]
+    assert exact.astype(float).tolist() == [0.25, 4.0]
+    server.add("wide", x="FP32 N")
+    np.testing.assert_array_equal(client.predict("wide", {"x": array})["x"], array.astype(np.float32))
+    for value in (np.array([0.3]), [1e6], [1.0, 33]):
+        with pytest.raises(InvalidInput, match="a value would not survive the cast"):
+            client.predict("m", {"x": value})
+
+
+def test_without_ml_dtypes_8_bits_are_bits(server, client, without_ml_dtypes) -> None:
+    server.add("m", x="FP8E5M2 N")
+    bits = np.array([1, 2, 200], np.uint8)
+    result = client.predict("m", {"x": bits})["x"]
+    assert (result.dtype, result.tolist()) == (np.uint8, [1, 2, 200])
+    with pytest.raises(InvalidInput, match="FP8E5M2 needs the package ml_dtypes"):
+        client.predict("m", {"x": [1.5]})
 
 
 def test_bits_are_not_taken_for_bfloat16(server, client) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from penstock.models.check import TOLERANCES
 from penstock.tensors import DataType
+from tests.support.dtypes import SMALL
 
 
 def apart(datatype: DataType, whole: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
@@ -51,6 +52,5 @@ def _between(first: np.ndarray, second: np.ndarray, values: np.ndarray) -> float
 
 
 def _numbers(datatype: DataType, array: np.ndarray) -> np.ndarray:
-    if datatype is DataType.BF16:
-        return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return array.astype(np.float64)
+    known = array.view(SMALL[datatype]) if datatype in SMALL else array
+    return known.astype(np.float64)

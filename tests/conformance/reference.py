@@ -142,7 +142,7 @@ def _as_expected(
 
 
 def _close(expected: np.ndarray, came: np.ndarray, rtol: float, atol: float) -> bool:
-    if expected.dtype.name == "bfloat16":
+    if expected.dtype.name.startswith(("bfloat16", "float8")):
         came = came.view(expected.dtype).astype(np.float32)
         expected = expected.astype(np.float32)
     if expected.shape != came.shape:

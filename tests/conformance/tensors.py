@@ -25,9 +25,9 @@ Tensors = Mapping[str, Raw]
 
 
 def held(array: np.ndarray) -> np.ndarray:
-    """An array as the server's core holds it: bfloat16 as its 16 bits, text as an object array of `str`."""
-    if array.dtype.name == "bfloat16":
-        return array.view(np.uint16)
+    """An array as the server's core holds it: what numpy lacks as its bits, text as objects of `str`."""
+    if array.dtype.name.startswith(("bfloat16", "float8")):
+        return array.view(f"u{array.dtype.itemsize}")
     if array.dtype.kind in "OSU":
         texts = [each.decode() if isinstance(each, bytes) else str(each) for each in array.ravel()]
         return np.array(texts, object).reshape(array.shape)

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from penstock.bits import BY_BITS
 from penstock.tensors import DataType
 from support import zoo
 
@@ -115,7 +116,7 @@ def test_rows_of_mixing_models_depend_on_each_other(make: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [(), ("N", 3)], ids=["scalar", "matrix"])
-@pytest.mark.parametrize("datatype", [each for each in DataType if each is not DataType.BF16], ids=str)
+@pytest.mark.parametrize("datatype", [each for each in DataType if each not in BY_BITS], ids=str)
 def test_identity_takes_every_datatype(datatype: DataType, shape: tuple[Any, ...]) -> None:
     value: Any = np.ones([2 if axis == "N" else axis for axis in shape], datatype.dtype)
     if datatype is DataType.BYTES:
@@ -126,14 +127,15 @@ def test_identity_takes_every_datatype(datatype: DataType, shape: tuple[Any, ...
     np.testing.assert_array_equal(answer, value)
 
 
-def test_identity_takes_bf16() -> None:
-    bits = np.array([[0x3F80, 0x7FC1, 0x8000]], np.uint16)
-    value = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, DataType.BF16.onnx_type)
+@pytest.mark.parametrize("datatype", sorted(BY_BITS, key=str), ids=str)
+def test_identity_takes_what_numpy_lacks(datatype: DataType) -> None:
+    bits = np.array([[0x3F80, 0x7FC1, 0x8000]], np.uint16).astype(datatype.dtype)
+    value = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, datatype.onnx_type)
     answer = np.zeros_like(bits)
-    session = zoo.session(zoo.identity(DataType.BF16))
+    session = zoo.session(zoo.identity(datatype))
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", value)
-    binding.bind_output("y", "cpu", 0, DataType.BF16.onnx_type, [1, 3], answer.ctypes.data)
+    binding.bind_output("y", "cpu", 0, datatype.onnx_type, [1, 3], answer.ctypes.data)
     session.run_with_iobinding(binding)
     np.testing.assert_array_equal(answer, bits)
 

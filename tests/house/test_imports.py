@@ -19,7 +19,7 @@ Graph: TypeAlias = dict[str, set[str]]
 # A part is a file or a folder directly under src/penstock. What each may import besides itself:
 TENSORS = {"errors"}
 MESSAGES = {"errors", "tensors"}
-FLOOR = {"config", "errors", "messages", "tensors"}
+FLOOR = {"bits", "config", "errors", "messages", "tensors"}
 BACKENDS = FLOOR
 SCHEDULING = BACKENDS | {"backends"}
 MODELS = SCHEDULING | {"scheduling"}
@@ -30,6 +30,7 @@ ANYTHING = RPC | {"rpc", "ops", "security", "summary", "telemetry"}
 MAY_IMPORT = {
     "errors": set(),
     "tensors": TENSORS,
+    "bits": {"tensors"},
     "messages": MESSAGES,
     "config": {"errors"},
     "backends": BACKENDS,
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "server": ANYTHING,
     "signals": set(),
     # Knows servers from the outside only, by the client and the protocols.
-    "bench": TENSORS | {"tensors"},
+    "bench": TENSORS | {"bits", "tensors"},
     "processes": ANYTHING | {"server", "signals"},
     "cli": ANYTHING | {"bench", "processes", "server", "signals"},
     "__main__": {"cli"},

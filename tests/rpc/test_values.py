@@ -12,10 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from penstock.bits import BY_BITS, narrowed, widened
 from penstock.errors import InvalidRequest
 from penstock.rpc import values
 from penstock.tensors import Array, DataType, Kind
 from penstock_proto.v1.tensor_pb2 import Tensor
+from support.dtypes import NO_INFINITY
 from support.work import spec
 
 INTEGERS = [each for each in DataType if each.kind in (Kind.INT, Kind.UINT)]
@@ -104,13 +106,21 @@ def test_the_first_value_that_does_not_fit_is_named() -> None:
 
 
 @pytest.mark.parametrize("field", ["float_values", "double_values"])
-@pytest.mark.parametrize("datatype", FLOATS, ids=ids)
+@pytest.mark.parametrize("datatype", [each for each in FLOATS if each not in NO_INFINITY], ids=ids)
 def test_what_is_no_number_stays_what_it_is(datatype: DataType, field: str) -> None:
     array = read(datatype, field, math.nan, math.inf, -math.inf, -0.0)
-    numbers = values.widened(array) if datatype is DataType.BF16 else array
+    numbers = widened(datatype, array) if datatype in BY_BITS else array
     assert np.isnan(numbers[0])
     assert numbers[1:3].tolist() == [math.inf, -math.inf]
     assert math.copysign(1, numbers[3]) == -1
+
+
+@pytest.mark.parametrize("datatype", NO_INFINITY, ids=ids)
+def test_where_there_is_no_infinity_none_is_taken(datatype: DataType) -> None:
+    array = read(datatype, "float_values", math.nan, 1.0)
+    assert np.isnan(widened(datatype, array)[0])
+    for value in (math.inf, -math.inf):
+        assert f"the value {value} at position 0" in refused(datatype, "float_values", value)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +133,10 @@ def test_what_is_no_number_stays_what_it_is(datatype: DataType, field: str) -> N
         (DataType.FP32, 3.4028235677973362e38, 3.4028235677973366e38),
         (DataType.BF16, 3.3895313892515355e38, 3.4028234663852886e38),
         (DataType.BF16, 3.3961775292304e38, 3.3961775292304e38 * (1 + 1e-12)),
+        (DataType.FP8E4M3FN, 464.0, 464.1),  # the largest, 448, is the even one
+        (DataType.FP8E4M3FNUZ, 247.9, 248.0),
+        (DataType.FP8E5M2, 61439.9, 61440.0),
+        (DataType.FP8E5M2FNUZ, 61439.9, 61440.0),
     ],
 )
 @pytest.mark.parametrize("sign", [1, -1])
@@ -130,7 +144,7 @@ def test_numbers_may_be_rounded_but_not_become_infinite(
     datatype: DataType, largest: float, too_large: float, sign: int
 ) -> None:
     array = read(datatype, "double_values", sign * largest)
-    assert np.isfinite(values.widened(array) if datatype is DataType.BF16 else array).all()
+    assert np.isfinite(widened(datatype, array) if datatype in BY_BITS else array).all()
     assert f"{sign * too_large}" in refused(datatype, "double_values", sign * too_large)
 
 
@@ -180,7 +194,7 @@ def test_bf16_is_always_the_nearest(value: float) -> None:
 @given(st.integers(0, 2**16 - 1))
 def test_bf16_comes_back_from_single_precision_bit_for_bit(bits: int) -> None:
     array = np.array([bits], np.uint16)
-    again = values._narrowed(values.widened(array))
+    again = narrowed(DataType.BF16, widened(DataType.BF16, array))
     if (bits & 0x7F80) == 0x7F80 and bits & 0x7F:
         assert again[0] == bits | 0x40, "a NaN becomes a quiet one"
     else:
@@ -193,7 +207,7 @@ def test_odd_nans_become_nans_without_a_warning(datatype: DataType, payload: int
     data = struct.pack("<Q", payload)
     message = Tensor.FromString(b"\x42\x08" + data)  # double_values, packed
     array = values.read(spec("x", ("N",), datatype), "double_values", message.double_values)
-    assert np.isnan(values.widened(array) if datatype is DataType.BF16 else array).all()
+    assert np.isnan(widened(datatype, array) if datatype in BY_BITS else array).all()
 
 
 @pytest.mark.parametrize(
@@ -224,7 +238,7 @@ def test_an_integer_survives_unchanged_or_is_refused(datatype: DataType, value: 
             continue
         if fits:
             array = read(datatype, field, value)
-            assert int((values.widened(array) if datatype is DataType.BF16 else array)[0]) == value
+            assert int((widened(datatype, array) if datatype in BY_BITS else array)[0]) == value
         else:
             assert f"the value {value} at position 1" in refused(datatype, field, 0, value)
 

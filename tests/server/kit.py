@@ -22,6 +22,7 @@ from penstock.tensors import DataType, Kind
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import prediction_pb2_grpc, tensor_pb2
 from support import zoo
+from support.dtypes import NO_INFINITY, SMALL, dtype_of
 from support.servers import RunningServer
 
 ROADS = ("reactor", "portable")
@@ -56,21 +57,21 @@ def typed(array: Any, datatype: DataType) -> tensor_pb2.Tensor:
     flat = array.ravel()
     if datatype is DataType.BYTES:
         return tensor_pb2.Tensor(shape=array.shape, string_values=flat.tolist())
-    if datatype is DataType.BF16:
-        flat = flat.view(ml_dtypes.bfloat16).astype(np.float32)
+    if datatype in SMALL:
+        flat = flat.view(SMALL[datatype]).astype(np.float32)
     return tensor_pb2.Tensor(shape=array.shape, **{LIST_OF_KIND[datatype.kind]: flat.tolist()})
 
 
 def array_of(tensor: tensor_pb2.Tensor) -> np.ndarray:
-    """The array in a tensor, however it was written; BF16 as its 16 bits."""
+    """The array in a tensor, however it was written; what numpy lacks as its bits."""
     datatype = next(each for each in DataType if tensor_pb2.DataType.Value(each.label) == tensor.datatype)
     shape = tuple(tensor.shape)
     lists = {field.name: value for field, value in tensor.ListFields() if field.name.endswith("_values")}
     assert len(lists) <= 1
     if lists:
         flat: Any = list(*lists.values())
-        if datatype is DataType.BF16:
-            return np.array(flat, ml_dtypes.bfloat16).view(np.uint16).reshape(shape)
+        if datatype in SMALL:
+            return np.array(flat, SMALL[datatype]).view(datatype.dtype).reshape(shape)
         return np.array(flat, datatype.dtype).reshape(shape)
     if datatype is DataType.BYTES:
         return np.array(unpacked(tensor.raw), object).reshape(shape)
@@ -100,10 +101,12 @@ def examples(datatype: DataType, shape: tuple[int, ...], seed: int = 0) -> np.nd
         flat = random.integers(bounds.min, bounds.max, count, datatype.dtype, endpoint=True)
         flat[:2] = [bounds.min, bounds.max][:count]
     else:
-        dtype = ml_dtypes.bfloat16 if datatype is DataType.BF16 else datatype.dtype
+        dtype = dtype_of(datatype)
         info = ml_dtypes.finfo(dtype)
         flat = random.standard_normal(count).astype(dtype)
-        special = [info.max, info.smallest_subnormal, np.nan, -np.inf, -0.0, np.inf]
+        special = [info.max, info.smallest_subnormal, np.nan, info.min, -0.0]
+        if datatype not in NO_INFINITY:
+            special += [-np.inf, np.inf]
         flat[: len(special)] = np.array(special, dtype)[:count]
         flat = flat.view(datatype.dtype)
     return flat.reshape(shape)

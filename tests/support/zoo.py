@@ -29,6 +29,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from penstock.bits import FORMATS
 from penstock.tensors import DataType
 
 OPSET = 17
@@ -48,7 +49,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def identity(datatype: DataType = DataType.FP32, shape: Shape = ("N", 3)) -> onnx.ModelProto:
     """y = x, for any datatype and shape."""
     x, y = (_value(name, datatype, shape) for name in "xy")
-    return _model([_node("Identity", ["x"], "y")], [x], [y])
+    model = _model([_node("Identity", ["x"], "y")], [x], [y])
+    if datatype in FORMATS:  # of 8 bits: they came later
+        model.opset_import[0].version, model.ir_version = 21, 10
+    return model
 
 
 def scale(factor: float, shape: Shape = ("N", 3)) -> onnx.ModelProto:

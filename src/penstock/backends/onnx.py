@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from penstock.backends import onnx_file
 from penstock.backends.backend import ModelFile
+from penstock.bits import BY_BITS
 from penstock.config import RuntimeConfig
 from penstock.errors import ModelFailed, ModelLoadError
 from penstock.tensors import BY_ONNX_NAME, Array, DataType, Signature, TensorSpec
@@ -74,8 +75,8 @@ class OnnxBackend:
         self.providers: Sequence[str] = tuple(self._session.get_providers())
         self._run = _runner(self._session)
         specs = (*self.signature.inputs.values(), *self.signature.outputs.values())
-        # numpy has no bfloat16, so such tensors cross over as their 16 bits.
-        self._by_bits = any(spec.datatype is DataType.BF16 for spec in specs)
+        # What numpy lacks crosses over as bits.
+        self._by_bits = any(spec.datatype in BY_BITS for spec in specs)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
         """Runs the graph once; see `penstock.backends.backend.Backend.run`."""
@@ -91,9 +92,10 @@ class OnnxBackend:
         del self._session, self._run
 
     def _run_by_bits(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
-        """As `run`, where some tensors are bfloat16: those go in and come out as OrtValues."""
+        """As `run`, where some tensors are held as bits: those go in and come out as OrtValues."""
         feeds = {name: self._feed(name, array) for name, array in inputs.items()}
-        if not any(self.signature.outputs[name].datatype is DataType.BF16 for name in outputs):
+        datatypes = [self.signature.outputs[name].datatype for name in outputs]
+        if BY_BITS.isdisjoint(datatypes):
             return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
         values = {
             name: feed if isinstance(feed, ort.OrtValue) else ort.OrtValue.ortvalue_from_numpy(feed)
@@ -101,16 +103,17 @@ class OnnxBackend:
         }
         results = self._session.run_with_ort_values(list(outputs), values)
         return [
-            _bits(value) if self.signature.outputs[name].datatype is DataType.BF16 else value.numpy()
-            for name, value in zip(outputs, results, strict=True)
+            _bits(value, datatype) if datatype in BY_BITS else value.numpy()
+            for datatype, value in zip(datatypes, results, strict=True)
         ]
 
     def _feed(self, name: str, array: Array) -> Any:
-        if self.signature.inputs[name].datatype is not DataType.BF16:
+        datatype = self.signature.inputs[name].datatype
+        if datatype not in BY_BITS:
             return array
         # ONNX Runtime reads the memory as it lies, whatever the strides.
         contiguous = np.asarray(array, order="C")  # ascontiguousarray makes a scalar a vector
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, DataType.BF16.onnx_type)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, datatype.onnx_type)
 
 
 def _runner(session: ort.InferenceSession) -> Callable[..., Sequence[Array]]:
@@ -125,14 +128,14 @@ def _runner(session: ort.InferenceSession) -> Callable[..., Sequence[Array]]:
     return run
 
 
-def _bits(value: ort.OrtValue) -> Array:
-    """A copy of a bfloat16 value, as uint16."""
+def _bits(value: ort.OrtValue, datatype: DataType) -> Array:
+    """A copy of the bits of a value."""
     shape = tuple(value.shape())
     count = int(np.prod(shape, dtype=np.int64))
     if not count:
-        return np.empty(shape, DataType.BF16.dtype)
-    data = ctypes.string_at(value.data_ptr(), count * DataType.BF16.dtype.itemsize)
-    return np.frombuffer(data, DataType.BF16.dtype).reshape(shape)
+        return np.empty(shape, datatype.dtype)
+    data = ctypes.string_at(value.data_ptr(), count * datatype.dtype.itemsize)
+    return np.frombuffer(data, datatype.dtype).reshape(shape)
 
 
 def _open(path: Path, config: RuntimeConfig, options: ort.SessionOptions) -> ort.InferenceSession:
@@ -171,17 +174,18 @@ def _signature(session: ort.InferenceSession, path: Path) -> Signature:
     # ONNX Runtime shows a scalar and a tensor that declares no shape alike.
     unclear = any(not argument.shape for argument in arguments)
     any_rank = onnx_file.tensors_of_any_rank(path) if unclear and path.suffix == MODEL_SUFFIX else set()
-    _refuse_text_beside_bf16(arguments)
+    _refuse_text_beside_bits(arguments)
     inputs = [_spec("input", argument, any_rank) for argument in session.get_inputs()]
     outputs = [_spec("output", argument, any_rank) for argument in session.get_outputs()]
     return Signature({spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs})
 
 
-def _refuse_text_beside_bf16(arguments: Sequence[ort.NodeArg]) -> None:
+def _refuse_text_beside_bits(arguments: Sequence[ort.NodeArg]) -> None:
     """ONNX Runtime's Python interface has no way for both in one run."""
-    kinds = {argument.type for argument in arguments}
-    if {"tensor(string)", "tensor(bfloat16)"} <= kinds:
-        raise ValueError("it has both text and bfloat16 tensors, which ONNX Runtime cannot run from Python")
+    datatypes = {BY_ONNX_NAME.get(argument.type) for argument in arguments}
+    held = sorted(str(each) for each in datatypes & BY_BITS)
+    if DataType.BYTES in datatypes and held:
+        raise ValueError(f"it has both BYTES and {held[0]}, which ONNX Runtime cannot run from Python")
 
 
 def _spec(role: str, argument: ort.NodeArg, any_rank: set[str]) -> TensorSpec:

@@ -10,6 +10,7 @@ import numpy as np
 
 from penstock.bench.errors import BenchError
 from penstock.bench.payloads import Encoder, Payload
+from penstock.bits import BY_BITS, narrowed, widened
 from penstock.tensors import Array, DataType
 from penstock_client import TensorInfo
 
@@ -139,18 +140,18 @@ def _values(info: TensorInfo, shape: tuple[int, ...], wishes: Wishes, random: np
         return _words(shape, random)
     if datatype is DataType.BOOL:
         return random.integers(0, 2, shape).astype(bool)
-    if datatype.dtype.kind in "iu" and datatype is not DataType.BF16:
+    if datatype.dtype.kind in "iu" and datatype not in BY_BITS:
         low, high = bounds or _INTEGERS
         return random.integers(*_whole(info, datatype, low, high), shape, datatype.dtype, endpoint=True)
     values = random.standard_normal(shape) if bounds is None else random.uniform(*bounds, shape)
-    if datatype is DataType.BF16:
-        return _bfloat16_values(values)
+    if datatype in BY_BITS:
+        return _exact(datatype, values)
     return values.astype(datatype.dtype)
 
 
-def _bfloat16_values(values: Array) -> Array:
-    """Singles that bfloat16 holds exactly: their lower halves are zero."""
-    return (np.asarray(values, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+def _exact(datatype: DataType, values: Array) -> Array:
+    """Singles that the datatype holds exactly."""
+    return widened(datatype, narrowed(datatype, values))
 
 
 def _whole(info: TensorInfo, datatype: DataType, low: float, high: float) -> tuple[int, int]:
@@ -166,8 +167,8 @@ def _choices(info: TensorInfo, datatype: DataType, texts: Sequence[str]) -> Arra
     try:
         if datatype is DataType.BOOL:
             return np.array([_TRUTHS[text.lower()] for text in texts])
-        if datatype is DataType.BF16:
-            return _bfloat16_values(np.array([float(text) for text in texts]))
+        if datatype in BY_BITS:
+            return _exact(datatype, np.array([float(text) for text in texts]))
         if datatype.dtype.kind == "f":
             return np.array([float(text) for text in texts]).astype(datatype.dtype)
         whole = [int(text) for text in texts]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.bench.errors import BenchError
+from penstock.bits import BY_BITS, widened
 from penstock.tensors import Array, DataType
 from penstock_client import InvalidInput, TensorInfo
 
@@ -33,16 +34,15 @@ class EncodedTensor:
     raw: bytes
 
     def array(self) -> Array:
-        """The elements as the client takes them; BF16 as float32, which loses nothing."""
+        """The elements as the client takes them; what numpy lacks as float32, which loses nothing."""
         if self.datatype == "BYTES":
             parts = _elements(self.raw)
             array: Array = np.empty(len(parts), object)
             array[:] = parts
             return array.reshape(self.shape)
-        values: Array = np.frombuffer(self.raw, DataType[self.datatype].dtype).reshape(self.shape)
-        if self.datatype == "BF16":
-            values = np.asarray(np.left_shift(values, 16, dtype=np.uint32)).view(np.float32)
-        return values
+        datatype = DataType[self.datatype]
+        values: Array = np.frombuffer(self.raw, datatype.dtype).reshape(self.shape)
+        return widened(datatype, values) if datatype in BY_BITS else values
 
 
 @dataclass(frozen=True, slots=True)

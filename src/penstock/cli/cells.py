@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock.tensors import Array, DataType
+from penstock.bits import BY_BITS
+from penstock.tensors import Array, DataType, Kind
 from penstock_client import TensorInfo
 
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -69,7 +70,7 @@ class Field:
         self.info = info
         self.name = info.name
         self.is_text = info.datatype == "BYTES"
-        self.is_float = info.datatype in ("FP16", "BF16", "FP32", "FP64")
+        self.is_float = DataType[info.datatype].kind in (Kind.FLOAT, Kind.DOUBLE)
         self._row = row_shape(info)
         self._one_value = is_one_value(info)
         self._parse = self._parser()
@@ -234,7 +235,7 @@ class Field:
 def _bounds(datatype: str) -> tuple[float, float]:
     """The least and the greatest number of a datatype; nothing is between them where there are none."""
     dtype = DataType[datatype].dtype
-    if datatype == "BF16" or dtype.kind not in "iuf":
+    if DataType[datatype] in BY_BITS or dtype.kind not in "iuf":
         return math.inf, -math.inf
     if dtype.kind == "f":
         return float(np.finfo(dtype).min), float(np.finfo(dtype).max)

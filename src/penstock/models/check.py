@@ -18,13 +18,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from penstock.backends.backend import Backend
+from penstock.bits import BY_BITS, FORMATS, widened
 from penstock.errors import ModelFailed
 from penstock.models.model import Batching
 from penstock.models.samples import samples
 from penstock.scheduling.cost import RunCost
 from penstock.tensors import Array, DataType, Kind, Signature, TensorSpec
 
-TOLERANCES = {DataType.FP64: 1e-10, DataType.FP32: 1e-4, DataType.FP16: 1e-2, DataType.BF16: 5e-2}
+TOLERANCES = {DataType.FP64: 1e-10, DataType.FP32: 1e-4, DataType.FP16: 1e-2, DataType.BF16: 5e-2} | {
+    datatype: 2.0**-form.mantissa for datatype, form in FORMATS.items()
+}
 """How far rows run together may be from rows run alone, relative to the largest values there are: sums
 taken in another order differ in the last bits, mixed rows differ in the first."""
 
@@ -208,8 +211,8 @@ def _scales(datatype: DataType, whole: Array) -> Array:
 
 
 def _as_float64(datatype: DataType, array: Array) -> Array:
-    if datatype is DataType.BF16:
-        array = (array.astype(np.uint32) << 16).view(np.float32)
+    if datatype in BY_BITS:
+        array = widened(datatype, array)
     return np.atleast_1d(array.astype(np.float64))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from penstock.bits import BY_BITS, narrowed
 from penstock.tensors import Array, DataType, Kind, Signature, TensorSpec
 
 SIZES = (4, 1, 16, 64, 224)
@@ -59,9 +60,7 @@ def _varied(datatype: DataType, shape: tuple[int, ...], random: np.random.Genera
     if datatype.kind in (Kind.BOOL, Kind.INT, Kind.UINT):
         return random.integers(0, 2, size=shape).astype(datatype.dtype)
     values = random.standard_normal(shape, dtype=np.float32)
-    if datatype is DataType.BF16:
-        return (values.view(np.uint32) >> 16).astype(datatype.dtype)
-    return values.astype(datatype.dtype)
+    return narrowed(datatype, values) if datatype in BY_BITS else values.astype(datatype.dtype)
 
 
 def _counted(datatype: DataType, shape: tuple[int, ...], random: np.random.Generator) -> Array:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.bits import BY_BITS, narrowed, widened
 from penstock.errors import InvalidRequest
 from penstock.tensors import Array, DataType, Kind, TensorSpec
 from penstock_proto.v1.tensor_pb2 import Tensor
@@ -81,8 +82,8 @@ def write(tensor: Tensor, datatype: DataType, array: Array) -> None:
     flat = array.ravel()
     if datatype is DataType.BYTES:
         tensor.string_values.extend(flat.tolist())
-    elif datatype is DataType.BF16:
-        tensor.float_values.extend(widened(flat).tolist())
+    elif datatype in BY_BITS:
+        tensor.float_values.extend(widened(datatype, flat).tolist())
     else:
         getattr(tensor, LIST_OF_KIND[datatype.kind]).extend(flat.tolist())
 
@@ -132,43 +133,17 @@ def _to_integer(spec: TensorSpec, values: Array) -> Array:
 
 def _to_floating(spec: TensorSpec, values: Array) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused below, NaNs are welcome
-        if spec.datatype is DataType.BF16:
-            converted = _narrowed(values)
-            back = widened(converted)
+        if spec.datatype in BY_BITS:
+            converted = narrowed(spec.datatype, values)
+            back = widened(spec.datatype, converted)
         else:
             converted = back = values.astype(spec.datatype.dtype)
     if values.dtype.kind == "f":
-        _refuse_unless(np.isfinite(back) | ~np.isfinite(values), spec, values)
+        _refuse_unless(np.isfinite(back) | np.isnan(values) | (back == values), spec, values)
     else:
         unchanged = [np.isfinite(b) and int(b) == int(v) for b, v in zip(back, values, strict=True)]
         _refuse_unless(np.array(unchanged, dtype=bool), spec, values)
     return converted
-
-
-def _narrowed(values: Array) -> Array:
-    """The 16 bits of the nearest bfloat16, ties to even, as hardware rounds."""
-    bits = _rounded_to_odd(values)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    quiet_nan = (bits >> 16) | 0x40  # rounding could turn a NaN into an infinity
-    return np.where(np.isnan(values), quiet_nan, rounded).astype(np.uint16)
-
-
-def _rounded_to_odd(values: Array) -> Array:
-    """The 32 bits of single precision, the last of which is set where it cannot hold a value exactly.
-
-    Rounding twice would go wrong: a value just above the middle of two bfloat16 would first become the
-    middle and then the even one of the two. The bit set keeps it above.
-    """
-    single = values.astype(np.float32)
-    bits: Array = single.view(np.uint32)
-    if values.dtype == np.float64:
-        bits = (bits - (np.abs(single) > np.abs(values))) | (single != values)  # cut off, and marked
-    return bits
-
-
-def widened(bits: Array) -> Array:
-    """The float32 values of bfloat16 bits; exact."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _refuse_unless(fits: Array, spec: TensorSpec, values: Array) -> None:

@@ -35,7 +35,7 @@ def cast(array: Array, dtype: np.dtype[Any], literal: object = None) -> Array:
     """
     if array.dtype == dtype and literal is None:
         return array
-    if array.dtype.name == "bfloat16":
+    if array.dtype.name.startswith(("bfloat16", "float8")):
         array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
         raise Refusal("it is not numeric")
@@ -62,6 +62,36 @@ def to_bf16(array: Array, literal: object = None) -> Array:
         return bits
     if literal is not None and not _overflows(singles, widened) and _ints_survive(literal, widened):
         return bits
+    raise Refusal("a value would not survive the cast")
+
+
+def to_small(array: Array, datatype: str, dtype: np.dtype[Any] | None, literal: object = None) -> Array:
+    """The same values in a floating-point dtype of 8 bits that numpy lacks; the rules of `cast`.
+
+    Args:
+        array: as for `cast`; where nobody knows the dtype, the bits (uint8).
+        datatype: what it is called.
+        dtype: that of `ml_dtypes`; None where that package is not installed.
+        literal: as for `cast`.
+
+    Raises:
+        Refusal: a value would not survive, or is no number; or the package is missing.
+    """
+    if dtype is not None and array.dtype == dtype:
+        return array
+    if dtype is None:
+        if array.dtype != np.uint8:
+            raise Refusal(f"{datatype} needs the package ml_dtypes; without it, only bits (uint8) are taken")
+        return array
+    singles = cast(array, np.dtype(np.float32), literal)
+    with np.errstate(all="ignore"):
+        small = singles.astype(dtype)
+        widened = small.astype(np.float32)
+    if _floats_survive(singles, widened):
+        return small
+    too_large = bool((~np.isfinite(widened) & np.isfinite(singles)).any())
+    if literal is not None and not too_large and _ints_survive(literal, widened):
+        return small
     raise Refusal("a value would not survive the cast")
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from penstock_client._cast import Refusal, cast, to_bf16
+from penstock_client._cast import Refusal, cast, to_bf16, to_small
 from penstock_client._errors import InvalidInput
-from penstock_client._tensors import BF16, BYTES, DTYPES, bfloat16, join_elements
+from penstock_client._tensors import BF16, BYTES, DTYPES, join_elements, small_dtype
 from penstock_client._types import Array, TensorInfo
 from penstock_client._wire import input_opened
 from penstock_proto.v1 import tensor_pb2
@@ -32,7 +32,7 @@ class InputSpec:
     def __init__(self, info: TensorInfo) -> None:
         self.info = info
         self.number: int = tensor_pb2.DataType.Value(info.datatype)
-        self.dtype = bfloat16() if self.number == BF16 else DTYPES.get(self.number)
+        self.dtype = DTYPES.get(self.number) or small_dtype(self.number)
         self.rank = None if info.shape is None else len(info.shape)
         self._heads: dict[tuple[int, ...], bytes] = {}
 
@@ -81,8 +81,12 @@ class InputSpec:
 
     def _encode_numbers(self, value: object) -> tuple[tuple[int, ...], bytes]:
         array, literal = _as_numbers(value)
-        bf16 = self.number == BF16
-        array = to_bf16(array, literal) if bf16 else cast(array, DTYPES[self.number], literal)
+        if self.number in DTYPES:
+            array = cast(array, DTYPES[self.number], literal)
+        elif self.number == BF16:
+            array = to_bf16(array, literal)
+        else:
+            array = to_small(array, self.info.datatype, small_dtype(self.number), literal)
         array = fit(array, self.info.shape, strict=literal is None)
         return array.shape, array.tobytes()
 

@@ -34,16 +34,27 @@ DTYPES: dict[int, np.dtype[Any]] = {
     tensor_pb2.FP32: np.dtype("<f4"),
     tensor_pb2.FP64: np.dtype("<f8"),
 }
-"""The numpy dtype of every datatype that numpy has; BF16 and BYTES are handled apart."""
+"""The numpy dtype of every datatype that numpy has; the others are handled apart."""
+
+SMALL: dict[int, tuple[str, np.dtype[Any]]] = {
+    tensor_pb2.BF16: ("bfloat16", np.dtype("<u2")),
+    tensor_pb2.FP8E4M3FN: ("float8_e4m3fn", np.dtype("u1")),
+    tensor_pb2.FP8E4M3FNUZ: ("float8_e4m3fnuz", np.dtype("u1")),
+    tensor_pb2.FP8E5M2: ("float8_e5m2", np.dtype("u1")),
+    tensor_pb2.FP8E5M2FNUZ: ("float8_e5m2fnuz", np.dtype("u1")),
+}
+"""What `ml_dtypes` calls the floating-point datatypes that numpy lacks, and the dtype of their bits."""
 
 _LENGTH = struct.Struct("<I")
 
 
 @cache
-def bfloat16() -> np.dtype[Any] | None:
-    """The dtype that `ml_dtypes` adds to numpy, or None where that package is not installed."""
+def small_dtype(number: int) -> np.dtype[Any] | None:
+    """The dtype that `ml_dtypes` adds to numpy for a datatype; None for others, or without that package."""
+    if number not in SMALL:
+        return None
     try:
-        found: np.dtype[Any] = np.dtype(import_module("ml_dtypes").bfloat16)
+        found: np.dtype[Any] = np.dtype(getattr(import_module("ml_dtypes"), SMALL[number][0]))
     except ImportError:
         return None
     return found
@@ -93,10 +104,12 @@ def _flat(tensor: tensor_pb2.Tensor) -> Array:
         return np.frombuffer(tensor.raw, dtype)
     if tensor.datatype == BYTES:
         return _text(_split_elements(tensor.raw))
-    if tensor.datatype == BF16:
-        bits = np.frombuffer(tensor.raw, "<u2")
-        known = bfloat16()
-        return widen_bf16(bits) if known is None else bits.view(known)
+    if tensor.datatype in SMALL:
+        bits = np.frombuffer(tensor.raw, SMALL[tensor.datatype][1])
+        known = small_dtype(tensor.datatype)
+        if known is not None:
+            return bits.view(known)
+        return widen_bf16(bits) if tensor.datatype == BF16 else bits
     raise ValueError("an unknown datatype")
 
 

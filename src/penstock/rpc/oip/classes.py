@@ -10,8 +10,8 @@ from math import prod
 
 import numpy as np
 
+from penstock.bits import BY_BITS, widened
 from penstock.errors import InvalidRequest
-from penstock.rpc import values
 from penstock.tensors import Array, DataType, Kind
 
 
@@ -39,7 +39,7 @@ def top_classes(datatype: DataType, array: Array, count: int, batched: bool, lab
         BYTES [rows, count] where there are rows, else [count]: the values as C's printf has them with "%f" or
         "%d", equal ones by their index, and those that are no numbers last.
     """
-    numbers = values.widened(array) if datatype is DataType.BF16 else array
+    numbers = widened(datatype, array) if datatype in BY_BITS else array
     by_row = batched and array.ndim > 0
     rows = numbers.reshape(len(array), prod(array.shape[1:])) if by_row else numbers.reshape(1, array.size)
     count = min(count, rows.shape[1])

@@ -81,4 +81,6 @@ def _describe_batching(message: config_pb.ModelDynamicBatching, model: Model) ->
 
 def _type(spec: TensorSpec) -> config_pb.DataType:
     name = TYPE_NAMES.get(spec.datatype, f"TYPE_{spec.datatype.label}")
+    if name not in config_pb.DataType.keys():  # noqa: SIM118 - no mapping: Triton has none of 8 bits
+        return config_pb.TYPE_INVALID
     return config_pb.DataType.Value(name)  # type: ignore[return-value]  # an int, as protobuf has it

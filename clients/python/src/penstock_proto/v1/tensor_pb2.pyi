@@ -24,6 +24,10 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FP64: _ClassVar[DataType]
     BYTES: _ClassVar[DataType]
     BF16: _ClassVar[DataType]
+    FP8E4M3FN: _ClassVar[DataType]
+    FP8E4M3FNUZ: _ClassVar[DataType]
+    FP8E5M2: _ClassVar[DataType]
+    FP8E5M2FNUZ: _ClassVar[DataType]
 DATA_TYPE_UNSPECIFIED: DataType
 BOOL: DataType
 UINT8: DataType
@@ -39,6 +43,10 @@ FP32: DataType
 FP64: DataType
 BYTES: DataType
 BF16: DataType
+FP8E4M3FN: DataType
+FP8E4M3FNUZ: DataType
+FP8E5M2: DataType
+FP8E5M2FNUZ: DataType
 
 class Tensor(_message.Message):
     __slots__ = ("datatype", "shape", "raw", "bool_values", "int_values", "uint_values", "float_values", "double_values", "string_values", "bytes_values")
