@@ -85,6 +85,7 @@ class InferRequest:
         priority: above 0 goes first, below 0 gives way.
         cancelled: set once nobody waits for the answer any more.
         count: how many of the callers' requests it stands for.
+        size: the bytes that it came in.
     """
 
     __slots__ = (
@@ -113,6 +114,7 @@ class InferRequest:
         self.cancelled = False
 
     count = 1
+    size = 0
 
     def apart(self) -> Iterable[InferRequest]:
         """The requests that it stands for: they are run alone where a run has failed."""

@@ -254,6 +254,7 @@ class Server:
             model.name,
             str(model.version),
             queue_rows=lambda: model.batcher.waiting_rows,
+            queue_bytes=lambda: model.batcher.waiting_bytes,
             running=lambda: model.batcher.running,
             sha256=model.backend.file.sha256,
             batched=model.batching.enabled,

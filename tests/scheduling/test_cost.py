@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from statistics import median
 
@@ -63,3 +64,22 @@ def test_runs_of_other_sizes_teach_it_too() -> None:
     for _ in range(200):
         cost.learn(11, 6.0)
     assert cost.expect(1) == pytest.approx(3.0, rel=STEP - 1)
+
+
+def test_a_guess_is_replaced_by_the_first_run() -> None:
+    cost = RunCost(1.0, measured=False)
+    assert (cost.is_known, cost.expect(1), cost.rows_within(0.001)) == (False, 1.0, math.inf)
+    cost.learn(1, 0.002)
+    assert (cost.is_known, cost.expect(1)) == (True, 0.002)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rows"), [(0.9, 0), (1.0, 1), (1.19, 1), (1.21, 2), (3.01, 11), (100.0, 496)]
+)
+def test_rows_within_a_time(seconds: float, rows: int) -> None:
+    assert RunCost(1.0, 11, 3.0).rows_within(seconds) == pytest.approx(rows, abs=1 if seconds > 3.1 else 0)
+
+
+def test_rows_that_cost_nothing_are_without_end() -> None:
+    assert RunCost(1.0).rows_within(1.5) == math.inf
+    assert RunCost(1.0).rows_within(0.5) == 0

@@ -12,8 +12,21 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from penstock.errors import DeadlineExpired, QueueFull
 from penstock.messages import InferRequest
-from penstock.scheduling.queue import HIGH, LOW, NORMAL, RequestQueue
+from penstock.scheduling.cost import RunCost
+from penstock.scheduling.lane import PATIENCE_SECONDS
+from penstock.scheduling.queue import (
+    AGED_SECONDS,
+    AGED_TURN,
+    HIGH,
+    LOW,
+    NORMAL,
+    Bounds,
+    RequestQueue,
+)
 from support.work import request
+
+FREE = RunCost(0.0)
+COSTLY = RunCost(0.25, 2, 0.375)  # and 0.125 s for each further row
 
 
 def entry(
@@ -23,7 +36,7 @@ def entry(
 
 
 def queue_of(*entries: InferRequest, max_rows: int = 100) -> RequestQueue:
-    queue = RequestQueue(max_rows)
+    queue = RequestQueue(Bounds(max_rows), FREE)
     for each in entries:
         queue.put(each, each.arrived)
     return queue
@@ -38,7 +51,7 @@ def batches(queue: RequestQueue, max_rows: int, now: float = 0.0) -> list[list[I
 
 
 def test_an_empty_queue_gives_nothing() -> None:
-    queue = RequestQueue(10)
+    queue = RequestQueue(Bounds(10), FREE)
     assert queue.take(8, 0.0) == ([], [])
     assert queue.expire(1e9) == []
     assert queue.due(8, 0.0, 0.0, now=5.0) == math.inf
@@ -147,7 +160,7 @@ def test_the_group_of_the_most_urgent_request_is_next() -> None:
 
 
 def test_a_request_that_comes_too_late_is_refused() -> None:
-    queue = RequestQueue(8)
+    queue = RequestQueue(Bounds(8), FREE)
     with pytest.raises(DeadlineExpired):
         queue.put(entry(deadline=5.0), 5.0)
     assert queue.rows == 0
@@ -262,6 +275,143 @@ def test_thousands_leave_quickly_by_every_way_out() -> None:
     assert seconds[1] < 40 * seconds[0] + 0.05, "the time grows with the square of the number"
 
 
+# Deadlines
+
+
+def test_what_is_due_first_goes_first_and_equal_ones_as_they_came() -> None:
+    late, soon, never, also_soon = (entry(deadline=at) for at in (0.9, 0.1, math.inf, 0.1))
+    assert batches(queue_of(late, soon, never, also_soon), 1) == [[soon], [also_soon], [late], [never]]
+
+
+def test_a_request_without_a_deadline_is_passed_but_not_for_ever() -> None:
+    first = entry(arrived=0.0)
+    passing = entry(arrived=0.5, deadline=0.6)
+    behind = entry(arrived=0.5, deadline=0.5 + PATIENCE_SECONDS + 0.1)
+    assert batches(queue_of(first, passing, behind), 1, now=0.5) == [[passing], [first], [behind]]
+
+
+def test_a_deadline_makes_no_class_go_before_a_higher_one() -> None:
+    soon, high = entry(deadline=0.1), entry(priority=1)
+    assert batches(queue_of(soon, high), 1) == [[high], [soon]]
+
+
+def costly(*entries: InferRequest) -> RequestQueue:
+    queue = RequestQueue(Bounds(100), COSTLY)
+    for each in entries:
+        queue.put(each, each.arrived)
+    return queue
+
+
+def test_a_batch_is_cut_where_one_more_row_would_make_its_first_late() -> None:
+    entries = [entry(deadline=0.51), *[entry(deadline=5.0) for _ in range(4)]]
+    # 0.25 s for one row and 0.125 for each further: three take 0.5.
+    assert costly(*entries).take(8, 0.0) == (entries[:3], [])
+
+
+def test_a_request_that_would_be_late_in_a_batch_waits_for_none_of_it() -> None:
+    """Of a lower class, it comes after others that leave it no time; it has more as the first of the next."""
+    high, tight = [entry(priority=1) for _ in range(4)], entry(deadline=0.3)
+    assert costly(*high, tight).take(8, 0.0) == (high, [])
+
+
+def test_what_cannot_be_in_time_any_more_is_not_run() -> None:
+    hopeless, fine = entry(deadline=0.2), entry(deadline=1.0)
+    assert costly(hopeless, fine).take(8, 0.0) == ([fine], [hopeless])
+
+
+def test_the_last_one_is_tried_whatever_is_expected() -> None:
+    hopeless = entry(deadline=0.2)
+    assert costly(hopeless).take(8, 0.0) == ([hopeless], [])
+
+
+def test_on_a_guess_nobody_is_refused() -> None:
+    queue = RequestQueue(Bounds(100), RunCost(1.0, measured=False))
+    entries = [entry(deadline=0.2), entry(deadline=0.2)]
+    for each in entries:
+        queue.put(each, 0.0)
+    assert queue.take(8, 0.0) == (entries, [])
+
+
+# Ageing
+
+
+def test_who_has_waited_long_begins_every_eighth_batch() -> None:
+    queue = RequestQueue(Bounds(1000), FREE)
+    low = [entry(priority=-1) for _ in range(2)]
+    for each in low:
+        queue.put(each, 0.0)
+    turns = []
+    for number in range(16):
+        queue.put(entry(arrived=AGED_SECONDS, priority=1), AGED_SECONDS)
+        (taken,), _ = queue.take(1, AGED_SECONDS)
+        if taken in low:
+            turns.append(number + 1)
+    assert turns == [AGED_TURN, 2 * AGED_TURN]
+
+
+def test_who_has_not_waited_long_begins_none() -> None:
+    queue = RequestQueue(Bounds(1000), FREE)
+    queue.put(entry(priority=-1, arrived=0.1), 0.1)
+    for _ in range(20):
+        queue.put(entry(arrived=0.5, priority=1), 0.5)
+        (taken,), _ = queue.take(1, 0.5)
+        assert taken.priority == 1
+
+
+def test_an_aged_request_takes_those_along_that_may_run_with_it() -> None:
+    queue = RequestQueue(Bounds(1000), FREE)
+    old, other, same = entry(key="A", priority=-1), entry(key="B", arrived=1.0), entry(key="A", arrived=1.0)
+    for _ in range(AGED_TURN - 1):
+        queue.take(1, 0.0)
+    for each in (old, other, same):
+        queue.put(each, 1.0)
+    assert queue.take(8, 1.0) == ([old, same], [])
+
+
+# Bytes
+
+
+def sized(size: int) -> InferRequest:
+    made = entry()
+    made.size = size
+    return made
+
+
+def test_the_most_bytes_that_may_wait() -> None:
+    queue = RequestQueue(Bounds(100, 1000), FREE)
+    first, second = sized(600), sized(400)
+    queue.put(first, 0.0)
+    queue.put(second, 0.0)
+    with pytest.raises(QueueFull, match="1000 bytes wait, 1 more came, 1000 is the most"):
+        queue.put(sized(1), 0.0)
+    queue.discard(second)
+    assert queue.bytes == 600
+    queue.put(sized(400), 0.0)
+    queue.take(8, 0.0)
+    assert queue.bytes == 0
+
+
+def test_a_single_request_of_more_bytes_is_let_in_alone() -> None:
+    queue = RequestQueue(Bounds(100, 1000), FREE)
+    queue.put(sized(5000), 0.0)
+    with pytest.raises(QueueFull):
+        queue.put(sized(1), 0.0)
+
+
+def test_thousands_with_deadlines_in_any_order_leave_quickly() -> None:
+    seconds = []
+    for count in (2_000, 20_000):
+        entries = [entry(deadline=0.1 + 0.8 * (number * 7919 % count) / count) for number in range(count)]
+        queue = queue_of(*entries, max_rows=count)
+        started = time.perf_counter()
+        for each in entries[: count // 2]:
+            queue.discard(each)
+        found = [each for batch in batches(queue, 32) for each in batch]
+        seconds.append(time.perf_counter() - started)
+        assert [each.deadline for each in found] == sorted(each.deadline for each in entries[count // 2 :])
+    assert seconds[1] < 40 * seconds[0] + 0.05, "the time grows with the square of the number"
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Whatever is done in whatever order, no request is lost or doubled, and order is kept."""
 
@@ -269,8 +419,10 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = RequestQueue(40)
+        self.queue = RequestQueue(Bounds(40), COSTLY)
         self.now = 0.0
+        self.takes = 0
+        self.order: list[str] = []
         self.expected: dict[InferRequest, int] = {}  # what waits, and its place in the order of arrival
         self.count = 0
 
@@ -290,23 +442,68 @@ class AnyOrder(RuleBasedStateMachine):
             assert not room
         else:
             assert room
+            self.order = [*self.shapes(), *([] if key in self.shapes() else [key])]
             self.expected[new] = self.count = self.count + 1
         return new
 
     @rule(max_rows=st.integers(1, 10))
     def take(self, max_rows: int) -> None:
-        batch, expired = self.queue.take(max_rows, self.now)
-        alive = [each for each in self.expected if each.deadline > self.now]
-        assert bool(batch) == bool(alive)
-        assert all(each.deadline <= self.now for each in expired)
-        assert sum(each.rows for each in batch) <= max_rows or len(batch) == 1
-        assert len({each.shape_key for each in batch}) <= 1
-        lanes = [lane(each) for each in batch]
-        assert lanes == sorted(lanes)
-        if batch:
-            assert lanes[0] == min(map(lane, alive))
-            self.assert_first_of_their_lanes(batch)
-        self.leave(*batch, *expired)
+        self.takes += 1
+        batch, late = self.queue.take(max_rows, self.now)
+        assert (batch, late) == self.expected_of_take(max_rows)
+        self.leave(*batch, *late)
+
+    def expected_of_take(self, max_rows: int) -> tuple[list[InferRequest], list[InferRequest]]:
+        """The rules of the queue, told again without any of its structure."""
+        waiting, batch, late = dict(self.expected), list[InferRequest](), list[InferRequest]()
+
+        def is_late(each: InferRequest) -> bool:
+            alone = not batch and sum(max(other.rows, 1) for other in waiting) <= max(each.rows, 1)
+            needed = 0.0 if alone else COSTLY.expect(each.rows)
+            return each.deadline <= self.now or self.now + needed > each.deadline
+
+        def fits(each: InferRequest) -> bool:
+            rows = sum(other.rows for other in [*batch, each])
+            earliest = min(other.deadline for other in [*batch, each])
+            return rows <= max_rows and (
+                earliest == math.inf or rows <= COSTLY.rows_within(earliest - self.now)
+            )
+
+        def move(each: InferRequest) -> bool:
+            if not is_late(each) and batch and not fits(each):
+                return False
+            (late if is_late(each) else batch).append(each)
+            del waiting[each]
+            return True
+
+        if self.takes % AGED_TURN == 0 and waiting:
+            oldest = min(
+                waiting,
+                key=lambda each: (
+                    each.arrived,
+                    lane(each),
+                    self.shapes().index(each.shape_key),
+                    waiting[each],
+                ),
+            )
+            if oldest.arrived + AGED_SECONDS <= self.now:
+                move(oldest)
+        while waiting:
+            group = [each for each in waiting if not batch or each.shape_key == batch[0].shape_key]
+            if not group:
+                break
+            following = min(
+                group,
+                key=lambda each: (
+                    lane(each),
+                    min(each.deadline, each.arrived + PATIENCE_SECONDS),
+                    self.shapes().index(each.shape_key),
+                    waiting[each],
+                ),
+            )
+            if not move(following):
+                break
+        return batch, late
 
     @rule(request=consumes(waiting))
     def discard(self, request: InferRequest) -> None:
@@ -331,16 +528,9 @@ class AnyOrder(RuleBasedStateMachine):
     def waiting_rows(self) -> int:
         return sum(max(each.rows, 1) for each in self.expected)
 
-    def assert_first_of_their_lanes(self, batch: list[InferRequest]) -> None:
-        """Of every lane of the group, those that arrived first and are not late were taken, in order."""
-        for number in (HIGH, NORMAL, LOW):
-            taken = [each for each in batch if lane(each) == number]
-            there = [
-                each
-                for each in self.expected
-                if lane(each) == number and each.shape_key == batch[0].shape_key and each.deadline > self.now
-            ]
-            assert taken == there[: len(taken)]
+    def shapes(self) -> list[str]:
+        """The shapes that wait, those first of which one has been waiting without a break for longest."""
+        return [key for key in self.order if any(each.shape_key == key for each in self.expected)]
 
     def leave(self, *requests: InferRequest) -> None:
         for each in requests:

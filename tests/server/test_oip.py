@@ -222,6 +222,7 @@ def test_requests_of_all_rpcs_share_a_batch(serve) -> None:
         assert oip_kit.arrays_of(theirs.next().infer_response)["y"].tolist() == [[2.0] * 3] * 2
         assert oip_kit.arrays_of(unary.result(kit.BOUND))["y"].tolist() == [[3.0] * 3] * 2
         assert kit.array_of(other.result(kit.BOUND).outputs["y"]).max() == 4.0
+        kit.wait_until(lambda: oip_kit.statistics(oip, "identity").inference_count == 8, "all is counted")
         stats = oip_kit.statistics(oip, "identity")
         assert (stats.inference_count, stats.execution_count) == (8, 1)
         assert [each.batch_size for each in stats.batch_stats] == [8]
@@ -232,10 +233,14 @@ def test_inner_shapes_of_both_doors_are_told_apart_alike(serve) -> None:
     running = serve({"wide": zoo.identity(DataType.FP32, ("N", "L"))}, settings={"wide": settings})
     with kit.connect(running.target) as channel:
         oip, own = oip_kit.stub_of(channel), kit.stub_of(channel)
-        futures = [oip.ModelInfer.future(request("wide", x=kit.rows(2, 1.0, width))) for width in (4, 5)]
-        futures += [own.Predict.future(kit.request("wide", x=kit.rows(2, 1.0, width))) for width in (4, 5)]
-        for future in futures:
-            future.result(kit.BOUND)
+        for width in (4, 5):
+            futures = [
+                oip.ModelInfer.future(request("wide", x=kit.rows(2, 1.0, width))),
+                own.Predict.future(kit.request("wide", x=kit.rows(2, 1.0, width))),
+            ]
+            for future in futures:
+                future.result(kit.BOUND)
+        kit.wait_until(lambda: oip_kit.statistics(oip, "wide").inference_count == 8, "all is counted")
         stats = oip_kit.statistics(oip, "wide")
         assert (stats.inference_count, stats.execution_count) == (8, 2)
 

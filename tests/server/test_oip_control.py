@@ -153,6 +153,8 @@ def test_statistics_add_up(serve) -> None:
         kit.stream_all(channel, [kit.message(*[kit.request("identity", x=kit.rows(1)) for _ in range(10)])])
         oip_kit.stream_all(channel, [request("identity", x=X), request("identity", x=X)])
         list(oip_kit.refusals(oip, [request("identity"), request("identity", x=X[:, :1])]))
+        # What is answered is counted a moment later.
+        kit.wait_until(lambda: oip_kit.statistics(oip, "identity").inference_count == 21, "all is counted")
         stats = oip_kit.statistics(oip, "identity")
         took = time.time() - started
         assert abs(stats.last_inference / 1000 - time.time()) < took + 1
@@ -171,6 +173,7 @@ def test_statistics_add_up(serve) -> None:
             each.batch_size * each.compute_infer.count for each in stats.batch_stats
         )
         oip.ModelInfer(request("slow", x=ONE))
+        kit.wait_until(lambda: oip_kit.statistics(oip, "slow").inference_count == 1, "it is counted")
         slow = oip_kit.statistics(oip, "slow")
         assert slow.batch_stats[0].compute_infer.ns > 5e6, "a run takes about 20 ms"
         idle = oip_kit.statistics(oip, "idle")

@@ -66,7 +66,7 @@ class Caller:
 class Request(InferRequest):
     """A request that is answered by calling a function."""
 
-    __slots__ = ("caller",)
+    __slots__ = ("caller", "size")
 
     caller: Caller | Callable[[InferResponse | RequestError], Flush | None]
 
@@ -99,6 +99,7 @@ def request(
         deadline,
         priority,
     )
+    made.size = 0
     made.caller = Caller() if reply is None else reply
     return made
 
@@ -172,13 +173,14 @@ def policy(**changes: object) -> BatchPolicy:
         "max_rows": 8,
         "max_delay_seconds": 0.0,
         "queue_rows": 4096,
+        "queue_bytes": 2**30,
         "runs_in_parallel": 1,
     }
     return BatchPolicy(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def batcher(
-    run: Run | OnnxBackend, *, expected_seconds: float = 1e-5, **changes: object
+    run: RunByHand | OnnxBackend, *, expected_seconds: float = 1e-5, **changes: object
 ) -> tuple[DynamicBatcher, Tally]:
     """A batcher of a backend, or of one that is this function, and what its observer remembers."""
     backend = HandBackend(run) if callable(run) else run

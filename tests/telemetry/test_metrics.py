@@ -34,7 +34,13 @@ def metrics() -> Metrics:
 def add(metrics: Metrics, name: str = "m", version: str = "1", **values: int) -> ModelMetrics:
     waiting, running = values.get("waiting", 0), values.get("running", 0)
     return metrics.model(
-        name, version, queue_rows=lambda: waiting, running=lambda: running, sha256="ab", batched=True
+        name,
+        version,
+        queue_rows=lambda: waiting,
+        queue_bytes=lambda: 100 * waiting,
+        running=lambda: running,
+        sha256="ab",
+        batched=True,
     )
 
 
@@ -214,7 +220,9 @@ def test_a_forgotten_model_leaves_nothing(metrics: Metrics) -> None:
 def test_a_copy_that_replaces_another_goes_on_counting(metrics: Metrics) -> None:
     old = add(metrics, waiting=3, running=1)
     old.batch_done(*done([request()], 1, 1.0, 2.0))
-    new = metrics.model("m", "1", queue_rows=lambda: 4, running=lambda: 1, sha256="cd", batched=False)
+    new = metrics.model(
+        "m", "1", queue_rows=lambda: 4, queue_bytes=lambda: 400, running=lambda: 1, sha256="cd", batched=False
+    )
     new.batch_done(*done([request()], 1, 1.0, 2.0))
     seen = samples(metrics)
     assert seen[of_model("batches_total")] == 2

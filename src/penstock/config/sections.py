@@ -126,6 +126,12 @@ class BatchingConfig(Section):
         0.0, "How long a request may be held back to fill a batch; 0 never holds one back.", "seconds", ge=0
     )
     queue_rows: int = _setting(4096, "Most rows waiting; requests beyond are refused.", "rows", ge=1)
+    queue_bytes: int = _setting(
+        2**30,
+        "Most bytes of messages waiting; requests beyond are refused, but not a single one.",
+        "bytes",
+        ge=1,
+    )
 
 
 class RuntimeConfig(Section):
@@ -194,6 +200,7 @@ class ModelBatching(Section):
         BatchingConfig, "max_delay_seconds"
     )
     queue_rows: Annotated[int, Field(ge=1)] | None = _inherited(BatchingConfig, "queue_rows")
+    queue_bytes: Annotated[int, Field(ge=1)] | None = _inherited(BatchingConfig, "queue_bytes")
 
 
 class ModelRuntime(Section):

@@ -76,7 +76,7 @@ def measure_cost(backend: Backend, batched: bool, max_rows: int) -> RunCost:
     """Runs the model, on one row and where it is batched on many, until it is warm and timed."""
     one = _median_seconds(backend, 1)
     if one is None:
-        return RunCost(1.0)  # nobody knows: not for the polling thread until the first runs have shown
+        return RunCost(1.0, measured=False)  # nobody knows: not for the polling thread until a run has shown
     many = _median_seconds(backend, max_rows) if batched else None
     return RunCost(one) if many is None else RunCost(one, max_rows, many)
 

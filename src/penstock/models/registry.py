@@ -156,5 +156,6 @@ def _policy(batched: bool, batching: BatchingConfig, max_rows: int, runs_in_para
         max_rows=max_rows,
         max_delay_seconds=batching.max_delay_seconds if batched else 0.0,
         queue_rows=batching.queue_rows,
+        queue_bytes=batching.queue_bytes,
         runs_in_parallel=runs_in_parallel,
     )

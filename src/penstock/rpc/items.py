@@ -75,7 +75,18 @@ class Block(InferRequest):
         parts: their results, once they are there.
     """
 
-    __slots__ = ("_codec", "_each", "_left", "_model", "_stream", "_tags", "_template", "count", "parts")
+    __slots__ = (
+        "_codec",
+        "_each",
+        "_left",
+        "_model",
+        "_stream",
+        "_tags",
+        "_template",
+        "count",
+        "parts",
+        "size",
+    )
 
     _codec: ModelCodec
 
@@ -84,7 +95,7 @@ class Block(InferRequest):
         self._template = template
         self._tags = template.tags_of(messages)
         self._model: Model | None = None
-        self.count = len(messages)
+        self.count, self.size = len(messages), messages.nbytes
         self.parts: Sequence[Part] | None = None
         self._each: list[bytes] = []  # results, where they come one by one
         self._left = self.count

@@ -34,7 +34,7 @@ class Pending(InferRequest):
         rpc: the RPC it came by, such as "Predict".
     """
 
-    __slots__ = ("_codec", "_id", "_model", "_tag", "_typed")
+    __slots__ = ("_codec", "_id", "_model", "_tag", "_typed", "size")
 
     _codec: ModelCodec
 
@@ -51,7 +51,7 @@ class Pending(InferRequest):
             call: the call it came on.
             door: what it came in by.
         """
-        self._id, self._tag = message.id, message.tag
+        self._id, self._tag, self.size = message.id, message.tag, len(data)
         arrived = time.monotonic()
         model = None
         try:
@@ -81,7 +81,7 @@ class Pending(InferRequest):
         model = template.model_now(door.engine.route)
         if model is None:
             return False
-        self._id, self._tag = template.id_of(data), template.tag_of(data)
+        self._id, self._tag, self.size = template.id_of(data), template.tag_of(data), len(data)
         self._codec, self._typed, self._model = codec_of(model), template.asked.form, model
         template.fill(self, data, call.deadline)
         door.engine.submit(model, self)

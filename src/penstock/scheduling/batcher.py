@@ -20,7 +20,7 @@ from penstock.messages import Flush, InferRequest, Observer, Run
 from penstock.scheduling.batch import assemble, split, wanted_outputs
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.delivery import Delivery, expired, gone
-from penstock.scheduling.queue import RequestQueue
+from penstock.scheduling.queue import Bounds, RequestQueue
 
 MARGIN_SECONDS = 0.005
 """How long a runner thread may take to wake up beside a busy one: Python's switch interval."""
@@ -41,6 +41,7 @@ class BatchPolicy:
         max_rows: the most rows of a batch of several requests.
         max_delay_seconds: how long a request may be held back to fill a batch; 0 for never.
         queue_rows: the most rows that may wait.
+        queue_bytes: the most bytes of messages that may wait.
         runs_in_parallel: how many runs of this model may go on at the same time.
     """
 
@@ -48,6 +49,7 @@ class BatchPolicy:
     max_rows: int
     max_delay_seconds: float
     queue_rows: int
+    queue_bytes: int
     runs_in_parallel: int
 
 
@@ -65,7 +67,7 @@ class DynamicBatcher:
         self._backend = backend
         self._cost = cost
         self._observer: Observer = _Nobody()
-        self._queue = RequestQueue(policy.queue_rows)
+        self._queue = RequestQueue(Bounds(policy.queue_rows, policy.queue_bytes), cost)
         self._max_rows = policy.max_rows if policy.batched else 1
         self._enough = min(self._max_rows, ENOUGH_ROWS)
         self._lock = threading.Lock()
@@ -79,6 +81,11 @@ class DynamicBatcher:
     def waiting_rows(self) -> int:
         """The rows in the queue."""
         return self._queue.rows
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes of the messages in the queue."""
+        return self._queue.bytes
 
     @property
     def running(self) -> int:

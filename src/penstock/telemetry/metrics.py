@@ -41,6 +41,7 @@ class _Entry:
     metrics: ModelMetrics
     info: dict[str, str] = field(default_factory=dict)
     queue_rows: list[Callable[[], int]] = field(default_factory=list)
+    queue_bytes: list[Callable[[], int]] = field(default_factory=list)
     running: list[Callable[[], int]] = field(default_factory=list)
 
 
@@ -52,6 +53,7 @@ class _Seen:
     counts: ModelCounts
     info: dict[str, str]
     queue_rows: int
+    queue_bytes: int
     running: int
 
 
@@ -93,6 +95,7 @@ class Metrics:
         version: str,
         *,
         queue_rows: Callable[[], int],
+        queue_bytes: Callable[[], int],
         running: Callable[[], int],
         sha256: str = "",
         batched: bool = False,
@@ -106,6 +109,7 @@ class Metrics:
             name: the model's name.
             version: the version's number, as text.
             queue_rows: asked at a scrape for the rows that wait.
+            queue_bytes: asked at a scrape for the bytes that wait.
             running: asked at a scrape for the batches that are being run.
             sha256: of the model file, in hexadecimal.
             batched: whether requests are run together.
@@ -114,6 +118,7 @@ class Metrics:
             entry = self._models.setdefault((name, version), _Entry(ModelMetrics(self._code_of)))
             entry.info = {"sha256": sha256, "batched": str(batched).lower()}
             entry.queue_rows.append(queue_rows)
+            entry.queue_bytes.append(queue_bytes)
             entry.running.append(running)
             return entry.metrics
 
@@ -123,7 +128,7 @@ class Metrics:
             entry = self._models.get((name, version))
             if entry is None:
                 return
-            del entry.queue_rows[0], entry.running[0]
+            del entry.queue_rows[0], entry.queue_bytes[0], entry.running[0]
             if not entry.queue_rows:
                 del self._models[name, version]
 
@@ -168,7 +173,12 @@ class Metrics:
     def _collect(self) -> Iterator[Metric]:
         with self._lock:
             models = {
-                labels: replace(entry, queue_rows=entry.queue_rows.copy(), running=entry.running.copy())
+                labels: replace(
+                    entry,
+                    queue_rows=entry.queue_rows.copy(),
+                    queue_bytes=entry.queue_bytes.copy(),
+                    running=entry.running.copy(),
+                )
                 for labels, entry in self._models.items()
             }
             streams = replace(self._streams)
@@ -177,7 +187,7 @@ class Metrics:
         yield from _stream_families(streams)
         seen = [_seen(labels, entry) for labels, entry in models.items()]
         yield from _model_families(seen)
-        unknown = _Seen(("", ""), self._unknown.counts(), {}, 0, 0)
+        unknown = _Seen(("", ""), self._unknown.counts(), {}, 0, 0, 0)
         yield from _outcome_families([*seen, unknown])
 
 
@@ -225,8 +235,9 @@ class _Collector(Collector):
 
 def _seen(labels: tuple[str, str], entry: _Entry) -> _Seen:
     queue_rows = sum(ask() for ask in entry.queue_rows)
+    queue_bytes = sum(ask() for ask in entry.queue_bytes)
     running = sum(ask() for ask in entry.running)
-    return _Seen(labels, entry.metrics.counts(), entry.info, queue_rows, running)
+    return _Seen(labels, entry.metrics.counts(), entry.info, queue_rows, queue_bytes, running)
 
 
 def _stream_families(streams: StreamCounts) -> Iterator[Metric]:
@@ -250,6 +261,7 @@ def _model_families(models: list[_Seen]) -> Iterator[Metric]:
         info.add_metric(model.labels, model.info)
     yield info
     yield _gauge("queue_rows", "Rows that wait.", [(each.labels, each.queue_rows) for each in models])
+    yield _gauge("queue_bytes", "Bytes that wait.", [(each.labels, each.queue_bytes) for each in models])
     yield _gauge("running_batches", "Batches being run.", [(each.labels, each.running) for each in models])
     yield _counter("rows", "Rows run.", _MODEL, [(each.labels, each.counts.rows) for each in models])
     yield _counter(

@@ -72,7 +72,7 @@ class Infer(InferRequest):
         rpc: the RPC it came by.
     """
 
-    __slots__ = ("_classes", "_codec", "_id", "_model")
+    __slots__ = ("_classes", "_codec", "_id", "_model", "size")
 
     _codec: Codec
     _classes: Mapping[str, int] | None
@@ -99,14 +99,14 @@ class Infer(InferRequest):
         model = template.model_now(door.engine.route)
         if model is None:
             return False
-        self._id = template.id_of(data)
+        self._id, self.size = template.id_of(data), len(data)
         self._codec, self._classes, self._model = _codec_of(model), template.asked.form, model
         template.fill(self, data, call.deadline)
         door.engine.submit(model, self)
         return True
 
     def _submit(self, data: bytes, message: pb.ModelInferRequest, call: ServerCall, door: InferDoor) -> None:
-        self._id = message.id
+        self._id, self.size = message.id, len(data)
         arrived = time.monotonic()
         model = None
         try:
