@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from penstock.backends.onnx import OnnxBackend
 from penstock.errors import ModelFailed
+from penstock.models import check
 from penstock.models.check import (
     ROWS_COMPARED,
     TIMED_RUNS,
@@ -442,3 +444,17 @@ def test_a_large_column_hides_no_mixing_in_a_small_one() -> None:
 def test_whole_numbers_are_divided_by(tmp_path: Path) -> None:
     found = check_batching(opened(zoo.divided(), tmp_path), wanted=True, forced=False, max_rows=8)
     assert found == Batching(True, BIT_FOR_BIT)
+
+
+def test_a_slow_model_is_run_once_to_see_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds a run would be minutes at the start of many models."""
+    monkeypatch.setattr(check, "LONG_SECONDS", 0.01)
+    runs = []
+
+    def slow(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        runs.append(1)
+        time.sleep(0.02)
+        return doubled(outputs, inputs)
+
+    assert measure_cost(HandBackend(slow), batched=False, max_rows=1).expect(1) >= 0.02
+    assert len(runs) == 1

@@ -43,6 +43,7 @@ ROWS_COMPARED = 64
 """Of a larger batch only so many, evenly spread, are run alone: that takes a run each."""
 
 TIMED_RUNS = 5
+LONG_SECONDS = 1.0
 
 LEAST_ROWS, MOST_ROWS = 32, 256
 QUICK_SECONDS = 0.0005  # half of what the polling thread takes on, since costs drift
@@ -239,15 +240,20 @@ def _last_error(backend: Backend, rows: int) -> str:
 
 def _median_seconds(backend: Backend, rows: int) -> float | None:
     """The median time of a warm run; None where no made-up input makes the model run."""
+    started = time.monotonic()
     inputs, _ = _first_that_runs(backend, rows)
     if inputs is None:
         return None
+    if (
+        first := time.monotonic() - started
+    ) > LONG_SECONDS:  # what it takes to get warm is little beside that
+        return first
     names = tuple(backend.signature.outputs)
     seconds = []
     for _ in range(TIMED_RUNS):
         started = time.monotonic()
         backend.run(names, inputs)
         seconds.append(time.monotonic() - started)
-        if sum(seconds) > 1.0:  # a slow model is timed well enough by fewer
+        if sum(seconds) > LONG_SECONDS:  # a slow model is timed well enough by fewer
             break
     return sorted(seconds)[len(seconds) // 2]
