@@ -78,6 +78,8 @@ class Server:
         self._path = path
         self._ready = False
         self._workers = ThreadPoolExecutor(config.server.workers, thread_name_prefix="penstock-worker")
+        # Apart from the workers, who may be busy with large messages: a probe is not to wait for them.
+        self._operators = ThreadPoolExecutor(config.server.workers, thread_name_prefix="penstock-operator")
         backend = partial(onnx.OnnxBackend, share=cores)
         self._registry = ModelRegistry(config, backend, self._observer, cores)
         self._router = Router()
@@ -87,7 +89,7 @@ class Server:
         self._engine = Engine(self._router, self._runners, self._registry.all)
         self._doors = self._make_doors()
         self._counts: WeakKeyDictionary[Model, ModelMetrics] = WeakKeyDictionary()
-        self._servicers = ServicerMethods(self._workers, _log_failure)
+        self._servicers = ServicerMethods(self._operators, _log_failure)
         self._health = Health(self._servicers)
         self._transport = self._make_transport(shares_port)
         self._ops = OpsServer(
@@ -207,7 +209,8 @@ class Server:
         all_ended = self._runners.stop(LAST_RUN_SECONDS)
         self._engine.stop()
         self._ops.stop()
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._workers, self._operators):
+            pool.shutdown(wait=False, cancel_futures=True)
         if all_ended:
             self._registry.close()
 

@@ -303,3 +303,16 @@ def test_hostile_messages_end_in_an_array_that_fits_or_a_refusal(
         return
     assert array.dtype == datatype.dtype
     assert fits(array.shape, of)
+
+
+def test_a_shape_is_not_learned_from_a_tensor_with_more_in_it() -> None:
+    """Fields that nobody knows are passed over; their bytes must not stand for others another time."""
+    reader = ModelCodec(model(signature_of([spec("x", ("N", 1))], [spec("y")])))
+    good = Tensor(datatype=NUMBERS[FP32], shape=[1, 1], raw=bytes(4))
+    twice = Tensor(datatype=NUMBERS[FP32], shape=[1, 1], raw=bytes(4), float_values=[1.0])
+    size = twice.ByteSize() - good.ByteSize()
+    odd = Tensor.FromString(good.SerializeToString() + bytes([15 << 3 | 2, size - 2]) + bytes(size - 2))
+    assert odd.ByteSize() == twice.ByteSize()
+    reader.inputs(pb.PredictRequest(inputs={"x": odd}))
+    with pytest.raises(InvalidRequest, match="came both as raw and float_values"):
+        reader.inputs(pb.PredictRequest(inputs={"x": twice}))

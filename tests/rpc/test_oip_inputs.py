@@ -220,3 +220,18 @@ def test_garbage_is_an_array_that_fits_or_a_refusal(data: bytes) -> None:
     except InvalidRequest:
         return
     assert found["x"].shape[1] == 3
+
+
+def test_a_shape_is_not_learned_from_a_tensor_with_more_in_it() -> None:
+    """Fields that nobody knows are passed over; their bytes must not stand for others another time."""
+    reader = Inputs(model(ONE))
+    parameters = {"shared_memory_region": pb.InferParameter(string_param="r")}
+    shared = request(tensor(parameters=parameters), raws=[X.tobytes()])
+    size = shared.inputs[0].ByteSize() - request(tensor()).inputs[0].ByteSize()
+    unknown = bytes([15 << 3 | 2, size - 2]) + bytes(size - 2)
+    odd = request(tensor(), raws=[X.tobytes()])
+    odd.inputs[0].MergeFromString(unknown)
+    assert odd.inputs[0].ByteSize() == shared.inputs[0].ByteSize()
+    np.testing.assert_array_equal(reader.read(odd)["x"], X)
+    with pytest.raises(InvalidRequest, match="shared memory"):
+        reader.read(shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import grpc
@@ -184,6 +185,50 @@ def test_such_a_stream_ends_though_requests_are_being_run(channel) -> None:
     stream.send(request("nobody", id="bad"), *slow)
     answers, code, _ = stream.rest_and_status()
     assert (answers, code) == ([], grpc.StatusCode.NOT_FOUND)
+
+
+def test_such_a_stream_ends_whatever_waits_behind_the_error(serve) -> None:
+    """However many there are, each is dropped once, and whoever drops the last ends the stream."""
+    settings = {"slow": "[batching]\nenabled = false\n"}
+    running = serve({"slow": zoo.slow(30), "gate": zoo.slow(100)}, settings=settings)
+    one = np.ones((1, 1), np.float32)
+    counts = (0, 1, 2, 3, 10, 400)
+    with kit.connect(running.target) as channel:
+        for count in counts:
+            stream = oip_kit.Stream(channel, metadata=(("triton_grpc_error", "true"),))
+            behind = [request("slow", x=one) for _ in range(count)]
+            stream.send(request("gate", id="gate", x=one), request("nobody", id="bad"), *behind)
+            answers, code, _ = stream.rest_and_status()
+            assert [each.infer_response.id for each in answers] == ["gate"]
+            assert code is grpc.StatusCode.NOT_FOUND
+        stats = oip_kit.stub_of(channel)
+
+        def all_ended() -> bool:
+            """Of what was read: some of it came after the end of its stream."""
+            parts = oip_kit.statistics(stats, "slow").inference_stats
+            ended = parts.success.count + parts.fail.count + 2 * len(counts)
+            return ended == kit.Metrics(running.ops).sum("stream_requests_total")
+
+        kit.wait_until(lambda: kit.Metrics(running.ops).sum("queue_rows") == 0, "nothing waits")
+        kit.wait_until(all_ended, "each ends once")
+    assert not [line for line in running.stderr if "unexpected failure" in line]
+
+
+def test_large_requests_may_be_cancelled_while_they_are_read(serve) -> None:
+    running = serve({"wide": zoo.identity(DataType.FP32, ("N", 1024))})
+    large = request("wide", id="abc", x=np.ones((2048, 1024), np.float32))
+    with kit.connect(running.target) as channel:
+        stub = oip_kit.stub_of(channel)
+        for _ in range(2):
+            stub.ModelInfer(large)
+            time.sleep(0.05)  # so that what it looks like is known
+        for number in range(60):
+            call = stub.ModelInfer.future(large)
+            time.sleep(0.0005 * number)
+            call.cancel()
+        kit.wait_until(lambda: kit.Metrics(running.ops).sum("calls_in_flight") == 0, "all are over")
+        assert stub.ModelInfer(large).raw_output_contents[0] == large.raw_input_contents[0]
+    assert not [line for line in running.stderr if "unexpected failure" in line]
 
 
 def test_half_close_drains(channel) -> None:

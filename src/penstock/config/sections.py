@@ -110,7 +110,7 @@ class ServerConfig(Section):
         "Answers calls of the Open Inference Protocol as Triton does where a queue is full or a deadline has "
         "passed: with UNAVAILABLE, which retry policies written for Triton expect.",
     )
-    workers: int = _setting(4, "Threads for operator calls and large messages.", "threads", ge=1)
+    workers: int = _setting(4, "Threads for large messages, and as many for operator calls.", "threads", ge=1)
 
 
 class BatchingConfig(Section):

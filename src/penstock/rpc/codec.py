@@ -13,7 +13,7 @@ from google.protobuf.message import EncodeError
 from penstock.errors import InvalidRequest, ModelFailed, RequestError
 from penstock.messages import InferResponse
 from penstock.models.model import Model
-from penstock.rpc import values
+from penstock.rpc import values, wire
 from penstock.rpc.answers import NUMBERS, Answers
 from penstock.rpc.arrays import expected_inputs, of_nothing, of_raw, shaped
 from penstock.tensors import Array, DataType, TensorSpec
@@ -24,6 +24,7 @@ BY_NUMBER: Mapping[int, DataType] = {number: each for each, number in NUMBERS.it
 DATATYPE_FIELD = tensor_pb2.Tensor.DATATYPE_FIELD_NUMBER
 SHAPE_FIELD = tensor_pb2.Tensor.SHAPE_FIELD_NUMBER
 RAW_FIELD = tensor_pb2.Tensor.RAW_FIELD_NUMBER
+RAW_KEY = wire.key(RAW_FIELD, wire.LENGTH_DELIMITED)
 REMEMBERED = 256  # shapes, for each input of a model
 
 
@@ -107,8 +108,11 @@ class _Input:
             return np.ndarray(shape, self._dtype, raw), True
         array, is_raw = array_of(tensor, self._spec)
         values_matter = self._spec.datatype in (DataType.BOOL, DataType.BYTES)
-        if raw and tensor.datatype and shape and not values_matter and len(self._known) < REMEMBERED:
-            self._known[shape] = (len(raw), tensor.ByteSize())
+        if raw and shape and not values_matter and len(self._known) < REMEMBERED:
+            rest = tensor_pb2.Tensor(datatype=self._number, shape=shape).ByteSize()  # type: ignore[arg-type]
+            plain = rest + len(RAW_KEY) + len(wire.varint(len(raw))) + len(raw)
+            if tensor.ByteSize() == plain:  # so nothing else is in it, not even fields that nobody knows
+                self._known[shape] = (len(raw), plain)
         return array, is_raw
 
 

@@ -82,8 +82,9 @@ class Pending(InferRequest):
         if model is None:
             return False
         self._id, self._tag, self.size = template.id_of(data), template.tag_of(data), len(data)
-        self._codec, self._typed, self._model = codec_of(model), template.asked.form, model
+        self._codec, self._typed = codec_of(model), template.asked.form
         template.fill(self, data, call.deadline)
+        self._model = model  # not before: from now on it can be cancelled
         door.engine.submit(model, self)
         return True
 

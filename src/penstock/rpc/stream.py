@@ -96,6 +96,10 @@ class Stream(ABC):
         self._door.gone(self)
         for item in tuple(self._waiting):
             item.cancel(self._door)
+        # What runs is not answered any more: what it brought is not to wait for the garbage collector.
+        with self._lock:
+            self._waiting.clear()
+            self._in_order.clear()
 
     def stop(self) -> None:
         """Reads nothing more, and ends with UNAVAILABLE once all that was taken is answered."""

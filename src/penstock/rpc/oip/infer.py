@@ -14,7 +14,7 @@ from penstock.rpc import status
 from penstock.rpc.oip.requests import STREAM, UNARY, Infer, InferDoor, Item
 from penstock.rpc.outbox import Outbox
 from penstock.rpc.status import Codes
-from penstock.rpc.stream import Stream
+from penstock.rpc.stream import Stream, StreamItem
 from penstock.rpc.unary import UnaryCall
 from penstock.transport.call import OK, Kind, Method, ServerCall
 
@@ -120,26 +120,27 @@ class InferStream(Stream):
     def _move_in_order(self) -> None:
         if not self._ends_on_error:
             super()._move_in_order()
-        elif self._moved_to_error():
-            for item in tuple(self._waiting):
-                item.cancel(self._service)
+            return
+        for item in self._moved_to_error():
+            item.cancel(self._service)
 
-    def _moved_to_error(self) -> bool:
-        """Puts the results before the first error into the outbox; from then on, drops everything.
+    def _moved_to_error(self) -> list[StreamItem]:
+        """Puts the results before the first error into the outbox.
 
         Returns:
-            Whether there is one.
+            What comes after it, and is not to be answered any more; each is given once.
         """
-        line = self._in_order
+        line, dropped = self._in_order, list[StreamItem]()
         with self._lock:
-            while not self._failed and line and line[0].parts is not None:
-                item = line[0]
-                if isinstance(item, Item) and item.error is not None:
+            while line and (self._failed or line[0].parts is not None):
+                item = line.popleft()
+                if self._failed:
+                    dropped.append(item)
+                elif isinstance(item, Item) and item.error is not None:
                     self._failed = True
                     self._end = status.to_status(item.error, self._service.codes)
+                    self._in_flight -= 1
                 else:
-                    self._put(line.popleft())
-            if self._failed:
-                self._in_flight -= len(line)
-                line.clear()
-        return self._failed
+                    self._put(item)
+            self._in_flight -= len(dropped)
+        return dropped

@@ -118,9 +118,10 @@ class _Input:
                 f"input {self._spec.name} came both in raw_input_contents and in contents; send one of them"
             )
         array = shaped(of_raw(self._spec, raw), shape, self._spec)
-        plain = raw and shape and tensor.datatype and not (self._values_matter or tensor.parameters)
-        if plain and len(self._known) < REMEMBERED:
-            self._known[shape] = (len(raw), tensor.ByteSize())
+        plain = Tensor(name=self._spec.name, datatype=self._label, shape=shape).ByteSize()
+        nothing_else = tensor.ByteSize() == plain  # not even fields that nobody knows
+        if raw and shape and nothing_else and not self._values_matter and len(self._known) < REMEMBERED:
+            self._known[shape] = (len(raw), plain)
         return array
 
     def read_typed(self, tensor: Tensor) -> Array:

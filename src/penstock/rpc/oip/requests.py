@@ -100,8 +100,9 @@ class Infer(InferRequest):
         if model is None:
             return False
         self._id, self.size = template.id_of(data), len(data)
-        self._codec, self._classes, self._model = _codec_of(model), template.asked.form, model
+        self._codec, self._classes = _codec_of(model), template.asked.form
         template.fill(self, data, call.deadline)
+        self._model = model  # not before: from now on it can be cancelled
         door.engine.submit(model, self)
         return True
 
