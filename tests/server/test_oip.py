@@ -190,7 +190,7 @@ def test_such_a_stream_ends_though_requests_are_being_run(channel) -> None:
 def test_such_a_stream_ends_whatever_waits_behind_the_error(serve) -> None:
     """However many there are, each is dropped once, and whoever drops the last ends the stream."""
     settings = {"slow": "[batching]\nenabled = false\n"}
-    running = serve({"slow": zoo.slow(30), "gate": zoo.slow(100)}, settings=settings)
+    running = serve({"slow": zoo.slow(5), "gate": zoo.slow(50)}, settings=settings)
     one = np.ones((1, 1), np.float32)
     counts = (0, 1, 2, 3, 10, 400)
     with kit.connect(running.target) as channel:

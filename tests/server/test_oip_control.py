@@ -214,7 +214,7 @@ def test_classes_have_their_labels(tmp_path, serve) -> None:
 
 
 def test_a_server_that_stops_is_live_and_not_ready_and_answers_what_it_took(serve) -> None:
-    running = serve({"slow": zoo.slow(500)}, settings={"slow": "[batching]\nenabled = false\n"})
+    running = serve({"slow": zoo.slow(200)}, settings={"slow": "[batching]\nenabled = false\n"})
     with kit.connect(running.target) as channel:
         stub = oip_kit.stub_of(channel)
         stream = oip_kit.Stream(channel)

@@ -192,7 +192,7 @@ def test_too_little_time_to_drain(serve) -> None:
 
 
 def test_a_run_that_outlasts_the_drain_does_not_hold_the_server(serve) -> None:
-    server = serve(models(2000), "--drain-seconds", "0.1", settings={"slow": ALONE}, exit_code=1)
+    server = serve(models(1500), "--drain-seconds", "0.1", settings={"slow": ALONE}, exit_code=1)
     with kit.connect(server.target) as channel:
         stub = kit.stub_of(channel)
         run = stub.Predict(slow(), timeout=kit.BOUND).timing.compute.ToMilliseconds() / 1000

@@ -26,7 +26,8 @@ OPTIMIZATION = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 ONLY_FATAL = 4  # ONNX Runtime's log level: what matters comes as an exception
-MESSAGE_LENGTH = 300
+MESSAGE_LENGTH = 300  # in answers, where headers bound it
+LOAD_MESSAGE_LENGTH = 1000  # at the start, where what ONNX Runtime advises stands last
 UNSET_VERSION = 2**63 - 1  # what ONNX Runtime gives where the file says nothing
 MODEL_SUFFIX = ".onnx"
 
@@ -151,7 +152,9 @@ def _open(path: Path, config: RuntimeConfig, options: ort.SessionOptions) -> ort
             enable_fallback=0,  # else a failing provider is replaced without a word
         )
     except Exception as error:  # as in run
-        raise ModelLoadError(f"ONNX Runtime cannot load {path}: {_explained(error)}") from error
+        raise ModelLoadError(
+            f"ONNX Runtime cannot load {path}: {_explained(error, LOAD_MESSAGE_LENGTH)}"
+        ) from error
     return session
 
 
@@ -223,9 +226,10 @@ def _describe(session: ort.InferenceSession, path: Path) -> ModelFile:
     )
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: Exception, length: int = MESSAGE_LENGTH) -> str:
     """What ONNX Runtime says, in one line and without the places and conditions in its source code."""
     text = str(error).strip() or type(error).__name__
     for noise in NOISE:
         text = noise.sub("", text)
-    return " ".join(text.split())[:MESSAGE_LENGTH]
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -188,8 +188,10 @@ def _unknown(model: type[BaseModel], key: str, given: _Given) -> str:
         return (
             f"{given.where}: {key} is a section, not a single value; its settings are {_known_in(model, key)}"
         )
-    names = nearest(model, key)[:_SHOWN_NAMES]
-    return f"{given.where}: {key} is not a setting; did you mean {names[0]}? Known: {', '.join(names)}"
+    nearby = nearest(model, key)
+    names = nearby[:_SHOWN_NAMES]
+    more = f" and {len(nearby) - len(names)} more" if len(nearby) > len(names) else ""
+    return f"{given.where}: {key} is not a setting; did you mean {names[0]}? Known: {', '.join(names)}{more}"
 
 
 def _known_in(model: type[BaseModel], section: str) -> str:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from penstock.errors import ModelLoadError
+from penstock.tensors import Kind, TensorSpec
+
+
+class ClassLabels(NamedTuple):
+    """What the classes of one output are called.
+
+    Attributes:
+        file: the name of the file, as the settings have it.
+        names: the name of each class.
+    """
+
+    file: str
+    names: Sequence[str]
 
 
 def read_class_labels(
-    folder: Path, files: Mapping[str, str], outputs: Iterable[str]
-) -> Mapping[str, Sequence[str]]:
+    folder: Path, files: Mapping[str, str], outputs: Mapping[str, TensorSpec]
+) -> Mapping[str, ClassLabels]:
     """The labels of the classes of some outputs, by the output's name.
 
     Args:
@@ -19,17 +34,28 @@ def read_class_labels(
         outputs: what the model gives.
 
     Raises:
-        ModelLoadError: there is no such output, or the file cannot be read.
+        ModelLoadError: there is no such output, it has no classes or another number of them, or the file
+            cannot be read.
     """
-    known = list(outputs)
     labels = {}
     for output, name in files.items():
-        if output not in known:
+        if output not in outputs:
             raise ModelLoadError(
-                f"class_labels names the output {output}, which is not there; there is {', '.join(known)}"
+                f"class_labels names the output {output}, which is not there; there is {', '.join(outputs)}"
             )
         try:
-            labels[output] = (folder / name).read_text(encoding="utf-8").splitlines()
+            names = (folder / name).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ModelLoadError(f"class_labels of output {output}: cannot read {name}: {error}") from error
+        _check(outputs[output], name, names)
+        labels[output] = ClassLabels(name, names)
     return labels
+
+
+def _check(spec: TensorSpec, file: str, names: Sequence[str]) -> None:
+    if spec.datatype.kind in (Kind.BOOL, Kind.BYTES):
+        raise ModelLoadError(f"class_labels: output {spec} has no values that make classes")
+    inner = (spec.shape or ("?",))[1:]
+    classes = math.prod(axis for axis in inner if isinstance(axis, int))
+    if inner and all(isinstance(axis, int) for axis in inner) and classes != len(names):
+        raise ModelLoadError(f"class_labels: output {spec} has {classes} classes, {file} names {len(names)}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from penstock.backends.backend import Backend
 from penstock.messages import Observer
+from penstock.models.class_labels import ClassLabels
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.tensors import Signature
 
@@ -60,7 +61,7 @@ class Model:
     state: ModelState = ModelState.READY
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     observer: Observer = field(init=False)
-    class_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    class_labels: Mapping[str, ClassLabels] = field(default_factory=dict)
     attachments: dict[type, Any] = field(default_factory=dict)
     signature: Signature = field(init=False)
     version_text: str = field(init=False)

@@ -103,7 +103,9 @@ class ModelRegistry:
             labels=tuple(sorted(label for label, number in settings.labels.items() if number == version)),
             is_default=version == max(on_disk.versions),
         )
-        model.class_labels = read_class_labels(path.parent.parent, settings.class_labels, model.output_names)
+        model.class_labels = read_class_labels(
+            path.parent.parent, settings.class_labels, model.signature.outputs
+        )
         model.observe(self._make_observer(model))
         self._models[on_disk.name, version] = model
         return model

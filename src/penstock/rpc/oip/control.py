@@ -35,7 +35,7 @@ HEALTH_METHODS = frozenset(f"/{SERVICE}/{name}" for name in ("ServerLive", "Serv
 
 SHARED_MEMORY = "this server takes and gives tensors in messages only, not in shared memory"
 TRACING = "this server traces nothing; its log and its metrics say how requests fare"
-LOGGING = "the log cannot be set while the server runs; start it with other --log settings"
+LOGGING = "the log cannot be set while the server runs; start it with others, see its [log] section"
 CONTROL = "this server loads its models when it starts: it can load or unload none while it runs"
 
 

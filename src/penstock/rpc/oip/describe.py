@@ -60,7 +60,13 @@ def configuration(model: Model) -> config_pb.ModelConfig:
     for spec in model.signature.inputs.values():
         config.input.add(name=spec.name, data_type=_type(spec), dims=lengths(spec)[first:])
     for spec in model.signature.outputs.values():
-        config.output.add(name=spec.name, data_type=_type(spec), dims=lengths(spec)[first:])
+        labels = model.class_labels.get(spec.name)
+        config.output.add(
+            name=spec.name,
+            data_type=_type(spec),
+            dims=lengths(spec)[first:],
+            label_filename=labels.file if labels else "",
+        )
     on_gpu = any("CUDA" in provider or "Tensorrt" in provider for provider in model.backend.providers)
     group = config_pb.ModelInstanceGroup
     kind = group.KIND_GPU if on_gpu else group.KIND_CPU

@@ -75,7 +75,11 @@ class Outputs:
         arrays, datatypes = response.outputs, dict(self._datatypes)
         for name in classes:
             arrays[name] = top_classes(
-                datatypes[name], arrays[name], classes[name], batched, labels.get(name, ())
+                datatypes[name],
+                arrays[name],
+                classes[name],
+                batched,
+                labels[name].names if name in labels else (),
             )
             datatypes[name] = DataType.BYTES
         shapes = tuple([array.shape for array in arrays.values()])
