@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from concurrent.futures import Executor
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -49,6 +51,14 @@ class Engine:
 
 class Nobody:
     def failed(self, rpc: str, error: RequestError) -> None: ...
+
+    def stream_opened(self) -> None: ...
+
+    def stream_closed(self) -> None: ...
+
+    def stream_received(self, messages: int, requests: int) -> None: ...
+
+    def stream_sent(self, messages: int, results: int) -> None: ...
 
 
 class Asked(Infer):
@@ -139,3 +149,22 @@ def test_whatever_bytes_are_changed(variant: str, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         changed[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     assert meaning(bytes(changed), service, engine) == meaning(bytes(changed), *door())
+
+
+def test_a_stream_with_an_error_is_let_go_of_at_once() -> None:
+    """An error that is kept keeps its traceback, and that the request: all would wait for the collector."""
+    service, engine = door()
+    tally = engine.served.observer
+    assert isinstance(tally, Tally)
+    gc.disable()
+    try:
+        stream = service._open_stream(Call())
+        stream.received(pb.ModelInferRequest(model_name="m", id="bad").SerializeToString())
+        stream.closed(cancelled=False)
+        assert len(tally.failures) == 1
+        tally.failures.clear()  # it keeps errors, as no real observer does
+        seen = ref(stream)
+        del stream
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -104,7 +104,7 @@ class Block(InferRequest):
         """Takes over the requests' values and hands itself to the engine."""
         template = self._template
         arrived = time.monotonic()
-        self._model, self._codec = model, codec_of(model)
+        self._codec = codec_of(model)
         InferRequest.__init__(
             self,
             template.all_inputs_of(messages),
@@ -116,6 +116,7 @@ class Block(InferRequest):
             min(call.deadline, arrived + template.asked.timeout_seconds),
             template.priority,
         )
+        self._model = model  # not before: from now on it can be cancelled
         door.engine.submit(model, self)
 
     def cancel(self, door: Door) -> None:

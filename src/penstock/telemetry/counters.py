@@ -33,7 +33,7 @@ SECONDS = (
 ROWS = tuple(float(2**power) for power in range(11))
 """The upper bounds of the buckets of batch rows: 1 to 1024."""
 
-BATCH_SIZES = 1024
+BATCH_SIZES = 256
 """So many sizes of runs are counted apart: callers choose the rows of their requests."""
 OTHER_SIZES = 0
 """Where runs of further sizes are counted."""

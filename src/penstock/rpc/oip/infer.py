@@ -16,7 +16,7 @@ from penstock.rpc.outbox import Outbox
 from penstock.rpc.status import Codes
 from penstock.rpc.stream import Stream, StreamItem
 from penstock.rpc.unary import UnaryCall
-from penstock.transport.call import OK, Kind, Method, ServerCall
+from penstock.transport.call import OK, Kind, Method, ServerCall, Status
 
 SERVICE = "inference.GRPCInferenceService"
 GRPC_ERROR_KEY = "triton_grpc_error"
@@ -99,6 +99,10 @@ class InferStream(Stream):
         self._ends_on_error = dict(call.metadata).get(GRPC_ERROR_KEY) == "true"
         self._failed = False
 
+    def end_for(self, error: RequestError) -> Status | None:
+        """How the stream is to end because of a request's error; None where it goes on."""
+        return status.to_status(error, self._service.codes) if self._ends_on_error else None
+
     @override
     def _handle(self, data: bytes) -> None:
         service = self._service
@@ -136,9 +140,8 @@ class InferStream(Stream):
                 item = line.popleft()
                 if self._failed:
                     dropped.append(item)
-                elif isinstance(item, Item) and item.error is not None:
-                    self._failed = True
-                    self._end = status.to_status(item.error, self._service.codes)
+                elif isinstance(item, Item) and item.end is not None:
+                    self._failed, self._end = True, item.end
                     self._in_flight -= 1
                 else:
                     self._put(item)

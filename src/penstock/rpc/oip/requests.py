@@ -23,7 +23,7 @@ from penstock.rpc.oip.places import places_of
 from penstock.rpc.status import words
 from penstock.rpc.stream import Part, StreamItem
 from penstock.rpc.templates import Asked, Template, Templates
-from penstock.transport.call import ServerCall
+from penstock.transport.call import ServerCall, Status
 from penstock_proto.inference import grpc_service_pb2 as pb
 
 UNARY, STREAM = "ModelInfer", "ModelStreamInfer"
@@ -160,28 +160,32 @@ class Owner(Protocol):
     def done(self, item: StreamItem) -> Flush:
         """The answer to a request is there."""
 
+    def end_for(self, error: RequestError) -> Status | None:
+        """How the stream is to end because of a request's error; None where it goes on."""
+
 
 class Item(Infer):
     """One request of a stream.
 
     Attributes:
         parts: its answer, once it is there.
-        error: the error it ended with, if it did.
+        end: how the stream is to end because of it, if it is. Not the error itself: its traceback would
+            hold the request, and all that it brought, until garbage is collected.
     """
 
-    __slots__ = ("_stream", "error", "parts")
+    __slots__ = ("_stream", "end", "parts")
 
     def __init__(self, stream: Owner) -> None:
         super().__init__(STREAM)
         self._stream = stream
         self.parts: Sequence[Part] | None = None
-        self.error: RequestError | None = None
+        self.end: Status | None = None
 
     @override
     def reply(self, result: InferResponse | RequestError) -> Flush:
         answer = self.encoded(result)
         if isinstance(answer, RequestError):
-            self.error = answer
+            self.end = self._stream.end_for(answer)
             message = pb.ModelStreamInferResponse(error_message=words(answer))
             message.infer_response.id = self._id
             self.parts = ((message.SerializeToString(), 1),)
