@@ -105,6 +105,7 @@ def test_late_requests_are_answered_by_the_sweep_and_only_then() -> None:
     made.put(fine)
     made.expire(late.deadline - 0.001)
     assert made.waiting_rows == 2
+    wait_until(lambda: time.monotonic() > late.deadline)
     made.expire(late.deadline)
     assert "the deadline passed after" in str(caller(late).error())
     assert caller(fine).results == []
@@ -245,3 +246,15 @@ def test_another_runner_is_wanted_only_for_more_than_a_batch() -> None:
     assert not made.wants_another_runner()
     made.put(request())
     assert made.wants_another_runner()
+
+
+def test_what_cannot_be_in_time_any_more_is_told_so() -> None:
+    made, _ = batcher(echo, expected_seconds=10.0)
+    hopeless, fine = request(deadline=time.monotonic() + 5.0), request()
+    made.put(hopeless)
+    made.put(fine)
+    made.run_once()
+    words = str(caller(hopeless).error())
+    assert "the deadline cannot be met any more: after" in words
+    assert "ms are left, and a run is expected to take longer" in words
+    assert caller(fine).output().item() == 0.0

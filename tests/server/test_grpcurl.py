@@ -68,6 +68,7 @@ def test_list(grpcurl) -> None:
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
         "penstock.v1.ModelService",
         "penstock.v1.PredictionService",
     ]

@@ -98,6 +98,12 @@ def gone(request: InferRequest) -> RequestError:
 
 
 def expired(request: InferRequest) -> RequestError:
-    """The error of a request whose deadline passed while it waited."""
-    waited = time.monotonic() - request.arrived
-    return DeadlineExpired(f"the deadline passed after {waited:.3f} s in the queue")
+    """The error of a request whose deadline passed while it waited, or will before it can be answered."""
+    now = time.monotonic()
+    left, waited = request.deadline - now, now - request.arrived
+    if left > 0:
+        return DeadlineExpired(
+            f"the deadline cannot be met any more: after {waited * 1000:.1f} ms in the queue, "
+            f"{left * 1000:.1f} ms are left, and a run is expected to take longer"
+        )
+    return DeadlineExpired(f"the deadline passed after {waited * 1000:.1f} ms in the queue")
