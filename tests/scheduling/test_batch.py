@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.messages import InferRequest, Run
-from penstock.scheduling.batch import assemble, split, wanted_outputs
+from penstock.scheduling.batch import Rows
 from penstock.tensors import Array
 from support.work import request
+
+ROWS = Rows(batched=True)
 
 
 def parts(batch: Sequence[InferRequest], outputs: dict[str, Array]) -> list[dict[str, Array]]:
     run = Run(1.0, 1.0, 2.0, sum(each.rows for each in batch), outputs)
-    return [response.outputs for response in split(batch, run, batched=True)]
+    return [response.outputs for response in ROWS.split(batch, run)]
 
 
 def with_inputs(**inputs: Any) -> Any:
@@ -27,12 +29,12 @@ def with_inputs(**inputs: Any) -> Any:
 
 def test_a_lone_request_is_used_as_it_is() -> None:
     alone = request([1, 2])
-    assert assemble([alone]) is alone.inputs
+    assert ROWS.assemble([alone]) is alone.inputs
 
 
 def test_rows_follow_one_another_in_order() -> None:
     batch = [with_inputs(a=[[1], [2]], b=["p", "q"]), with_inputs(a=[[3]], b=["r"])]
-    together = assemble(batch)
+    together = ROWS.assemble(batch)
     assert together["a"].tolist() == [[1], [2], [3]]
     assert together["b"].tolist() == ["p", "q", "r"]
 
@@ -40,20 +42,20 @@ def test_rows_follow_one_another_in_order() -> None:
 @pytest.mark.parametrize("dtype", ["?", "u1", "<i8", "<f2", "<f8", "O"])
 def test_the_datatype_stays(dtype: str) -> None:
     batch = [request({"x": np.ones((2, 3), dtype)}) for _ in range(2)]
-    assert assemble(batch)["x"].dtype == np.dtype(dtype)
+    assert ROWS.assemble(batch)["x"].dtype == np.dtype(dtype)
 
 
 def test_requests_of_no_rows_add_none() -> None:
     batch = [request([]), request([1.0]), request([])]
-    assert assemble(batch)["x"].tolist() == [[1.0]]
+    assert ROWS.assemble(batch)["x"].tolist() == [[1.0]]
     shares = parts(batch, {"y": np.array([[7.0]])})
     assert [share["y"].shape for share in shares] == [(0, 1), (1, 1), (0, 1)]
 
 
 def test_the_wanted_outputs_are_those_that_somebody_wants() -> None:
-    assert wanted_outputs([request(outputs=("a", "b")), request(outputs=("a", "b"))]) == ("a", "b")
+    assert ROWS.wanted([request(outputs=("a", "b")), request(outputs=("a", "b"))]) == ("a", "b")
     mixed = [request(outputs=("a", "b")), request(outputs=("c",)), request(outputs=("c", "a"))]
-    assert wanted_outputs(mixed) == ["a", "b", "c"]
+    assert ROWS.wanted(mixed) == ["a", "b", "c"]
 
 
 def test_everybody_gets_the_outputs_that_he_wants() -> None:
@@ -71,7 +73,7 @@ def test_parts_are_views() -> None:
 
 def test_a_model_without_batches_gives_all_it_has_to_the_one_request() -> None:
     run = Run(1.0, 1.0, 2.0, 1, {"y": np.arange(3.0), "z": np.array(1.0)})
-    (response,) = split([request([1], outputs=("y", "z"))], run, batched=False)
+    (response,) = Rows(batched=False).split([request([1], outputs=("y", "z"))], run)
     assert {name: share.tolist() for name, share in response.outputs.items()} == {"y": [0, 1, 2], "z": 1}
 
 
@@ -83,7 +85,7 @@ def test_apart_is_what_was_put_together(lengths: list[int]) -> None:
         {"x": chance.random((rows, 2)), "w": chance.integers(9, size=rows).astype(object)} for rows in lengths
     ]
     batch = [request(each, outputs=("x", "w")) for each in inputs]
-    together = assemble(batch)
+    together = ROWS.assemble(batch)
     for given_in, part in zip(inputs, parts(batch, {**together}), strict=True):
         np.testing.assert_array_equal(part["x"], given_in["x"])
         np.testing.assert_array_equal(part["w"], given_in["w"])

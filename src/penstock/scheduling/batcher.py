@@ -2,8 +2,7 @@
 
     put ── queue ── run_once ── assemble ── backend ── split ── reply
 
-`run_once` is called by whichever thread has the time (see `runners`). A batch that fails is run again,
-each request alone, so that only those fail that are to blame.
+`run_once` is called by whichever thread has the time (see `runners`).
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from penstock.backends.backend import Backend
-from penstock.errors import ModelFailed, QueueFull, RequestError
+from penstock.errors import QueueFull, RequestError
 from penstock.messages import Flush, InferRequest, Observer, Run
-from penstock.scheduling.batch import assemble, split, wanted_outputs
+from penstock.scheduling.batch import Packing, Rows
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.delivery import Delivery, expired, gone
+from penstock.scheduling.execution import Execution
 from penstock.scheduling.queue import Bounds, RequestQueue
 
 MARGIN_SECONDS = 0.005
@@ -60,12 +60,15 @@ class DynamicBatcher:
         backend: runs the batches.
         policy: how they are made up.
         cost: how long they are expected to take.
+        packing: puts them together; as rows, where not given.
     """
 
-    def __init__(self, backend: Backend, policy: BatchPolicy, cost: RunCost) -> None:
+    def __init__(
+        self, backend: Backend, policy: BatchPolicy, cost: RunCost, packing: Packing | None = None
+    ) -> None:
         self.policy = policy
-        self._backend = backend
         self._cost = cost
+        self._execution = Execution(backend, packing or Rows(policy.batched), cost)
         self._observer: Observer = _Nobody()
         self._queue = RequestQueue(Bounds(policy.queue_rows, policy.queue_bytes), cost)
         self._max_rows = policy.max_rows if policy.batched else 1
@@ -163,7 +166,7 @@ class DynamicBatcher:
             if late:
                 delivery.flush()  # the run may take long
             if batch:
-                self._run(batch, delivery)
+                self._execution.run(batch, delivery)
         finally:
             with self._lock:
                 self._running -= 1
@@ -177,47 +180,6 @@ class DynamicBatcher:
             if not batch and not late:
                 return
             self._fail([*batch, *late], lambda _: error)
-
-    def _run(self, batch: list[InferRequest], delivery: Delivery) -> None:
-        """Runs a batch and answers it; where it fails, each of its requests alone."""
-        names = wanted_outputs(batch)
-        rows = batch[0].rows if len(batch) == 1 else sum([request.rows for request in batch])
-        started = time.monotonic()
-        try:
-            inputs = assemble(batch)
-            assembled = time.monotonic()
-            outputs = self._backend.run(names, inputs)
-            finished = time.monotonic()
-            run = Run(started, assembled, finished, rows, dict(zip(names, outputs, strict=True)))
-            if self.policy.batched:
-                _check_rows(run)
-        except Exception as error:
-            self._run_apart(batch, error, delivery)
-            return
-        self._cost.learn(rows, finished - started)
-        delivery.answer(batch, split(batch, run, self.policy.batched), run)
-
-    def _run_apart(self, batch: list[InferRequest], error: Exception, delivery: Delivery) -> None:
-        if len(batch) > 1 or batch[0].count > 1:
-            for request in batch:
-                for each in request.apart():
-                    self._run_alone(each, delivery)
-        elif isinstance(error, ModelFailed):
-            delivery.fail(batch[0], error)
-        else:
-            failure = ModelFailed("the model could not be run on this request; the server's log says why")
-            failure.__cause__ = error
-            delivery.fail(batch[0], failure)
-
-    def _run_alone(self, request: InferRequest, delivery: Delivery) -> None:
-        """Runs a request of a batch that failed, unless it has been given up meanwhile."""
-        if request.cancelled:
-            delivery.drop(request)
-        elif request.deadline <= time.monotonic():
-            delivery.fail(request, expired(request))
-        else:
-            self._run([request], delivery)
-        delivery.flush()
 
     def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:
         delivery = Delivery(self._observer)
@@ -238,14 +200,3 @@ class _Nobody:
     def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None: ...
 
     def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None: ...
-
-
-def _check_rows(run: Run) -> None:
-    """Makes sure that the answer can be taken apart.
-
-    Raises:
-        ModelFailed: an output has not one entry a row, whatever the graph declares.
-    """
-    for name, output in run.outputs.items():
-        if not output.shape or output.shape[0] != run.rows:
-            raise ModelFailed(f"output {name} came with shape {list(output.shape)} for {run.rows} rows")
