@@ -11,6 +11,7 @@ PenstockError
     ├── PermissionDenied         good credentials that do not allow this
     ├── Exhausted                a bound is reached: carries when to try again, where that helps
     │   ├── QueueFull            the model's queue has no room
+    │   ├── Overloaded           so much is ahead of the request that its answer would come too late
     │   ├── TooManyCalls         the server has as many calls in flight as it may
     │   └── MessageTooLarge      the message is larger than the server takes
     ├── DeadlineExpired          the deadline passed before the answer was ready
@@ -71,6 +72,10 @@ class Exhausted(RequestError):
 
 class QueueFull(Exhausted):
     """The model's queue has no room for the request's rows."""
+
+
+class Overloaded(Exhausted):
+    """So much is ahead of the request that its answer would come after its deadline."""
 
 
 class TooManyCalls(Exhausted):

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Protocol, TypeAlias
 
 from penstock.errors import RequestError
 from penstock.tensors import Array
+
+
+class Closed(Enum):
+    """Why a batch was run as it was, and not with more in it."""
+
+    FULL = "full"
+    """It has as many rows as it may have."""
+    FREE = "executor_free"
+    """There was nothing more, and somebody to run it."""
+    DEADLINE = "deadline"
+    """One row more would have made somebody in it late."""
+    DELAY = "delay"
+    """It was held back for more, and now is the time."""
+    DRAIN = "drain"
+    """The server is stopping: nothing is held back."""
+    RETRY = "retry"
+    """It is a part of one that failed."""
+
+    # Enum's own hash is written in Python, and batches are counted by these.
+    __hash__ = object.__hash__
 
 
 class Run:
@@ -19,19 +40,27 @@ class Run:
         finished: when the model ended, by the same clock.
         rows: the rows of the batch.
         outputs: what the model gave, by name, for all requests together.
+        closed: why there were not more rows in it.
         encoded: what a front door has made of it, once for all of its answers.
     """
 
-    __slots__ = ("assembled", "encoded", "finished", "outputs", "rows", "started")
+    __slots__ = ("assembled", "closed", "encoded", "finished", "outputs", "rows", "started")
 
-    def __init__(
-        self, started: float, assembled: float, finished: float, rows: int, outputs: Mapping[str, Array]
+    def __init__(  # noqa: PLR0913 - the attributes, in one place
+        self,
+        started: float,
+        assembled: float,
+        finished: float,
+        rows: int,
+        outputs: Mapping[str, Array],
+        closed: Closed = Closed.FREE,
     ) -> None:
         self.started = started
         self.assembled = assembled
         self.finished = finished
         self.rows = rows
         self.outputs = outputs
+        self.closed = closed
         self.encoded: object = None
 
 
@@ -86,6 +115,7 @@ class InferRequest:
         cancelled: set once nobody waits for the answer any more.
         count: how many of the callers' requests it stands for.
         size: the bytes that it came in.
+        sender: who it came from, equal for all that come from there; None where nobody can tell.
     """
 
     __slots__ = (
@@ -115,6 +145,7 @@ class InferRequest:
 
     count = 1
     size = 0
+    sender: object = None
 
     def apart(self) -> Iterable[InferRequest]:
         """The requests that it stands for: they are run alone where a run has failed."""

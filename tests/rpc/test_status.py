@@ -28,7 +28,7 @@ LEAVES = list(below(errors.RequestError))
 
 def test_every_error_is_in_the_table_and_nothing_else_is() -> None:
     assert set(status.CODES) == set(LEAVES)
-    assert len(LEAVES) == 11
+    assert len(LEAVES) == 12
 
 
 def test_the_codes_are_those_of_the_design() -> None:
@@ -38,6 +38,7 @@ def test_the_codes_are_those_of_the_design() -> None:
         "Unauthenticated": "UNAUTHENTICATED",
         "PermissionDenied": "PERMISSION_DENIED",
         "QueueFull": "RESOURCE_EXHAUSTED",
+        "Overloaded": "RESOURCE_EXHAUSTED",
         "TooManyCalls": "RESOURCE_EXHAUSTED",
         "MessageTooLarge": "RESOURCE_EXHAUSTED",
         "DeadlineExpired": "DEADLINE_EXCEEDED",

@@ -5,11 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
-from penstock.errors import DeadlineExpired, QueueFull, RequestCancelled, Unavailable
-from penstock.messages import InferRequest, InferResponse
+from penstock.errors import (
+    DeadlineExpired,
+    Overloaded,
+    QueueFull,
+    RequestCancelled,
+    RequestError,
+    Unavailable,
+)
+from penstock.messages import Closed, InferRequest, InferResponse
 from penstock.scheduling.batcher import LONGEST_RETRY_SECONDS, MARGIN_SECONDS, DynamicBatcher
 from penstock.scheduling.cost import RunCost
 from penstock.tensors import Array
@@ -200,13 +208,103 @@ def test_the_cost_is_learned_from_runs() -> None:
     assert made.expected_seconds() < before
 
 
-def test_a_batch_is_held_back_for_the_delay_but_not_beyond_a_deadline() -> None:
-    made, _ = batcher(echo, max_delay_seconds=10.0, expected_seconds=0.1)
-    first = request()
-    made.put(first)
-    assert made.due(time.monotonic()) == first.arrived + 10.0
-    made.put(request(deadline=first.arrived + 3.0))
-    assert made.due(time.monotonic()) == pytest.approx(first.arrived + 3.0 - 0.2 - MARGIN_SECONDS)
+def held_back(*gaps: float, **changes: Any) -> tuple[DynamicBatcher, float]:
+    """A batcher that requests came to with these gaps between them, and when the last one did."""
+    made, _ = batcher(echo, **{"max_delay_seconds": 10.0, "max_rows": 8, "expected_seconds": 0.1, **changes})
+    now = time.monotonic()
+    made.put(request(arrived=now))
+    for gap in gaps:
+        now += gap
+        made.put(request(arrived=now))
+    return made, now
+
+
+def test_a_batch_is_held_back_while_it_is_about_to_be_filled() -> None:
+    made, now = held_back(0.5, 0.5, 0.5)
+    # Four more come within two seconds, if they come as they have; so it waits no longer than four.
+    assert made.due(now) == pytest.approx(now + 4.0)
+
+
+def test_a_batch_is_not_held_back_where_waiting_would_not_fill_it() -> None:
+    made, now = held_back(3.0)
+    assert made.due(now) == now, "six more would take 18 seconds, and ten is the most"
+    alone, arrived = held_back()
+    assert alone.due(arrived) == arrived, "nobody knows how fast requests come"
+
+
+def test_a_batch_is_held_back_for_the_delay_at_most_and_not_beyond_a_deadline() -> None:
+    made, now = held_back(1.0, 1.0)
+    assert made.due(now) == pytest.approx(now - 2.0 + 10.0)
+    made.put(request(arrived=now, deadline=now + 3.0))
+    assert made.due(now) == pytest.approx(now + 3.0 - 0.2 - MARGIN_SECONDS)
+
+
+def test_silence_ends_the_waiting() -> None:
+    made, now = held_back(0.1, 0.1)
+    assert made.due(now) == pytest.approx(now + 1.0)
+    assert made.due(now + 3.0) < now + 3.0, "five more should have come in half a second"
+
+
+def test_nothing_is_held_back_once_the_server_stops() -> None:
+    made, now = held_back(0.5, 0.5)
+    made.drain()
+    assert made.due(now) == now
+
+
+def test_a_full_batch_is_not_held_back() -> None:
+    made, now = held_back(*[0.1] * 7)
+    assert made.due(now) == now
+
+
+def test_why_a_batch_has_no_more_rows_is_known() -> None:
+    seen: list[Closed] = []
+    made, tally = batcher(echo, max_rows=2, expected_seconds=0.1)
+    tally.batch_done = lambda requests, run, answered: seen.append(run.closed)  # type: ignore[method-assign]
+    run_all(made, request(), request(), request())
+    assert seen == [Closed.FULL, Closed.FREE]
+    dear = DynamicBatcher(HandBackend(echo), policy(), RunCost(0.1, 2, 0.2))
+    dear.tell(tally)
+    run_all(dear, request(deadline=time.monotonic() + 0.15), request(), request([0.0] * 9))
+    assert seen[2:] == [Closed.DEADLINE, Closed.FULL, Closed.FULL]
+
+
+# Who is refused at the door
+
+
+def test_what_would_be_answered_too_late_is_refused_at_once() -> None:
+    made = DynamicBatcher(HandBackend(echo), policy(max_rows=8), RunCost(1.0))
+    now = time.monotonic()
+    for _ in range(24):
+        made.put(request(arrived=now))
+    made.put(request(arrived=now, deadline=now + 4.01, priority=-1))
+    with pytest.raises(Overloaded, match=r"behind 25 rows .* 4000\.0 ms, and 3500\.0 ms") as it:
+        made.put(request(arrived=now, deadline=now + 3.5, priority=-1))
+    assert it.value.retry_after_seconds == pytest.approx(0.5)
+
+
+def test_a_run_that_goes_on_is_waited_for() -> None:
+    refused: list[RequestError] = []
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        made.put(request(deadline=time.monotonic() + 5.0))
+        made.put(request(deadline=time.monotonic() + 3.5))
+        try:
+            made.put(request(deadline=time.monotonic() + 1.5))
+        except Overloaded as error:
+            refused.append(error)
+        return echo(outputs, inputs)
+
+    made = DynamicBatcher(HandBackend(run), policy(max_rows=1), RunCost(1.0))
+    made.put(request())
+    assert made.run_once()
+    assert len(refused) == 1
+
+
+def test_nobody_is_refused_on_a_guess_or_where_nothing_waits() -> None:
+    unknown = DynamicBatcher(HandBackend(echo), policy(), RunCost(1.0, measured=False))
+    known = DynamicBatcher(HandBackend(echo), policy(), RunCost(1.0))
+    for made in (unknown, known, unknown):
+        made.put(request(deadline=time.monotonic() + 0.5))
 
 
 @pytest.mark.parametrize("parallel", [1, 3])

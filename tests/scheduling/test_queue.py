@@ -12,7 +12,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from penstock.errors import DeadlineExpired, QueueFull
 from penstock.messages import InferRequest
-from penstock.scheduling.cost import RunCost
+from penstock.scheduling.bounds import Bounds, Total
+from penstock.scheduling.cost import RunCost, RunCosts
 from penstock.scheduling.lane import PATIENCE_SECONDS
 from penstock.scheduling.queue import (
     AGED_SECONDS,
@@ -20,12 +21,19 @@ from penstock.scheduling.queue import (
     HIGH,
     LOW,
     NORMAL,
-    Bounds,
     RequestQueue,
 )
 from support.work import request
 
-FREE = RunCost(0.0)
+
+class OneLine(RunCosts):
+    """The same cost whatever the shapes."""
+
+    def of(self, shape_key: object) -> RunCost:
+        return self.first
+
+
+FREE = OneLine(RunCost(0.0))
 COSTLY = RunCost(0.25, 2, 0.375)  # and 0.125 s for each further row
 
 
@@ -42,9 +50,14 @@ def queue_of(*entries: InferRequest, max_rows: int = 100) -> RequestQueue:
     return queue
 
 
+def take(queue: RequestQueue, max_rows: int, now: float) -> tuple[list[InferRequest], list[InferRequest]]:
+    taken = queue.take(max_rows, now)
+    return taken.batch, taken.late
+
+
 def batches(queue: RequestQueue, max_rows: int, now: float = 0.0) -> list[list[InferRequest]]:
     found = []
-    while (taken := queue.take(max_rows, now)) != ([], []):
+    while (taken := take(queue, max_rows, now)) != ([], []):
         assert not taken[1]
         found.append(taken[0])
     return found
@@ -52,10 +65,9 @@ def batches(queue: RequestQueue, max_rows: int, now: float = 0.0) -> list[list[I
 
 def test_an_empty_queue_gives_nothing() -> None:
     queue = RequestQueue(Bounds(10), FREE)
-    assert queue.take(8, 0.0) == ([], [])
+    assert take(queue, 8, 0.0) == ([], [])
     assert queue.expire(1e9) == []
-    assert queue.due(8, 0.0, 0.0, now=5.0) == math.inf
-    assert queue.rows == queue.next_rows() == 0
+    assert queue.rows == queue.next_batch(8)[0] == 0
 
 
 def test_requests_leave_in_order_of_arrival() -> None:
@@ -112,7 +124,7 @@ def test_a_request_larger_than_the_queue_is_let_in_alone() -> None:
     queue = queue_of(entry(rows=9), max_rows=8)
     with pytest.raises(QueueFull):
         queue.put(entry(), 0.0)
-    queue.take(8, 0.0)
+    take(queue, 8, 0.0)
     queue.put(entry(rows=1), 0.0)
     with pytest.raises(QueueFull):
         queue.put(entry(rows=9), 0.0)
@@ -125,7 +137,7 @@ def test_room_comes_back_by_every_way_out() -> None:
     assert queue.rows == 6
     queue.expire(1.0)
     assert queue.rows == 4
-    queue.take(8, 1.0)
+    take(queue, 8, 1.0)
     assert queue.rows == 0
 
 
@@ -169,24 +181,24 @@ def test_a_request_that_comes_too_late_is_refused() -> None:
 def test_what_has_expired_is_not_in_the_batch() -> None:
     late, fine = entry(deadline=1.0), entry(deadline=1.1)
     queue = queue_of(late, fine)
-    assert queue.take(8, 1.0) == ([fine], [late])
+    assert take(queue, 8, 1.0) == ([fine], [late])
     assert queue.rows == 0
 
 
 def test_expired_requests_take_no_room_in_the_batch() -> None:
     late, fine = [entry(rows=4, deadline=1.0) for _ in range(4)], [entry(rows=4) for _ in range(2)]
-    assert queue_of(*late, *fine).take(8, 1.0) == (fine, late)
+    assert take(queue_of(*late, *fine), 8, 1.0) == (fine, late)
 
 
 def test_where_a_whole_group_has_expired_the_next_one_is_taken() -> None:
     late, fine = entry(key="A", deadline=1.0), entry(key="B", arrived=0.5)
-    assert queue_of(late, fine).take(8, 2.0) == ([fine], [late])
+    assert take(queue_of(late, fine), 8, 2.0) == ([fine], [late])
 
 
 def test_a_late_request_does_not_make_its_group_the_next_one() -> None:
     late, low = entry(key="A", deadline=1.0), entry(key="A", priority=-1)
     normal = entry(key="B", arrived=0.5)
-    assert queue_of(late, low, normal).take(8, 2.0) == ([normal], [late])
+    assert take(queue_of(late, low, normal), 8, 2.0) == ([normal], [late])
 
 
 def test_expire_takes_out_what_is_late_and_nothing_else() -> None:
@@ -202,7 +214,7 @@ def test_expire_takes_out_what_is_late_and_nothing_else() -> None:
 
 def test_expire_finds_what_came_after_the_earliest_deadline_has_gone() -> None:
     queue = queue_of(entry(deadline=1.0))
-    queue.take(8, 0.0)
+    take(queue, 8, 0.0)
     late = entry(deadline=9.0)
     queue.put(late, 2.0)
     assert queue.expire(9.0) == [late]
@@ -215,49 +227,39 @@ def test_discard_takes_out_what_waits() -> None:
         assert queue.discard(each)
         assert not queue.discard(each)
         assert queue.rows == 2 * (len(entries) - count)
-    assert queue.take(8, 0.0) == ([], [])
+    assert take(queue, 8, 0.0) == ([], [])
 
 
 def test_discard_knows_what_does_not_wait() -> None:
     taken = entry()
     queue = queue_of(taken)
-    queue.take(8, 0.0)
+    take(queue, 8, 0.0)
     assert not queue.discard(taken)
     assert not queue.discard(entry(key="never seen"))
     assert queue.rows == 0
 
 
-def test_a_batch_is_due_at_once_without_a_delay() -> None:
-    assert queue_of(entry()).due(8, 0.0, 0.0, now=7.0) == 7.0
+def test_what_has_waited_longest_is_known() -> None:
+    queue = queue_of(
+        entry(key="A", arrived=2.0), entry(key="B", arrived=1.0, priority=-1), entry(key="A", arrived=3.0)
+    )
+    assert queue.oldest() == 1.0
+    assert queue_of().oldest() == math.inf
 
 
-def test_a_batch_is_due_when_its_oldest_request_has_waited_long_enough() -> None:
-    queue = queue_of(entry(key="A", arrived=2.0), entry(key="B", arrived=1.0), entry(key="A", arrived=3.0))
-    assert queue.due(8, 0.5, 0.0, now=3.0) == 1.5
-
-
-def test_a_low_priority_is_not_held_back_longer() -> None:
-    queue = queue_of(entry(arrived=1.0, priority=-1), entry(arrived=2.0))
-    assert queue.due(8, 0.5, 0.0, now=2.0) == 1.5
-
-
-def test_a_full_batch_is_not_held_back() -> None:
-    assert queue_of(entry(rows=8)).due(8, 0.5, 0.0, now=0.1) == 0.1
-
-
-def test_a_request_is_not_held_back_beyond_its_deadline() -> None:
-    queue = queue_of(entry(arrived=0.0), entry(arrived=0.0, deadline=1.0))
-    assert queue.due(8, 5.0, 0.25, now=0.0) == 0.75
+def test_the_earliest_deadline_is_known() -> None:
+    queue = queue_of(entry(), entry(deadline=1.0))
+    assert queue.earliest_deadline() == 1.0
     queue.take(8, 0.0)
     queue.put(entry(arrived=2.0), 2.0)
-    assert queue.due(8, 5.0, 0.25, now=2.0) == 7.0
+    assert queue.earliest_deadline() == math.inf
 
 
-def test_the_next_request_is_known() -> None:
+def test_the_next_batch_is_known() -> None:
     queue = queue_of(entry(rows=3, key="A"), entry(rows=40, key="B", arrived=1.0, priority=1))
-    assert queue.next_rows() == 40
+    assert queue.next_batch(8)[0] == 40
     queue.take(8, 1.0)
-    assert queue.next_rows() == 3
+    assert queue.next_batch(8)[0] == 3
 
 
 def test_thousands_leave_quickly_by_every_way_out() -> None:
@@ -296,7 +298,7 @@ def test_a_deadline_makes_no_class_go_before_a_higher_one() -> None:
 
 
 def costly(*entries: InferRequest) -> RequestQueue:
-    queue = RequestQueue(Bounds(100), COSTLY)
+    queue = RequestQueue(Bounds(100), OneLine(COSTLY))
     for each in entries:
         queue.put(each, each.arrived)
     return queue
@@ -305,31 +307,31 @@ def costly(*entries: InferRequest) -> RequestQueue:
 def test_a_batch_is_cut_where_one_more_row_would_make_its_first_late() -> None:
     entries = [entry(deadline=0.51), *[entry(deadline=5.0) for _ in range(4)]]
     # 0.25 s for one row and 0.125 for each further: three take 0.5.
-    assert costly(*entries).take(8, 0.0) == (entries[:3], [])
+    assert take(costly(*entries), 8, 0.0) == (entries[:3], [])
 
 
 def test_a_request_that_would_be_late_in_a_batch_waits_for_none_of_it() -> None:
     """Of a lower class, it comes after others that leave it no time; it has more as the first of the next."""
     high, tight = [entry(priority=1) for _ in range(4)], entry(deadline=0.3)
-    assert costly(*high, tight).take(8, 0.0) == (high, [])
+    assert take(costly(*high, tight), 8, 0.0) == (high, [])
 
 
 def test_what_cannot_be_in_time_any_more_is_not_run() -> None:
     hopeless, fine = entry(deadline=0.2), entry(deadline=1.0)
-    assert costly(hopeless, fine).take(8, 0.0) == ([fine], [hopeless])
+    assert take(costly(hopeless, fine), 8, 0.0) == ([fine], [hopeless])
 
 
 def test_the_last_one_is_tried_whatever_is_expected() -> None:
     hopeless = entry(deadline=0.2)
-    assert costly(hopeless).take(8, 0.0) == ([hopeless], [])
+    assert take(costly(hopeless), 8, 0.0) == ([hopeless], [])
 
 
 def test_on_a_guess_nobody_is_refused() -> None:
-    queue = RequestQueue(Bounds(100), RunCost(1.0, measured=False))
+    queue = RequestQueue(Bounds(100), OneLine(RunCost(1.0, measured=False)))
     entries = [entry(deadline=0.2), entry(deadline=0.2)]
     for each in entries:
         queue.put(each, 0.0)
-    assert queue.take(8, 0.0) == (entries, [])
+    assert take(queue, 8, 0.0) == (entries, [])
 
 
 # Ageing
@@ -343,7 +345,7 @@ def test_who_has_waited_long_begins_every_eighth_batch() -> None:
     turns = []
     for number in range(16):
         queue.put(entry(arrived=AGED_SECONDS, priority=1), AGED_SECONDS)
-        (taken,), _ = queue.take(1, AGED_SECONDS)
+        (taken,), _ = take(queue, 1, AGED_SECONDS)
         if taken in low:
             turns.append(number + 1)
     assert turns == [AGED_TURN, 2 * AGED_TURN]
@@ -354,7 +356,7 @@ def test_who_has_not_waited_long_begins_none() -> None:
     queue.put(entry(priority=-1, arrived=0.1), 0.1)
     for _ in range(20):
         queue.put(entry(arrived=0.5, priority=1), 0.5)
-        (taken,), _ = queue.take(1, 0.5)
+        (taken,), _ = take(queue, 1, 0.5)
         assert taken.priority == 1
 
 
@@ -362,10 +364,10 @@ def test_an_aged_request_takes_those_along_that_may_run_with_it() -> None:
     queue = RequestQueue(Bounds(1000), FREE)
     old, other, same = entry(key="A", priority=-1), entry(key="B", arrived=1.0), entry(key="A", arrived=1.0)
     for _ in range(AGED_TURN - 1):
-        queue.take(1, 0.0)
+        take(queue, 1, 0.0)
     for each in (old, other, same):
         queue.put(each, 1.0)
-    assert queue.take(8, 1.0) == ([old, same], [])
+    assert take(queue, 8, 1.0) == ([old, same], [])
 
 
 # Bytes
@@ -387,7 +389,7 @@ def test_the_most_bytes_that_may_wait() -> None:
     queue.discard(second)
     assert queue.bytes == 600
     queue.put(sized(400), 0.0)
-    queue.take(8, 0.0)
+    take(queue, 8, 0.0)
     assert queue.bytes == 0
 
 
@@ -419,7 +421,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = RequestQueue(Bounds(40), COSTLY)
+        self.total = Total(Bounds(1000))
+        self.queue = RequestQueue(Bounds(40), OneLine(COSTLY), self.total)
         self.now = 0.0
         self.takes = 0
         self.order: list[str] = []
@@ -449,7 +452,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(max_rows=st.integers(1, 10))
     def take(self, max_rows: int) -> None:
         self.takes += 1
-        batch, late = self.queue.take(max_rows, self.now)
+        batch, late = take(self.queue, max_rows, self.now)
         assert (batch, late) == self.expected_of_take(max_rows)
         self.leave(*batch, *late)
 
@@ -523,7 +526,8 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def rows_are_the_sum(self) -> None:
         assert self.queue.rows == self.waiting_rows()
-        assert (self.queue.due(10, 0.0, 0.0, self.now) == math.inf) == (not self.expected)
+        assert (self.queue.oldest() == math.inf) == (not self.expected)
+        assert self.queue.rows == self.total.rows
 
     def waiting_rows(self) -> int:
         return sum(max(each.rows, 1) for each in self.expected)

@@ -21,6 +21,7 @@ CODES: Codes = {
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooManyCalls: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -57,7 +58,9 @@ def code_name(error: errors.RequestError) -> str:
 
 TRITON_CODES = {
     **CODES,
-    **dict.fromkeys((errors.QueueFull, errors.DeadlineExpired), grpc.StatusCode.UNAVAILABLE),
+    **dict.fromkeys(
+        (errors.QueueFull, errors.Overloaded, errors.DeadlineExpired), grpc.StatusCode.UNAVAILABLE
+    ),
 }
 """The codes that Triton gives where it refuses a request: retry policies are written for them."""
 

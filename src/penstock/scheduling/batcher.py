@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from penstock.backends.backend import Backend
-from penstock.errors import QueueFull, RequestError
-from penstock.messages import Flush, InferRequest, Observer, Run
+from penstock.errors import Overloaded, QueueFull, RequestError
+from penstock.messages import Closed, Flush, InferRequest, Observer, Run
 from penstock.scheduling.batch import Packing, Rows
-from penstock.scheduling.cost import RunCost
+from penstock.scheduling.bounds import Bounds, Total
+from penstock.scheduling.cost import QUICK_SECONDS, RunCost, RunCosts
 from penstock.scheduling.delivery import Delivery, expired, gone
 from penstock.scheduling.execution import Execution
-from penstock.scheduling.queue import Bounds, RequestQueue
+from penstock.scheduling.forecast import Arrivals, Runs
+from penstock.scheduling.queue import RequestQueue, Taken
 
 MARGIN_SECONDS = 0.005
 """How long a runner thread may take to wake up beside a busy one: Python's switch interval."""
@@ -59,22 +61,35 @@ class DynamicBatcher:
     Args:
         backend: runs the batches.
         policy: how they are made up.
-        cost: how long they are expected to take.
+        cost: how long a run is expected to take, as was measured.
         packing: puts them together; as rows, where not given.
+        total: what waits before all models, which is bounded as well.
+
+    Attributes:
+        policy: as given.
+        costs: how long runs are expected to take, as they have taken since.
     """
 
     def __init__(
-        self, backend: Backend, policy: BatchPolicy, cost: RunCost, packing: Packing | None = None
+        self,
+        backend: Backend,
+        policy: BatchPolicy,
+        cost: RunCost,
+        packing: Packing | None = None,
+        total: Total | None = None,
     ) -> None:
         self.policy = policy
-        self._cost = cost
-        self._execution = Execution(backend, packing or Rows(policy.batched), cost)
+        self.costs = RunCosts(cost)
+        self._execution = Execution(backend, packing or Rows(policy.batched), self.costs)
         self._observer: Observer = _Nobody()
-        self._queue = RequestQueue(Bounds(policy.queue_rows, policy.queue_bytes), cost)
+        self._queue = RequestQueue(Bounds(policy.queue_rows, policy.queue_bytes), self.costs, total)
         self._max_rows = policy.max_rows if policy.batched else 1
         self._enough = min(self._max_rows, ENOUGH_ROWS)
         self._lock = threading.Lock()
         self._running = 0
+        self._runs = Runs(policy.runs_in_parallel)
+        self._arrivals = Arrivals() if policy.max_delay_seconds else None
+        self._draining = False
 
     def tell(self, observer: Observer) -> None:
         """From now on `observer` is told how requests end."""
@@ -104,13 +119,19 @@ class DynamicBatcher:
 
         Raises:
             QueueFull: there is no room; says when there should be.
+            Overloaded: so much is ahead of it that its answer would come too late; says when it would not.
             DeadlineExpired: its deadline has passed already.
         """
+        now = request.arrived
+        if request.deadline != math.inf and (self._queue.rows or self._running):
+            self._check_in_time(request, now)
         try:
-            self._queue.put(request, request.arrived)
+            self._queue.put(request, now)
         except QueueFull as full:
             full.retry_after_seconds = self._seconds_to_empty()
             raise
+        if self._arrivals is not None:
+            self._arrivals.note(request.rows, now)
 
     def cancel(self, request: InferRequest) -> None:
         """Drops a request whose caller has gone. One that is running already runs on, unanswered."""
@@ -123,19 +144,34 @@ class DynamicBatcher:
         if self._queue.rows:
             self._fail(self._queue.expire(now), expired)
 
+    def drain(self) -> None:
+        """From now on nothing is held back: nothing more will come."""
+        self._draining = True
+
     def expected_seconds(self) -> float:
         """How long the next batch is expected to take."""
-        rows = self._queue.rows
-        if rows > self._max_rows:
-            rows = max(self._max_rows, self._queue.next_rows())  # a larger one runs alone
-        return self._cost.expect(rows)
+        if self.costs.is_single and (waiting := self._queue.rows) <= self._max_rows:
+            return self.costs.first.expect(waiting)
+        rows, cost = self._queue.next_batch(self._max_rows)
+        return cost.expect(rows)
 
     def due(self, now: float) -> float:
-        """When the next batch is to run: `now` or before if at once, infinity if nothing waits."""
-        delay = self.policy.max_delay_seconds
-        # A request is held back to fill a batch, but not so long that it misses its deadline.
-        spare = 2 * self.expected_seconds() + MARGIN_SECONDS if delay else 0.0
-        return self._queue.due(self._max_rows, delay, spare, now)
+        """When the next batch is to run: `now` or before if at once, infinity if nothing waits.
+
+        It is held back to be filled only where, by how requests have been coming, it will be.
+        """
+        rows = self._queue.rows
+        if not rows:
+            return math.inf
+        if self._arrivals is None or self._draining or rows >= self._max_rows:
+            return now
+        latest = self._queue.oldest() + self.policy.max_delay_seconds
+        missing = self._max_rows - rows
+        if self._arrivals.until(missing) > latest:
+            return now
+        # Not so long that anybody misses his deadline, nor more than twice as long as it should take.
+        spare = 2 * self.expected_seconds() + MARGIN_SECONDS
+        return min(latest, self._queue.earliest_deadline() - spare, self._arrivals.until(2 * missing))
 
     def wants_another_runner(self) -> bool:
         """Whether more waits than the next batch takes, and may run beside it."""
@@ -160,26 +196,67 @@ class DynamicBatcher:
             self._running += 1
         delivery = Delivery(self._observer, later)
         try:
-            batch, late = self._queue.take(self._max_rows, time.monotonic())
-            for request in late:
+            taken = self._queue.take(self._max_rows, time.monotonic())
+            for request in taken.late:
                 delivery.fail(request, expired(request))
-            if late:
+            if taken.late:
                 delivery.flush()  # the run may take long
-            if batch:
-                self._execution.run(batch, delivery)
+            if taken.batch:
+                self._run(taken, delivery)
         finally:
             with self._lock:
                 self._running -= 1
         delivery.close()
-        return bool(batch or late)
+        return bool(taken.batch or taken.late)
 
     def fail_all(self, error: RequestError) -> None:
         """Ends every waiting request with `error`."""
         while True:
-            batch, late = self._queue.take(self._max_rows, time.monotonic())
-            if not batch and not late:
+            taken = self._queue.take(self._max_rows, time.monotonic())
+            if not taken.batch and not taken.late:
                 return
-            self._fail([*batch, *late], lambda _: error)
+            self._fail([*taken.batch, *taken.late], lambda _: error)
+
+    def _run(self, taken: Taken, delivery: Delivery) -> None:
+        """Runs a batch; where that takes long, whoever comes meanwhile is to know until when."""
+        closed = self._why_closed(taken)
+        seconds = taken.cost.expect(taken.rows)
+        if seconds < QUICK_SECONDS:
+            self._execution.run(taken.batch, delivery, closed)
+            return
+        end = taken.now + seconds
+        self._runs.began(end)
+        try:
+            self._execution.run(taken.batch, delivery, closed)
+        finally:
+            self._runs.ended(end)
+
+    def _why_closed(self, taken: Taken) -> Closed:
+        if taken.closed is not Closed.FREE or self._arrivals is None:
+            return taken.closed
+        if self._draining:
+            return Closed.DRAIN
+        held = taken.now - taken.batch[0].arrived
+        return Closed.DELAY if held > 0 else Closed.FREE
+
+    def _check_in_time(self, request: InferRequest, now: float) -> None:
+        """Refuses what would be answered too late, by what is ahead of it.
+
+        Raises:
+            Overloaded: it would.
+        """
+        cost = self.costs.of(request.shape_key)
+        if not cost.is_known:
+            return
+        ahead = self._queue.rows_ahead(request, now)
+        seconds = self._runs.seconds_to_answer(ahead, request.rows, self._max_rows, cost, now)
+        late = now + seconds - request.deadline
+        if late > 0.0:
+            raise Overloaded(
+                f"the answer would be too late: behind {ahead:.0f} rows and what is being run it is expected "
+                f"to take {seconds * 1000:.1f} ms, and {(request.deadline - now) * 1000:.1f} ms are left",
+                late,
+            )
 
     def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:
         delivery = Delivery(self._observer)
@@ -190,7 +267,7 @@ class DynamicBatcher:
     def _seconds_to_empty(self) -> float:
         """How long what waits is expected to take, within reason."""
         runs = math.ceil(self._queue.rows / self._max_rows)
-        seconds = self._cost.expect(self._max_rows) * runs / self.policy.runs_in_parallel
+        seconds = self.costs.first.expect(self._max_rows) * runs / self.policy.runs_in_parallel
         return min(seconds, LONGEST_RETRY_SECONDS)
 
 

@@ -9,9 +9,9 @@ import time
 
 from penstock.backends.backend import Backend
 from penstock.errors import ModelFailed
-from penstock.messages import InferRequest, Run
+from penstock.messages import Closed, InferRequest, Run
 from penstock.scheduling.batch import Packing
-from penstock.scheduling.cost import RunCost
+from penstock.scheduling.cost import RunCosts
 from penstock.scheduling.delivery import Delivery, expired
 
 
@@ -21,16 +21,22 @@ class Execution:
     Args:
         backend: runs them.
         packing: puts them together and takes the answers apart.
-        cost: learns from them.
+        costs: learn from them.
     """
 
-    def __init__(self, backend: Backend, packing: Packing, cost: RunCost) -> None:
+    def __init__(self, backend: Backend, packing: Packing, costs: RunCosts) -> None:
         self._backend = backend
         self._packing = packing
-        self._cost = cost
+        self._costs = costs
 
-    def run(self, batch: list[InferRequest], delivery: Delivery) -> None:
-        """Runs a batch and answers it; where it fails, each of its requests alone."""
+    def run(self, batch: list[InferRequest], delivery: Delivery, closed: Closed = Closed.RETRY) -> None:
+        """Runs a batch and answers it; where it fails, each of its requests alone.
+
+        Args:
+            batch: the requests.
+            delivery: answers them.
+            closed: why there are not more of them.
+        """
         packing = self._packing
         names = packing.wanted(batch)
         rows = batch[0].rows if len(batch) == 1 else sum([request.rows for request in batch])
@@ -40,12 +46,12 @@ class Execution:
             assembled = time.monotonic()
             outputs = self._backend.run(names, inputs)
             finished = time.monotonic()
-            run = Run(started, assembled, finished, rows, dict(zip(names, outputs, strict=True)))
+            run = Run(started, assembled, finished, rows, dict(zip(names, outputs, strict=True)), closed)
             answers = packing.split(batch, run)
         except Exception as error:
             self._run_apart(batch, error, delivery)
             return
-        self._cost.learn(rows, finished - started)
+        self._costs.of(batch[0].shape_key).learn(rows, finished - started)
         delivery.answer(batch, answers, run)
 
     def _run_apart(self, batch: list[InferRequest], error: Exception, delivery: Delivery) -> None:

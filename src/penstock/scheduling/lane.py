@@ -39,17 +39,16 @@ class Lane:
     def __contains__(self, request: InferRequest) -> bool:
         return request in self._line
 
-    def put(self, request: InferRequest) -> None:
-        """Lets a request in."""
-        due = request.arrived + PATIENCE_SECONDS
-        if request.deadline < due:
-            due = request.deadline
+    def put(self, request: InferRequest) -> float:
+        """Lets a request in, and says when it is due."""
+        due = due_of(request)
         if not self._line:
             self._heap = None
         elif self._heap is not None or due < self._latest:
             self._put_out_of_turn(request, due)
-            return
+            return due
         self._line[request] = self._latest = due
+        return due
 
     def head(self) -> InferRequest | None:
         """The request that is due first; None where there is none."""
@@ -87,3 +86,9 @@ class Lane:
             heapq.heapify(self._heap)
         else:
             heapq.heappush(heap, (due, next(self._order), request))
+
+
+def due_of(request: InferRequest) -> float:
+    """When a request is due: at its deadline, or a while after it came."""
+    due = request.arrived + PATIENCE_SECONDS
+    return due if due < request.deadline else request.deadline

@@ -11,13 +11,14 @@ It is a plain data structure that is handed the time, so every rule can be teste
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
 
 from penstock.errors import DeadlineExpired, QueueFull
-from penstock.messages import InferRequest
-from penstock.scheduling.lane import Lane
+from penstock.messages import Closed, InferRequest
+from penstock.scheduling.bounds import Bounds, Total
+from penstock.scheduling.cost import RunCost, RunCosts
+from penstock.scheduling.lane import Lane, due_of
+from penstock.scheduling.shares import Shares
 
 HIGH, NORMAL, LOW = range(3)
 
@@ -25,34 +26,6 @@ AGED_SECONDS = 0.5
 AGED_TURN = 8
 """Every so manieth batch begins with the request that has waited longest, if that is longer than
 `AGED_SECONDS`. Seldom enough that a crowd of lower priority is hardly felt, often enough that it moves."""
-
-
-class Cost(Protocol):
-    """Knows what runs take.
-
-    Attributes:
-        is_known: whether it does; else it guesses.
-    """
-
-    is_known: bool
-
-    def expect(self, rows: int) -> float:
-        """How long a run of so many rows will take, in seconds."""
-
-    def rows_within(self, seconds: float) -> float:
-        """How many rows can be run in so many seconds."""
-
-
-class Bounds(NamedTuple):
-    """How much may wait.
-
-    Attributes:
-        rows: rows. A single request of more is let in alone.
-        bytes: bytes of the messages. A single larger one is let in alone.
-    """
-
-    rows: int
-    bytes: int = 2**63
 
 
 class _Group:
@@ -90,28 +63,28 @@ class RequestQueue:
 
     Args:
         bounds: how much may wait.
-        cost: what runs take.
+        costs: what runs take.
+        total: what waits before all models; nothing but this one's, where not given.
+
+    Attributes:
+        rows: the rows that wait, cancelled ones not counted.
+        bytes: the bytes that wait.
     """
 
-    def __init__(self, bounds: Bounds, cost: Cost) -> None:
+    def __init__(self, bounds: Bounds, costs: RunCosts, total: Total | None = None) -> None:
+        self.rows = 0
+        self.bytes = 0
         self._bounds = bounds
-        self._cost = cost
+        self._half = Bounds(bounds.rows // 2, bounds.bytes // 2)
+        self._costs = costs
+        self._total = total or Total(bounds)
+        self._lock = self._total.lock
         self._groups: dict[object, _Group] = {}
-        self._lock = threading.Lock()
-        self._rows = 0
-        self._bytes = 0
+        self._class_rows = [0, 0, 0]
+        self._latest_due = [-math.inf] * 3  # of each class: when the last of it is due
+        self._shares: Shares | None = None  # while more than half of the room is taken
         self._takes = 0
         self._earliest_deadline = math.inf  # of all that wait; may be that of one taken since
-
-    @property
-    def rows(self) -> int:
-        """The rows that wait, cancelled ones not counted."""
-        return self._rows
-
-    @property
-    def bytes(self) -> int:
-        """The bytes that wait."""
-        return self._bytes
 
     def put(self, request: InferRequest, now: float) -> None:
         """Lets a request in.
@@ -122,18 +95,23 @@ class RequestQueue:
         """
         if request.deadline <= now:
             raise DeadlineExpired("the deadline had passed when the request arrived")
-        rows = request.rows or 1
+        index = _class_of(request)
         with self._lock:
-            if self._rows:
-                self._check_room(rows, request.size)
+            if self._total.rows:
+                self._check_room(request, now)
             group = self._groups.get(request.shape_key)
             if group is None:
                 group = self._groups[request.shape_key] = _Group()
-            group.lanes[_class_of(request)].put(request)
-            self._rows += rows
-            self._bytes += request.size
+            due = group.lanes[index].put(request)
+            if due > self._latest_due[index] or not self._class_rows[index]:
+                self._latest_due[index] = due
             if request.deadline < self._earliest_deadline:
                 self._earliest_deadline = request.deadline
+            self._count(index, request.rows or 1, request.size)
+            if self._shares is not None:
+                self._shares.add(request, request.sender)
+            elif self._is_crowded():
+                self._shares = Shares(self._bounds, self._waiting())
 
     def discard(self, request: InferRequest) -> bool:
         """Takes a request out whose caller has gone: it counts no more, and will not run.
@@ -144,7 +122,7 @@ class RequestQueue:
         with self._lock:
             return self._remove(request)
 
-    def take(self, max_rows: int, now: float) -> tuple[list[InferRequest], list[InferRequest]]:
+    def take(self, max_rows: int, now: float) -> Taken:
         """Takes the next batch out.
 
         It begins with the most urgent request and holds only such as may run with it. A request of
@@ -155,9 +133,9 @@ class RequestQueue:
             now: the time, by the clock of the deadlines.
 
         Returns:
-            The batch, and the requests met on the way that are late or cannot be in time any more.
+            The batch, empty where nothing waits that can be in time.
         """
-        filling = _Filling(max_rows, now, self._cost)
+        filling = Taken(max_rows, now)
         with self._lock:
             self._takes += 1
             if self._takes % AGED_TURN == 0:
@@ -166,7 +144,9 @@ class RequestQueue:
                 self._fill(self._most_urgent(), filling)
             if not self._groups:
                 self._earliest_deadline = math.inf
-        return filling.batch, filling.late
+            if self._shares is not None and not self._is_crowded():
+                self._shares = None
+        return filling
 
     def expire(self, now: float) -> list[InferRequest]:
         """Takes out every request whose deadline has passed."""
@@ -182,40 +162,60 @@ class RequestQueue:
             )
             return expired
 
-    def due(self, max_rows: int, max_delay_seconds: float, spare_seconds: float, now: float) -> float:
-        """When the next batch is to run: `now` or before if at once, infinity if nothing waits.
-
-        Args:
-            max_rows: the rows of a full batch, which is never held back.
-            max_delay_seconds: how long a request may be held back for others to fill the batch.
-            spare_seconds: how long before the earliest deadline holding back ends.
-            now: the time, by the clock of the deadlines.
-        """
-        if not self._rows:
-            return math.inf
-        if not max_delay_seconds or self._rows >= max_rows:
-            return now
+    def oldest(self) -> float:
+        """When the request came that has waited longest; infinity where nothing waits."""
         with self._lock:
-            oldest = min((group.longest_waiting()[0] for group in self._groups.values()), default=math.inf)
-            return min(oldest + max_delay_seconds, self._earliest_deadline - spare_seconds)
+            return min((group.longest_waiting()[0] for group in self._groups.values()), default=math.inf)
 
-    def next_rows(self) -> int:
-        """The rows of the most urgent request; 0 where nothing waits."""
+    def earliest_deadline(self) -> float:
+        """The earliest deadline of all that wait, or an earlier one; infinity where nobody has one."""
+        return self._earliest_deadline
+
+    def next_batch(self, max_rows: int) -> tuple[int, RunCost]:
+        """About how many rows the next batch has, and what runs of its shapes take."""
+        rows = self.rows
         with self._lock:
-            group = self._groups[self._most_urgent()] if self._groups else None
-            heads = [lane.head() for lane in group.lanes] if group else []
-            return next((head.rows for head in heads if head is not None), 0)
+            if not self._groups:
+                return 0, self._costs.first
+            key = self._most_urgent()
+            if rows > max_rows:  # a larger request runs alone
+                heads = (lane.head() for lane in self._groups[key].lanes)
+                rows = max(max_rows, next((head.rows for head in heads if head is not None), 0))
+            return rows, self._costs.of(key)
 
-    def _check_room(self, rows: int, size: int) -> None:
-        bounds = self._bounds
-        if self._rows + rows > bounds.rows:
-            raise QueueFull(
-                f"the queue is full: {self._rows} rows wait, {rows} more came, {bounds.rows} is the most"
-            )
-        if self._bytes + size > bounds.bytes:
-            raise QueueFull(
-                f"the queue is full: {self._bytes} bytes wait, {size} more came, {bounds.bytes} is the most"
-            )
+    def rows_ahead(self, request: InferRequest, now: float) -> float:
+        """How many rows will be taken before a request that comes now, as if what waits were due evenly."""
+        index = _class_of(request)
+        ahead: float = sum(self._class_rows[:index])
+        span = self._latest_due[index] - now
+        share = (due_of(request) - now) / span if span > 0.0 else 1.0
+        return ahead + self._class_rows[index] * min(share, 1.0)
+
+    def _check_room(self, request: InferRequest, now: float) -> None:
+        rows, size = request.rows or 1, request.size
+        try:
+            if self._shares is not None:
+                self._shares.check(request, request.sender, now)
+            if self.rows:
+                self._bounds.check("the queue is", self, rows, size)
+            self._total.bounds.check("the queues of all models are", self._total, rows, size)
+        except QueueFull:
+            if self._shares is not None:
+                self._shares.refused(request.sender, now)
+            raise
+
+    def _count(self, index: int, rows: int, size: int) -> None:
+        """Counts a request in, or with numbers below 0 out."""
+        self.rows += rows
+        self.bytes += size
+        self._total.rows += rows
+        self._total.bytes += size
+        self._class_rows[index] += rows
+
+    def _is_crowded(self) -> bool:
+        """Whether so much waits that a caller might keep out the others."""
+        half = self._half
+        return self.rows > half.rows or self.bytes > half.bytes
 
     def _most_urgent(self) -> object:
         """The key of the group whose head is next."""
@@ -223,46 +223,49 @@ class RequestQueue:
             return next(iter(self._groups))
         return min(self._groups, key=lambda key: self._groups[key].urgency())
 
-    def _begin_with_aged(self, filling: _Filling) -> None:
+    def _begin_with_aged(self, filling: Taken) -> None:
         """Begins the batch with the request that has waited longest, if it has waited long."""
         key = min(self._groups, key=lambda key: self._groups[key].longest_waiting(), default=None)
         arrived, index = self._groups[key].longest_waiting() if self._groups else (math.inf, LOW)
         if arrived + AGED_SECONDS <= filling.now:
+            filling.cost = self._costs.of(key)
             lane = self._groups[key].lanes[index]
-            self._move(lane, lane.oldest(), filling)
+            self._move(index, lane, lane.oldest(), filling)
             if filling.batch:
                 self._fill(key, filling)
             else:
                 self._forget_if_empty(key)
 
-    def _fill(self, key: object, filling: _Filling) -> None:
+    def _fill(self, key: object, filling: Taken) -> None:
         """Fills the batch from one group, as far as there is room.
 
         Where the first one is too late, nothing more is taken: another group may be more urgent now.
         """
         group = self._groups[key]
-        for lane in group.lanes:
+        filling.cost = self._costs.of(key)
+        for index, lane in enumerate(group.lanes):
             while (request := lane.head()) is not None:
-                if not self._move(lane, request, filling):
+                if not self._move(index, lane, request, filling):
                     return
                 if not filling.batch:
                     self._forget_if_empty(key)
                     return
         del self._groups[key]
 
-    def _move(self, lane: Lane, request: InferRequest, filling: _Filling) -> bool:
+    def _move(self, index: int, lane: Lane, request: InferRequest, filling: Taken) -> bool:
         """Takes a request out, into the batch or as too late; False where it stays for the next batch."""
-        if request.deadline != math.inf and filling.is_late(request, self._rows):
+        if request.deadline != math.inf and filling.is_late(request, self.rows):
             filling.late.append(request)
         elif not filling.takes(request):
             return False
-        self._take_out(lane, request)
+        self._take_out(index, lane, request)
         return True
 
-    def _take_out(self, lane: Lane, request: InferRequest) -> None:
+    def _take_out(self, index: int, lane: Lane, request: InferRequest) -> None:
         lane.remove(request)
-        self._rows -= request.rows or 1
-        self._bytes -= request.size
+        self._count(index, -(request.rows or 1), -request.size)
+        if self._shares is not None:
+            self._shares.remove(request)
 
     def _waiting(self) -> Iterator[InferRequest]:
         for group in self._groups.values():
@@ -273,10 +276,11 @@ class RequestQueue:
         group = self._groups.get(request.shape_key)
         if group is None:
             return False
-        lane = group.lanes[_class_of(request)]
+        index = _class_of(request)
+        lane = group.lanes[index]
         if request not in lane:
             return False
-        self._take_out(lane, request)
+        self._take_out(index, lane, request)
         self._forget_if_empty(request.shape_key)
         return True
 
@@ -285,25 +289,35 @@ class RequestQueue:
             del self._groups[key]
 
 
-class _Filling:
-    """A batch that is being made up.
+class Taken:
+    """A batch that is being made up, and then has been.
+
+    Args:
+        max_rows: the most rows of the batch.
+        now: the time, by the clock of the deadlines.
 
     Attributes:
-        batch: what is in it.
-        late: what was met on the way and is too late for any.
-        now: the time, by the clock of the deadlines.
+        batch: what is to be run together.
+        rows: the rows of these.
+        late: what was met on the way, and is late or cannot be in time any more.
+        cost: what runs of their shapes take.
+        now: as given.
+        closed: why there is not more in it.
     """
 
-    __slots__ = ("_cost", "_earliest", "_room", "_rows", "batch", "late", "now")
+    __slots__ = ("_earliest", "_max_rows", "_room", "batch", "closed", "cost", "late", "now", "rows")
 
-    def __init__(self, max_rows: int, now: float, cost: Cost) -> None:
+    cost: RunCost
+
+    def __init__(self, max_rows: int, now: float) -> None:
         self.batch: list[InferRequest] = []
         self.late: list[InferRequest] = []
         self.now = now
-        self._cost = cost
+        self.closed = Closed.FREE
         self._earliest = math.inf  # the earliest deadline in it
+        self.rows = 0
         self._room: float = max_rows
-        self._rows = 0
+        self._max_rows = max_rows
 
     def is_late(self, request: InferRequest, waiting_rows: int) -> bool:
         """Whether a request's deadline has passed, or will have when its run ends.
@@ -315,21 +329,24 @@ class _Filling:
         if deadline <= self.now:
             return True
         alone = not self.batch and waiting_rows <= (request.rows or 1)
-        sure = self._cost.is_known and not alone
-        return sure and self.now + self._cost.expect(request.rows) > deadline
+        sure = self.cost.is_known and not alone
+        return sure and self.now + self.cost.expect(request.rows) > deadline
 
     def takes(self, request: InferRequest) -> bool:
         """Adds a request, if there is room and nobody in the batch becomes late by it."""
         rows, room = request.rows, self._room
         if request.deadline < self._earliest:
-            room = min(room, self._cost.rows_within(request.deadline - self.now) - self._rows)
+            room = min(room, self.cost.rows_within(request.deadline - self.now) - self.rows)
         if rows > room and self.batch:
+            self.closed = Closed.FULL if self.rows + rows > self._max_rows else Closed.DEADLINE
             return False
         if request.deadline < self._earliest:
             self._earliest = request.deadline
         self._room = room - rows
-        self._rows += rows
+        self.rows += rows
         self.batch.append(request)
+        if self.rows >= self._max_rows:
+            self.closed = Closed.FULL
         return True
 
 

@@ -17,12 +17,13 @@ from penstock.errors import (
     DeadlineExpired,
     Exhausted,
     MessageTooLarge,
+    Overloaded,
     QueueFull,
     RequestCancelled,
     RequestError,
     TooManyCalls,
 )
-from penstock.messages import InferRequest, Run
+from penstock.messages import Closed, InferRequest, Run
 
 SECONDS = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -38,7 +39,12 @@ BATCH_SIZES = 256
 OTHER_SIZES = 0
 """Where runs of further sizes are counted."""
 
-_REASONS = {QueueFull: "queue_full", TooManyCalls: "too_many_calls", MessageTooLarge: "message_too_large"}
+_REASONS = {
+    QueueFull: "queue_full",
+    Overloaded: "overloaded",
+    TooManyCalls: "too_many_calls",
+    MessageTooLarge: "message_too_large",
+}
 
 
 class Buckets:
@@ -119,6 +125,7 @@ class ModelCounts:
         failed_seconds: from arrival to the end, of all requests that ended with an error.
         batches: runs by their rows, up to a number of different ones.
         last_run: when the last run ended, by `time.monotonic()`; 0.0 before the first.
+        closed: runs by why there were not more rows in them.
     """
 
     rows: int = 0
@@ -133,6 +140,7 @@ class ModelCounts:
     failed_seconds: float = 0.0
     batches: dict[int, BatchCounts] = field(default_factory=dict)
     last_run: float = 0.0
+    closed: dict[Closed, int] = field(default_factory=lambda: dict.fromkeys(Closed, 0))
 
     def batches_of(self, rows: int) -> BatchCounts:
         """What is counted of runs of so many rows."""
@@ -155,6 +163,7 @@ class ModelCounts:
             self.failed_seconds,
             {rows: replace(batches) for rows, batches in self.batches.items()},
             self.last_run,
+            self.closed.copy(),
         )
 
 
@@ -182,6 +191,7 @@ class ModelMetrics:
             counts.compute.add(compute)
             counts.batch_rows.add(rows)
             counts.last_run = run.finished
+            counts.closed[run.closed] += 1
             count = self._count_answers(requests, started, compute)
             sizes = counts.batches.get(rows) or counts.batches_of(rows)
             sizes.add(count, run.assembled - started, run.finished - run.assembled, answered - run.finished)

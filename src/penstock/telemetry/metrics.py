@@ -267,6 +267,12 @@ def _model_families(models: list[_Seen]) -> Iterator[Metric]:
     yield _counter(
         "batches", "Batches run.", _MODEL, [(each.labels, sum(each.counts.compute.counts)) for each in models]
     )
+    yield _counter(
+        "batches_closed",
+        "Batches run, by why there were not more rows in them.",
+        (*_MODEL, "reason"),
+        [((*m.labels, reason.value), number) for m in models for reason, number in m.counts.closed.items()],
+    )
     yield _histogram(
         "queue_seconds",
         "From arrival to the start of the model's run, of answered requests.",
