@@ -19,7 +19,7 @@ from penstock.messages import Flush, InferRequest, Observer, Run
 from penstock.scheduling.batch import Packing, Rows
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.delivery import Delivery, expired, gone
-from penstock.scheduling.execution import Execution
+from penstock.scheduling.execution import Execution, Isolation
 from penstock.scheduling.queue import Bounds, RequestQueue
 
 MARGIN_SECONDS = 0.005
@@ -61,14 +61,25 @@ class DynamicBatcher:
         policy: how they are made up.
         cost: how long they are expected to take.
         packing: puts them together; as rows, where not given.
+        isolation: when the model is shut off, and its runs are said to hang; never, where not given.
+
+    Attributes:
+        breaker: shuts the model off.
+        runs: those that are going on.
     """
 
     def __init__(
-        self, backend: Backend, policy: BatchPolicy, cost: RunCost, packing: Packing | None = None
+        self,
+        backend: Backend,
+        policy: BatchPolicy,
+        cost: RunCost,
+        packing: Packing | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
         self.policy = policy
         self._cost = cost
-        self._execution = Execution(backend, packing or Rows(policy.batched), cost)
+        self._execution = Execution(backend, packing or Rows(policy.batched), cost, isolation)
+        self.breaker, self.runs = self._execution.breaker, self._execution.running
         self._observer: Observer = _Nobody()
         self._queue = RequestQueue(Bounds(policy.queue_rows, policy.queue_bytes), cost)
         self._max_rows = policy.max_rows if policy.batched else 1
@@ -105,7 +116,9 @@ class DynamicBatcher:
         Raises:
             QueueFull: there is no room; says when there should be.
             DeadlineExpired: its deadline has passed already.
+            Unavailable: the model is shut off; says for how long.
         """
+        self.breaker.admit(request.arrived)
         try:
             self._queue.put(request, request.arrived)
         except QueueFull as full:
@@ -113,13 +126,14 @@ class DynamicBatcher:
             raise
 
     def cancel(self, request: InferRequest) -> None:
-        """Drops a request whose caller has gone. One that is running already runs on, unanswered."""
+        """Drops a request whose caller has gone. One that is running already is not answered."""
         request.cancelled = True
         if self._queue.discard(request):
             self._fail([request], gone)
 
     def expire(self, now: float) -> None:
-        """Answers the waiting requests whose deadline has passed."""
+        """Answers the waiting requests whose deadline has passed, and looks after the runs going on."""
+        self._execution.watch(now, self._observer)
         if self._queue.rows:
             self._fail(self._queue.expire(now), expired)
 
@@ -200,3 +214,5 @@ class _Nobody:
     def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None: ...
 
     def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None: ...
+
+    def happened(self, event: str, **facts: object) -> None: ...

@@ -22,7 +22,7 @@ from penstock.errors import (
     RequestError,
     TooManyCalls,
 )
-from penstock.messages import InferRequest, Run
+from penstock.messages import EVENTS, InferRequest, Run
 
 SECONDS = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -119,6 +119,7 @@ class ModelCounts:
         failed_seconds: from arrival to the end, of all requests that ended with an error.
         batches: runs by their rows, up to a number of different ones.
         last_run: when the last run ended, by `time.monotonic()`; 0.0 before the first.
+        events: what happened to the model itself, by name; see `penstock.messages.EVENTS`.
     """
 
     rows: int = 0
@@ -133,6 +134,7 @@ class ModelCounts:
     failed_seconds: float = 0.0
     batches: dict[int, BatchCounts] = field(default_factory=dict)
     last_run: float = 0.0
+    events: dict[str, int] = field(default_factory=lambda: dict.fromkeys(EVENTS, 0))
 
     def batches_of(self, rows: int) -> BatchCounts:
         """What is counted of runs of so many rows."""
@@ -155,6 +157,7 @@ class ModelCounts:
             self.failed_seconds,
             {rows: replace(batches) for rows, batches in self.batches.items()},
             self.last_run,
+            self.events.copy(),
         )
 
 
@@ -224,6 +227,11 @@ class ModelMetrics:
                 counts.expired += count
             elif isinstance(error, RequestCancelled):
                 counts.cancelled += count
+
+    def happened(self, event: str, **facts: object) -> None:
+        """Counts what happened to the model itself."""
+        with self._lock:
+            self._counts.events[event] += 1
 
     def counts(self) -> ModelCounts:
         """What has been counted so far, all of one moment."""
