@@ -146,10 +146,12 @@ class HandBackend:
         self.signature = signature or signature_of([spec("x")], [spec("y")])
         self.file = ModelFile()
         self.closed = False
+        self.stop: Stop | None = None  # of the last run
 
     def run(
         self, outputs: Sequence[str], inputs: Mapping[str, Array], stop: Stop | None = None
     ) -> Sequence[Array]:
+        self.stop = stop
         return self._run(outputs, inputs)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from penstock.backends.backend import Backend, Stop
+from penstock.backends.backend import Backend
 from penstock.errors import ModelFailed
 from penstock.messages import InferRequest, Observer, Run
 from penstock.scheduling.batch import Packing
@@ -18,9 +18,6 @@ from penstock.scheduling.breaker import Breaker
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.delivery import Delivery, expired
 from penstock.scheduling.running import Going, Running
-
-LONG_SECONDS = 0.01
-"""Runs expected to be shorter cannot be ended: they are over before anybody finds them abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +76,20 @@ class Execution:
 
     def _run(self, batch: Sequence[InferRequest], delivery: Delivery) -> Exception | None:
         """Runs requests together and answers them, unless the run fails: then nobody is answered yet."""
-        packing, cost = self._packing, self._cost
+        packing = self._packing
         names = packing.wanted(batch)
         rows = batch[0].rows if len(batch) == 1 else sum([request.rows for request in batch])
-        stop = Stop() if cost.expect(rows) >= LONG_SECONDS else None
         started = time.monotonic()
-        going = self.running.begin(batch, started, stop)
+        going = self.running.begin(batch, started)
         try:
             inputs = packing.assemble(batch)
             assembled = time.monotonic()
-            outputs = self._backend.run(names, inputs, stop)
+            outputs = self._backend.run(names, inputs, going.stop)
             finished = time.monotonic()
             run = Run(started, assembled, finished, rows, dict(zip(names, outputs, strict=True)))
             answers = packing.split(batch, run)
         except Exception as error:
-            if stop is None or not stop.asked:
+            if not going.stop.asked:
                 return error
             answers = None
         finally:
@@ -102,7 +98,7 @@ class Execution:
             delivery.abandon(batch)
             delivery.happened("terminated", seconds=round(time.monotonic() - started, 3))
             return None
-        cost.learn(rows, finished - started)
+        self._cost.learn(rows, finished - started)
         if self.breaker.succeeded():
             delivery.happened("closed")
         delivery.answer(batch, answers, run)

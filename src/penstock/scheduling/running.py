@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock.backends.backend import Stop
 from penstock.messages import InferRequest
@@ -17,13 +17,13 @@ class Going:
     Attributes:
         batch: whose it is; nobody's where the model is only tried.
         started: when it began, by `time.monotonic()`.
-        stop: ends it; None where it is expected to be over before anybody could ask.
+        stop: ends it.
         hung: whether it has gone on for too long.
     """
 
     batch: Sequence[InferRequest]
     started: float
-    stop: Stop | None
+    stop: Stop = field(default_factory=Stop)
     hung: bool = False
 
     def is_abandoned(self, now: float) -> bool:
@@ -45,9 +45,9 @@ class Running:
         self._hung_seconds = hung_seconds
         self._going: dict[int, Going] = {}
 
-    def begin(self, batch: Sequence[InferRequest], now: float, stop: Stop | None = None) -> Going:
+    def begin(self, batch: Sequence[InferRequest], now: float) -> Going:
         """This thread begins a run."""
-        going = self._going[threading.get_ident()] = Going(batch, now, stop)
+        going = self._going[threading.get_ident()] = Going(batch, now)
         return going
 
     def end(self) -> None:
@@ -61,7 +61,7 @@ class Running:
     def stop_abandoned(self, now: float) -> None:
         """Ends the runs that nobody waits for."""
         for going in list(self._going.values()):
-            if going.stop is not None and not going.stop.asked and going.is_abandoned(now):
+            if not going.stop.asked and going.is_abandoned(now):
                 going.stop.ask()
 
     def newly_hung(self, now: float) -> list[Going]:
