@@ -14,6 +14,7 @@ from penstock.errors import DeadlineExpired, NotFound, QueueFull, RequestCancell
 from penstock.messages import InferRequest, InferResponse
 from penstock.models.model import Batching, Model
 from penstock.routing import Router
+from penstock.scheduling.execution import Isolation
 from penstock.scheduling.runners import Runners
 from penstock.tensors import Array
 from support.work import Caller, HandBackend, RunByHand, Tally, batcher, caller, echo, request, wait_until
@@ -67,6 +68,28 @@ class Gate:
         self.entered.set()
         assert self.open.wait(20)
         return echo(outputs, inputs)
+
+
+def test_models_that_hang_are_told_when_they_change() -> None:
+    go_on, told = threading.Event(), []
+
+    def stuck(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        assert go_on.wait(20)
+        return echo(outputs, inputs)
+
+    house = House()
+    house.engine = Engine(house.router, house.runners, lambda: house.models, told.append)
+    model, _ = house.add(stuck, isolation=Isolation(hung_seconds=0.01))
+    house.runners.start(None)
+    house.engine.start()
+    each = house.submit(model, request([1.0]))
+    wait_until(lambda: house.engine.hung)
+    go_on.set()
+    assert caller(each).wait()
+    wait_until(lambda: not house.engine.hung)
+    assert told == [frozenset({"m"}), frozenset()]
+    house.engine.stop()
+    house.runners.stop()
 
 
 def test_a_request_is_routed_run_and_answered() -> None:

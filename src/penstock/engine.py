@@ -22,18 +22,30 @@ class Engine:
         router: knows the models by name and version.
         runners: run their batches.
         models: all models there are, now.
+        tell_hung: told of the names of the models that hang, whenever these change.
+
+    Attributes:
+        hung: the names of the models that hang: those of which any run goes on for far too long.
     """
 
-    def __init__(self, router: Router, runners: Runners, models: Callable[[], Sequence[Model]]) -> None:
+    def __init__(
+        self,
+        router: Router,
+        runners: Runners,
+        models: Callable[[], Sequence[Model]],
+        tell_hung: Callable[[frozenset[str]], None] = lambda _: None,
+    ) -> None:
         self.route = router.find
         self._runners = runners
         self._models = models
+        self._tell_hung = tell_hung
+        self.hung: frozenset[str] = frozenset()
         self._draining = False
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="penstock-sweeper", daemon=True)
 
     def start(self) -> None:
-        """Begins to watch deadlines."""
+        """Begins to watch deadlines and runs."""
         self._sweeper.start()
 
     def submit(self, model: Model, request: InferRequest) -> None:
@@ -72,7 +84,7 @@ class Engine:
         return not busy
 
     def stop(self) -> None:
-        """Stops watching deadlines."""
+        """Stops watching."""
         self._stopped.set()
         if self._sweeper.is_alive():
             self._sweeper.join()
@@ -84,10 +96,17 @@ class Engine:
         while not self._stopped.wait(SWEEP_SECONDS):
             now = time.monotonic()
             for model in self._models():
-                self._expire(model, now)
+                self._guarded(model.batcher.expire, now)
+            self._guarded(self._look_for_hung)
 
-    def _expire(self, model: Model, now: float) -> None:
+    def _look_for_hung(self) -> None:
+        hung = frozenset(model.name for model in self._models() if model.is_hung)
+        if hung != self.hung:
+            self.hung = hung
+            self._tell_hung(hung)
+
+    def _guarded(self, function: Callable[..., None], *arguments: object) -> None:
         try:
-            model.batcher.expire(now)
+            function(*arguments)
         except Exception as error:  # deadlines are to be watched on
             self._runners.failed(error)

@@ -148,7 +148,7 @@ class InferRequest:
     sender: object = None
 
     def apart(self) -> Iterable[InferRequest]:
-        """The requests that it stands for: they are run alone where a run has failed."""
+        """The requests that it stands for: they are run apart from each other where its run has failed."""
         return (self,)
 
     def reply(self, result: InferResponse | RequestError) -> Flush | None:
@@ -175,3 +175,16 @@ class Observer(Protocol):
 
     def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
         """So many requests that came by `rpc` ended with `error`, each after so many seconds."""
+
+    def happened(self, event: str, **facts: object) -> None:
+        """Something happened to the model itself.
+
+        Args:
+            event: one of `penstock.messages.EVENTS`.
+            facts: what else there is to say.
+        """
+
+
+EVENTS = ("terminated", "hung", "returned", "opened", "closed")
+"""What happens to a model: a run ended early as nobody waited for it; a run hangs, or has ended after all; it
+is shut off since it fails on whatever it is given, or let on again."""

@@ -40,21 +40,23 @@ class OpsServer:
         port: 0 takes a free one.
         render_metrics: takes the Accept header, gives content type and text.
         ready: whether requests can be served, and if not, why.
+        alive: whether the process can do its work at all, and if not, why: then it is to be restarted.
         timeout_seconds: how long a client may take to send anything, or to take what is sent.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the address, and what to ask
         self,
         host: str,
         port: int,
         *,
         render_metrics: RenderMetrics,
         ready: Ready,
+        alive: Ready = lambda: (True, "ok"),
         timeout_seconds: float = 10.0,
     ) -> None:
         self._host = host
         self._port = port
-        self._application = _Application(render_metrics, ready)
+        self._application = _Application(render_metrics, ready, alive)
         self._timeout_seconds = timeout_seconds
         self._server: _Server | None = None
 
@@ -88,9 +90,10 @@ class OpsServer:
 class _Application:
     """The pages, as a WSGI application."""
 
-    def __init__(self, render_metrics: RenderMetrics, ready: Ready) -> None:
+    def __init__(self, render_metrics: RenderMetrics, ready: Ready, alive: Ready) -> None:
         self._render_metrics = render_metrics
         self._ready = ready
+        self._alive = alive
         self._pages: dict[str, Callable[[str], _Answer]] = {
             "/": self._index,
             "/metrics": self._metrics,
@@ -128,11 +131,14 @@ class _Application:
         return (HTTPStatus.OK, *self._render_metrics(accept))
 
     def _livez(self, _accept: str) -> _Answer:
-        return _text(HTTPStatus.OK, "ok")
+        return _verdict(*self._alive())
 
     def _readyz(self, _accept: str) -> _Answer:
-        ready, reason = self._ready()
-        return _text(HTTPStatus.OK, "ok") if ready else _text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+        return _verdict(*self._ready())
+
+
+def _verdict(good: bool, reason: str) -> _Answer:
+    return _text(HTTPStatus.OK, "ok") if good else _text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
 
 
 def _text(status: HTTPStatus, text: str) -> _Answer:

@@ -86,7 +86,7 @@ class Server:
         self._runners = Runners(
             config.runners.threads or cores, config.runners.inline_below_seconds, _log_failure
         )
-        self._engine = Engine(self._router, self._runners, self._registry.all)
+        self._engine = Engine(self._router, self._runners, self._registry.all, self._tell_hung)
         self._doors = self._make_doors()
         self._counts: WeakKeyDictionary[Model, ModelMetrics] = WeakKeyDictionary()
         self._servicers = ServicerMethods(self._operators, _log_failure)
@@ -97,6 +97,7 @@ class Server:
             config.server.ops_port,
             render_metrics=self.metrics.render,
             ready=self._is_ready,
+            alive=self._is_alive,
         )
 
     @property
@@ -259,13 +260,27 @@ class Server:
             queue_rows=lambda: model.batcher.waiting_rows,
             queue_bytes=lambda: model.batcher.waiting_bytes,
             running=lambda: model.batcher.running,
+            hung=lambda: len(model.batcher.runs.hung_threads()),
+            breaker_open=lambda: model.batcher.breaker.is_open,
             sha256=model.backend.file.sha256,
             batched=model.batching.enabled,
         )
         return LoggingObserver(counts, model.name, str(model.version), self.config.log.access_sample)
 
     def _is_ready(self) -> tuple[bool, str]:
+        if self._ready and self._engine.hung:
+            return False, f"a run hangs of {', '.join(sorted(self._engine.hung))}"
         return (True, "ok") if self._ready else (False, "the server is loading models or stopping")
+
+    def _is_alive(self) -> tuple[bool, str]:
+        polling = self._transport.polling_thread
+        for model in self._registry.all():
+            if polling in model.batcher.runs.hung_threads():
+                return False, f"a run of {model} hangs on the thread that polls gRPC: restart the server"
+        return True, "ok"
+
+    def _tell_hung(self, models: frozenset[str]) -> None:
+        self._health.hung(models)
 
 
 def _log_model(model: Model) -> None:

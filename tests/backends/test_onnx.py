@@ -18,6 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from penstock.backends import onnx as backend_module
+from penstock.backends.backend import Stop
 from penstock.backends.onnx import OnnxBackend, _runner
 from penstock.bits import BY_BITS, FORMATS
 from penstock.config import RuntimeConfig
@@ -158,6 +159,17 @@ def test_answers_outlive_the_session(tmp_path: Path) -> None:
     (answer,) = backend.run(["y"], {"x": value})
     backend.close()
     assert_same(answer, value)
+
+
+@pytest.mark.parametrize("datatype", [DataType.FP32, DataType.BF16], ids=str)
+def test_a_run_that_is_asked_to_stop_fails(tmp_path: Path, datatype: DataType) -> None:
+    backend = opened(zoo.identity(datatype), tmp_path)
+    feeds = {"x": np.ones((1, 3), datatype.dtype)}
+    stop = Stop()
+    assert backend.run(("y",), feeds, stop)[0].tolist() == [[1, 1, 1]]
+    stop.ask()
+    with pytest.raises(ModelFailed, match="terminate"):
+        backend.run(("y",), feeds, stop)
 
 
 def test_outputs_come_in_the_order_asked_for(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ class Parts:
 
     def __init__(self) -> None:
         self.ready: tuple[bool, str] = (True, "")
+        self.alive: tuple[bool, str] = (True, "")
         self.render: Callable[[str], tuple[str, bytes]] = lambda accept: ("text/x", f"for {accept}".encode())
 
     def server(self, host: str = "127.0.0.1", port: int = 0, timeout: float = 10.0) -> OpsServer:
@@ -28,6 +29,7 @@ class Parts:
             port,
             render_metrics=lambda accept: self.render(accept),  # noqa: PLW0108 - tests replace it
             ready=lambda: self.ready,
+            alive=lambda: self.alive,
             timeout_seconds=timeout,
         )
 
@@ -82,6 +84,12 @@ def test_readiness_follows_the_server_and_says_why(port: int, parts: Parts) -> N
     assert ask(port, "/livez")[0].status == 200
     parts.ready = (True, "")
     assert ask(port, "/readyz")[0].status == 200
+
+
+def test_a_process_that_cannot_do_its_work_says_so(port: int, parts: Parts) -> None:
+    parts.alive = (False, "a run hangs")
+    response, text = ask(port, "/livez")
+    assert (response.status, text) == (503, "a run hangs\n")
 
 
 def test_head_is_get_without_the_body(port: int) -> None:

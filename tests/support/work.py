@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from penstock.backends.backend import ModelFile
+from penstock.backends.backend import ModelFile, Stop
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
 from penstock.errors import RequestError
@@ -19,6 +19,7 @@ from penstock.messages import Flush, InferRequest, InferResponse, Run
 from penstock.models.model import Batching, Model
 from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
 from penstock.scheduling.cost import RunCost
+from penstock.scheduling.execution import Isolation
 from penstock.tensors import Array, DataType, Signature, TensorSpec
 from support import zoo
 
@@ -118,6 +119,7 @@ class Tally:
         self.done: list[InferRequest] = []
         self.batches: list[int] = []
         self.failures: list[tuple[str, RequestError]] = []
+        self.events: list[str] = []
 
     def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None:
         assert run.started <= run.assembled <= run.finished <= answered
@@ -126,6 +128,9 @@ class Tally:
 
     def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
         self.failures += [(rpc, error)] * count
+
+    def happened(self, event: str, **facts: object) -> None:
+        self.events.append(event)
 
 
 RunByHand = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
@@ -141,8 +146,12 @@ class HandBackend:
         self.signature = signature or signature_of([spec("x")], [spec("y")])
         self.file = ModelFile()
         self.closed = False
+        self.stop: Stop | None = None  # of the last run
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+    def run(
+        self, outputs: Sequence[str], inputs: Mapping[str, Array], stop: Stop | None = None
+    ) -> Sequence[Array]:
+        self.stop = stop
         return self._run(outputs, inputs)
 
     def close(self) -> None:
@@ -180,11 +189,15 @@ def policy(**changes: object) -> BatchPolicy:
 
 
 def batcher(
-    run: RunByHand | OnnxBackend, *, expected_seconds: float = 1e-5, **changes: object
+    run: RunByHand | OnnxBackend,
+    *,
+    expected_seconds: float = 1e-5,
+    isolation: Isolation | None = None,
+    **changes: object,
 ) -> tuple[DynamicBatcher, Tally]:
     """A batcher of a backend, or of one that is this function, and what its observer remembers."""
     backend = HandBackend(run) if callable(run) else run
-    made = DynamicBatcher(backend, policy(**changes), RunCost(expected_seconds))
+    made = DynamicBatcher(backend, policy(**changes), RunCost(expected_seconds), isolation=isolation)
     tally = Tally()
     made.tell(tally)
     return made, tally

@@ -150,6 +150,33 @@ def slow_by_rounds(rounds: int) -> onnx.ModelProto:
     )
 
 
+def as_slow_as_asked() -> onnx.ModelProto:
+    """y = x, INT64 [N, 1], after as many rounds, a few microseconds each, as the largest x."""
+    state = [_value("keep_going", DataType.BOOL, ()), _value("state", DataType.FP32, (32, 32))]
+    state_out = [_value("keep_going_out", DataType.BOOL, ()), _value("state_out", DataType.FP32, (32, 32))]
+    steps = [
+        _node("Identity", ["keep_going"], "keep_going_out"),
+        _node("MatMul", ["state", "matrix"], "state_out"),
+    ]
+    body = helper.make_graph(steps, "round", [_value("round", DataType.INT64, ()), *state], state_out)
+    return _model(
+        [
+            _node("ReduceMax", ["x"], "rounds", keepdims=0),
+            _node("Loop", ["rounds", "forever", "zeros"], "zeros_out", body=body),
+            _node("ReduceSum", ["zeros_out"], "zero", keepdims=0),
+            _node("Cast", ["zero"], "whole", to=DataType.INT64.onnx_type),
+            _node("Add", ["x", "whole"], "y"),
+        ],
+        [_value("x", DataType.INT64, ("N", 1))],
+        [_value("y", DataType.INT64, ("N", 1))],
+        {
+            "forever": np.bool_(True),
+            "zeros": np.zeros((32, 32), np.float32),
+            "matrix": np.full((32, 32), 1 / 32, np.float32),
+        },
+    )
+
+
 def tiny_mlp() -> onnx.ModelProto:
     """The benchmarks' perceptron: x [N, 64] to y [N, 8]; its last bits depend on the size of the batch."""
     model: onnx.ModelProto = example("mlp/make.py").tiny()

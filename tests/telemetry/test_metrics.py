@@ -193,6 +193,22 @@ def test_gauges_and_infos(metrics: Metrics) -> None:
     assert any(name == "python_info" for name, _ in seen)
 
 
+def test_what_happens_to_a_model_itself(metrics: Metrics) -> None:
+    counts = metrics.model(
+        "m", "1", queue_rows=int, queue_bytes=int, running=int, hung=lambda: 2, breaker_open=lambda: True
+    )
+    for event in ("hung", "hung", "opened"):
+        counts.happened(event, seconds=1.0)
+    text = metrics.render()[1].decode()
+    for line in (
+        'penstock_hung_runs{model="m",version="1"} 2.0',
+        'penstock_breaker_open{model="m",version="1"} 1.0',
+        'penstock_model_events_total{event="hung",model="m",version="1"} 2.0',
+        'penstock_model_events_total{event="closed",model="m",version="1"} 0.0',
+    ):
+        assert line in text
+
+
 def test_streams(metrics: Metrics) -> None:
     metrics.stream_opened()
     metrics.stream_opened()

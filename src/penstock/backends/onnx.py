@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from penstock.backends import onnx_file
-from penstock.backends.backend import ModelFile
+from penstock.backends.backend import ModelFile, Stop
 from penstock.bits import BY_BITS
 from penstock.config import RuntimeConfig
 from penstock.errors import ModelFailed, ModelLoadError
@@ -79,12 +79,18 @@ class OnnxBackend:
         # What numpy lacks crosses over as bits.
         self._by_bits = any(spec.datatype in BY_BITS for spec in specs)
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
-        """Runs the graph once; see `penstock.backends.backend.Backend.run`."""
+    def run(
+        self, outputs: Sequence[str], inputs: Mapping[str, Array], stop: Stop | None = None
+    ) -> Sequence[Array]:
+        """Runs the graph once; see `penstock.backends.backend.Backend.run`.
+
+        A run ends early between two nodes of the graph.
+        """
+        options = None if stop is None else _options_to_stop(stop)
         try:
             if self._by_bits:
-                return self._run_by_bits(outputs, inputs)
-            return self._run(outputs, inputs, None)
+                return self._run_by_bits(outputs, inputs, options)
+            return self._run(outputs, inputs, options)
         except Exception as error:  # ONNX Runtime's errors have no root of their own
             raise ModelFailed(f"the model failed on this request: {_explained(error)}") from error
 
@@ -92,17 +98,19 @@ class OnnxBackend:
         """Lets go of the session."""
         del self._session, self._run
 
-    def _run_by_bits(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+    def _run_by_bits(
+        self, outputs: Sequence[str], inputs: Mapping[str, Array], options: ort.RunOptions | None
+    ) -> Sequence[Array]:
         """As `run`, where some tensors are held as bits: those go in and come out as OrtValues."""
         feeds = {name: self._feed(name, array) for name, array in inputs.items()}
         datatypes = [self.signature.outputs[name].datatype for name in outputs]
         if BY_BITS.isdisjoint(datatypes):
-            return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
+            return self._session.run(outputs, feeds, options)  # type: ignore[no-any-return]
         values = {
             name: feed if isinstance(feed, ort.OrtValue) else ort.OrtValue.ortvalue_from_numpy(feed)
             for name, feed in feeds.items()
         }
-        results = self._session.run_with_ort_values(list(outputs), values)
+        results = self._session.run_with_ort_values(list(outputs), values, options)
         return [
             _bits(value, datatype) if datatype in BY_BITS else value.numpy()
             for datatype, value in zip(datatypes, results, strict=True)
@@ -115,6 +123,17 @@ class OnnxBackend:
         # ONNX Runtime reads the memory as it lies, whatever the strides.
         contiguous = np.asarray(array, order="C")  # ascontiguousarray makes a scalar a vector
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, datatype.onnx_type)
+
+
+def _options_to_stop(stop: Stop) -> ort.RunOptions:
+    """What lets one run be ended; making it takes less than a microsecond."""
+    options = ort.RunOptions()
+
+    def end() -> None:
+        options.terminate = True
+
+    stop.by(end)
+    return options
 
 
 def _runner(session: ort.InferenceSession) -> Callable[..., Sequence[Array]]:

@@ -165,6 +165,34 @@ class RunnersConfig(Section):
         "seconds",
         ge=0,
     )
+    hung_seconds: float = _setting(
+        60.0,
+        "A run that goes on for longer is said to hang: until it ends, its model is "
+        "not ready; 0 never says so.",
+        "seconds",
+        ge=0,
+    )
+
+
+class BreakerConfig(Section):
+    """When a model that fails on whatever it is given is left alone for a while."""
+
+    failures: int = _setting(
+        20,
+        "Batches that fail to the last request, with no good run between, after which the model is tried on "
+        "input that it could run when it was loaded: where it fails on that, too, requests are refused; "
+        "0 never refuses any.",
+        "batches",
+        ge=0,
+    )
+    open_seconds: float = _setting(
+        1.0,
+        "How long requests are refused before one is let through; twice as long after each further failure, "
+        "up to 60 seconds.",
+        "seconds",
+        gt=0,
+        le=60,
+    )
 
 
 class LogConfig(Section):
@@ -186,6 +214,7 @@ class Config(Section):
     batching: BatchingConfig = BatchingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     runners: RunnersConfig = RunnersConfig()
+    breaker: BreakerConfig = BreakerConfig()
     log: LogConfig = LogConfig()
 
 

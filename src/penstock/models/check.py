@@ -238,6 +238,11 @@ def _last_error(backend: Backend, rows: int) -> str:
     return str(error)
 
 
+def runs_on_made_up_input(backend: Backend) -> bool:
+    """Whether the model runs on any of the made-up inputs of one row."""
+    return _first_that_runs(backend, 1)[0] is not None
+
+
 def _median_seconds(backend: Backend, rows: int) -> float | None:
     """The median time of a warm run; None where no made-up input makes the model run."""
     started = time.monotonic()

@@ -79,5 +79,19 @@ class Model:
         self.observer = observer
         self.batcher.tell(observer)
 
+    @property
+    def is_hung(self) -> bool:
+        """Whether any of its runs hangs."""
+        return bool(self.batcher.runs.hung_threads())
+
+    @property
+    def trouble(self) -> str:
+        """What keeps it from answering now; empty where nothing does."""
+        if self.is_hung:
+            return "a run hangs"
+        if self.batcher.breaker.is_open:
+            return "it fails on whatever it is given: requests are refused for a while"
+        return ""
+
     def __str__(self) -> str:
         return f"{self.name} version {self.version}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +17,19 @@ from penstock.config import (
 )
 from penstock.errors import ModelLoadError
 from penstock.messages import Observer
-from penstock.models.check import LEAST_ROWS, check_batching, measure_cost, rows_worth_batching
+from penstock.models.check import (
+    LEAST_ROWS,
+    check_batching,
+    measure_cost,
+    rows_worth_batching,
+    runs_on_made_up_input,
+)
 from penstock.models.class_labels import read_class_labels
 from penstock.models.model import Batching, Model
 from penstock.models.repository import ModelOnDisk
 from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
 from penstock.scheduling.cost import RunCost
+from penstock.scheduling.execution import Isolation
 
 HEAVY_SECONDS = 0.005  # a run of one row that takes longer is divided among the cores
 
@@ -98,7 +106,7 @@ class ModelRegistry:
             name=on_disk.name,
             version=version,
             backend=backend,
-            batcher=DynamicBatcher(backend, policy, cost),
+            batcher=DynamicBatcher(backend, policy, cost, isolation=self._isolation(backend)),
             batching=verdict,
             labels=tuple(sorted(label for label, number in settings.labels.items() if number == version)),
             is_default=version == max(on_disk.versions),
@@ -109,6 +117,14 @@ class ModelRegistry:
         model.observe(self._make_observer(model))
         self._models[on_disk.name, version] = model
         return model
+
+    def _isolation(self, backend: Backend) -> Isolation:
+        return Isolation(
+            self._config.breaker.failures,
+            self._config.breaker.open_seconds,
+            self._config.runners.hung_seconds,
+            partial(runs_on_made_up_input, backend),
+        )
 
     def _open(self, path: Path, runtime: RuntimeConfig, runs_in_parallel: int) -> tuple[Backend, int]:
         """The model, and how many of its runs may go on at the same time.

@@ -24,6 +24,7 @@ class Health:
     """
 
     def __init__(self, methods: ServicerMethods) -> None:
+        self._hung: frozenset[str] = frozenset()
         self._servicer = HealthServicer(experimental_non_blocking=True)
         self._servicer.set(SERVER, HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, methods)
@@ -32,6 +33,15 @@ class Health:
         """The server and these models answer from now on."""
         for name in (*models, SERVER):
             self._servicer.set(name, HealthCheckResponse.SERVING)
+
+    def hung(self, models: frozenset[str]) -> None:
+        """These models hang, and no others: those that did before serve again."""
+        for name in self._hung ^ models:
+            serving = name not in models
+            self._servicer.set(
+                name, HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+            )
+        self._hung = models
 
     def stopping(self) -> None:
         """Nothing answers any more; this cannot be taken back."""

@@ -7,7 +7,7 @@ and tags only. Reading, running and answering each of them by itself costs 8 µs
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from typing_extensions import override
@@ -125,9 +125,8 @@ class Block(InferRequest):
             door.engine.cancel(self._model, self)
 
     @override
-    def apart(self) -> Iterator[InferRequest]:
-        # One after another: those whose turn has not come when the stream ends are not run.
-        return (_Member(self, place) for place in range(self.count))
+    def apart(self) -> list[InferRequest]:
+        return [_Member(self, place) for place in range(self.count)]
 
     @override
     def reply(self, result: InferResponse | RequestError) -> Flush | None:
@@ -175,12 +174,13 @@ class Block(InferRequest):
 
 
 class _Member(InferRequest):
-    """One request of a block, which is run alone after the block has failed."""
+    """One request of a block, which is run apart from others after the block has failed."""
 
     __slots__ = ("_block", "_place")
 
     def __init__(self, block: Block, place: int) -> None:
         rows = block.rows // block.count
+        self._block = block
         super().__init__(
             # As if it had come alone: see `Template.inputs_of` for where an input begins.
             {name: array[place * rows : (place + 1) * rows].copy() for name, array in block.inputs.items()},
@@ -192,9 +192,16 @@ class _Member(InferRequest):
             block.deadline,
             block.priority,
         )
-        self.cancelled = block.cancelled
-        self._block = block
         self._place = place
+
+    @property
+    def cancelled(self) -> bool:
+        """As the block is now: its stream may end while it is run apart."""
+        return self._block.cancelled
+
+    @cancelled.setter
+    def cancelled(self, value: bool) -> None:
+        """Only the block is ever cancelled."""
 
     @override
     def reply(self, result: InferResponse | RequestError) -> Flush | None:

@@ -59,6 +59,7 @@ def describe(model: Model) -> pb.Model:
         name=model.name,
         version=str(model.version),
         state=STATES[model.state],
+        state_reason=model.trouble,
         is_default=model.is_default,
         labels=model.labels,
         inputs=[_spec(spec) for spec in signature.inputs.values()],

@@ -20,7 +20,7 @@ from penstock.scheduling.batch import Packing, Rows
 from penstock.scheduling.bounds import Bounds, Total
 from penstock.scheduling.cost import QUICK_SECONDS, RunCost, RunCosts
 from penstock.scheduling.delivery import Delivery, expired, gone
-from penstock.scheduling.execution import Execution
+from penstock.scheduling.execution import Execution, Isolation
 from penstock.scheduling.forecast import Arrivals, Runs
 from penstock.scheduling.queue import RequestQueue, Taken
 
@@ -64,23 +64,28 @@ class DynamicBatcher:
         cost: how long a run is expected to take, as was measured.
         packing: puts them together; as rows, where not given.
         total: what waits before all models, which is bounded as well.
+        isolation: when the model is shut off, and its runs are said to hang; never, where not given.
 
     Attributes:
         policy: as given.
         costs: how long runs are expected to take, as they have taken since.
+        breaker: shuts the model off.
+        runs: those that are going on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is composed of
         self,
         backend: Backend,
         policy: BatchPolicy,
         cost: RunCost,
         packing: Packing | None = None,
         total: Total | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
         self.policy = policy
         self.costs = RunCosts(cost)
-        self._execution = Execution(backend, packing or Rows(policy.batched), self.costs)
+        self._execution = Execution(backend, packing or Rows(policy.batched), self.costs, isolation)
+        self.breaker, self.runs = self._execution.breaker, self._execution.running
         self._observer: Observer = _Nobody()
         self._queue = RequestQueue(Bounds(policy.queue_rows, policy.queue_bytes), self.costs, total)
         self._max_rows = policy.max_rows if policy.batched else 1
@@ -121,8 +126,10 @@ class DynamicBatcher:
             QueueFull: there is no room; says when there should be.
             Overloaded: so much is ahead of it that its answer would come too late; says when it would not.
             DeadlineExpired: its deadline has passed already.
+            Unavailable: the model is shut off; says for how long.
         """
         now = request.arrived
+        self.breaker.admit(now)
         if request.deadline != math.inf and (self._queue.rows or self._running):
             self._check_in_time(request, now)
         try:
@@ -134,13 +141,14 @@ class DynamicBatcher:
             self._arrivals.note(request.rows, now)
 
     def cancel(self, request: InferRequest) -> None:
-        """Drops a request whose caller has gone. One that is running already runs on, unanswered."""
+        """Drops a request whose caller has gone. One that is running already is not answered."""
         request.cancelled = True
         if self._queue.discard(request):
             self._fail([request], gone)
 
     def expire(self, now: float) -> None:
-        """Answers the waiting requests whose deadline has passed."""
+        """Answers the waiting requests whose deadline has passed, and looks after the runs going on."""
+        self._execution.watch(now, self._observer)
         if self._queue.rows:
             self._fail(self._queue.expire(now), expired)
 
@@ -277,3 +285,5 @@ class _Nobody:
     def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None: ...
 
     def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None: ...
+
+    def happened(self, event: str, **facts: object) -> None: ...

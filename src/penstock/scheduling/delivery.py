@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from penstock.errors import DeadlineExpired, ModelFailed, RequestCancelled, RequestError
@@ -58,6 +59,18 @@ class Delivery:
     def drop(self, request: InferRequest) -> None:
         """Ends a request that nobody waits for any more: only the observer is told."""
         self._tell(request, gone(request))
+
+    def abandon(self, batch: Sequence[InferRequest]) -> None:
+        """Ends requests that nobody waits for; a stream may still ask what became of those too late."""
+        for request in batch:
+            if request.cancelled:
+                self.drop(request)
+            else:
+                self.fail(request, gone(request))
+
+    def happened(self, event: str, **facts: object) -> None:
+        """Tells the observer what happened to the model; see `penstock.messages.Observer`."""
+        self._call(partial(self._observer.happened, event, **facts))
 
     def flush(self) -> None:
         """Lets streams send what has gathered, each once."""

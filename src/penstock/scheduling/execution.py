@@ -1,18 +1,40 @@
 """What becomes of a batch that has been taken from the queue: it is run, and everybody in it is answered.
 
-A batch that fails is run again, each request alone, so that only those fail that are to blame.
+A batch that fails is run again in halves, those that fail in quarters, and so on, so that only those fail
+that are to blame: k of n requests take about 2 k log2(n) runs. A run that nobody waits for any more is ended.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from penstock.backends.backend import Backend
 from penstock.errors import ModelFailed
-from penstock.messages import Closed, InferRequest, Run
+from penstock.messages import Closed, InferRequest, Observer, Run
 from penstock.scheduling.batch import Packing
+from penstock.scheduling.breaker import Breaker
 from penstock.scheduling.cost import RunCosts
 from penstock.scheduling.delivery import Delivery, expired
+from penstock.scheduling.running import Going, Running
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """How others are kept from what goes wrong with a model.
+
+    Attributes:
+        failures: failed batches in a row after which it is suspected; 0 for never.
+        open_seconds: how long it is left alone at first where it fails whatever it is given.
+        hung_seconds: after how long a run is said to hang; 0 for never.
+        works: whether it runs on input that it could run when it was loaded.
+    """
+
+    failures: int = 0
+    open_seconds: float = 1.0
+    hung_seconds: float = 0.0
+    works: Callable[[], bool] = lambda: False
 
 
 class Execution:
@@ -22,56 +44,126 @@ class Execution:
         backend: runs them.
         packing: puts them together and takes the answers apart.
         costs: learn from them.
+        isolation: keeps others from what goes wrong.
+
+    Attributes:
+        breaker: shuts the model off.
+        running: the runs that are going on.
     """
 
-    def __init__(self, backend: Backend, packing: Packing, costs: RunCosts) -> None:
+    def __init__(
+        self, backend: Backend, packing: Packing, costs: RunCosts, isolation: Isolation | None = None
+    ) -> None:
         self._backend = backend
         self._packing = packing
         self._costs = costs
+        isolation = isolation or Isolation()
+        self._works = isolation.works
+        self.breaker = Breaker(isolation.failures, isolation.open_seconds)
+        self.running = Running(isolation.hung_seconds)
 
-    def run(self, batch: list[InferRequest], delivery: Delivery, closed: Closed = Closed.RETRY) -> None:
-        """Runs a batch and answers it; where it fails, each of its requests alone.
+    def run(self, batch: Sequence[InferRequest], delivery: Delivery, closed: Closed) -> None:
+        """Runs a batch and answers it; where it fails, its parts.
 
         Args:
             batch: the requests.
             delivery: answers them.
             closed: why there are not more of them.
         """
+        error = self._run(batch, delivery, closed)
+        if error is not None and not self._run_parts(batch, error, delivery) and self.breaker.failed():
+            self._suspect(delivery)
+
+    def watch(self, now: float, observer: Observer) -> None:
+        """Ends the runs that nobody waits for any more, and tells of those that hang."""
+        self.running.stop_abandoned(now)
+        for going in self.running.newly_hung(now):
+            observer.happened("hung", seconds=round(now - going.started, 3), requests=len(going.batch))
+
+    def _run(self, batch: Sequence[InferRequest], delivery: Delivery, closed: Closed) -> Exception | None:
+        """Runs requests together and answers them, unless the run fails: then nobody is answered yet."""
         packing = self._packing
         names = packing.wanted(batch)
         rows = batch[0].rows if len(batch) == 1 else sum([request.rows for request in batch])
         started = time.monotonic()
+        going = self.running.begin(batch, started)
         try:
             inputs = packing.assemble(batch)
             assembled = time.monotonic()
-            outputs = self._backend.run(names, inputs)
+            outputs = self._backend.run(names, inputs, going.stop)
             finished = time.monotonic()
             run = Run(started, assembled, finished, rows, dict(zip(names, outputs, strict=True)), closed)
             answers = packing.split(batch, run)
         except Exception as error:
-            self._run_apart(batch, error, delivery)
-            return
+            if not going.stop.asked:
+                return error
+            answers = None
+        finally:
+            self._end(going, delivery)
+        if answers is None:
+            delivery.abandon(batch)
+            delivery.happened("terminated", seconds=round(time.monotonic() - started, 3))
+            return None
         self._costs.of(batch[0].shape_key).learn(rows, finished - started)
+        if self.breaker.succeeded():
+            delivery.happened("closed")
         delivery.answer(batch, answers, run)
+        return None
 
-    def _run_apart(self, batch: list[InferRequest], error: Exception, delivery: Delivery) -> None:
-        if len(batch) > 1 or batch[0].count > 1:
-            for request in batch:
-                for each in request.apart():
-                    self._run_alone(each, delivery)
-        elif isinstance(error, ModelFailed):
-            delivery.fail(batch[0], error)
-        else:
-            failure = ModelFailed("the model could not be run on this request; the server's log says why")
-            failure.__cause__ = error
-            delivery.fail(batch[0], failure)
+    def _run_parts(self, batch: Sequence[InferRequest], error: Exception, delivery: Delivery) -> bool:
+        """Runs the halves of requests that failed together; one that failed alone is told so.
 
-    def _run_alone(self, request: InferRequest, delivery: Delivery) -> None:
-        """Runs a request of a batch that failed, unless it has been given up meanwhile."""
+        Returns:
+            Whether any run did not fail.
+        """
+        parts = batch if len(batch) > 1 else list(batch[0].apart())
+        if len(parts) == 1:
+            delivery.fail(parts[0], _failure(error))
+            return False
+        middle, any_good = len(parts) // 2, False
+        for part in (parts[:middle], parts[middle:]):
+            wanted = _still_wanted(part, delivery)
+            if wanted:
+                problem = self._run(wanted, delivery, Closed.RETRY)
+                good = problem is None or self._run_parts(wanted, problem, delivery)
+                any_good = any_good or good
+            delivery.flush()
+        return any_good
+
+    def _suspect(self, delivery: Delivery) -> None:
+        """Shuts the model off, unless it works: then what it was given is to blame."""
+        going = self.running.begin((), time.monotonic())
+        try:
+            works = self._works()
+        finally:
+            self._end(going, delivery)
+        if not works:
+            delivery.happened("opened", seconds=self.breaker.open(time.monotonic()))
+        elif self.breaker.succeeded():
+            delivery.happened("closed")
+
+    def _end(self, going: Going, delivery: Delivery) -> None:
+        self.running.end()
+        if going.hung:
+            delivery.happened("returned", seconds=round(time.monotonic() - going.started, 3))
+
+
+def _still_wanted(requests: Sequence[InferRequest], delivery: Delivery) -> list[InferRequest]:
+    """Those of a batch that failed which have not been given up meanwhile; the others are told."""
+    now, wanted = time.monotonic(), []
+    for request in requests:
         if request.cancelled:
             delivery.drop(request)
-        elif request.deadline <= time.monotonic():
+        elif request.deadline <= now:
             delivery.fail(request, expired(request))
         else:
-            self.run([request], delivery)
-        delivery.flush()
+            wanted.append(request)
+    return wanted
+
+
+def _failure(error: Exception) -> ModelFailed:
+    if isinstance(error, ModelFailed):
+        return error
+    failure = ModelFailed("the model could not be run on this request; the server's log says why")
+    failure.__cause__ = error
+    return failure

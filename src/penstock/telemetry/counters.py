@@ -23,7 +23,7 @@ from penstock.errors import (
     RequestError,
     TooManyCalls,
 )
-from penstock.messages import Closed, InferRequest, Run
+from penstock.messages import EVENTS, Closed, InferRequest, Run
 
 SECONDS = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -126,6 +126,7 @@ class ModelCounts:
         batches: runs by their rows, up to a number of different ones.
         last_run: when the last run ended, by `time.monotonic()`; 0.0 before the first.
         closed: runs by why there were not more rows in them.
+        events: what happened to the model itself, by name; see `penstock.messages.EVENTS`.
     """
 
     rows: int = 0
@@ -141,6 +142,7 @@ class ModelCounts:
     batches: dict[int, BatchCounts] = field(default_factory=dict)
     last_run: float = 0.0
     closed: dict[Closed, int] = field(default_factory=lambda: dict.fromkeys(Closed, 0))
+    events: dict[str, int] = field(default_factory=lambda: dict.fromkeys(EVENTS, 0))
 
     def batches_of(self, rows: int) -> BatchCounts:
         """What is counted of runs of so many rows."""
@@ -164,6 +166,7 @@ class ModelCounts:
             {rows: replace(batches) for rows, batches in self.batches.items()},
             self.last_run,
             self.closed.copy(),
+            self.events.copy(),
         )
 
 
@@ -234,6 +237,11 @@ class ModelMetrics:
                 counts.expired += count
             elif isinstance(error, RequestCancelled):
                 counts.cancelled += count
+
+    def happened(self, event: str, **facts: object) -> None:
+        """Counts what happened to the model itself."""
+        with self._lock:
+            self._counts.events[event] += 1
 
     def counts(self) -> ModelCounts:
         """What has been counted so far, all of one moment."""

@@ -43,6 +43,8 @@ class _Entry:
     queue_rows: list[Callable[[], int]] = field(default_factory=list)
     queue_bytes: list[Callable[[], int]] = field(default_factory=list)
     running: list[Callable[[], int]] = field(default_factory=list)
+    hung: list[Callable[[], int]] = field(default_factory=list)
+    open: list[Callable[[], bool]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class _Seen:
     queue_rows: int
     queue_bytes: int
     running: int
+    hung: int
+    open: int
 
 
 class Metrics:
@@ -97,6 +101,8 @@ class Metrics:
         queue_rows: Callable[[], int],
         queue_bytes: Callable[[], int],
         running: Callable[[], int],
+        hung: Callable[[], int] = lambda: 0,
+        breaker_open: Callable[[], bool] = lambda: False,
         sha256: str = "",
         batched: bool = False,
     ) -> ModelMetrics:
@@ -111,6 +117,8 @@ class Metrics:
             queue_rows: asked at a scrape for the rows that wait.
             queue_bytes: asked at a scrape for the bytes that wait.
             running: asked at a scrape for the batches that are being run.
+            hung: asked at a scrape for the runs that hang.
+            breaker_open: asked at a scrape for whether requests are refused since the model fails.
             sha256: of the model file, in hexadecimal.
             batched: whether requests are run together.
         """
@@ -120,6 +128,8 @@ class Metrics:
             entry.queue_rows.append(queue_rows)
             entry.queue_bytes.append(queue_bytes)
             entry.running.append(running)
+            entry.hung.append(hung)
+            entry.open.append(breaker_open)
             return entry.metrics
 
     def forget(self, name: str, version: str) -> None:
@@ -128,7 +138,7 @@ class Metrics:
             entry = self._models.get((name, version))
             if entry is None:
                 return
-            del entry.queue_rows[0], entry.queue_bytes[0], entry.running[0]
+            del entry.queue_rows[0], entry.queue_bytes[0], entry.running[0], entry.hung[0], entry.open[0]
             if not entry.queue_rows:
                 del self._models[name, version]
 
@@ -178,6 +188,8 @@ class Metrics:
                     queue_rows=entry.queue_rows.copy(),
                     queue_bytes=entry.queue_bytes.copy(),
                     running=entry.running.copy(),
+                    hung=entry.hung.copy(),
+                    open=entry.open.copy(),
                 )
                 for labels, entry in self._models.items()
             }
@@ -187,7 +199,8 @@ class Metrics:
         yield from _stream_families(streams)
         seen = [_seen(labels, entry) for labels, entry in models.items()]
         yield from _model_families(seen)
-        unknown = _Seen(("", ""), self._unknown.counts(), {}, 0, 0, 0)
+        yield from _trouble_families(seen)
+        unknown = _Seen(("", ""), self._unknown.counts(), {}, 0, 0, 0, 0, 0)
         yield from _outcome_families([*seen, unknown])
 
 
@@ -237,7 +250,10 @@ def _seen(labels: tuple[str, str], entry: _Entry) -> _Seen:
     queue_rows = sum(ask() for ask in entry.queue_rows)
     queue_bytes = sum(ask() for ask in entry.queue_bytes)
     running = sum(ask() for ask in entry.running)
-    return _Seen(labels, entry.metrics.counts(), entry.info, queue_rows, queue_bytes, running)
+    hung = sum(ask() for ask in entry.hung)
+    is_open = sum(ask() for ask in entry.open)
+    counts = entry.metrics.counts()
+    return _Seen(labels, counts, entry.info, queue_rows, queue_bytes, running, hung, is_open)
 
 
 def _stream_families(streams: StreamCounts) -> Iterator[Metric]:
@@ -293,6 +309,22 @@ def _model_families(models: list[_Seen]) -> Iterator[Metric]:
         "From arrival to the answer, of answered requests.",
         _RPC,
         [((*m.labels, rpc), times) for m in models for rpc, times in m.counts.answered.items()],
+    )
+
+
+def _trouble_families(models: list[_Seen]) -> Iterator[Metric]:
+    """What goes wrong with models themselves."""
+    yield _gauge("hung_runs", "Runs that hang.", [(each.labels, each.hung) for each in models])
+    yield _gauge(
+        "breaker_open",
+        "Whether requests are refused since the model fails.",
+        [(each.labels, each.open) for each in models],
+    )
+    yield _counter(
+        "model_events",
+        "What happened to models themselves.",
+        (*_MODEL, "event"),
+        [((*m.labels, event), number) for m in models for event, number in m.counts.events.items()],
     )
 
 

@@ -14,6 +14,15 @@ log = logger(__name__)
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
+EVENT_LINES = {
+    "terminated": (log.debug, "a run ended early, as nobody waits for it"),
+    "hung": (log.error, "a run hangs"),
+    "returned": (log.warning, "the run that hung has come to an end"),
+    "opened": (log.error, "model fails on whatever it is given and is left alone"),
+    "closed": (log.warning, "model works again"),
+}
+"""How loud, and the words of each of `penstock.messages.EVENTS`."""
+
 
 class LoggingObserver:
     """Passes on to another observer, and logs.
@@ -46,6 +55,12 @@ class LoggingObserver:
             # What ONNX Runtime says may quote a value, such as an index that is out of bounds.
             words = NUMBER.sub("#", str(cause))
             log.error("model failed", **self._names, rpc=rpc, error=words, kind=type(cause).__name__)
+
+    def happened(self, event: str, **facts: object) -> None:
+        """Something happened to the model itself."""
+        self._inner.happened(event, **facts)
+        write, words = EVENT_LINES[event]
+        write(words, **self._names, **facts)
 
     def _log_access(self, request: InferRequest, run: Run) -> None:
         log.info(

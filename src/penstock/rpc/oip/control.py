@@ -87,7 +87,8 @@ class Control(pb_grpc.GRPCInferenceServiceServicer):
             model = self._engine.route(request.name, request.version)
         except NotFound:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=self._is_ready() and model.state is ModelState.READY)
+        ready = self._is_ready() and model.state is ModelState.READY and not model.is_hung
+        return pb.ModelReadyResponse(ready=ready)
 
     def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Any) -> pb.ServerMetadataResponse:
         """The server's name, its version, and which of Triton's extensions it has."""
