@@ -56,6 +56,13 @@ class Engine:
     def cancel(self, model: Model, request: InferRequest) -> None:
         """Drops a request that nobody waits for any more."""
         model.batcher.cancel(request)
+        self._wake(model)
+
+    def release(self, owner: object) -> None:
+        """Drops the states of the sequences that began on a stream which has ended."""
+        for model in self._models():
+            if model.sequences is not None:
+                model.sequences.release(owner)
 
     def drain(self, seconds: float) -> bool:
         """Takes nothing more, and waits up to `seconds` until all that was taken is answered.
@@ -77,6 +84,11 @@ class Engine:
         if self._sweeper.is_alive():
             self._sweeper.join()
 
+    def _wake(self, model: Model) -> None:
+        """Has the steps run whose turn has come because of what was dropped."""
+        if model.sequences is not None and model.batcher.waiting_rows:
+            self._runners.touch(model.batcher)
+
     def _busy(self) -> bool:
         return any(model.batcher.waiting_rows or model.batcher.running for model in self._models())
 
@@ -89,5 +101,6 @@ class Engine:
     def _expire(self, model: Model, now: float) -> None:
         try:
             model.batcher.expire(now)
+            self._wake(model)
         except Exception as error:  # deadlines are to be watched on
             self._runners.failed(error)

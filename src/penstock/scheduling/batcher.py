@@ -90,6 +90,10 @@ class DynamicBatcher:
         """The bytes of the messages in the queue."""
         return self._queue.bytes
 
+    def backlog(self) -> tuple[int, int]:
+        """The rows that wait and the bytes of their messages, those included that cannot be run yet."""
+        return self._queue.rows, self._queue.bytes
+
     @property
     def running(self) -> int:
         """The batches being run."""
@@ -159,6 +163,8 @@ class DynamicBatcher:
                 return False
             self._running += 1
         delivery = Delivery(self._observer, later)
+        batch: list[InferRequest] = []
+        late: list[InferRequest] = []
         try:
             batch, late = self._queue.take(self._max_rows, time.monotonic())
             for request in late:
@@ -168,8 +174,11 @@ class DynamicBatcher:
             if batch:
                 self._execution.run(batch, delivery)
         finally:
-            with self._lock:
-                self._running -= 1
+            try:
+                self._ended([*batch, *late] if late else batch)
+            finally:
+                with self._lock:
+                    self._running -= 1
         delivery.close()
         return bool(batch or late)
 
@@ -185,7 +194,11 @@ class DynamicBatcher:
         delivery = Delivery(self._observer)
         for request in requests:
             delivery.fail(request, why(request))
+        self._ended(requests)
         delivery.close()
+
+    def _ended(self, requests: Sequence[InferRequest]) -> None:
+        """These have been answered, or dropped, and left for good: a hook."""
 
     def _seconds_to_empty(self) -> float:
         """How long what waits is expected to take, within reason."""

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from penstock.errors import RequestError
-from penstock.telemetry.counters import Buckets, ModelCounts, ModelMetrics, StreamCounts
+from penstock.telemetry.counters import Buckets, ModelCounts, ModelMetrics, SequenceCounts, StreamCounts
 from penstock.telemetry.families import Family
 
 __all__ = ["Metrics", "ModelMetrics"]
@@ -32,6 +32,10 @@ __all__ = ["Metrics", "ModelMetrics"]
 _MODEL = ("model", "version")
 _RPC = (*_MODEL, "rpc")
 _Labels = tuple[str, ...]
+
+
+def _no_sequences() -> SequenceCounts:
+    return SequenceCounts(0, 0)
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class _Entry:
     queue_rows: list[Callable[[], int]] = field(default_factory=list)
     queue_bytes: list[Callable[[], int]] = field(default_factory=list)
     running: list[Callable[[], int]] = field(default_factory=list)
+    sequences: list[Callable[[], SequenceCounts]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class _Seen:
     queue_rows: int
     queue_bytes: int
     running: int
+    sequences: SequenceCounts | None = None
 
 
 class Metrics:
@@ -99,6 +105,7 @@ class Metrics:
         running: Callable[[], int],
         sha256: str = "",
         batched: bool = False,
+        sequences: Callable[[], SequenceCounts] | None = None,
     ) -> ModelMetrics:
         """The counts of one version of one model, which appear in the metrics from now on.
 
@@ -113,6 +120,7 @@ class Metrics:
             running: asked at a scrape for the batches that are being run.
             sha256: of the model file, in hexadecimal.
             batched: whether requests are run together.
+            sequences: asked at a scrape for its sequences, where its state is kept.
         """
         with self._lock:
             entry = self._models.setdefault((name, version), _Entry(ModelMetrics(self._code_of)))
@@ -120,6 +128,7 @@ class Metrics:
             entry.queue_rows.append(queue_rows)
             entry.queue_bytes.append(queue_bytes)
             entry.running.append(running)
+            entry.sequences.append(sequences or _no_sequences)
             return entry.metrics
 
     def forget(self, name: str, version: str) -> None:
@@ -128,7 +137,7 @@ class Metrics:
             entry = self._models.get((name, version))
             if entry is None:
                 return
-            del entry.queue_rows[0], entry.queue_bytes[0], entry.running[0]
+            del entry.queue_rows[0], entry.queue_bytes[0], entry.running[0], entry.sequences[0]
             if not entry.queue_rows:
                 del self._models[name, version]
 
@@ -178,6 +187,7 @@ class Metrics:
                     queue_rows=entry.queue_rows.copy(),
                     queue_bytes=entry.queue_bytes.copy(),
                     running=entry.running.copy(),
+                    sequences=entry.sequences.copy(),
                 )
                 for labels, entry in self._models.items()
             }
@@ -187,6 +197,7 @@ class Metrics:
         yield from _stream_families(streams)
         seen = [_seen(labels, entry) for labels, entry in models.items()]
         yield from _model_families(seen)
+        yield from _sequence_families(seen)
         unknown = _Seen(("", ""), self._unknown.counts(), {}, 0, 0, 0)
         yield from _outcome_families([*seen, unknown])
 
@@ -237,7 +248,9 @@ def _seen(labels: tuple[str, str], entry: _Entry) -> _Seen:
     queue_rows = sum(ask() for ask in entry.queue_rows)
     queue_bytes = sum(ask() for ask in entry.queue_bytes)
     running = sum(ask() for ask in entry.running)
-    return _Seen(labels, entry.metrics.counts(), entry.info, queue_rows, queue_bytes, running)
+    kept = [ask() for ask in entry.sequences if ask is not _no_sequences]
+    sequences = SequenceCounts(*map(sum, zip(*kept, strict=True))) if kept else None
+    return _Seen(labels, entry.metrics.counts(), entry.info, queue_rows, queue_bytes, running, sequences)
 
 
 def _stream_families(streams: StreamCounts) -> Iterator[Metric]:
@@ -287,6 +300,20 @@ def _model_families(models: list[_Seen]) -> Iterator[Metric]:
         "From arrival to the answer, of answered requests.",
         _RPC,
         [((*m.labels, rpc), times) for m in models for rpc, times in m.counts.answered.items()],
+    )
+
+
+def _sequence_families(models: list[_Seen]) -> Iterator[Metric]:
+    """What only models have whose state is kept."""
+    kept = [(each.labels, each.sequences) for each in models if each.sequences is not None]
+    yield _gauge(
+        "sequences", "Sequences whose state is kept.", [(labels, each.live) for labels, each in kept]
+    )
+    yield _counter(
+        "sequences_expired",
+        "Sequences that lost their state because no step came.",
+        _MODEL,
+        [(labels, each.expired) for labels, each in kept],
     )
 
 
