@@ -237,17 +237,24 @@ def _initial(folder: Path, spec: TensorSpec, axis: int | None, settings: ModelSe
             )
         return np.zeros(fixed, spec.datatype.dtype)
     try:
-        array = np.load(folder / file, allow_pickle=False)
+        with (folder / file).open("rb") as stream:
+            array: Array = np.lib.format.read_array(stream, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"sequence.initial of input {spec.name}: cannot read {file}: {error}") from error
-    fits = isinstance(array, np.ndarray) and array.dtype == spec.datatype.dtype and array.ndim == len(shape)
-    if not fits or any(
-        isinstance(want, int) and want != have for want, have in zip(shape, array.shape, strict=True)
-    ):
-        came = f"{array.dtype}{list(array.shape)}" if isinstance(array, np.ndarray) else "no array"
-        wanted = f"{spec.datatype.dtype}[{','.join(map(str, shape))}]"
+    if array.dtype != spec.datatype.dtype or not _is_of(array.shape, shape):
+        came, wanted = _described(array.dtype, array.shape), _described(spec.datatype.dtype, shape)
         raise ModelLoadError(f"sequence.initial of input {spec.name}: {file} holds {came}, expected {wanted}")
     return np.ascontiguousarray(array)
+
+
+def _is_of(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        isinstance(want, str) or want == have for have, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _described(dtype: object, shape: tuple[int | str, ...]) -> str:
+    return f"{dtype}[{','.join(map(str, shape))}]"
 
 
 def _fed_back(spec: TensorSpec, outputs: Mapping[str, TensorSpec]) -> TensorSpec | None:

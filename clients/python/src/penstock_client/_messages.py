@@ -34,7 +34,7 @@ COMPLETION_ORDER = ("penstock-order", "completion")
 """The metadata that asks a stream for its answers as they finish."""
 
 BY_ID = ("penstock-sequences", "by-id")
-"""The metadata of a stream that callers share: what does not say of which sequence it is a step is refused."""
+"""The metadata of a stream that callers share: there, a step has to say of which sequence it is one."""
 
 MAX_BYTES = 2**31 - 2**16
 """What protobuf can carry in one message, with some room for names and shapes."""
