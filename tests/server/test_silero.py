@@ -60,7 +60,7 @@ def recordings() -> list[np.ndarray]:
 
 
 def directly(frames: np.ndarray, *, keep: bool = True) -> np.ndarray:
-    """What ONNX Runtime itself gives, the state carried by hand; or zeros at each step, where it is not kept."""
+    """What ONNX Runtime itself gives, the state carried by hand; zeros at each step where it is not kept."""
     session = zoo.session(onnx.load(MODEL))
     state, got = np.zeros((2, 1, 128), np.float32), []
     for frame in frames:
