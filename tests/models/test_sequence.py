@@ -44,6 +44,7 @@ def test_a_state_is_what_is_declared_and_zeros_at_first() -> None:
         np.float32,
         False,
     )
+    assert kept.rows_of == ("x",)
     assert str(kept) == "h from hn, until no step has come for 5 s"
     assert kept.without(WIDE) == signature_of([spec("x")], [spec("y")])
 
@@ -141,10 +142,12 @@ def test_what_is_plain_is_proposed(taken: str, given: str) -> None:
     ("inputs", "outputs"),
     [
         ([spec("x")], [spec("y")]),
-        ([spec("h")], [spec("hn", ("N", 2))]),
-        ([spec("h")], [spec("hn", datatype=DataType.FP64)]),
-        ([spec("h")], [spec("hn"), spec("h1")]),
-        ([spec("h"), spec("h0")], [spec("hn")]),
+        ([spec("h")], [spec("hn")]),
+        ([spec("x"), spec("h")], [spec("hn")]),
+        ([spec("x"), spec("h")], [spec("y"), spec("hn", ("N", 2))]),
+        ([spec("x"), spec("h")], [spec("y"), spec("hn", datatype=DataType.FP64)]),
+        ([spec("x"), spec("h")], [spec("y"), spec("hn"), spec("h1")]),
+        ([spec("x"), spec("h"), spec("h0")], [spec("y"), spec("hn")]),
     ],
 )
 def test_what_is_not_plain_is_not(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:

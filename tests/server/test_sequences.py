@@ -29,6 +29,7 @@ MODELS: dict[str, tuple[Any, str]] = {
     "mean": (zoo.running_mean, '[sequence]\nstate = { h = "hn" }\n'),
     "hasty": (zoo.running_sum, f"{SUM}idle_seconds = 0.2\n"),
     "few": (zoo.running_sum, f"{SUM}max_sequences = 2\n"),
+    "alone": (zoo.running_sum, f"{SUM}[batching]\nenabled = false\n"),
     "scaled": (zoo.scaled, ""),
     "identity": (zoo.identity, ""),
 }
@@ -244,12 +245,20 @@ def test_what_the_server_keeps_is_not_sent_and_not_given(stub: Any) -> None:
     assert "the server keeps sumN" in words
 
 
-def test_a_step_is_one_row(stub: Any) -> None:
-    wrong = kit.request("sum", x=kit.raw(np.ones((2, 1)), DataType.INT64), sequence=of("rows", start=True))
+@pytest.mark.parametrize("model", ["sum", "alone"])
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_step_is_one_row(stub: Any, model: str, count: int) -> None:
+    x = kit.raw(np.ones((count, 1)), DataType.INT64)
+    wrong = kit.request(model, x=x, sequence=of("rows", start=True))
     assert refusal(lambda: stub.Predict(wrong, timeout=kit.BOUND)) == (
         "INVALID_ARGUMENT",
-        "a step of a sequence is one row, and 2 came; sum version 1 keeps a state",
+        f"a step of a sequence is one row, and {count} came; {model} version 1 keeps a state",
     )
+
+
+def test_a_model_that_is_not_batched_keeps_its_state(channel: grpc.Channel) -> None:
+    results = kit.stream_all(channel, [kit.message(*[step(1, model="alone")] * 20)])
+    assert [answer(each) for each in results] == list(range(1, 21))
 
 
 def test_the_model_service_says_what_is_kept(channel: grpc.Channel) -> None:

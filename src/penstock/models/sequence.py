@@ -32,11 +32,13 @@ class KeptState:
         tensors: what is handed from step to step.
         idle_seconds: how long after its last step a sequence's state is kept.
         max_sequences: the most sequences whose state is kept.
+        rows_of: the inputs whose first axis is the states' batch axis by name: a step has one row of each.
     """
 
     tensors: Sequence[StateTensor]
     idle_seconds: float
     max_sequences: int
+    rows_of: Sequence[str] = ()
 
     def without(self, signature: Signature) -> Signature:
         """What callers send and get of a graph's signature."""
@@ -76,7 +78,8 @@ def read_kept_state(folder: Path, settings: ModelSequence, signature: Signature)
         _check_pair(spec, signature.outputs[output])
         axis = _axis(spec, settings, signature)
         tensors.append(StateTensor(name, output, axis, _initial(folder, spec, axis, settings)))
-    return KeptState(tuple(tensors), settings.idle_seconds, settings.max_sequences)
+    rows_of = _inputs_along(tensors, signature)
+    return KeptState(tuple(tensors), settings.idle_seconds, settings.max_sequences, rows_of)
 
 
 def proposal(signature: Signature) -> str:
@@ -86,7 +89,9 @@ def proposal(signature: Signature) -> str:
         for name, spec in signature.inputs.items()
         if (found := _fed_back(spec, signature.outputs)) is not None
     }
-    if not pairs or len(set(pairs.values())) != len(pairs):
+    count = len(set(pairs.values()))
+    rest = min(len(signature.inputs), len(signature.outputs)) > count  # else nothing goes in or comes out
+    if not pairs or count != len(pairs) or not rest:
         return ""
     table = ", ".join(f'{name} = "{output}"' for name, output in pairs.items())
     names = " and ".join(f"{output} as {name}" for name, output in pairs.items())
@@ -223,6 +228,17 @@ def _axis(spec: TensorSpec, settings: ModelSequence, signature: Signature) -> in
             f"[sequence] axis = {{ {spec.name} = 0 }}"
         )
     return found[0]
+
+
+def _inputs_along(tensors: Sequence[StateTensor], signature: Signature) -> tuple[str, ...]:
+    """The inputs, states aside, whose first axis has the name of a state's batch axis."""
+    shapes = {each.input: signature.inputs[each.input].shape or () for each in tensors}
+    names = {shapes[each.input][each.axis] for each in tensors if each.axis is not None}
+    return tuple(
+        name
+        for name, spec in signature.inputs.items()
+        if name not in shapes and spec.shape and spec.shape[0] in names
+    )
 
 
 def _initial(folder: Path, spec: TensorSpec, axis: int | None, settings: ModelSequence) -> Array:

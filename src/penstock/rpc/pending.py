@@ -108,7 +108,7 @@ class Pending(InferRequest):
         arrays, any_raw = codec.inputs(message)
         rows, key = layout(model, arrays)
         if model.kept is not None:
-            check_one_row(model, rows)
+            check_one_row(model, rows, arrays)
         outputs, encoding = message.outputs, message.output_encoding
         self._typed = encoding == pb.TYPED or not (any_raw or encoding)
         InferRequest.__init__(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from penstock.errors import InvalidRequest
 from penstock.messages import Step
 from penstock.models.model import Model
+from penstock.tensors import Array
 
 BY_ID = (
     "{model} keeps a state, and the request does not say of which sequence it is a step: set the sequence's "
@@ -50,11 +52,19 @@ def step_of(model: Model, stream: StepStream | None, id: str, start: bool, end: 
     return Step(stream, start, end, stream)
 
 
-def check_one_row(model: Model, rows: int) -> None:
+def check_one_row(model: Model, rows: int, arrays: Mapping[str, Array]) -> None:
     """Makes sure that a step is one row, since there is one state.
+
+    Args:
+        model: what it is for, which keeps a state.
+        rows: the step's, where the model is batched; else 1.
+        arrays: its inputs.
 
     Raises:
         InvalidRequest: it has more or none.
     """
+    if rows == 1 and model.kept is not None and model.kept.rows_of and not model.batching.enabled:
+        lengths = [arrays[name].shape[0] for name in model.kept.rows_of]
+        rows = next((length for length in lengths if length != 1), 1)
     if rows != 1:
         raise InvalidRequest(f"a step of a sequence is one row, and {rows} came; {model} keeps a state")

@@ -154,7 +154,7 @@ class Infer(InferRequest):
         rows, key = layout(model, arrays)
         if model.kept is not None:
             self.sequence = step_of(model, self.stream(), *parameters.sequence_of(message))
-            check_one_row(model, rows)
+            check_one_row(model, rows, arrays)
         outputs: Sequence[str] = model.output_names
         self._classes = None
         if message.outputs:
