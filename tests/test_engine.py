@@ -289,5 +289,7 @@ def test_a_step_whose_turn_comes_by_what_was_dropped_is_run() -> None:
     assert looked == [1]
     engine._expire(model, time.monotonic() + 101)
     assert looked == [1, 1]
+    engine._expire(model, time.monotonic())
+    assert looked == [1, 1], "nothing was dropped"
     assert made.backlog() == (1, 0)
     assert [type(caller(each).error()) for each in steps[:2]] == [RequestCancelled, DeadlineExpired]

@@ -86,7 +86,7 @@ class Engine:
 
     def _wake(self, model: Model) -> None:
         """Has the steps run whose turn has come because of what was dropped."""
-        if model.sequences is not None and model.batcher.waiting_rows:
+        if model.sequences is not None and model.sequences.wants_a_look():
             self._runners.touch(model.batcher)
 
     def _busy(self) -> bool:

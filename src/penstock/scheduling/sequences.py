@@ -10,7 +10,7 @@ the state as it was, as if it had not been sent.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 from typing_extensions import override
@@ -49,6 +49,7 @@ class SequenceBatcher(DynamicBatcher):
     ) -> None:
         self._sequences = Sequences(bounds)
         self._steps = Lock()  # taken before that of the queue, never after it
+        self._dropped = False
         super().__init__(backend, policy, cost, States(rows, tensors, self._sequences))
 
     @property
@@ -118,6 +119,21 @@ class SequenceBatcher(DynamicBatcher):
             held = self._sequences.withdraw_all()
         self._fail(held, lambda _: error)
         super().fail_all(error)
+
+    def wants_a_look(self) -> bool:
+        """Whether steps have been dropped since this was asked last, and one waits that may follow them.
+
+        Only whoever runs batches looks at the queue by himself.
+        """
+        dropped, self._dropped = self._dropped, False
+        return dropped and self.waiting_rows > 0
+
+    @override
+    def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:
+        try:
+            super()._fail(requests, why)
+        finally:
+            self._dropped = self._dropped or bool(requests)
 
     @override
     def _ended(self, requests: Sequence[InferRequest]) -> None:

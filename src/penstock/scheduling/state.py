@@ -57,6 +57,8 @@ class States:
         self._kept = kept
         self._outputs = [each.output for each in tensors]
         self._initial = tuple(each.initial for each in tensors)
+        # All of the axes before the one along which the states lie.
+        self._before = [None if each.axis is None else (slice(None),) * each.axis for each in tensors]
 
     def wanted(self, batch: Sequence[InferRequest]) -> Sequence[str]:
         """The outputs that at least one step wants, and the states."""
@@ -92,18 +94,21 @@ class States:
     def _share(self, states: Sequence[Array], place: int) -> State:
         """The state of one sequence, in memory of its own: a view would hold that of the whole batch."""
         return tuple(
-            array.copy() if tensor.axis is None else array.take([place], tensor.axis)
-            for tensor, array in zip(self._tensors, states, strict=True)
+            [
+                (array if axes is None else array[(*axes, slice(place, place + 1))]).copy()
+                for axes, array in zip(self._before, states, strict=True)
+            ]
         )
 
 
 def _check(tensor: StateTensor, array: Array, steps: int) -> None:
     """Makes sure that a state came back as one that can go in again."""
-    shape = list(tensor.initial.shape)
-    if tensor.axis is not None:
-        shape[tensor.axis] = steps
-    if list(array.shape) != shape:
+    shape, axis = tensor.initial.shape, tensor.axis
+    if axis is not None and steps > 1:
+        shape = (*shape[:axis], steps, *shape[axis + 1 :])
+    if array.shape != shape:
+        came, wanted = list(array.shape), list(shape)
         raise ModelFailed(
-            f"state output {tensor.output} came with shape {list(array.shape)}, expected {shape} for {steps} "
+            f"state output {tensor.output} came with shape {came}, expected {wanted} for {steps} "
             f"step{'s' if steps > 1 else ''}, as input {tensor.input} has it"
         )
