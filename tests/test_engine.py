@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from penstock.engine import SWEEP_SECONDS, Engine
 from penstock.errors import DeadlineExpired, NotFound, QueueFull, RequestCancelled, Unavailable
-from penstock.messages import InferRequest, InferResponse
+from penstock.messages import InferRequest, InferResponse, Step
 from penstock.models.model import Batching, Model
 from penstock.routing import Router
+from penstock.scheduling.batch import Rows
+from penstock.scheduling.cost import RunCost
 from penstock.scheduling.execution import Isolation
 from penstock.scheduling.runners import Runners
+from penstock.scheduling.sequences import SequenceBatcher
+from penstock.scheduling.state import States, StateTensor
+from penstock.scheduling.steps import SequenceBounds
 from penstock.tensors import Array
-from support.work import Caller, HandBackend, RunByHand, Tally, batcher, caller, echo, request, wait_until
+from support.work import (
+    Caller,
+    HandBackend,
+    RunByHand,
+    Tally,
+    batcher,
+    caller,
+    echo,
+    policy,
+    request,
+    wait_until,
+)
 
 
 class House:
@@ -270,3 +290,33 @@ def test_stop_ends_the_watch() -> None:
     house.engine.stop()
     assert not house.engine._sweeper.is_alive()
     assert SWEEP_SECONDS < 0.1, "so late may an answer to a deadline be"
+
+
+def test_a_step_whose_turn_comes_by_what_was_dropped_is_run() -> None:
+    """Nobody else looks: the step before it left the queue without a run."""
+    state = StateTensor("h", "hn", 0, np.zeros((1, 1), np.float32))
+    made = SequenceBatcher(
+        HandBackend(echo),
+        policy(),
+        RunCost(1e-5),
+        States(Rows(batched=True), [state]),
+        SequenceBounds(60, 100),
+    )
+    model = Model("m", 1, HandBackend(echo), made, Batching(True, "for a test"))
+    model.observe(Tally())
+    looked: list[int] = []
+    runners: Any = SimpleNamespace(touch=lambda batcher: looked.append(batcher.waiting_rows))
+    engine = Engine(Router(), runners, lambda: [model])
+    steps = [request([1], deadline=deadline) for deadline in (math.inf, time.monotonic() + 100, math.inf)]
+    for each in steps:
+        each.sequence = Step("a", start=True)
+        engine.submit(model, each)
+    looked.clear()
+    engine.cancel(model, steps[0])
+    assert looked == [1]
+    engine._expire(model, time.monotonic() + 101)
+    assert looked == [1, 1]
+    engine._expire(model, time.monotonic())
+    assert looked == [1, 1], "nothing was dropped"
+    assert made.backlog() == (1, 0)
+    assert [type(caller(each).error()) for each in steps[:2]] == [RequestCancelled, DeadlineExpired]

@@ -68,6 +68,13 @@ class Engine:
     def cancel(self, model: Model, request: InferRequest) -> None:
         """Drops a request that nobody waits for any more."""
         model.batcher.cancel(request)
+        self._wake(model)
+
+    def release(self, owner: object) -> None:
+        """Drops the states of the sequences that began on a stream which has ended."""
+        for model in self._models():
+            if model.sequences is not None:
+                model.sequences.release(owner)
 
     def drain(self, seconds: float) -> bool:
         """Takes nothing more, and waits up to `seconds` until all that was taken is answered.
@@ -89,6 +96,11 @@ class Engine:
         if self._sweeper.is_alive():
             self._sweeper.join()
 
+    def _wake(self, model: Model) -> None:
+        """Has the steps run whose turn has come because of what was dropped."""
+        if model.sequences is not None and model.sequences.wants_a_look():
+            self._runners.touch(model.batcher)
+
     def _busy(self) -> bool:
         return any(model.batcher.waiting_rows or model.batcher.running for model in self._models())
 
@@ -96,8 +108,12 @@ class Engine:
         while not self._stopped.wait(SWEEP_SECONDS):
             now = time.monotonic()
             for model in self._models():
-                self._guarded(model.batcher.expire, now)
+                self._guarded(self._expire, model, now)
             self._guarded(self._look_for_hung)
+
+    def _expire(self, model: Model, now: float) -> None:
+        model.batcher.expire(now)
+        self._wake(model)
 
     def _look_for_hung(self) -> None:
         hung = frozenset(model.name for model in self._models() if model.is_hung)

@@ -13,7 +13,9 @@ PenstockError
     │   ├── QueueFull            the model's queue has no room
     │   ├── Overloaded           so much is ahead of the request that its answer would come too late
     │   ├── TooManyCalls         the server has as many calls in flight as it may
+    │   ├── TooManySequences     the model keeps as many states as it may
     │   └── MessageTooLarge      the message is larger than the server takes
+    ├── UnknownSequence          a step of a sequence that has no state: never begun, ended or expired
     ├── DeadlineExpired          the deadline passed before the answer was ready
     ├── RequestCancelled         the caller went away
     ├── Unavailable              not now: the model is loading, draining or gone, or the server is stopping
@@ -82,8 +84,16 @@ class TooManyCalls(Exhausted):
     """The server has as many calls in flight as it may."""
 
 
+class TooManySequences(Exhausted):
+    """The model keeps the states of as many sequences as it may."""
+
+
 class MessageTooLarge(Exhausted):
     """The message is larger than the server takes."""
+
+
+class UnknownSequence(RequestError):
+    """The sequence has no state: it never began, has ended, or has expired."""
 
 
 class DeadlineExpired(RequestError):

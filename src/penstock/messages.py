@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from penstock.errors import RequestError
 from penstock.tensors import Array
@@ -98,6 +98,22 @@ class InferResponse:
 Flush: TypeAlias = Callable[[], None]
 
 
+class Step(NamedTuple):
+    """Which sequence a request is a step of, for a model whose state the server keeps.
+
+    Attributes:
+        key: the sequence: its id; or the stream itself, for the one that a stream has without an id.
+        start: whether it begins afresh.
+        end: whether its state is dropped once it is answered.
+        owner: the stream it came on, which takes with it what began on it; None for a unary call.
+    """
+
+    key: object
+    start: bool = False
+    end: bool = False
+    owner: object | None = None
+
+
 class InferRequest:
     """One request on its way: inputs that fit the model's signature, and how it is answered.
 
@@ -116,6 +132,7 @@ class InferRequest:
         count: how many of the callers' requests it stands for.
         size: the bytes that it came in.
         sender: who it came from, equal for all that come from there; None where nobody can tell.
+        sequence: which sequence it is a step of, where the model keeps a state.
     """
 
     __slots__ = (
@@ -146,6 +163,7 @@ class InferRequest:
     count = 1
     size = 0
     sender: object = None
+    sequence: Step | None = None
 
     def apart(self) -> Iterable[InferRequest]:
         """The requests that it stands for: they are run apart from each other where its run has failed."""

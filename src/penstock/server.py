@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from penstock.messages import Observer
 from penstock.models.model import Model
 from penstock.models.registry import ModelRegistry
 from penstock.models.repository import scan
+from penstock.models.sequence import proposal
 from penstock.ops import OpsServer
 from penstock.routing import Router
 from penstock.rpc import status
@@ -29,8 +30,9 @@ from penstock.rpc.oip.infer import InferenceService
 from penstock.rpc.prediction import PredictionService
 from penstock.rpc.reflection import add_reflection
 from penstock.scheduling.runners import Runners
+from penstock.scheduling.sequences import SequenceBatcher
 from penstock.summary import address
-from penstock.telemetry.counters import ModelCounts, ModelMetrics
+from penstock.telemetry.counters import ModelCounts, ModelMetrics, SequenceCounts
 from penstock.telemetry.logs import logger
 from penstock.telemetry.metrics import Metrics
 from penstock.telemetry.observer import LoggingObserver
@@ -257,13 +259,14 @@ class Server:
         counts = self._counts[model] = self.metrics.model(
             model.name,
             str(model.version),
-            queue_rows=lambda: model.batcher.waiting_rows,
-            queue_bytes=lambda: model.batcher.waiting_bytes,
+            queue_rows=lambda: model.batcher.backlog()[0],
+            queue_bytes=lambda: model.batcher.backlog()[1],
             running=lambda: model.batcher.running,
             hung=lambda: len(model.batcher.runs.hung_threads()),
             breaker_open=lambda: model.batcher.breaker.is_open,
             sha256=model.backend.file.sha256,
             batched=model.batching.enabled,
+            sequences=_sequence_counts(model.sequences),
         )
         return LoggingObserver(counts, model.name, str(model.version), self.config.log.access_sample)
 
@@ -283,6 +286,12 @@ class Server:
         self._health.hung(models)
 
 
+def _sequence_counts(batcher: SequenceBatcher | None) -> Callable[[], SequenceCounts] | None:
+    if batcher is None:
+        return None
+    return lambda: SequenceCounts(batcher.sequences, batcher.sequences_expired)
+
+
 def _log_model(model: Model) -> None:
     log.info(
         "model ready",
@@ -292,7 +301,11 @@ def _log_model(model: Model) -> None:
         outputs=[str(spec) for spec in model.signature.outputs.values()],
         batched=model.batching.enabled,
         reason=model.batching.reason,
+        **({"keeps": str(model.kept)} if model.kept else {}),
     )
+    proposed = "" if model.kept else proposal(model.signature)
+    if proposed:
+        log.info("a state could be kept", model=model.name, version=model.version, advice=proposed)
 
 
 def _log_fallback(error: BaseException) -> None:

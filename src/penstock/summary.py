@@ -69,6 +69,8 @@ def _model(model: Model) -> Iterator[str]:
     yield f"  {model.name}  version {model.version}{default}{labels}"
     yield f"    takes    {_listed(model.signature.inputs.values())}"
     yield f"    gives    {_listed(model.signature.outputs.values())}"
+    if model.kept is not None:
+        yield f"    keeps    {model.kept}"
     if model.batching.enabled:
         yield f"    batched  up to {model.batcher.policy.max_rows} rows: {model.batching.reason}"
     else:
@@ -83,7 +85,8 @@ def _try_line(models: Sequence[Model], address: str) -> str:
     for model in models:
         inputs = {spec.name: _example(spec) for spec in model.signature.inputs.values()}
         if None not in inputs.values():
-            request = json.dumps({"model": model.name, "inputs": inputs})
+            step = {"sequence": {"id": "try", "start": True}} if model.kept else {}
+            request = json.dumps({"model": model.name, "inputs": inputs, **step})
             method = "penstock.v1.PredictionService/Predict"
             return f"grpcurl -plaintext -d {shlex.quote(request)} {address} {method}"
     return f"grpcurl -plaintext {address} penstock.v1.ModelService/ListModels"

@@ -62,7 +62,9 @@ def test_the_documentation_has_every_setting_with_unit_and_default() -> None:
             assert field.description
     assert "| `drain_seconds` | number ≥ 0 | seconds | `20.0` |" in page
     assert all(
-        f"| `{name}` |" in page for name in ModelConfig.model_fields if name not in Config.model_fields
+        f"| `{name}` |" in page or f"### `[{name}]`" in page
+        for name in ModelConfig.model_fields
+        if name not in Config.model_fields
     )
 
 

@@ -87,7 +87,7 @@ def test_rows_that_do_not_know_of_each_other_are_batched(
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (zoo.scalar, "input x is a scalar"),
+        (zoo.scalar, "output y is a scalar"),
         (zoo.constant, "it has no inputs"),
         (zoo.fixed_batch, "the first axis of input x is fixed at 1"),
         (zoo.fixed_vector, "the first axis of input x is fixed at 4"),

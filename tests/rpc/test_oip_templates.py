@@ -48,6 +48,8 @@ class Engine:
     def submit(self, model: Model, request: Any) -> None:
         self.taken.append(request)
 
+    def release(self, owner: object) -> None: ...
+
 
 class Nobody:
     def failed(self, rpc: str, error: RequestError) -> None: ...

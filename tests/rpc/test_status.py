@@ -28,7 +28,7 @@ LEAVES = list(below(errors.RequestError))
 
 def test_every_error_is_in_the_table_and_nothing_else_is() -> None:
     assert set(status.CODES) == set(LEAVES)
-    assert len(LEAVES) == 12
+    assert len(LEAVES) == 14
 
 
 def test_the_codes_are_those_of_the_design() -> None:
@@ -40,7 +40,9 @@ def test_the_codes_are_those_of_the_design() -> None:
         "QueueFull": "RESOURCE_EXHAUSTED",
         "Overloaded": "RESOURCE_EXHAUSTED",
         "TooManyCalls": "RESOURCE_EXHAUSTED",
+        "TooManySequences": "RESOURCE_EXHAUSTED",
         "MessageTooLarge": "RESOURCE_EXHAUSTED",
+        "UnknownSequence": "FAILED_PRECONDITION",
         "DeadlineExpired": "DEADLINE_EXCEEDED",
         "RequestCancelled": "CANCELLED",
         "Unavailable": "UNAVAILABLE",
@@ -60,7 +62,9 @@ def test_an_error_becomes_a_status_and_a_message(kind: type[errors.RequestError]
     assert code is not grpc.StatusCode.OK
 
 
-@pytest.mark.parametrize("kind", [errors.QueueFull, errors.TooManyCalls, errors.MessageTooLarge])
+@pytest.mark.parametrize(
+    "kind", [errors.QueueFull, errors.TooManyCalls, errors.TooManySequences, errors.MessageTooLarge]
+)
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [(0.0, (0, 0)), (1e-9, (0, 1)), (0.25, (0, 250_000_000)), (3.5, (3, 500_000_000)), (1e6, (1_000_000, 0))],

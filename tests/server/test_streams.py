@@ -219,8 +219,8 @@ def test_many_streams_at_once(channel) -> None:
     assert answers == [list(range(1000 * n, 1000 * n + 100)) for n in range(20)]
 
 
-def test_a_sequence_is_refused(server, stub) -> None:
-    """State is not kept yet, and a step of a sequence answered without it would be wrong."""
+def test_a_sequence_is_refused_where_no_state_is_kept(server, stub) -> None:
+    """A step of a sequence that is answered without a state would be wrong."""
     wanted = kit.request("identity", x=kit.raw(np.zeros((1, 3), np.float32), DataType.FP32))
     wanted.sequence.id = "a"
     with pytest.raises(grpc.RpcError) as raised:

@@ -67,7 +67,7 @@ class Caller:
 class Request(InferRequest):
     """A request that is answered by calling a function."""
 
-    __slots__ = ("caller", "size")
+    __slots__ = ("caller", "sequence", "size")
 
     caller: Caller | Callable[[InferResponse | RequestError], Flush | None]
 
@@ -101,6 +101,7 @@ def request(
         priority,
     )
     made.size = 0
+    made.sequence = None
     made.caller = Caller() if reply is None else reply
     return made
 

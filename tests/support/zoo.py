@@ -8,6 +8,8 @@ What a server should make of each:
 
 - batched: identity, scale, add, row_sum, multi_output, two_open_axes, axes_unnamed, fails_on, slow,
   tiny_mlp, external
+- batched, once model.toml declares their state: running_sum, running_mean
+- batched among requests of the same scalar: scaled
 - served unbatched, for its shapes: scalar, constant, fixed_batch, fixed_vector, axes_not_shared,
   one_closed_output, rank_unknown
 - served unbatched, for its rows mix: centred_rows, softmax_over_rows, cumulative_rows, reversed_rows,
@@ -193,6 +195,50 @@ def divided() -> onnx.ModelProto:
     shape = ("N", 3)
     taken = [_value(name, DataType.INT64, shape) for name in "ab"]
     return _model([_node("Div", ["a", "b"], "y")], taken, [_value("y", DataType.INT64, shape)])
+
+
+def scaled() -> onnx.ModelProto:
+    """y = x [N, 3] * factor, an FP32 scalar: one for a whole batch."""
+    x, y = (_value(name, DataType.FP32, ("N", 3)) for name in "xy")
+    return _model([_node("Mul", ["x", "factor"], "y")], [x, _value("factor", DataType.FP32, ())], [y])
+
+
+# With a state that one step hands to the next.
+
+
+def running_sum(most: int = 1000) -> onnx.ModelProto:
+    """y = sumN = sum + x, INT64 [N, 1] all: the state is `sum`, its batch axis 0.
+
+    The run fails where an x is `most` or more, or below -`most`, as in `fails_on`.
+    """
+    names = ("x", "sum", "y", "sumN")
+    x, total, y, after = (_value(name, DataType.INT64, ("N", 1)) for name in names)
+    nodes = [
+        _node("Gather", ["zeros", "x"], "zero"),
+        _node("Add", ["x", "zero"], "checked"),
+        _node("Add", ["sum", "checked"], "sumN"),
+        _node("Identity", ["sumN"], "y"),
+    ]
+    return _model(nodes, [x, total], [y, after], {"zeros": np.zeros(most, np.int64)})
+
+
+def running_mean() -> onnx.ModelProto:
+    """y [N, 3] = half of x [N, 3] and half of the state, which is h [2, N, 3], its batch axis 1.
+
+    Row 0 of the state becomes y, row 1 what row 0 was: `hn`.
+    """
+    half = {"half": np.float32(0.5), "first": np.int64(0), "axis": np.array([0], np.int64)}
+    nodes = [
+        _node("Gather", ["h", "first"], "before", axis=0),
+        _node("Add", ["x", "before"], "sum"),
+        _node("Mul", ["sum", "half"], "y"),
+        _node("Unsqueeze", ["y", "axis"], "upper"),
+        _node("Unsqueeze", ["before", "axis"], "lower"),
+        _node("Concat", ["upper", "lower"], "hn", axis=0),
+    ]
+    x, y = (_value(name, DataType.FP32, ("N", 3)) for name in "xy")
+    h, after = (_value(name, DataType.FP32, (2, "N", 3)) for name in ("h", "hn"))
+    return _model(nodes, [x, h], [y, after], half)
 
 
 # Served, but never batched: the shapes do not allow it.

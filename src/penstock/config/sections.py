@@ -102,6 +102,12 @@ class ServerConfig(Section):
     max_stream_requests: int = _setting(
         1024, "Most requests in flight on one stream; above that its reading pauses.", "requests", ge=1
     )
+    total_queue_rows: int = _setting(
+        65_536, "Most rows waiting before all models together; requests beyond are refused.", "rows", ge=1
+    )
+    total_queue_bytes: int = _setting(
+        2**31, "Most bytes of messages waiting before all models together.", "bytes", ge=1
+    )
     offload_bytes: int = _setting(
         262_144, "Messages larger than this are decoded off the polling thread.", "bytes", ge=0
     )
@@ -245,6 +251,31 @@ class ModelRuntime(Section):
     spinning: bool | None = _inherited(RuntimeConfig, "spinning")
 
 
+class ModelSequence(Section):
+    """State that a model hands from one step of a sequence to the next, kept by the server."""
+
+    state: dict[NonEmpty, NonEmpty] = _setting(
+        {},
+        'Which output is which input of the next step, such as `{state = "stateN"}`; none keeps no state.',
+    )
+    axis: dict[NonEmpty, Annotated[int, Field(ge=0, strict=True)]] = _setting(
+        {},
+        "The axis of a state input along which sequences are batched, such as `{state = 1}`; needed where it "
+        "is not the only open one with the name of the other inputs' first axis.",
+    )
+    initial: dict[NonEmpty, NonEmpty] = _setting(
+        {},
+        "Files beside `model.toml` with the state that a sequence begins with, such as "
+        '`{state = "zero.npy"}`; zeros where none is named.',
+    )
+    idle_seconds: float = _setting(
+        60.0, "How long after its last step a sequence's state is kept.", "seconds", gt=0
+    )
+    max_sequences: int = _setting(
+        10_000, "Most sequences whose state is kept; further ones are refused.", "sequences", ge=1
+    )
+
+
 class ModelConfig(Section):
     """The settings of one model: the `model.toml` beside its versions."""
 
@@ -266,6 +297,7 @@ class ModelConfig(Section):
         'Files with the names of an output\'s classes, a line each, such as `{scores = "names.txt"}`, shown '
         "where the Open Inference Protocol is asked for a classification.",
     )
+    sequence: ModelSequence = ModelSequence()
     batching: ModelBatching = ModelBatching()
     runtime: ModelRuntime = ModelRuntime()
 

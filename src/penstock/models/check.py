@@ -1,8 +1,10 @@
 """Finds out whether a model may be batched, and what its runs cost.
 
 Batching must never change an answer. The graph has to declare the first axis open on all inputs and
-outputs; then rows are run together and alone, and the answers must agree. Where they do not, or where no
-made-up input makes the model run, it is served unbatched.
+outputs, but for scalar inputs, of which a batch has one value; then rows are run together and alone, and
+the answers must agree. Where they do not, or where no made-up input makes the model run, it is served
+unbatched. A model with a state is checked as `penstock.models.sequence.RowsFirst` shows it: its made-up
+states are rows like others.
 
 The rows are made up, and so is what they show. A model whose rows mix only for values that were not tried,
 only in batches of sizes that were not tried, or by less than the tolerance, passes; so does one whose
@@ -118,16 +120,26 @@ def _why_not_by_shape(signature: Signature, forced: bool) -> str | None:
     if not signature.inputs:
         return "it has no inputs"
     for role, spec in tensors:
-        if spec.shape is None:
-            return f"{role} {spec.name} declares no shape"
-        if not spec.shape:
-            return f"{role} {spec.name} is a scalar"
-        if isinstance(spec.shape[0], int):
-            return f"the first axis of {role} {spec.name} is fixed at {spec.shape[0]}"
-    names = {spec.name: str((spec.shape or "?")[0]) for _, spec in tensors}
+        reason = _why_no_rows(role, spec)
+        if reason is not None:
+            return reason
+    if not any(spec.shape for spec in signature.inputs.values()):
+        return "all its inputs are scalars"
+    names = {spec.name: str(spec.shape[0]) for _, spec in tensors if spec.shape}
     if len(set(names.values())) > 1 and not forced:
         listed = ", ".join(f"{tensor} {axis}" for tensor, axis in names.items())
         return f"the first axes have different names ({listed}); batching.enabled = true overrides this"
+    return None
+
+
+def _why_no_rows(role: str, spec: TensorSpec) -> str | None:
+    """Why a tensor has not any number of rows, nor one value for all of them; None where it has."""
+    if spec.shape is None:
+        return f"{role} {spec.name} declares no shape"
+    if not spec.shape:
+        return f"output {spec.name} is a scalar" if role == "output" else None
+    if isinstance(spec.shape[0], int):
+        return f"the first axis of {role} {spec.name} is fixed at {spec.shape[0]}"
     return None
 
 
@@ -164,7 +176,10 @@ def _difference(
     for row in np.unique(np.linspace(0, rows - 1, min(rows, ROWS_COMPARED)).astype(int)):
         # Copies: as views of the batch they would lie where the batch has them, and some sums are rounded
         # differently by where their input begins.
-        alone = backend.run(names, {name: array[row : row + 1].copy() for name, array in inputs.items()})
+        alone = backend.run(
+            names,
+            {name: array[row : row + 1].copy() if array.ndim else array for name, array in inputs.items()},
+        )
         for name, whole, single in zip(names, together, alone, strict=True):
             apart = _apart(backend.signature.outputs[name], whole, single, row)
             if isinstance(apart, str):

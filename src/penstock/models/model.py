@@ -11,7 +11,9 @@ from typing import Any
 from penstock.backends.backend import Backend
 from penstock.messages import Observer
 from penstock.models.class_labels import ClassLabels
+from penstock.models.sequence import KeptState, scalars_of
 from penstock.scheduling.batcher import DynamicBatcher
+from penstock.scheduling.sequences import SequenceBatcher
 from penstock.tensors import Signature
 
 
@@ -48,6 +50,9 @@ class Model:
         open_shapes: whether an axis other than the batch axis is open: then only requests of equal
             shapes may share a batch.
         class_labels: what the indices of an output's values stand for, by the output's name.
+        kept: the state that the server keeps between the steps of a sequence; None where there is none. Its
+            tensors are not in the signature: callers neither send nor get them.
+        scalars: the inputs of which a batch has one value, equal in all its requests.
         attachments: what the front doors derive from the signature once and keep, by its class.
     """
 
@@ -63,16 +68,25 @@ class Model:
     observer: Observer = field(init=False)
     class_labels: Mapping[str, ClassLabels] = field(default_factory=dict)
     attachments: dict[type, Any] = field(default_factory=dict)
+    kept: KeptState | None = None
     signature: Signature = field(init=False)
     version_text: str = field(init=False)
     output_names: tuple[str, ...] = field(init=False)
     open_shapes: bool = field(init=False)
+    scalars: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.signature = self.backend.signature
+        whole = self.backend.signature
+        self.signature = whole if self.kept is None else self.kept.without(whole)
         self.version_text = str(self.version)
         self.output_names = tuple(self.signature.outputs)
         self.open_shapes = any(spec.has_open_inner_axis() for spec in self.signature.inputs.values())
+        self.scalars = scalars_of(self.signature) if self.batching.enabled else ()
+
+    @property
+    def sequences(self) -> SequenceBatcher | None:
+        """The batcher, where it keeps a state."""
+        return self.batcher if isinstance(self.batcher, SequenceBatcher) else None
 
     def observe(self, observer: Observer) -> None:
         """Sets who is told how this model's requests end; comes before the first of them."""

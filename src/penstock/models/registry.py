@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from penstock.backends.backend import Backend
 from penstock.config import (
     BatchingConfig,
     Config,
+    ModelConfig,
     RuntimeConfig,
     effective_batching,
     effective_runtime,
@@ -27,9 +29,15 @@ from penstock.models.check import (
 from penstock.models.class_labels import read_class_labels
 from penstock.models.model import Batching, Model
 from penstock.models.repository import ModelOnDisk
+from penstock.models.sequence import KeptState, RowsFirst, proposal, read_kept_state, scalars_of
+from penstock.scheduling.batch import Rows, RowsBesideScalars
 from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
+from penstock.scheduling.bounds import Bounds, Total
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.execution import Isolation
+from penstock.scheduling.sequences import SequenceBatcher
+from penstock.scheduling.state import States
+from penstock.scheduling.steps import SequenceBounds
 
 HEAVY_SECONDS = 0.005  # a run of one row that takes longer is divided among the cores
 
@@ -59,6 +67,7 @@ class ModelRegistry:
         self._cores = cores
         self._open_backend = open_backend
         self._make_observer = make_observer
+        self._total = Total(Bounds(config.server.total_queue_rows, config.server.total_queue_bytes))
         self._models: dict[tuple[str, int], Model] = {}
         self._ordered: Sequence[Model] = ()
 
@@ -98,22 +107,24 @@ class ModelRegistry:
         settings = on_disk.config
         batching = effective_batching(self._config.batching, settings.batching)
         runtime = effective_runtime(self._config.runtime, settings.runtime)
-        backend, parallel = self._open(path, runtime, settings.runs_in_parallel)
+        folder = path.parent.parent
+        loaded = self._open(path, runtime, settings.runs_in_parallel, partial(_kept, folder, settings))
         enabled = settings.batching.enabled
-        verdict, cost, max_rows = _fitted(backend, enabled, batching)
-        policy = _policy(verdict.enabled, batching, max_rows, parallel)
+        verdict, cost, max_rows = _fitted(loaded.rows_first, enabled, batching)
+        policy = _policy(verdict.enabled, batching, max_rows, loaded.runs_in_parallel)
+        isolation = self._isolation(loaded.rows_first)
+        proposed = "" if loaded.kept else proposal(loaded.backend.signature)
         model = Model(
             name=on_disk.name,
             version=version,
-            backend=backend,
-            batcher=DynamicBatcher(backend, policy, cost, isolation=self._isolation(backend)),
-            batching=verdict,
+            backend=loaded.backend,
+            batcher=_batcher(loaded, policy, cost, total=self._total, isolation=isolation),
+            batching=replace(verdict, reason=f"{verdict.reason}; {proposed}") if proposed else verdict,
+            kept=loaded.kept,
             labels=tuple(sorted(label for label, number in settings.labels.items() if number == version)),
             is_default=version == max(on_disk.versions),
         )
-        model.class_labels = read_class_labels(
-            path.parent.parent, settings.class_labels, model.signature.outputs
-        )
+        model.class_labels = read_class_labels(folder, settings.class_labels, model.signature.outputs)
         model.observe(self._make_observer(model))
         self._models[on_disk.name, version] = model
         return model
@@ -126,7 +137,13 @@ class ModelRegistry:
             partial(runs_on_made_up_input, backend),
         )
 
-    def _open(self, path: Path, runtime: RuntimeConfig, runs_in_parallel: int) -> tuple[Backend, int]:
+    def _open(
+        self,
+        path: Path,
+        runtime: RuntimeConfig,
+        runs_in_parallel: int,
+        kept_of: Callable[[Backend], KeptState | None],
+    ) -> _Loaded:
         """The model, and how many of its runs may go on at the same time.
 
         Where the settings leave both open, a light model runs once on every core and a heavy one once on
@@ -134,15 +151,53 @@ class ModelRegistry:
         """
         if runs_in_parallel or runtime.intra_op_threads or self._cores == 1:
             wanted = runs_in_parallel or max(self._cores // (runtime.intra_op_threads or 1), 1)
-            return self._open_backend(path, runtime, wanted), wanted
+            backend = self._open_backend(path, runtime, wanted)
+            return _Loaded(backend, wanted, kept_of(backend))
         backend = self._open_backend(path, runtime, self._cores)
-        if measure_cost(backend, batched=False, max_rows=1).expect(1) < HEAVY_SECONDS:
-            return backend, self._cores
+        loaded = _Loaded(backend, self._cores, kept_of(backend))
+        if measure_cost(loaded.rows_first, batched=False, max_rows=1).expect(1) < HEAVY_SECONDS:
+            return loaded
         backend.close()
-        return self._open_backend(path, runtime, 1), 1
+        return _Loaded(self._open_backend(path, runtime, 1), 1, loaded.kept)
 
     def _order(self) -> None:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
+
+
+class _Loaded(NamedTuple):
+    """A model that has been opened.
+
+    Attributes:
+        backend: runs it.
+        runs_in_parallel: how many of its runs may go on at the same time.
+        kept: the state that the server keeps for it.
+    """
+
+    backend: Backend
+    runs_in_parallel: int
+    kept: KeptState | None
+
+    @property
+    def rows_first(self) -> Backend:
+        """The model as one whose rows lie along the first axes, as which it is checked and timed."""
+        return self.backend if self.kept is None else RowsFirst(self.backend, self.kept)
+
+
+def _kept(folder: Path, settings: ModelConfig, backend: Backend) -> KeptState | None:
+    return read_kept_state(folder, settings.sequence, backend.signature)
+
+
+def _batcher(
+    loaded: _Loaded, policy: BatchPolicy, cost: RunCost, *, total: Total, isolation: Isolation
+) -> DynamicBatcher:
+    """The batcher of a model: by the scalars it takes, and the state that is kept for it."""
+    backend, kept = loaded.backend, loaded.kept
+    scalars = scalars_of(backend.signature)
+    rows = RowsBesideScalars(policy.batched, scalars) if scalars else Rows(policy.batched)
+    if kept is None:
+        return DynamicBatcher(backend, policy, cost, rows, total, isolation)
+    bounds = SequenceBounds(kept.idle_seconds, kept.max_sequences)
+    return SequenceBatcher(backend, policy, cost, States(rows, kept.tensors), bounds, total, isolation)
 
 
 def _fitted(

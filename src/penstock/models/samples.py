@@ -30,7 +30,7 @@ def samples(signature: Signature, rows: int, seed: int = 0) -> Iterator[dict[str
         for size in SIZES:
             random = np.random.default_rng(seed)
             yield {
-                name: fill(spec.datatype, _shape(spec, rows, size), random)
+                name: np.asarray(fill(spec.datatype, _shape(spec, rows, size), random))
                 for name, spec in signature.inputs.items()
             }
             if not _has_open_inner_axis(signature):

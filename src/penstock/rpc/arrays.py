@@ -34,7 +34,9 @@ def wanted_outputs(model: Model, wanted: Collection[str]) -> Sequence[str]:
     unknown = [name for name in wanted if name not in names]
     if unknown:
         has = ", ".join(names)
-        raise InvalidRequest(f"there is no output {', '.join(unknown)}; {model} has {has}")
+        raise InvalidRequest(
+            f"there is no output {', '.join(unknown)}; {model} has {has}{_kept(model, wanted)}"
+        )
     return tuple(name for name in names if name in wanted)
 
 
@@ -43,13 +45,17 @@ def layout(model: Model, arrays: Mapping[str, Array]) -> tuple[int, object]:
 
     Returns:
         The length of the first axis where the model is batched, else 1; and the lengths of the inner
-        axes where some are open, else None.
+        axes where some are open, and the values of scalars, else None.
 
     Raises:
         InvalidRequest: the inputs differ in their number of rows.
     """
     if not model.batching.enabled:
         return 1, None
+    values: tuple[object, ...] = ()
+    if model.scalars:
+        values = tuple([_identity(arrays[name]) for name in model.scalars])
+        arrays = {name: array for name, array in arrays.items() if name not in model.scalars}
     rows = -1
     for array in arrays.values():
         length: int = array.shape[0]
@@ -58,16 +64,26 @@ def layout(model: Model, arrays: Mapping[str, Array]) -> tuple[int, object]:
         elif rows != length:
             lengths = ", ".join(f"{name} has {each.shape[0]}" for name, each in arrays.items())
             raise InvalidRequest(f"all inputs need the same number of rows: {lengths}")
-    if not model.open_shapes:
-        return rows, None
-    return rows, tuple([array.shape[1:] for array in arrays.values()])
+    inner = tuple([array.shape[1:] for array in arrays.values()]) if model.open_shapes else None
+    return rows, (inner, *values) if values else inner
+
+
+def _identity(scalar: Array) -> object:
+    """What is equal for equal scalars only: bytes, since -0.0 equals 0.0 and is another value."""
+    return scalar.item() if scalar.dtype.hasobject else scalar.tobytes()
 
 
 def expected_inputs(model: Model, sent: Mapping[str, Any] | Collection[str]) -> str:
     """What inputs a model takes, and which of them came."""
     came = ", ".join(sorted(sent)) or "none"
     specs = model.signature.inputs.values()
-    return f"expected {', '.join(map(str, specs)) or 'none'}; came {came}"
+    return f"expected {', '.join(map(str, specs)) or 'none'}; came {came}{_kept(model, sent)}"
+
+
+def _kept(model: Model, names: Collection[str]) -> str:
+    """What to say where some of these names are of the state that the server keeps; else nothing."""
+    found = model.kept.names_among(names) if model.kept else ()
+    return f"; the server keeps {' and '.join(found)}, which callers neither send nor get" if found else ""
 
 
 def of_nothing(spec: TensorSpec, shape: tuple[int, ...]) -> Array:

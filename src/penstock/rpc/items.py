@@ -20,6 +20,7 @@ from penstock.rpc.answers import Piece, weave, width
 from penstock.rpc.codec import ModelCodec, codec_of
 from penstock.rpc.door import Door
 from penstock.rpc.pending import Pending
+from penstock.rpc.steps import StepStream
 from penstock.rpc.stream import Part, StreamItem
 from penstock.rpc.templates import Template
 from penstock.tensors import Array
@@ -34,7 +35,7 @@ RESULTS = wire.key(pb.PredictStreamResponse.RESULTS_FIELD_NUMBER, wire.LENGTH_DE
 LARGEST_BLOCK = 1 << 20  # bytes of its answer; larger ones go out one by one
 
 
-class Owner(Protocol):
+class Owner(StepStream, Protocol):
     """The stream that requests belong to, as they see it."""
 
     def done(self, item: StreamItem) -> Flush:
@@ -54,6 +55,10 @@ class Item(Pending):
         super().__init__(RPC)
         self._stream = stream
         self.parts: Sequence[Part] | None = None
+
+    @override
+    def stream(self) -> StepStream:
+        return self._stream
 
     @override
     def reply(self, result: InferResponse | RequestError) -> Flush:
@@ -183,7 +188,10 @@ class _Member(InferRequest):
         self._block = block
         super().__init__(
             # As if it had come alone: see `Template.inputs_of` for where an input begins.
-            {name: array[place * rows : (place + 1) * rows].copy() for name, array in block.inputs.items()},
+            {
+                name: array[place * rows : (place + 1) * rows].copy() if array.ndim else array
+                for name, array in block.inputs.items()
+            },
             block.outputs,
             rows,
             block.shape_key,

@@ -75,6 +75,11 @@ def describe(model: Model) -> pb.Model:
         message.batching.max_rows = policy.max_rows
         message.batching.max_delay.FromNanoseconds(int(policy.max_delay_seconds * 1e9))
     message.loaded_at.FromDatetime(model.loaded_at)
+    if model.kept is not None:
+        kept = message.kept_state
+        kept.state.update({each.input: each.output for each in model.kept.tensors})
+        kept.idle.FromNanoseconds(int(model.kept.idle_seconds * 1e9))
+        kept.max_sequences = model.kept.max_sequences
     return message
 
 

@@ -7,12 +7,13 @@ import time
 from functools import cached_property
 
 from penstock.errors import InvalidRequest, RequestError
-from penstock.messages import InferRequest, InferResponse
+from penstock.messages import InferRequest, InferResponse, Step
 from penstock.models.model import Model
 from penstock.rpc.arrays import layout, wanted_outputs
 from penstock.rpc.codec import ModelCodec, codec_of
 from penstock.rpc.door import Door
 from penstock.rpc.predict_places import places_of
+from penstock.rpc.steps import StepStream, check_one_row, own_step, step_of
 from penstock.rpc.templates import Asked, Template, Templates
 from penstock.transport.call import ServerCall
 from penstock_proto.v1 import prediction_pb2 as pb
@@ -34,13 +35,18 @@ class Pending(InferRequest):
         rpc: the RPC it came by, such as "Predict".
     """
 
-    __slots__ = ("_codec", "_id", "_model", "_tag", "_typed", "size")
+    __slots__ = ("_codec", "_id", "_model", "_tag", "_typed", "sequence", "size")
 
     _codec: ModelCodec
 
     def __init__(self, rpc: str) -> None:  # the request's other fields come with its message
         self.rpc = rpc
         self._model: Model | None = None
+        self.sequence: Step | None = None
+
+    def stream(self) -> StepStream | None:
+        """The stream that it came on; None for a call of its own."""
+        return None
 
     def submit(self, data: bytes, message: pb.PredictRequest, call: ServerCall, door: PredictDoor) -> None:
         """Takes over what a message asks for and hands itself to the engine; refuses what does not fit.
@@ -66,7 +72,7 @@ class Pending(InferRequest):
             return
         self._model = model
         templates = door.templates
-        if templates.is_time(self):
+        if templates.is_time(self) and not message.HasField("sequence"):
             seconds = _seconds(message) or math.inf
             asked = Asked(message.model, message.version, seconds, self._typed)
             templates.learn(data, asked, self, model)
@@ -81,6 +87,10 @@ class Pending(InferRequest):
         model = template.model_now(door.engine.route)
         if model is None:
             return False
+        if model.kept is not None:
+            self.sequence = own_step(self.stream())
+            if self.sequence is None:
+                return False
         self._id, self._tag, self.size = template.id_of(data), template.tag_of(data), len(data)
         self._codec, self._typed = codec_of(model), template.asked.form
         template.fill(self, data, call.deadline)
@@ -89,11 +99,16 @@ class Pending(InferRequest):
         return True
 
     def _read(self, message: pb.PredictRequest, model: Model, call: ServerCall, arrived: float) -> None:
-        if message.HasField("sequence"):
+        if model.kept is not None:
+            said = message.sequence
+            self.sequence = step_of(model, self.stream(), said.id, said.start, said.end)
+        elif message.HasField("sequence"):
             raise InvalidRequest(f"the request is part of a sequence, and {model} keeps no state")
         codec = self._codec = codec_of(model)
         arrays, any_raw = codec.inputs(message)
         rows, key = layout(model, arrays)
+        if model.kept is not None:
+            check_one_row(model, rows, arrays)
         outputs, encoding = message.outputs, message.output_encoding
         self._typed = encoding == pb.TYPED or not (any_raw or encoding)
         InferRequest.__init__(

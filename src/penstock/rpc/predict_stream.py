@@ -23,6 +23,8 @@ from penstock_proto.v1 import prediction_pb2 as pb
 
 ORDER_KEY = "penstock-order"
 ORDERS = ("request", "completion")
+SEQUENCES_KEY, BY_ID = "penstock-sequences", "by-id"
+"""Of a stream that several callers share: what does not say of which sequence it is a step is refused."""
 MANY_REQUESTS = 4096  # in one message: more would hold the polling thread up, however small they are
 _Read: TypeAlias = "tuple[bytes | Array, Template | pb.PredictRequest]"
 """A request's bytes, and what they look like or mean; or those of several that look alike."""
@@ -37,9 +39,11 @@ class PredictStream(Stream):
     """
 
     def __init__(self, call: ServerCall, service: PredictDoor) -> None:
-        order = dict(call.metadata).get(ORDER_KEY, ORDERS[0])
+        metadata = dict(call.metadata)
+        order = metadata.get(ORDER_KEY, ORDERS[0])
         super().__init__(call, service, Outbox(call.send), ordered=order == ORDERS[0])
         self._service = service
+        self.has_sequence = metadata.get(SEQUENCES_KEY) != BY_ID
         if order not in ORDERS:
             words = f"metadata {ORDER_KEY} is {order!r}, expected one of {', '.join(ORDERS)}"
             call.finish(Status(grpc.StatusCode.INVALID_ARGUMENT, words))

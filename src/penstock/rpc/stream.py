@@ -45,7 +45,12 @@ class Stream(ABC):
         door: the service it belongs to.
         outbox: sends the results.
         ordered: whether they are sent in the order of the requests, else as they come.
+
+    Attributes:
+        has_sequence: whether steps without an id are of a sequence of its own, for models that keep a state.
     """
+
+    has_sequence = True
 
     def __init__(self, call: ServerCall, door: Door, outbox: Outbox, ordered: bool) -> None:
         self._call = call
@@ -96,6 +101,7 @@ class Stream(ABC):
         self._door.gone(self)
         for item in tuple(self._waiting):
             item.cancel(self._door)
+        self._door.engine.release(self)
         # What runs is not answered any more: what it brought is not to wait for the garbage collector.
         with self._lock:
             self._waiting.clear()

@@ -71,8 +71,8 @@ class Template:
     """
 
     __slots__ = (
-        "_constants", "_id", "_inputs", "_tag", "_varies", "asked", "may_be_many", "model", "outputs",
-        "priority", "rows", "shape_key",
+        "_constants", "_id", "_inputs", "_scalars", "_tag", "_varies", "asked", "may_be_many", "model",
+        "outputs", "priority", "rows", "shape_key",
     )  # fmt: skip
 
     def __init__(
@@ -82,13 +82,17 @@ class Template:
         if any(inputs[name].datatype in CHECKED for name in inputs) or len(places.inputs) != len(inputs):
             raise ValueError("there are inputs whose values are checked, or that did not come as raw")
         arrays = request.inputs
+        # Of these a batch has one value: it is compared like all that does not vary.
+        self._scalars = {name: arrays[name].copy() for name in model.scalars}
+        varied = [name for name in inputs if name not in self._scalars]
         self._inputs = [
-            (name, arrays[name].shape, arrays[name].dtype, *places.inputs[name]) for name in inputs
+            (name, arrays[name].shape, arrays[name].dtype, *places.inputs[name]) for name in varied
         ]
         self._id, self._tag = places.id, places.tag
         self._varies = places.id != NOWHERE or places.tag != NOWHERE
-        self.may_be_many = model.batching.enabled and places.id == NOWHERE
-        self._constants = _between(data, [*places.inputs.values(), places.id, places.tag])
+        self.may_be_many = model.batching.enabled and places.id == NOWHERE and model.kept is None
+        spans = [places.inputs[name] for name in varied]
+        self._constants = _between(data, [*spans, places.id, places.tag])
         self.asked, self.model = asked, ref(model)
         self.outputs, self.rows, self.shape_key = request.outputs, request.rows, request.shape_key
         self.priority = request.priority
@@ -135,9 +139,12 @@ class Template:
         As views of the request they would lie where they happen to, and some operators, such as sums, round
         differently by where their input begins: equal requests would get answers that are not quite equal.
         """
-        return {
+        inputs: dict[str, Array] = {
             name: np.ndarray(shape, dtype, data[start:end]) for name, shape, dtype, start, end in self._inputs
         }
+        if self._scalars:
+            inputs.update(self._scalars)
+        return inputs
 
     def count_alike(self, messages: Array) -> int:
         """How many messages, from the first on, are of this kind; it is known that the first is.
@@ -156,10 +163,11 @@ class Template:
 
     def all_inputs_of(self, messages: Array) -> dict[str, Array]:
         """The inputs of several messages of this kind, uint8 [count, bytes of each], in new arrays."""
-        inputs = {}
+        inputs: dict[str, Array] = {}
         for name, shape, dtype, start, end in self._inputs:
             values = np.ascontiguousarray(messages[:, start:end])
             inputs[name] = values.view(dtype).reshape(len(messages) * shape[0], *shape[1:])
+        inputs.update(self._scalars)
         return inputs
 
     def tags_of(self, messages: Array) -> Array:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+from typing_extensions import override
 
 from penstock.errors import ModelFailed
 from penstock.messages import InferRequest, InferResponse, Run
@@ -30,7 +31,11 @@ class Packing(Protocol):
 
 
 class Rows:
-    """Every request's rows, one after another; without batching, the one request as it is."""
+    """Every request's rows, one after another; without batching, the one request as it is.
+
+    Args:
+        batched: whether requests run together.
+    """
 
     def __init__(self, batched: bool) -> None:
         self._batched = batched
@@ -64,6 +69,31 @@ class Rows:
             InferResponse(run, each.outputs, started - each.arrived, stop, stop := stop + each.rows)
             for each in batch
         ]
+
+
+class RowsBesideScalars(Rows):
+    """As `Rows`, of a model that also takes scalars: one value for a whole batch, equal in all its requests.
+
+    Args:
+        batched: whether requests run together.
+        scalars: the inputs that are.
+    """
+
+    def __init__(self, batched: bool, scalars: Collection[str]) -> None:
+        super().__init__(batched)
+        self._scalars = frozenset(scalars)
+
+    @override
+    def assemble(self, batch: Sequence[InferRequest]) -> Mapping[str, Array]:
+        first = batch[0].inputs
+        if len(batch) == 1:
+            return first
+        return {
+            name: array
+            if name in self._scalars
+            else np.concatenate([request.inputs[name] for request in batch])
+            for name, array in first.items()
+        }
 
 
 def check_rows(run: Run) -> None:

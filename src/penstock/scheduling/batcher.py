@@ -110,6 +110,10 @@ class DynamicBatcher:
         """The bytes of the messages in the queue."""
         return self._queue.bytes
 
+    def backlog(self) -> tuple[int, int]:
+        """The rows that wait and the bytes of their messages, those included that cannot be run yet."""
+        return self._queue.rows, self._queue.bytes
+
     @property
     def running(self) -> int:
         """The batches being run."""
@@ -203,8 +207,10 @@ class DynamicBatcher:
                 return False
             self._running += 1
         delivery = Delivery(self._observer, later)
+        left: list[InferRequest] = []
         try:
             taken = self._queue.take(self._max_rows, time.monotonic())
+            left = [*taken.batch, *taken.late] if taken.late else taken.batch
             for request in taken.late:
                 delivery.fail(request, expired(request))
             if taken.late:
@@ -212,10 +218,13 @@ class DynamicBatcher:
             if taken.batch:
                 self._run(taken, delivery)
         finally:
-            with self._lock:
-                self._running -= 1
+            try:
+                self._ended(left)
+            finally:
+                with self._lock:
+                    self._running -= 1
         delivery.close()
-        return bool(taken.batch or taken.late)
+        return bool(left)
 
     def fail_all(self, error: RequestError) -> None:
         """Ends every waiting request with `error`."""
@@ -270,7 +279,11 @@ class DynamicBatcher:
         delivery = Delivery(self._observer)
         for request in requests:
             delivery.fail(request, why(request))
+        self._ended(requests)
         delivery.close()
+
+    def _ended(self, requests: Sequence[InferRequest]) -> None:
+        """These have been answered, or dropped, and left for good: a hook."""
 
     def _seconds_to_empty(self) -> float:
         """How long what waits is expected to take, within reason."""

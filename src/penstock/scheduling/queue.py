@@ -95,23 +95,15 @@ class RequestQueue:
         """
         if request.deadline <= now:
             raise DeadlineExpired("the deadline had passed when the request arrived")
-        index = _class_of(request)
         with self._lock:
             if self._total.rows:
                 self._check_room(request, now)
-            group = self._groups.get(request.shape_key)
-            if group is None:
-                group = self._groups[request.shape_key] = _Group()
-            due = group.lanes[index].put(request)
-            if due > self._latest_due[index] or not self._class_rows[index]:
-                self._latest_due[index] = due
-            if request.deadline < self._earliest_deadline:
-                self._earliest_deadline = request.deadline
-            self._count(index, request.rows or 1, request.size)
-            if self._shares is not None:
-                self._shares.add(request, request.sender)
-            elif self._is_crowded():
-                self._shares = Shares(self._bounds, self._waiting())
+            self._let_in(request)
+
+    def follow(self, request: InferRequest) -> None:
+        """Lets a request in whatever waits: it has been let in before, and was held back elsewhere."""
+        with self._lock:
+            self._let_in(request)
 
     def discard(self, request: InferRequest) -> bool:
         """Takes a request out whose caller has gone: it counts no more, and will not run.
@@ -190,6 +182,22 @@ class RequestQueue:
         span = self._latest_due[index] - now
         share = (due_of(request) - now) / span if span > 0.0 else 1.0
         return ahead + self._class_rows[index] * min(share, 1.0)
+
+    def _let_in(self, request: InferRequest) -> None:
+        index = _class_of(request)
+        group = self._groups.get(request.shape_key)
+        if group is None:
+            group = self._groups[request.shape_key] = _Group()
+        due = group.lanes[index].put(request)
+        if due > self._latest_due[index] or not self._class_rows[index]:
+            self._latest_due[index] = due
+        if request.deadline < self._earliest_deadline:
+            self._earliest_deadline = request.deadline
+        self._count(index, request.rows or 1, request.size)
+        if self._shares is not None:
+            self._shares.add(request, request.sender)
+        elif self._is_crowded():
+            self._shares = Shares(self._bounds, self._waiting())
 
     def _check_room(self, request: InferRequest, now: float) -> None:
         rows, size = request.rows or 1, request.size

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
+from typing import NamedTuple
 
 from penstock.errors import (
     DeadlineExpired,
@@ -22,6 +23,7 @@ from penstock.errors import (
     RequestCancelled,
     RequestError,
     TooManyCalls,
+    TooManySequences,
 )
 from penstock.messages import EVENTS, Closed, InferRequest, Run
 
@@ -43,6 +45,7 @@ _REASONS = {
     QueueFull: "queue_full",
     Overloaded: "overloaded",
     TooManyCalls: "too_many_calls",
+    TooManySequences: "too_many_sequences",
     MessageTooLarge: "message_too_large",
 }
 
@@ -247,6 +250,18 @@ class ModelMetrics:
         """What has been counted so far, all of one moment."""
         with self._lock:
             return self._counts.copy()
+
+
+class SequenceCounts(NamedTuple):
+    """What is known of the sequences of one version of one model.
+
+    Attributes:
+        live: those that have a state or a step under way now.
+        expired: those that have lost their state because nothing came.
+    """
+
+    live: int
+    expired: int
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from penstock.errors import RequestError
-from penstock.telemetry.counters import Buckets, ModelCounts, ModelMetrics, StreamCounts
+from penstock.telemetry.counters import Buckets, ModelCounts, ModelMetrics, SequenceCounts, StreamCounts
 from penstock.telemetry.families import Family
 
 __all__ = ["Metrics", "ModelMetrics"]
@@ -32,6 +32,10 @@ __all__ = ["Metrics", "ModelMetrics"]
 _MODEL = ("model", "version")
 _RPC = (*_MODEL, "rpc")
 _Labels = tuple[str, ...]
+
+
+def _no_sequences() -> SequenceCounts:
+    return SequenceCounts(0, 0)
 
 
 @dataclass(slots=True)
@@ -45,6 +49,7 @@ class _Entry:
     running: list[Callable[[], int]] = field(default_factory=list)
     hung: list[Callable[[], int]] = field(default_factory=list)
     open: list[Callable[[], bool]] = field(default_factory=list)
+    sequences: list[Callable[[], SequenceCounts]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class _Seen:
     running: int
     hung: int
     open: int
+    sequences: SequenceCounts | None = None
 
 
 class Metrics:
@@ -105,6 +111,7 @@ class Metrics:
         breaker_open: Callable[[], bool] = lambda: False,
         sha256: str = "",
         batched: bool = False,
+        sequences: Callable[[], SequenceCounts] | None = None,
     ) -> ModelMetrics:
         """The counts of one version of one model, which appear in the metrics from now on.
 
@@ -121,6 +128,7 @@ class Metrics:
             breaker_open: asked at a scrape for whether requests are refused since the model fails.
             sha256: of the model file, in hexadecimal.
             batched: whether requests are run together.
+            sequences: asked at a scrape for its sequences, where its state is kept.
         """
         with self._lock:
             entry = self._models.setdefault((name, version), _Entry(ModelMetrics(self._code_of)))
@@ -130,6 +138,7 @@ class Metrics:
             entry.running.append(running)
             entry.hung.append(hung)
             entry.open.append(breaker_open)
+            entry.sequences.append(sequences or _no_sequences)
             return entry.metrics
 
     def forget(self, name: str, version: str) -> None:
@@ -139,6 +148,7 @@ class Metrics:
             if entry is None:
                 return
             del entry.queue_rows[0], entry.queue_bytes[0], entry.running[0], entry.hung[0], entry.open[0]
+            del entry.sequences[0]
             if not entry.queue_rows:
                 del self._models[name, version]
 
@@ -190,6 +200,7 @@ class Metrics:
                     running=entry.running.copy(),
                     hung=entry.hung.copy(),
                     open=entry.open.copy(),
+                    sequences=entry.sequences.copy(),
                 )
                 for labels, entry in self._models.items()
             }
@@ -200,6 +211,7 @@ class Metrics:
         seen = [_seen(labels, entry) for labels, entry in models.items()]
         yield from _model_families(seen)
         yield from _trouble_families(seen)
+        yield from _sequence_families(seen)
         unknown = _Seen(("", ""), self._unknown.counts(), {}, 0, 0, 0, 0, 0)
         yield from _outcome_families([*seen, unknown])
 
@@ -252,8 +264,10 @@ def _seen(labels: tuple[str, str], entry: _Entry) -> _Seen:
     running = sum(ask() for ask in entry.running)
     hung = sum(ask() for ask in entry.hung)
     is_open = sum(ask() for ask in entry.open)
+    kept = [ask() for ask in entry.sequences if ask is not _no_sequences]
+    sequences = SequenceCounts(*map(sum, zip(*kept, strict=True))) if kept else None
     counts = entry.metrics.counts()
-    return _Seen(labels, counts, entry.info, queue_rows, queue_bytes, running, hung, is_open)
+    return _Seen(labels, counts, entry.info, queue_rows, queue_bytes, running, hung, is_open, sequences)
 
 
 def _stream_families(streams: StreamCounts) -> Iterator[Metric]:
@@ -325,6 +339,20 @@ def _trouble_families(models: list[_Seen]) -> Iterator[Metric]:
         "What happened to models themselves.",
         (*_MODEL, "event"),
         [((*m.labels, event), number) for m in models for event, number in m.counts.events.items()],
+    )
+
+
+def _sequence_families(models: list[_Seen]) -> Iterator[Metric]:
+    """What only models have whose state is kept."""
+    kept = [(each.labels, each.sequences) for each in models if each.sequences is not None]
+    yield _gauge(
+        "sequences", "Sequences whose state is kept.", [(labels, each.live) for labels, each in kept]
+    )
+    yield _counter(
+        "sequences_expired",
+        "Sequences that lost their state because no step came.",
+        _MODEL,
+        [(labels, each.expired) for labels, each in kept],
     )
 
 

@@ -18,7 +18,15 @@ from penstock_client._errors import (
     Unavailable,
 )
 from penstock_client._sync import Client
-from penstock_client._types import BatchingInfo, ModelInfo, Prediction, TensorInfo, Timing
+from penstock_client._types import (
+    BatchingInfo,
+    KeptState,
+    ModelInfo,
+    Prediction,
+    Sequence,
+    TensorInfo,
+    Timing,
+)
 
 __version__ = "0.1.0"
 
@@ -27,9 +35,11 @@ __all__ = [
     "AsyncClient",
     "Prediction",
     "Timing",
+    "Sequence",
     "ModelInfo",
     "TensorInfo",
     "BatchingInfo",
+    "KeptState",
     "PenstockError",
     "InvalidInput",
     "NotFound",

@@ -26,6 +26,7 @@ from penstock_client._mux import MAX_PENDING, Unsupported
 from penstock_client._requests import Transport, deadline_of
 from penstock_client._stream import StreamState, check_stream
 from penstock_client._types import Inputs, ModelInfo, Prediction
+from penstock_client._types import Sequence as Step
 from penstock_proto.v1 import model_pb2
 
 
@@ -77,6 +78,7 @@ class AsyncClient(Connection):
         priority: int = 0,
         id: str = "",
         metadata: Mapping[str, str] | None = None,
+        sequence: Step | None = None,
     ) -> Prediction:
         """Makes one prediction, of one or several rows.
 
@@ -93,6 +95,8 @@ class AsyncClient(Connection):
             id: comes back in the answer.
             metadata: of this request, such as a trace context: headers of a unary call, and a part of the
                 request on a stream. Keys are lower-case, values printable ASCII.
+            sequence: which sequence this is a step of, for a model whose state the server keeps. Await a
+                step before the next one is sent: else nothing keeps them in order.
 
         Returns:
             The outputs by name, as read-only arrays where they are numbers.
@@ -102,11 +106,14 @@ class AsyncClient(Connection):
             NotFound: there is no such model, version or output.
             DeadlineExceeded: the timeout passed.
             Unavailable: there is no server, or the model is not ready.
-            PenstockError: anything else; see its subclasses.
+            PenstockError: anything else; see its subclasses. FAILED_PRECONDITION as its `status` means that
+                the sequence has no state: it never began, has ended or has expired.
             ValueError: the timeout is not above 0, or the metadata cannot be headers.
             TypeError: the id is no text.
         """
         template = self._requests.template(model, version, outputs, priority)
+        if sequence is not None:
+            template = template.of_step(sequence)
         sent = None
         if timeout is None is self._timeout and not id and not metadata:
             sent = self._sent(template, inputs)

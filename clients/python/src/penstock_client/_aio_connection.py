@@ -22,6 +22,7 @@ from penstock_client._errors import (
 )
 from penstock_client._merge import Member
 from penstock_client._messages import (
+    BY_ID,
     COMPLETION_ORDER,
     NEVER,
     Batch,
@@ -134,7 +135,7 @@ class Connection:
         if future is None:
             if not requests.streams(written):
                 return await self._unary(template, written, id, deadline, metadata)
-            if requests.merging and (batch := signature.batch(written)) is not None:
+            if requests.merging and not template.alone and (batch := signature.batch(written)) is not None:
                 return await self._merged(template, batch, written, id, deadline, metadata)
         return await self._streamed(template, written, id, deadline, metadata, future)
 
@@ -223,7 +224,7 @@ class Connection:
     def _shared_stream(self) -> SharedStream:
         if self._shared is None:
             self._shared = SharedStream(
-                lambda: self._stream_method(metadata=(*self._metadata, COMPLETION_ORDER)),
+                lambda: self._stream_method(metadata=(*self._metadata, COMPLETION_ORDER, BY_ID)),
                 self._reach,
                 self._max_pending,
                 self._requests.merging,

@@ -14,7 +14,16 @@ from google.protobuf import duration_pb2
 from penstock_client._errors import InvalidInput
 from penstock_client._inputs import InputSpec, describe
 from penstock_client._tensors import decode
-from penstock_client._types import BatchingInfo, Inputs, ModelInfo, Prediction, TensorInfo, Timing, seconds_of
+from penstock_client._types import (
+    BatchingInfo,
+    Inputs,
+    KeptState,
+    ModelInfo,
+    Prediction,
+    TensorInfo,
+    Timing,
+    seconds_of,
+)
 from penstock_client._wire import input_of
 from penstock_proto.v1 import model_pb2, prediction_pb2, tensor_pb2
 
@@ -23,6 +32,9 @@ DEFAULT_TARGET = "127.0.0.1:8001"
 
 COMPLETION_ORDER = ("penstock-order", "completion")
 """The metadata that asks a stream for its answers as they finish."""
+
+BY_ID = ("penstock-sequences", "by-id")
+"""The metadata of a stream that callers share: there, a step has to say of which sequence it is one."""
 
 MAX_BYTES = 2**31 - 2**16
 """What protobuf can carry in one message, with some room for names and shapes."""
@@ -282,7 +294,12 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
         size_bytes=model.size_bytes,
         providers=list(model.providers),
         loaded_at=model.loaded_at.ToDatetime(UTC) if model.HasField("loaded_at") else None,
+        kept_state=_kept_state(model.kept_state) if model.HasField("kept_state") else None,
     )
+
+
+def _kept_state(kept: model_pb2.KeptState) -> KeptState:
+    return KeptState(dict(kept.state), seconds_of(kept.idle), kept.max_sequences)
 
 
 def _tensor_info(spec: model_pb2.TensorSpec) -> TensorInfo:

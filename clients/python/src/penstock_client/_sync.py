@@ -25,6 +25,7 @@ from penstock_client._stream import StreamState, check_stream
 from penstock_client._sync_connection import Connection
 from penstock_client._sync_stream import Stream
 from penstock_client._types import Inputs, ModelInfo, Prediction
+from penstock_client._types import Sequence as Step
 from penstock_proto.v1 import model_pb2
 
 
@@ -75,6 +76,7 @@ class Client(Connection):
         priority: int = 0,
         id: str = "",
         metadata: Mapping[str, str] | None = None,
+        sequence: Step | None = None,
     ) -> Prediction:
         """Makes one prediction, of one or several rows.
 
@@ -91,6 +93,8 @@ class Client(Connection):
             id: comes back in the answer.
             metadata: of this request, such as a trace context: headers of a unary call, and a part of the
                 request on a stream. Keys are lower-case, values printable ASCII.
+            sequence: which sequence this is a step of, for a model whose state the server keeps. Await a
+                step before the next one is sent: else nothing keeps them in order.
 
         Returns:
             The outputs by name, as read-only arrays where they are numbers.
@@ -100,11 +104,14 @@ class Client(Connection):
             NotFound: there is no such model, version or output.
             DeadlineExceeded: the timeout passed.
             Unavailable: there is no server, or the model is not ready.
-            PenstockError: anything else; see its subclasses.
+            PenstockError: anything else; see its subclasses. FAILED_PRECONDITION as its `status` means that
+                the sequence has no state: it never began, has ended or has expired.
             ValueError: the timeout is not above 0, or the metadata cannot be headers.
             TypeError: the id is no text.
         """
         template = self._requests.template(model, version, outputs, priority)
+        if sequence is not None:
+            template = template.of_step(sequence)
         deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
         signature, written = self._prepare(template.key, Signature.write, inputs, deadline)
         try:

@@ -13,6 +13,7 @@ from penstock_client import _health
 from penstock_client._errors import DeadlineExceeded, InvalidInput, Unavailable, from_call, if_closed
 from penstock_client._merge import Member
 from penstock_client._messages import (
+    BY_ID,
     COMPLETION_ORDER,
     Batch,
     Deadline,
@@ -85,7 +86,7 @@ class Connection:
         requests = self._requests
         if not requests.streams(written):
             return self._unary(template, written, id, deadline, metadata)
-        if requests.merging and (batch := signature.batch(written)) is not None:
+        if requests.merging and not template.alone and (batch := signature.batch(written)) is not None:
             return self._merged(template, batch, written, id, deadline, metadata)
         return self._streamed(template, written, id, deadline, metadata)
 
@@ -175,7 +176,7 @@ class Connection:
 
         def open_call(requests: Iterator[bytes], deserializer: Callable[[bytes], bytes]) -> Any:
             method = channel.stream_stream(PREDICT_STREAM, None, deserializer)
-            return method(requests, metadata=(*headers, COMPLETION_ORDER))
+            return method(requests, metadata=(*headers, COMPLETION_ORDER, BY_ID))
 
         stream = SharedStream(open_call, lambda: reach(check, own), self._max_pending, self._requests.merging)
         finalize(self, stream.close, wait=False)

@@ -24,6 +24,30 @@ def seconds_of(duration: duration_pb2.Duration) -> float:
     return duration.seconds + duration.nanos * 1e-9
 
 
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Says that a prediction is a step of a sequence whose state the server keeps.
+
+    Steps run in the order in which they are sent, one at a time. One that fails or is cancelled leaves the
+    state as it was.
+
+    Attributes:
+        id: the sequence's, unique among all callers of the model, such as a UUID.
+        start: this is the first step: it begins afresh, whatever was before.
+        end: this is the last step: the state is dropped once it is answered.
+    """
+
+    id: str
+    start: bool = False
+    end: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise TypeError(f"the id of a sequence is a str, not {self.id!r}")
+        if not self.id:
+            raise ValueError("the id of a sequence is not empty")
+
+
 @dataclass(slots=True)
 class Timing:
     """Where the time of a prediction went, as the server saw it.
@@ -142,6 +166,22 @@ class BatchingInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptState:
+    """The state that the server keeps between the steps of a sequence.
+
+    Attributes:
+        state: the outputs that are inputs of the next step, output by input; callers neither send nor get
+            them.
+        idle_seconds: how long after its last step a sequence's state is kept.
+        max_sequences: the most sequences whose state is kept.
+    """
+
+    state: dict[str, str]
+    idle_seconds: float
+    max_sequences: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """One version of one model.
 
@@ -161,6 +201,7 @@ class ModelInfo:
         size_bytes: the size of the model file, without external data.
         providers: the ONNX Runtime execution providers in use, in order of preference.
         loaded_at: when it became ready, in UTC; None if it never did.
+        kept_state: the state that the server keeps between the steps of a sequence; None where there is none.
     """
 
     name: str
@@ -178,3 +219,4 @@ class ModelInfo:
     size_bytes: int
     providers: list[str]
     loaded_at: datetime | None
+    kept_state: KeptState | None = None

@@ -8,6 +8,7 @@ was read before is read by its layout; every other one by protobuf.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from penstock_client._errors import PenstockError
 from penstock_client._tensors import DTYPES, decode
-from penstock_client._types import Array, Prediction
+from penstock_client._types import Array, Prediction, Sequence
 from penstock_proto.v1 import prediction_pb2, tensor_pb2
 
 LENGTH_DELIMITED = 2
@@ -184,9 +185,10 @@ class Template:
     Attributes:
         key: the model and the version asked for.
         fields: the serialized fields of the request that are not its inputs.
+        alone: whether it is never merged with others.
     """
 
-    __slots__ = ("_layouts", "fields", "key")
+    __slots__ = ("_layouts", "alone", "fields", "key")
 
     def __init__(self, model: str, version: str, outputs: tuple[str, ...] | None, priority: int) -> None:
         self.key = (model, version)
@@ -197,7 +199,16 @@ class Template:
             priority=priority,
             output_encoding=prediction_pb2.RAW,
         ).SerializeToString()
+        self.alone = False
         self._layouts: dict[bytes, Layout] = {}
+
+    def of_step(self, sequence: Sequence) -> Template:
+        """The same for one request only, which is a step of a sequence; what answers look like is shared."""
+        step = copy(self)
+        said = prediction_pb2.Sequence(id=sequence.id, start=sequence.start, end=sequence.end)
+        step.fields += prediction_pb2.PredictRequest(sequence=said).SerializeToString()
+        step.alone = True
+        return step
 
     def read(self, data: bytes, head: bytes, id: str) -> Prediction:
         """The prediction in a serialized PredictResponse.

@@ -19,7 +19,7 @@ from penstock.transport.servicers import ServicerMethods
 from penstock_proto.inference import grpc_service_pb2 as pb
 from penstock_proto.inference import grpc_service_pb2_grpc as pb_grpc
 
-EXTENSIONS = ("classification", "model_configuration", "schedule_policy", "statistics")
+EXTENSIONS = ("classification", "model_configuration", "schedule_policy", "sequence", "statistics")
 """Those of Triton's extensions that are here; others, such as shared memory, are not."""
 
 STATES = {

@@ -71,7 +71,10 @@ def configuration(model: Model) -> config_pb.ModelConfig:
     group = config_pb.ModelInstanceGroup
     kind = group.KIND_GPU if on_gpu else group.KIND_CPU
     config.instance_group.add(name=model.name, count=policy.runs_in_parallel, kind=kind)
-    if batched:
+    if model.kept is not None:
+        idle = round(model.kept.idle_seconds * MICROS)
+        config.sequence_batching.max_sequence_idle_microseconds = idle
+    elif batched:
         _describe_batching(config.dynamic_batching, model)
     return config
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from penstock.errors import InvalidRequest
 from penstock_proto.inference import grpc_service_pb2 as pb
@@ -21,7 +22,7 @@ SEQUENCE = {
     "sequence_start": ("bool_param",),
     "sequence_end": ("bool_param",),
 }
-"""Of requests that belong together. No model here has a state, so they make no difference."""
+"""Of requests that belong together: they make no difference to a model without a state."""
 LOWEST_PRIORITY = 1_000_000  # further ones are all alike
 
 NORMAL_LEVEL = 2
@@ -51,6 +52,21 @@ def of_request(message: pb.ModelInferRequest) -> tuple[int, float]:
                 f"the only known one is {EMPTY_FINAL_RESPONSE}"
             )
     return priority, seconds
+
+
+def sequence_of(message: pb.ModelInferRequest) -> tuple[str, bool, bool]:
+    """The id of the sequence, "" for none, and whether the request is its first and its last step.
+
+    Raises:
+        InvalidRequest: a parameter has the wrong type.
+    """
+    given: dict[str, Any] = {}
+    for name, kinds in SEQUENCE.items():
+        if name in message.parameters:
+            value = message.parameters[name]
+            given[name] = getattr(value, _kind(name, value, *kinds))
+    id = str(given.get("sequence_id") or "")  # 0 is none, as in Triton
+    return id, bool(given.get("sequence_start")), bool(given.get("sequence_end"))
 
 
 def classes_of(message: pb.ModelInferRequest) -> Mapping[str, int]:

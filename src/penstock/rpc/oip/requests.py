@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 from typing_extensions import override
 
 from penstock.errors import RequestError
-from penstock.messages import Flush, InferRequest, InferResponse
+from penstock.messages import Flush, InferRequest, InferResponse, Step
 from penstock.models.model import Model
 from penstock.rpc import wire
 from penstock.rpc.arrays import layout, wanted_outputs
@@ -21,6 +21,7 @@ from penstock.rpc.oip.inputs import Inputs
 from penstock.rpc.oip.outputs import Outputs
 from penstock.rpc.oip.places import places_of
 from penstock.rpc.status import words
+from penstock.rpc.steps import StepStream, check_one_row, own_step, step_of
 from penstock.rpc.stream import Part, StreamItem
 from penstock.rpc.templates import Asked, Template, Templates
 from penstock.transport.call import ServerCall, Status
@@ -72,7 +73,7 @@ class Infer(InferRequest):
         rpc: the RPC it came by.
     """
 
-    __slots__ = ("_classes", "_codec", "_id", "_model", "size")
+    __slots__ = ("_classes", "_codec", "_id", "_model", "sequence", "size")
 
     _codec: Codec
     _classes: Mapping[str, int] | None
@@ -80,6 +81,11 @@ class Infer(InferRequest):
     def __init__(self, rpc: str) -> None:  # the request's other fields come with its message
         self.rpc = rpc
         self._model: Model | None = None
+        self.sequence: Step | None = None
+
+    def stream(self) -> StepStream | None:
+        """The stream that it came on; None for a call of its own."""
+        return None
 
     def submit(self, data: bytes, read: Read, call: ServerCall, door: InferDoor) -> None:
         """Takes over what a message asks for and hands itself to the engine; refuses what does not fit.
@@ -99,6 +105,10 @@ class Infer(InferRequest):
         model = template.model_now(door.engine.route)
         if model is None:
             return False
+        if model.kept is not None:
+            self.sequence = own_step(self.stream())
+            if self.sequence is None:
+                return False
         self._id, self.size = template.id_of(data), len(data)
         self._codec, self._classes = _codec_of(model), template.asked.form
         template.fill(self, data, call.deadline)
@@ -121,7 +131,7 @@ class Infer(InferRequest):
             self.reply(error)
             return
         self._model = model
-        if door.templates.is_time(self):
+        if door.templates.is_time(self) and not (self.sequence and message.parameters):
             seconds = parameters.of_request(message)[1]
             asked = Asked(message.model_name, message.model_version, seconds, self._classes)
             door.templates.learn(data, asked, self, model)
@@ -142,6 +152,9 @@ class Infer(InferRequest):
         codec = self._codec = _codec_of(model)
         arrays = codec.inputs.read(message)
         rows, key = layout(model, arrays)
+        if model.kept is not None:
+            self.sequence = step_of(model, self.stream(), *parameters.sequence_of(message))
+            check_one_row(model, rows, arrays)
         outputs: Sequence[str] = model.output_names
         self._classes = None
         if message.outputs:
@@ -154,7 +167,7 @@ class Infer(InferRequest):
         InferRequest.__init__(self, arrays, outputs, rows, key, self.rpc, arrived, deadline, priority)
 
 
-class Owner(Protocol):
+class Owner(StepStream, Protocol):
     """The stream that requests belong to, as they see it."""
 
     def done(self, item: StreamItem) -> Flush:
@@ -180,6 +193,10 @@ class Item(Infer):
         self._stream = stream
         self.parts: Sequence[Part] | None = None
         self.end: Status | None = None
+
+    @override
+    def stream(self) -> StepStream:
+        return self._stream
 
     @override
     def reply(self, result: InferResponse | RequestError) -> Flush:

@@ -80,6 +80,9 @@ class PredictionServiceServicer(object):
         Answers come in the order of the requests, unless the call's metadata holds
         `penstock-order: completion`: then each leaves as soon as it is ready, and `tag` tells which
         it is. Closing the sending side lets the waiting requests finish; cancelling drops them.
+        Where the server keeps a model's state, requests without a sequence id are steps of one sequence
+        that the stream has of its own, unless the metadata holds `penstock-sequences: by-id`: then they
+        are refused. What began on a stream ends with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
