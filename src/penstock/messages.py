@@ -20,9 +20,11 @@ class Run:
         rows: the rows of the batch.
         outputs: what the model gave, by name, for all requests together.
         encoded: what a front door has made of it, once for all of its answers.
+        padding: along the axis that is padded, how many values came, over all rows, and how many were put
+            in; None where nothing is padded.
     """
 
-    __slots__ = ("assembled", "encoded", "finished", "outputs", "rows", "started")
+    __slots__ = ("assembled", "encoded", "finished", "outputs", "padding", "rows", "started")
 
     def __init__(
         self, started: float, assembled: float, finished: float, rows: int, outputs: Mapping[str, Array]
@@ -33,6 +35,7 @@ class Run:
         self.rows = rows
         self.outputs = outputs
         self.encoded: object = None
+        self.padding: tuple[int, int] | None = None
 
 
 class InferResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -12,6 +12,7 @@ from penstock.backends.backend import Backend
 from penstock.messages import Observer
 from penstock.models.class_labels import ClassLabels
 from penstock.scheduling.batcher import DynamicBatcher
+from penstock.scheduling.padding import PaddingPlan
 from penstock.tensors import Signature
 
 
@@ -46,7 +47,9 @@ class Model:
         version_text: the version as it is written in answers.
         output_names: all outputs, in the signature's order.
         open_shapes: whether an axis other than the batch axis is open: then only requests of equal
-            shapes may share a batch.
+            shapes may share a batch, or such as are padded to equal ones.
+        padding: how requests of different lengths are padded to run together; None where they are not.
+        optional_inputs: the inputs that a request may leave out.
         class_labels: what the indices of an output's values stand for, by the output's name.
         attachments: what the front doors derive from the signature once and keep, by its class.
     """
@@ -58,6 +61,7 @@ class Model:
     batching: Batching
     labels: Sequence[str] = ()
     is_default: bool = False
+    padding: PaddingPlan | None = None
     state: ModelState = ModelState.READY
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     observer: Observer = field(init=False)
@@ -67,12 +71,14 @@ class Model:
     version_text: str = field(init=False)
     output_names: tuple[str, ...] = field(init=False)
     open_shapes: bool = field(init=False)
+    optional_inputs: Collection[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.signature = self.backend.signature
         self.version_text = str(self.version)
         self.output_names = tuple(self.signature.outputs)
         self.open_shapes = any(spec.has_open_inner_axis() for spec in self.signature.inputs.values())
+        self.optional_inputs = self.padding.optional if self.padding else ()
 
     def observe(self, observer: Observer) -> None:
         """Sets who is told how this model's requests end; comes before the first of them."""

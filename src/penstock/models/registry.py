@@ -19,9 +19,11 @@ from penstock.messages import Observer
 from penstock.models.check import LEAST_ROWS, check_batching, measure_cost, rows_worth_batching
 from penstock.models.class_labels import read_class_labels
 from penstock.models.model import Batching, Model
+from penstock.models.padding import AtBucket, check_padding, plan_padding
 from penstock.models.repository import ModelOnDisk
 from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
 from penstock.scheduling.cost import RunCost
+from penstock.scheduling.padding import PaddedRows
 
 HEAVY_SECONDS = 0.005  # a run of one row that takes longer is divided among the cores
 
@@ -92,14 +94,19 @@ class ModelRegistry:
         runtime = effective_runtime(self._config.runtime, settings.runtime)
         backend, parallel = self._open(path, runtime, settings.runs_in_parallel)
         enabled = settings.batching.enabled
-        verdict, cost, max_rows = _fitted(backend, enabled, batching)
+        padding = plan_padding(settings.padding, backend.signature)
+        tried = AtBucket(backend, padding) if padding else backend
+        verdict, cost, max_rows = _fitted(tried, enabled, batching)
+        if padding is not None:
+            verdict = check_padding(backend, padding, verdict, settings.padding.tolerance)
         policy = _policy(verdict.enabled, batching, max_rows, parallel)
         model = Model(
             name=on_disk.name,
             version=version,
             backend=backend,
-            batcher=DynamicBatcher(backend, policy, cost),
+            batcher=DynamicBatcher(backend, policy, cost, PaddedRows(padding) if padding else None),
             batching=verdict,
+            padding=padding,
             labels=tuple(sorted(label for label, number in settings.labels.items() if number == version)),
             is_default=version == max(on_disk.versions),
         )

@@ -43,10 +43,10 @@ def layout(model: Model, arrays: Mapping[str, Array]) -> tuple[int, object]:
 
     Returns:
         The length of the first axis where the model is batched, else 1; and the lengths of the inner
-        axes where some are open, else None.
+        axes where some are open, else None. For an axis that is padded, it is the length that it gets.
 
     Raises:
-        InvalidRequest: the inputs differ in their number of rows.
+        InvalidRequest: the inputs differ in their number of rows, or in a length that is to be padded.
     """
     if not model.batching.enabled:
         return 1, None
@@ -60,14 +60,20 @@ def layout(model: Model, arrays: Mapping[str, Array]) -> tuple[int, object]:
             raise InvalidRequest(f"all inputs need the same number of rows: {lengths}")
     if not model.open_shapes:
         return rows, None
+    if model.padding is not None:
+        return rows, model.padding.key(arrays)
     return rows, tuple([array.shape[1:] for array in arrays.values()])
 
 
 def expected_inputs(model: Model, sent: Mapping[str, Any] | Collection[str]) -> str:
     """What inputs a model takes, and which of them came."""
     came = ", ".join(sorted(sent)) or "none"
-    specs = model.signature.inputs.values()
-    return f"expected {', '.join(map(str, specs)) or 'none'}; came {came}"
+    optional = model.optional_inputs
+    specs = [
+        f"{spec} (optional)" if name in optional else str(spec)
+        for name, spec in model.signature.inputs.items()
+    ]
+    return f"expected {', '.join(specs) or 'none'}; came {came}"
 
 
 def of_nothing(spec: TensorSpec, shape: tuple[int, ...]) -> Array:

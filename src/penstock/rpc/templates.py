@@ -78,12 +78,11 @@ class Template:
     def __init__(
         self, data: bytes, places: Places, asked: Asked, request: InferRequest, model: Model
     ) -> None:
-        inputs = model.signature.inputs
-        if any(inputs[name].datatype in CHECKED for name in inputs) or len(places.inputs) != len(inputs):
+        inputs, arrays = model.signature.inputs, request.inputs
+        if any(inputs[name].datatype in CHECKED for name in arrays) or len(places.inputs) != len(arrays):
             raise ValueError("there are inputs whose values are checked, or that did not come as raw")
-        arrays = request.inputs
         self._inputs = [
-            (name, arrays[name].shape, arrays[name].dtype, *places.inputs[name]) for name in inputs
+            (name, array.shape, array.dtype, *places.inputs[name]) for name, array in arrays.items()
         ]
         self._id, self._tag = places.id, places.tag
         self._varies = places.id != NOWHERE or places.tag != NOWHERE

@@ -119,6 +119,8 @@ class ModelCounts:
         failed_seconds: from arrival to the end, of all requests that ended with an error.
         batches: runs by their rows, up to a number of different ones.
         last_run: when the last run ended, by `time.monotonic()`; 0.0 before the first.
+        padding: where lengths are padded, the values that came along the padded axis ("real"), and those
+            that were put in ("padding"), over all rows run.
     """
 
     rows: int = 0
@@ -133,6 +135,7 @@ class ModelCounts:
     failed_seconds: float = 0.0
     batches: dict[int, BatchCounts] = field(default_factory=dict)
     last_run: float = 0.0
+    padding: dict[str, int] = field(default_factory=dict)
 
     def batches_of(self, rows: int) -> BatchCounts:
         """What is counted of runs of so many rows."""
@@ -155,7 +158,13 @@ class ModelCounts:
             self.failed_seconds,
             {rows: replace(batches) for rows, batches in self.batches.items()},
             self.last_run,
+            self.padding.copy(),
         )
+
+    def add_padding(self, real: int, padding: int) -> None:
+        """Counts what came and what was put in of one run."""
+        self.padding["real"] = self.padding.get("real", 0) + real
+        self.padding["padding"] = self.padding.get("padding", 0) + padding
 
 
 class ModelMetrics:
@@ -182,6 +191,8 @@ class ModelMetrics:
             counts.compute.add(compute)
             counts.batch_rows.add(rows)
             counts.last_run = run.finished
+            if run.padding is not None:
+                counts.add_padding(*run.padding)
             count = self._count_answers(requests, started, compute)
             sizes = counts.batches.get(rows) or counts.batches_of(rows)
             sizes.add(count, run.assembled - started, run.finished - run.assembled, answered - run.finished)

@@ -282,6 +282,12 @@ def _model_families(models: list[_Seen]) -> Iterator[Metric]:
     yield _histogram(
         "batch_rows", "Rows of batches.", _MODEL, [(m.labels, m.counts.batch_rows) for m in models]
     )
+    yield _counter(
+        "padding_elements",
+        "Values along the axis that is padded, over all rows run: those that came, and those put in.",
+        (*_MODEL, "kind"),
+        [((*m.labels, kind), number) for m in models for kind, number in m.counts.padding.items()],
+    )
     yield _histogram(
         "request_seconds",
         "From arrival to the answer, of answered requests.",

@@ -92,16 +92,18 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., state_reason: _Optional[str] = ..., is_default: bool = ..., labels: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., opsets: _Optional[_Mapping[str, int]] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., providers: _Optional[_Iterable[str]] = ..., loaded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "datatype", "shape", "any_rank")
+    __slots__ = ("name", "datatype", "shape", "any_rank", "optional")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DATATYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ANY_RANK_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_FIELD_NUMBER: _ClassVar[int]
     name: str
     datatype: _tensor_pb2.DataType
     shape: _containers.RepeatedCompositeFieldContainer[Dimension]
     any_rank: bool
-    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., shape: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., any_rank: bool = ...) -> None: ...
+    optional: bool
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., shape: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., any_rank: bool = ..., optional: bool = ...) -> None: ...
 
 class Dimension(_message.Message):
     __slots__ = ("size", "symbol")
