@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,14 @@ def test_what_takes_lengths_agrees(tmp_path: Path) -> None:
     assert checked(lengths.mean_by_lengths(), tmp_path, axes={"x": 1}, lengths="lengths").tolerance < 1e-5
 
 
-@pytest.mark.parametrize(("make", "name"), [(lengths.mean, "input_ids"), (lengths.normalised, "x")])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lengths.mean, "input_ids"),
+        (partial(lengths.normalised, "ReduceMean"), "x"),
+        (partial(lengths.normalised, "ReduceMax"), "x"),
+    ],
+)
 def test_what_padding_changes_is_refused_with_the_difference(make: Any, name: str, tmp_path: Path) -> None:
     with pytest.raises(
         ModelLoadError,

@@ -81,11 +81,14 @@ def mean_by_lengths() -> onnx.ModelProto:
     return _model(nodes, inputs, [("y", TensorProto.FLOAT, ("N", 2))], constants)
 
 
-def normalised() -> onnx.ModelProto:
-    """`x` FP32 [N, L] to `y` [N, L], less its own mean, as front ends for audio do: padding changes it."""
+def normalised(by: str) -> onnx.ModelProto:
+    """`x` FP32 [N, L] to `y` [N, L], less its own ReduceMean or ReduceMax, as front ends for audio do.
+
+    Padding changes it; the largest value only of rows that are below 0 throughout.
+    """
     nodes = [
-        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=1),
-        helper.make_node("Sub", ["x", "mean"], ["y"]),
+        helper.make_node(by, ["x"], ["level"], axes=[1], keepdims=1),
+        helper.make_node("Sub", ["x", "level"], ["y"]),
     ]
     shape = ("N", "L")
     return _model(nodes, [("x", TensorProto.FLOAT, shape)], [("y", TensorProto.FLOAT, shape)])

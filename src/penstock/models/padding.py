@@ -266,10 +266,19 @@ def _compare(
 def _rows(
     signature: Signature, plan: PaddingPlan, lengths: Sequence[int]
 ) -> Iterator[Sequence[Mapping[str, Array]]]:
-    """Inputs of one row for each of several lengths, to try one after another."""
+    """Inputs of one row for each of several lengths, to try one after another.
+
+    Every second row is below 0 throughout, as the logarithms of a spectrum are: there a 0 of padding would be
+    the largest value.
+    """
     each = [length for length in lengths for _ in range(ROWS_OF_A_LENGTH)]
     made = [samples(_at_length(signature, plan, length), 1, seed) for seed, length in enumerate(each)]
-    return zip(*made, strict=True)
+    for rows in zip(*made, strict=True):
+        yield [_below_zero(row) if place % 2 else row for place, row in enumerate(rows)]
+
+
+def _below_zero(row: Mapping[str, Array]) -> Mapping[str, Array]:
+    return {name: -np.abs(array) if array.dtype.kind == "f" else array for name, array in row.items()}
 
 
 def _sent(row: Mapping[str, Array], plan: PaddingPlan) -> Mapping[str, Array]:
