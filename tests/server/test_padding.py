@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,7 +18,7 @@ from penstock_proto.inference import grpc_service_pb2 as oip
 from penstock_proto.v1 import model_pb2, model_pb2_grpc
 from server import kit, oip_kit
 from support import lengths, zoo
-from support.servers import RunningServer, running_server
+from support.servers import SCRIPT, RunningServer, running_server
 
 IDS = "[padding]\naxes = {input_ids = 1}\n"
 MODELS = {
@@ -117,15 +120,16 @@ def test_streams_of_mixed_lengths(channel: grpc.Channel, model: str) -> None:
             assert_as_alone(model, array, outputs_of(result.response))
 
 
-def test_blocks_of_requests_that_look_alike(channel: grpc.Channel) -> None:
+@pytest.mark.parametrize("model", ["masked", "places"])
+def test_blocks_of_requests_that_look_alike(channel: grpc.Channel, model: str) -> None:
     """One length a message, so that all of it is a block once there is a template."""
     for length in (3, 16, 3, 16):
         arrays = [np.random.default_rng(n).integers(1, 10, (1, length)) for n in range(24)]
-        messages = [kit.request("places", tag=n + 1, input_ids=tensor(each)) for n, each in enumerate(arrays)]
+        messages = [kit.request(model, tag=n + 1, input_ids=tensor(each)) for n, each in enumerate(arrays)]
         results = kit.stream_all(channel, [kit.message(messages[0]), kit.message(*messages)])[1:]
         assert [each.tag for each in results] == list(range(1, 25))
         for array, result in zip(arrays, results, strict=True):
-            assert_as_alone("places", array, outputs_of(result.response))
+            assert_as_alone(model, array, outputs_of(result.response))
 
 
 @pytest.mark.parametrize("model", ["masked", "places"])
@@ -205,3 +209,18 @@ def test_the_client_leaves_out_what_may_be(server: RunningServer) -> None:
             assert_as_alone("masked", array, dict(client.predict("masked", both)))
         with pytest.raises(InvalidInput, match=r"missing: 'input_ids'\)"):
             client.predict("masked", {"attention_mask": ids(1)})
+
+
+def test_the_command_line_leaves_out_what_may_be(server: RunningServer, tmp_path: Path) -> None:
+    assert "attention_mask" not in predicted(server, "input_ids=[1, 2, 3]")
+    assert "attention_mask" in predicted(server, "input_ids=[1, 2, 3]", "attention_mask=[1, 1, 0]")
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"input_ids": [1, 2, 3]}\n{"input_ids": [4]}\n')
+    answers = [json.loads(line)["y"] for line in predicted(server, "--file", str(file)).splitlines()]
+    for row, answer in zip(([1, 2, 3], [4]), answers, strict=True):
+        np.testing.assert_allclose(answer, alone("masked", np.array([row]))["y"][0], rtol=1e-4, atol=1e-5)
+
+
+def predicted(server: RunningServer, *arguments: str) -> str:
+    command = [SCRIPT, "predict", "masked", "--target", server.target, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=kit.BOUND).stdout
