@@ -42,9 +42,11 @@ class Run:
         outputs: what the model gave, by name, for all requests together.
         closed: why there were not more rows in it.
         encoded: what a front door has made of it, once for all of its answers.
+        padding: along the axis that is padded, how many values came, over all rows, and how many were put
+            in; None where nothing is padded.
     """
 
-    __slots__ = ("assembled", "closed", "encoded", "finished", "outputs", "rows", "started")
+    __slots__ = ("assembled", "closed", "encoded", "finished", "outputs", "padding", "rows", "started")
 
     def __init__(  # noqa: PLR0913 - the attributes, in one place
         self,
@@ -62,6 +64,7 @@ class Run:
         self.outputs = outputs
         self.closed = closed
         self.encoded: object = None
+        self.padding: tuple[int, int] | None = None
 
 
 class InferResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -30,9 +30,8 @@ from penstock.rpc.oip.infer import InferenceService
 from penstock.rpc.prediction import PredictionService
 from penstock.rpc.reflection import add_reflection
 from penstock.scheduling.runners import Runners
-from penstock.scheduling.sequences import SequenceBatcher
 from penstock.summary import address
-from penstock.telemetry.counters import ModelCounts, ModelMetrics, SequenceCounts
+from penstock.telemetry.counters import CostLine, Gauges, ModelCounts, ModelMetrics, SequenceCounts
 from penstock.telemetry.logs import logger
 from penstock.telemetry.metrics import Metrics
 from penstock.telemetry.observer import LoggingObserver
@@ -259,14 +258,9 @@ class Server:
         counts = self._counts[model] = self.metrics.model(
             model.name,
             str(model.version),
-            queue_rows=lambda: model.batcher.backlog()[0],
-            queue_bytes=lambda: model.batcher.backlog()[1],
-            running=lambda: model.batcher.running,
-            hung=lambda: len(model.batcher.runs.hung_threads()),
-            breaker_open=lambda: model.batcher.breaker.is_open,
+            partial(_gauges, model),
             sha256=model.backend.file.sha256,
             batched=model.batching.enabled,
-            sequences=_sequence_counts(model.sequences),
         )
         return LoggingObserver(counts, model.name, str(model.version), self.config.log.access_sample)
 
@@ -286,10 +280,22 @@ class Server:
         self._health.hung(models)
 
 
-def _sequence_counts(batcher: SequenceBatcher | None) -> Callable[[], SequenceCounts] | None:
-    if batcher is None:
-        return None
-    return lambda: SequenceCounts(batcher.sequences, batcher.sequences_expired)
+def _gauges(model: Model) -> Gauges:
+    batcher, kept = model.batcher, model.sequences
+    rows, size = batcher.backlog()
+    return Gauges(
+        rows,
+        size,
+        batcher.running,
+        len(batcher.runs.hung_threads()),
+        int(batcher.breaker.is_open),
+        SequenceCounts(kept.sequences, kept.sequences_expired) if kept else None,
+        {
+            elements: CostLine(cost.base_seconds, cost.row_seconds, cost.spread)
+            for elements, cost in batcher.costs.lines().items()
+            if cost.is_known
+        },
+    )
 
 
 def _log_model(model: Model) -> None:

@@ -62,7 +62,7 @@ ONLY_IN = {
     "grpc_status": ("penstock.transport", "penstock.rpc"),
     "grpc._cython": ("penstock.transport.reactor", "penstock.transport.reactor_calls"),
     "onnxruntime": ("penstock.backends.onnx",),
-    "prometheus_client": ("penstock.telemetry.metrics",),
+    "prometheus_client": ("penstock.telemetry.metrics", "penstock.telemetry.model_families"),
 }
 
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from penstock import errors
 from penstock.messages import InferRequest, Run
-from penstock.telemetry.counters import ROWS, SECONDS
+from penstock.telemetry.counters import ROWS, SECONDS, CostLine, Gauges
 from penstock.telemetry.metrics import Metrics, ModelMetrics
 
 Key = tuple[str, frozenset[tuple[str, str]]]
@@ -36,9 +36,7 @@ def add(metrics: Metrics, name: str = "m", version: str = "1", **values: int) ->
     return metrics.model(
         name,
         version,
-        queue_rows=lambda: waiting,
-        queue_bytes=lambda: 100 * waiting,
-        running=lambda: running,
+        lambda: Gauges(waiting, 100 * waiting, running),
         sha256="ab",
         batched=True,
     )
@@ -195,7 +193,7 @@ def test_gauges_and_infos(metrics: Metrics) -> None:
 
 def test_what_happens_to_a_model_itself(metrics: Metrics) -> None:
     counts = metrics.model(
-        "m", "1", queue_rows=int, queue_bytes=int, running=int, hung=lambda: 2, breaker_open=lambda: True
+        "m", "1", lambda: Gauges(hung_runs=2, breaker_open=1, costs={0: CostLine(0.5, 0.25, 1.5)})
     )
     for event in ("hung", "hung", "opened"):
         counts.happened(event, seconds=1.0)
@@ -203,6 +201,9 @@ def test_what_happens_to_a_model_itself(metrics: Metrics) -> None:
     for line in (
         'penstock_hung_runs{model="m",version="1"} 2.0',
         'penstock_breaker_open{model="m",version="1"} 1.0',
+        'penstock_run_base_seconds{elements="0",model="m",version="1"} 0.5',
+        'penstock_run_row_seconds{elements="0",model="m",version="1"} 0.25',
+        'penstock_run_spread{elements="0",model="m",version="1"} 1.5',
         'penstock_model_events_total{event="hung",model="m",version="1"} 2.0',
         'penstock_model_events_total{event="closed",model="m",version="1"} 0.0',
     ):
@@ -236,9 +237,7 @@ def test_a_forgotten_model_leaves_nothing(metrics: Metrics) -> None:
 def test_a_copy_that_replaces_another_goes_on_counting(metrics: Metrics) -> None:
     old = add(metrics, waiting=3, running=1)
     old.batch_done(*done([request()], 1, 1.0, 2.0))
-    new = metrics.model(
-        "m", "1", queue_rows=lambda: 4, queue_bytes=lambda: 400, running=lambda: 1, sha256="cd", batched=False
-    )
+    new = metrics.model("m", "1", lambda: Gauges(4, 400, 1), sha256="cd", batched=False)
     new.batch_done(*done([request()], 1, 1.0, 2.0))
     seen = samples(metrics)
     assert seen[of_model("batches_total")] == 2

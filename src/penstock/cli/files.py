@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +61,12 @@ def predict_file(client: Client, info: ModelInfo, ask: Ask, options: FileOptions
         PenstockError: the server went away; what was answered before is written.
         OSError: a file cannot be opened, read or written.
     """
-    fields = [Field(spec) for spec in info.inputs]
     answers = [Answer(spec) for spec in info.outputs if ask.outputs is None or spec.name in ask.outputs]
     path = options.path
     with _reading(path) as lines, _naming("standard input" if path == STANDARD else path):
         rows = source(lines, _format(path))
+        columns = rows.columns or ()
+        fields = [Field(spec) for spec in info.inputs if not spec.optional or _has(columns, spec.name)]
         read = rows.reader(fields)
         form = options.format or _format(options.output) or rows.format
         check(rows, form)  # before there is an empty file where a full one was
@@ -74,6 +75,11 @@ def predict_file(client: Client, info: ModelInfo, ask: Ask, options: FileOptions
             with _progress(lines, stream, line), _ending(line):
                 interruptible(lambda: predict_rows(client, ask, rows, read, line))
     return line
+
+
+def _has(columns: Sequence[str], name: str) -> bool:
+    """Whether a file has values for an input."""
+    return any(column == name or column.startswith(f"{name}.") for column in columns)
 
 
 @contextmanager

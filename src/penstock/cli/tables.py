@@ -50,6 +50,8 @@ def print_table(info: ModelInfo, inputs: Mapping[str, object], prediction: Predi
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     columns = []
     for spec in info.inputs:
+        if spec.name not in inputs:  # it was left out
+            continue
         table.add_column(Text(spec.name), overflow="fold", style="dim")
         columns.append(_column(np.asarray(inputs[spec.name]), rows))
     for spec in info.outputs:

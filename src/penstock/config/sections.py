@@ -276,6 +276,52 @@ class ModelSequence(Section):
     )
 
 
+class PaddingConfig(Section):
+    """Requests of different lengths in one batch, padded to common ones. Without `axes` nothing is padded."""
+
+    axes: dict[str, Annotated[int, Field(ge=1)]] = _setting(
+        {},
+        "The axis to pad, of every input that has one, such as `{input_ids = 1, attention_mask = 1}`; "
+        "0 are the rows.",
+    )
+    buckets: tuple[Annotated[int, Field(ge=1)], ...] = _setting(
+        (16, 32, 64, 128, 256, 512),
+        "The lengths that are padded to; a longer request runs at its own length, with its equals only.",
+        "elements",
+        min_length=1,
+    )
+    values: dict[str, bool | int | float | str] = _setting(
+        {}, "What the padding of an input holds, such as `{input_ids = 1}`; 0 where not said, or empty text."
+    )
+    mask: str = _setting(
+        "",
+        "The input [rows, length] that is 1 where there is a value and 0 where there is padding; requests "
+        "may leave it out.",
+    )
+    lengths: str = _setting(
+        "", "The input [rows] that takes how long each row is; requests may leave it out."
+    )
+    outputs: dict[str, Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...]] = _setting(
+        {},
+        "The axis, or axes, of an output to cut back to the request's length, such as `{hidden = 1}`; where "
+        "nothing is said, those that the graph calls as the padded axes of the inputs.",
+    )
+    tolerance: float = _setting(
+        0.0,
+        "How far padded rows may be from the same rows alone, relative to the largest values; 0 takes what "
+        "batching takes: 1e-4 for FP32.",
+        ge=0,
+        le=1,
+    )
+
+    @field_validator("buckets")
+    @classmethod
+    def _buckets_ascend(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        if list(buckets) != sorted(set(buckets)):
+            raise ValueError("the lengths should ascend")
+        return buckets
+
+
 class ModelConfig(Section):
     """The settings of one model: the `model.toml` beside its versions."""
 
@@ -300,6 +346,7 @@ class ModelConfig(Section):
     sequence: ModelSequence = ModelSequence()
     batching: ModelBatching = ModelBatching()
     runtime: ModelRuntime = ModelRuntime()
+    padding: PaddingConfig = PaddingConfig()
 
     @field_validator("versions")
     @classmethod

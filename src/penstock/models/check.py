@@ -194,13 +194,13 @@ def _apart(spec: TensorSpec, whole: Array, single: Array, row: int) -> float | s
         return f"output {spec.name} has shape {list(single.shape)} for one row"
     if whole.shape[1:] != single.shape[1:]:
         return f"the shape of output {spec.name} depends on the other rows"
-    apart = _distance(spec.datatype, whole, single[0], row)
+    apart = distance(spec.datatype, whole, single[0], row)
     if apart > TOLERANCES.get(spec.datatype, 0.0):
         return f"output {spec.name} depends on the other rows of a batch (it differs by {apart:.1e})"
     return apart
 
 
-def _distance(datatype: DataType, whole: Array, single: Array, row: int) -> float:
+def distance(datatype: DataType, whole: Array, single: Array, row: int) -> float:
     """The largest difference relative to the scale of its place; infinite between unequal non-numbers."""
     if np.array_equal(whole[row], single):
         return 0.0

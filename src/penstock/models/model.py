@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -13,6 +13,7 @@ from penstock.messages import Observer
 from penstock.models.class_labels import ClassLabels
 from penstock.models.sequence import KeptState, scalars_of
 from penstock.scheduling.batcher import DynamicBatcher
+from penstock.scheduling.padding import PaddingPlan
 from penstock.scheduling.sequences import SequenceBatcher
 from penstock.tensors import Signature
 
@@ -48,7 +49,9 @@ class Model:
         version_text: the version as it is written in answers.
         output_names: all outputs, in the signature's order.
         open_shapes: whether an axis other than the batch axis is open: then only requests of equal
-            shapes may share a batch.
+            shapes may share a batch, or such as are padded to equal ones.
+        padding: how requests of different lengths are padded to run together; None where they are not.
+        optional_inputs: the inputs that a request may leave out.
         class_labels: what the indices of an output's values stand for, by the output's name.
         kept: the state that the server keeps between the steps of a sequence; None where there is none. Its
             tensors are not in the signature: callers neither send nor get them.
@@ -63,6 +66,7 @@ class Model:
     batching: Batching
     labels: Sequence[str] = ()
     is_default: bool = False
+    padding: PaddingPlan | None = None
     state: ModelState = ModelState.READY
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     observer: Observer = field(init=False)
@@ -74,6 +78,7 @@ class Model:
     output_names: tuple[str, ...] = field(init=False)
     open_shapes: bool = field(init=False)
     scalars: tuple[str, ...] = field(init=False)
+    optional_inputs: Collection[str] = field(init=False)
 
     def __post_init__(self) -> None:
         whole = self.backend.signature
@@ -82,6 +87,7 @@ class Model:
         self.output_names = tuple(self.signature.outputs)
         self.open_shapes = any(spec.has_open_inner_axis() for spec in self.signature.inputs.values())
         self.scalars = scalars_of(self.signature) if self.batching.enabled else ()
+        self.optional_inputs = self.padding.optional if self.padding else ()
 
     @property
     def sequences(self) -> SequenceBatcher | None:

@@ -28,13 +28,15 @@ from penstock.models.check import (
 )
 from penstock.models.class_labels import read_class_labels
 from penstock.models.model import Batching, Model
+from penstock.models.padding import AtBucket, check_padding, plan_padding
 from penstock.models.repository import ModelOnDisk
 from penstock.models.sequence import KeptState, RowsFirst, proposal, read_kept_state, scalars_of
-from penstock.scheduling.batch import Rows, RowsBesideScalars
+from penstock.scheduling.batch import Packing, Rows, RowsBesideScalars
 from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
 from penstock.scheduling.bounds import Bounds, Total
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.execution import Isolation
+from penstock.scheduling.padding import PaddedRows, PaddingPlan
 from penstock.scheduling.sequences import SequenceBatcher
 from penstock.scheduling.state import States
 from penstock.scheduling.steps import SequenceBounds
@@ -110,17 +112,22 @@ class ModelRegistry:
         folder = path.parent.parent
         loaded = self._open(path, runtime, settings.runs_in_parallel, partial(_kept, folder, settings))
         enabled = settings.batching.enabled
-        verdict, cost, max_rows = _fitted(loaded.rows_first, enabled, batching)
+        padding = _padding(loaded, settings)
+        tried = AtBucket(loaded.backend, padding) if padding else loaded.rows_first
+        verdict, cost, max_rows = _fitted(tried, enabled, batching)
+        if padding is not None:
+            verdict = check_padding(loaded.backend, padding, verdict, settings.padding.tolerance)
         policy = _policy(verdict.enabled, batching, max_rows, loaded.runs_in_parallel)
-        isolation = self._isolation(loaded.rows_first)
+        packing = PaddedRows(padding) if padding else _rows(loaded, policy)
         proposed = "" if loaded.kept else proposal(loaded.backend.signature)
         model = Model(
             name=on_disk.name,
             version=version,
             backend=loaded.backend,
-            batcher=_batcher(loaded, policy, cost, total=self._total, isolation=isolation),
+            batcher=_batcher(loaded, policy, cost, packing, self._total, self._isolation(tried)),
             batching=replace(verdict, reason=f"{verdict.reason}; {proposed}") if proposed else verdict,
             kept=loaded.kept,
+            padding=padding,
             labels=tuple(sorted(label for label, number in settings.labels.items() if number == version)),
             is_default=version == max(on_disk.versions),
         )
@@ -187,17 +194,27 @@ def _kept(folder: Path, settings: ModelConfig, backend: Backend) -> KeptState | 
     return read_kept_state(folder, settings.sequence, backend.signature)
 
 
-def _batcher(
-    loaded: _Loaded, policy: BatchPolicy, cost: RunCost, *, total: Total, isolation: Isolation
+def _padding(loaded: _Loaded, settings: ModelConfig) -> PaddingPlan | None:
+    padding = plan_padding(settings.padding, loaded.backend.signature)
+    if padding is not None and loaded.kept is not None:
+        raise ModelLoadError("[padding] and [sequence] do not go together: the state is of one length")
+    return padding
+
+
+def _rows(loaded: _Loaded, policy: BatchPolicy) -> Rows:
+    scalars = scalars_of(loaded.backend.signature)
+    return RowsBesideScalars(policy.batched, scalars) if scalars else Rows(policy.batched)
+
+
+def _batcher(  # noqa: PLR0913 - what it is composed of
+    loaded: _Loaded, policy: BatchPolicy, cost: RunCost, packing: Packing, total: Total, isolation: Isolation
 ) -> DynamicBatcher:
-    """The batcher of a model: by the scalars it takes, and the state that is kept for it."""
-    backend, kept = loaded.backend, loaded.kept
-    scalars = scalars_of(backend.signature)
-    rows = RowsBesideScalars(policy.batched, scalars) if scalars else Rows(policy.batched)
+    kept = loaded.kept
     if kept is None:
-        return DynamicBatcher(backend, policy, cost, rows, total, isolation)
+        return DynamicBatcher(loaded.backend, policy, cost, packing, total, isolation)
     bounds = SequenceBounds(kept.idle_seconds, kept.max_sequences)
-    return SequenceBatcher(backend, policy, cost, States(rows, kept.tensors), bounds, total, isolation)
+    states = States(packing, kept.tensors)
+    return SequenceBatcher(loaded.backend, policy, cost, states, bounds, total, isolation)
 
 
 def _fitted(

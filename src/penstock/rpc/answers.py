@@ -128,7 +128,7 @@ class Answers:
     def _encode(self, run: Run) -> _Encoded:
         compute = _compute_field(int((run.finished - run.started) * MICROS), run.rows)
         known = {
-            name: (array.tobytes(), array.nbytes // run.rows, self._heads_of(name, array))
+            name: (array.tobytes(), array.nbytes // _length(array), self._heads_of(name, array))
             for name, array in run.outputs.items()
             if array.nbytes and not array.dtype.hasobject
         }

@@ -45,14 +45,16 @@ def layout(model: Model, arrays: Mapping[str, Array]) -> tuple[int, object]:
 
     Returns:
         The length of the first axis where the model is batched, else 1; and the lengths of the inner
-        axes where some are open, and the values of scalars, else None.
+        axes where some are open, and the values of scalars, else None. For an axis that is padded, it is the
+        length that it gets.
 
     Raises:
-        InvalidRequest: the inputs differ in their number of rows.
+        InvalidRequest: the inputs differ in their number of rows, or in a length that is to be padded.
     """
     if not model.batching.enabled:
         return 1, None
     values: tuple[object, ...] = ()
+    sent = arrays
     if model.scalars:
         values = tuple([_identity(arrays[name]) for name in model.scalars])
         arrays = {name: array for name, array in arrays.items() if name not in model.scalars}
@@ -64,7 +66,11 @@ def layout(model: Model, arrays: Mapping[str, Array]) -> tuple[int, object]:
         elif rows != length:
             lengths = ", ".join(f"{name} has {each.shape[0]}" for name, each in arrays.items())
             raise InvalidRequest(f"all inputs need the same number of rows: {lengths}")
-    inner = tuple([array.shape[1:] for array in arrays.values()]) if model.open_shapes else None
+    inner: object = None
+    if model.padding is not None:
+        inner = model.padding.key(sent)
+    elif model.open_shapes:
+        inner = tuple([array.shape[1:] for array in arrays.values()])
     return rows, (inner, *values) if values else inner
 
 
@@ -76,8 +82,12 @@ def _identity(scalar: Array) -> object:
 def expected_inputs(model: Model, sent: Mapping[str, Any] | Collection[str]) -> str:
     """What inputs a model takes, and which of them came."""
     came = ", ".join(sorted(sent)) or "none"
-    specs = model.signature.inputs.values()
-    return f"expected {', '.join(map(str, specs)) or 'none'}; came {came}{_kept(model, sent)}"
+    optional = model.optional_inputs
+    specs = [
+        f"{spec} (optional)" if name in optional else str(spec)
+        for name, spec in model.signature.inputs.items()
+    ]
+    return f"expected {', '.join(specs) or 'none'}; came {came}{_kept(model, sent)}"
 
 
 def _kept(model: Model, names: Collection[str]) -> str:

@@ -56,6 +56,8 @@ class ModelCodec:
     def inputs(self, message: pb.PredictRequest) -> tuple[dict[str, Array], bool]:
         """The request's inputs, in the signature's order, and whether any of them came as `raw`.
 
+        Inputs that may be left out are there only where they were sent.
+
         Raises:
             InvalidRequest: an input is missing, unknown or does not fit; names it, what came and what was
                 expected.
@@ -65,6 +67,8 @@ class ModelCodec:
         for name, known in self._inputs.items():
             tensor = sent.get(name)
             if tensor is None:
+                if name in self._model.optional_inputs:
+                    continue
                 raise InvalidRequest(f"input {name} is missing: {expected_inputs(self._model, sent)}")
             arrays[name], raw = known.read(tensor)
             any_raw = any_raw or raw

@@ -62,7 +62,7 @@ def describe(model: Model) -> pb.Model:
         state_reason=model.trouble,
         is_default=model.is_default,
         labels=model.labels,
-        inputs=[_spec(spec) for spec in signature.inputs.values()],
+        inputs=[_spec(spec, name in model.optional_inputs) for name, spec in signature.inputs.items()],
         outputs=[_spec(spec) for spec in signature.outputs.values()],
         batching=pb.Batching(enabled=policy.batched, reason=model.batching.reason),
         metadata=file.metadata,
@@ -83,7 +83,7 @@ def describe(model: Model) -> pb.Model:
     return message
 
 
-def _spec(spec: TensorSpec) -> pb.TensorSpec:
+def _spec(spec: TensorSpec, optional: bool = False) -> pb.TensorSpec:
     dimensions = [
         pb.Dimension(size=size) if isinstance(size, int) else pb.Dimension(symbol=size)
         for size in spec.shape or ()
@@ -93,4 +93,5 @@ def _spec(spec: TensorSpec) -> pb.TensorSpec:
         datatype=NUMBERS[spec.datatype],  # type: ignore[arg-type]
         shape=dimensions,
         any_rank=spec.shape is None,
+        optional=optional,
     )

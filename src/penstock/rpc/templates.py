@@ -78,13 +78,12 @@ class Template:
     def __init__(
         self, data: bytes, places: Places, asked: Asked, request: InferRequest, model: Model
     ) -> None:
-        inputs = model.signature.inputs
-        if any(inputs[name].datatype in CHECKED for name in inputs) or len(places.inputs) != len(inputs):
+        inputs, arrays = model.signature.inputs, request.inputs
+        if any(inputs[name].datatype in CHECKED for name in arrays) or len(places.inputs) != len(arrays):
             raise ValueError("there are inputs whose values are checked, or that did not come as raw")
-        arrays = request.inputs
         # Of these a batch has one value: it is compared like all that does not vary.
         self._scalars = {name: arrays[name].copy() for name in model.scalars}
-        varied = [name for name in inputs if name not in self._scalars]
+        varied = [name for name in arrays if name not in self._scalars]
         self._inputs = [
             (name, arrays[name].shape, arrays[name].dtype, *places.inputs[name]) for name in varied
         ]

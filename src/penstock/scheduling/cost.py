@@ -159,7 +159,9 @@ class RunCosts:
 
 
 def elements(shape_key: object) -> int:
-    """How many elements a row has: the sum over the shapes in a key, each a tuple of lengths."""
+    """How many elements a row has: the sum over the shapes in a key, each a tuple of lengths or a length."""
+    if isinstance(shape_key, int):
+        return shape_key
     if not isinstance(shape_key, tuple):
         return 0
     if all(isinstance(length, int) for length in shape_key):

@@ -37,6 +37,9 @@ class Delivery:
             if request.cancelled:
                 self.drop(request)
                 continue
+            if request.deadline < run.finished:  # nobody is given an answer as if it had come in time
+                self.fail(request, gone(request))
+                continue
             try:
                 flush = request.reply(response)
             except Exception as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock.errors import ModelFailed
 from penstock.messages import InferRequest, InferResponse, Run
-from penstock.scheduling.batch import Rows
+from penstock.scheduling.batch import Packing
 from penstock.tensors import Array
 
 State: TypeAlias = tuple[Array, ...]
@@ -55,7 +55,7 @@ class States:
 
     kept: Kept
 
-    def __init__(self, rows: Rows, tensors: Sequence[StateTensor]) -> None:
+    def __init__(self, rows: Packing, tensors: Sequence[StateTensor]) -> None:
         self._rows = rows
         self._tensors = tensors
         self._outputs = [each.output for each in tensors]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import NamedTuple
@@ -130,6 +130,8 @@ class ModelCounts:
         last_run: when the last run ended, by `time.monotonic()`; 0.0 before the first.
         closed: runs by why there were not more rows in them.
         events: what happened to the model itself, by name; see `penstock.messages.EVENTS`.
+        padding: where lengths are padded, the values that came along the padded axis ("real"), and those
+            that were put in ("padding"), over all rows run.
     """
 
     rows: int = 0
@@ -146,6 +148,7 @@ class ModelCounts:
     last_run: float = 0.0
     closed: dict[Closed, int] = field(default_factory=lambda: dict.fromkeys(Closed, 0))
     events: dict[str, int] = field(default_factory=lambda: dict.fromkeys(EVENTS, 0))
+    padding: dict[str, int] = field(default_factory=dict)
 
     def batches_of(self, rows: int) -> BatchCounts:
         """What is counted of runs of so many rows."""
@@ -170,7 +173,13 @@ class ModelCounts:
             self.last_run,
             self.closed.copy(),
             self.events.copy(),
+            self.padding.copy(),
         )
+
+    def add_padding(self, real: int, padding: int) -> None:
+        """Counts what came and what was put in of one run."""
+        self.padding["real"] = self.padding.get("real", 0) + real
+        self.padding["padding"] = self.padding.get("padding", 0) + padding
 
 
 class ModelMetrics:
@@ -198,6 +207,8 @@ class ModelMetrics:
             counts.batch_rows.add(rows)
             counts.last_run = run.finished
             counts.closed[run.closed] += 1
+            if run.padding is not None:
+                counts.add_padding(*run.padding)
             count = self._count_answers(requests, started, compute)
             sizes = counts.batches.get(rows) or counts.batches_of(rows)
             sizes.add(count, run.assembled - started, run.finished - run.assembled, answered - run.finished)
@@ -262,6 +273,57 @@ class SequenceCounts(NamedTuple):
 
     live: int
     expired: int
+
+
+class CostLine(NamedTuple):
+    """What runs of one size of shapes are expected to take.
+
+    Attributes:
+        base_seconds: besides its rows.
+        row_seconds: each row more.
+        spread: how many times longer one run in twenty takes.
+    """
+
+    base_seconds: float
+    row_seconds: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """How one version of one model is now.
+
+    Attributes:
+        queue_rows: the rows that wait.
+        queue_bytes: the bytes that wait.
+        running_batches: the batches being run.
+        hung_runs: those of them that hang.
+        breaker_open: in how many copies requests are refused since the model fails.
+        sequences: its sequences, where its state is kept.
+        costs: what its runs are expected to take, by the most elements of a row; 0 for all.
+    """
+
+    queue_rows: int = 0
+    queue_bytes: int = 0
+    running_batches: int = 0
+    hung_runs: int = 0
+    breaker_open: int = 0
+    sequences: SequenceCounts | None = None
+    costs: Mapping[int, CostLine] = field(default_factory=dict)
+
+    @classmethod
+    def together(cls, copies: Sequence[Gauges]) -> Gauges:
+        """Those of several copies: their sums, and the costs of the newest."""
+        kept = [each.sequences for each in copies if each.sequences is not None]
+        return cls(
+            sum(each.queue_rows for each in copies),
+            sum(each.queue_bytes for each in copies),
+            sum(each.running_batches for each in copies),
+            sum(each.hung_runs for each in copies),
+            sum(each.breaker_open for each in copies),
+            SequenceCounts(*map(sum, zip(*kept, strict=True))) if kept else None,
+            copies[-1].costs,
+        )
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The server's metrics, for Prometheus. The only file that imports prometheus_client.
+"""The server's metrics, for Prometheus. Beside `model_families`, the only file with prometheus_client.
 
 Times are in seconds. The label values are bounded: models that are served, RPCs, status codes; a name that
 a caller made up never becomes one. Counts of a model go when it is forgotten.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from threading import Lock
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -16,16 +15,15 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from penstock.errors import RequestError
-from penstock.telemetry.counters import Buckets, ModelCounts, ModelMetrics, SequenceCounts, StreamCounts
+from penstock.telemetry.counters import Gauges, ModelMetrics, StreamCounts
 from penstock.telemetry.families import Family
+from penstock.telemetry.model_families import Seen, model_families, outcome_families
 
 __all__ = ["Metrics", "ModelMetrics"]
 
@@ -34,37 +32,13 @@ _RPC = (*_MODEL, "rpc")
 _Labels = tuple[str, ...]
 
 
-def _no_sequences() -> SequenceCounts:
-    return SequenceCounts(0, 0)
-
-
 @dataclass(slots=True)
 class _Entry:
     """One version of one model: its counts, and what there is to ask of each of its loaded copies."""
 
     metrics: ModelMetrics
     info: dict[str, str] = field(default_factory=dict)
-    queue_rows: list[Callable[[], int]] = field(default_factory=list)
-    queue_bytes: list[Callable[[], int]] = field(default_factory=list)
-    running: list[Callable[[], int]] = field(default_factory=list)
-    hung: list[Callable[[], int]] = field(default_factory=list)
-    open: list[Callable[[], bool]] = field(default_factory=list)
-    sequences: list[Callable[[], SequenceCounts]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """One version of one model at the time of a scrape; `labels` are its name and version."""
-
-    labels: tuple[str, str]
-    counts: ModelCounts
-    info: dict[str, str]
-    queue_rows: int
-    queue_bytes: int
-    running: int
-    hung: int
-    open: int
-    sequences: SequenceCounts | None = None
+    gauges: list[Callable[[], Gauges]] = field(default_factory=list)
 
 
 class Metrics:
@@ -99,19 +73,14 @@ class Metrics:
             "onnxruntime": onnxruntime,
         }
 
-    def model(  # noqa: PLR0913 - what identifies a model and what to ask of it
+    def model(
         self,
         name: str,
         version: str,
+        gauges: Callable[[], Gauges],
         *,
-        queue_rows: Callable[[], int],
-        queue_bytes: Callable[[], int],
-        running: Callable[[], int],
-        hung: Callable[[], int] = lambda: 0,
-        breaker_open: Callable[[], bool] = lambda: False,
         sha256: str = "",
         batched: bool = False,
-        sequences: Callable[[], SequenceCounts] | None = None,
     ) -> ModelMetrics:
         """The counts of one version of one model, which appear in the metrics from now on.
 
@@ -121,24 +90,14 @@ class Metrics:
         Args:
             name: the model's name.
             version: the version's number, as text.
-            queue_rows: asked at a scrape for the rows that wait.
-            queue_bytes: asked at a scrape for the bytes that wait.
-            running: asked at a scrape for the batches that are being run.
-            hung: asked at a scrape for the runs that hang.
-            breaker_open: asked at a scrape for whether requests are refused since the model fails.
+            gauges: asked at a scrape for how it is.
             sha256: of the model file, in hexadecimal.
             batched: whether requests are run together.
-            sequences: asked at a scrape for its sequences, where its state is kept.
         """
         with self._lock:
             entry = self._models.setdefault((name, version), _Entry(ModelMetrics(self._code_of)))
             entry.info = {"sha256": sha256, "batched": str(batched).lower()}
-            entry.queue_rows.append(queue_rows)
-            entry.queue_bytes.append(queue_bytes)
-            entry.running.append(running)
-            entry.hung.append(hung)
-            entry.open.append(breaker_open)
-            entry.sequences.append(sequences or _no_sequences)
+            entry.gauges.append(gauges)
             return entry.metrics
 
     def forget(self, name: str, version: str) -> None:
@@ -147,9 +106,8 @@ class Metrics:
             entry = self._models.get((name, version))
             if entry is None:
                 return
-            del entry.queue_rows[0], entry.queue_bytes[0], entry.running[0], entry.hung[0], entry.open[0]
-            del entry.sequences[0]
-            if not entry.queue_rows:
+            del entry.gauges[0]
+            if not entry.gauges:
                 del self._models[name, version]
 
     def failed(self, rpc: str, error: RequestError) -> None:
@@ -193,27 +151,16 @@ class Metrics:
     def _collect(self) -> Iterator[Metric]:
         with self._lock:
             models = {
-                labels: replace(
-                    entry,
-                    queue_rows=entry.queue_rows.copy(),
-                    queue_bytes=entry.queue_bytes.copy(),
-                    running=entry.running.copy(),
-                    hung=entry.hung.copy(),
-                    open=entry.open.copy(),
-                    sequences=entry.sequences.copy(),
-                )
-                for labels, entry in self._models.items()
+                labels: replace(entry, gauges=entry.gauges.copy()) for labels, entry in self._models.items()
             }
             streams = replace(self._streams)
         yield InfoMetricFamily("penstock_server", "The server.", self._server)
         yield GaugeMetricFamily("penstock_calls_in_flight", "Calls in flight.", self.calls_in_flight())
         yield from _stream_families(streams)
         seen = [_seen(labels, entry) for labels, entry in models.items()]
-        yield from _model_families(seen)
-        yield from _trouble_families(seen)
-        yield from _sequence_families(seen)
-        unknown = _Seen(("", ""), self._unknown.counts(), {}, 0, 0, 0, 0, 0)
-        yield from _outcome_families([*seen, unknown])
+        yield from model_families(seen)
+        unknown = Seen(("", ""), self._unknown.counts(), {}, Gauges())
+        yield from outcome_families([*seen, unknown])
 
 
 def render(families: Sequence[Family], accept_header: str = "") -> tuple[str, bytes]:
@@ -258,16 +205,9 @@ class _Collector(Collector):
         return self._families()
 
 
-def _seen(labels: tuple[str, str], entry: _Entry) -> _Seen:
-    queue_rows = sum(ask() for ask in entry.queue_rows)
-    queue_bytes = sum(ask() for ask in entry.queue_bytes)
-    running = sum(ask() for ask in entry.running)
-    hung = sum(ask() for ask in entry.hung)
-    is_open = sum(ask() for ask in entry.open)
-    kept = [ask() for ask in entry.sequences if ask is not _no_sequences]
-    sequences = SequenceCounts(*map(sum, zip(*kept, strict=True))) if kept else None
-    counts = entry.metrics.counts()
-    return _Seen(labels, counts, entry.info, queue_rows, queue_bytes, running, hung, is_open, sequences)
+def _seen(labels: tuple[str, str], entry: _Entry) -> Seen:
+    gauges = Gauges.together([ask() for ask in entry.gauges])
+    return Seen(labels, entry.metrics.counts(), entry.info, gauges)
 
 
 def _stream_families(streams: StreamCounts) -> Iterator[Metric]:
@@ -282,119 +222,3 @@ def _stream_families(streams: StreamCounts) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "penstock_stream_results", "Results that were sent on streams.", streams.results
     )
-
-
-def _model_families(models: list[_Seen]) -> Iterator[Metric]:
-    """What only models that are served have."""
-    info = InfoMetricFamily("penstock_model", "The versions that are loaded.", labels=_MODEL)
-    for model in models:
-        info.add_metric(model.labels, model.info)
-    yield info
-    yield _gauge("queue_rows", "Rows that wait.", [(each.labels, each.queue_rows) for each in models])
-    yield _gauge("queue_bytes", "Bytes that wait.", [(each.labels, each.queue_bytes) for each in models])
-    yield _gauge("running_batches", "Batches being run.", [(each.labels, each.running) for each in models])
-    yield _counter("rows", "Rows run.", _MODEL, [(each.labels, each.counts.rows) for each in models])
-    yield _counter(
-        "batches", "Batches run.", _MODEL, [(each.labels, sum(each.counts.compute.counts)) for each in models]
-    )
-    yield _counter(
-        "batches_closed",
-        "Batches run, by why there were not more rows in them.",
-        (*_MODEL, "reason"),
-        [((*m.labels, reason.value), number) for m in models for reason, number in m.counts.closed.items()],
-    )
-    yield _histogram(
-        "queue_seconds",
-        "From arrival to the start of the model's run, of answered requests.",
-        _MODEL,
-        [(each.labels, each.counts.queue) for each in models],
-    )
-    yield _histogram(
-        "compute_seconds",
-        "The model's run, of batches.",
-        _MODEL,
-        [(m.labels, m.counts.compute) for m in models],
-    )
-    yield _histogram(
-        "batch_rows", "Rows of batches.", _MODEL, [(m.labels, m.counts.batch_rows) for m in models]
-    )
-    yield _histogram(
-        "request_seconds",
-        "From arrival to the answer, of answered requests.",
-        _RPC,
-        [((*m.labels, rpc), times) for m in models for rpc, times in m.counts.answered.items()],
-    )
-
-
-def _trouble_families(models: list[_Seen]) -> Iterator[Metric]:
-    """What goes wrong with models themselves."""
-    yield _gauge("hung_runs", "Runs that hang.", [(each.labels, each.hung) for each in models])
-    yield _gauge(
-        "breaker_open",
-        "Whether requests are refused since the model fails.",
-        [(each.labels, each.open) for each in models],
-    )
-    yield _counter(
-        "model_events",
-        "What happened to models themselves.",
-        (*_MODEL, "event"),
-        [((*m.labels, event), number) for m in models for event, number in m.counts.events.items()],
-    )
-
-
-def _sequence_families(models: list[_Seen]) -> Iterator[Metric]:
-    """What only models have whose state is kept."""
-    kept = [(each.labels, each.sequences) for each in models if each.sequences is not None]
-    yield _gauge(
-        "sequences", "Sequences whose state is kept.", [(labels, each.live) for labels, each in kept]
-    )
-    yield _counter(
-        "sequences_expired",
-        "Sequences that lost their state because no step came.",
-        _MODEL,
-        [(labels, each.expired) for labels, each in kept],
-    )
-
-
-def _outcome_families(models: list[_Seen]) -> Iterator[Metric]:
-    """How requests ended, those that reached no model included."""
-    ends = [
-        ((*model.labels, rpc, "OK"), sum(times.counts))
-        for model in models
-        for rpc, times in model.counts.answered.items()
-    ]
-    ends += [((*m.labels, *rpc_code), number) for m in models for rpc_code, number in m.counts.failed.items()]
-    yield _counter("requests", "Requests that have ended, by status code.", (*_RPC, "code"), ends)
-    yield _counter(
-        "rejected",
-        "Requests refused because of a bound.",
-        (*_MODEL, "reason"),
-        [((*m.labels, reason), number) for m in models for reason, number in m.counts.rejected.items()],
-    )
-    expired = [(each.labels, each.counts.expired) for each in models]
-    yield _counter("expired", "Requests whose deadline passed.", _MODEL, expired)
-    cancelled = [(each.labels, each.counts.cancelled) for each in models]
-    yield _counter("cancelled", "Requests whose caller went away.", _MODEL, cancelled)
-
-
-def _gauge(name: str, text: str, samples: Sequence[tuple[_Labels, float]]) -> Metric:
-    family = GaugeMetricFamily(f"penstock_{name}", text, labels=_MODEL)
-    for labels, value in samples:
-        family.add_metric(labels, value)
-    return family
-
-
-def _counter(name: str, text: str, names: _Labels, samples: Sequence[tuple[_Labels, float]]) -> Metric:
-    family = CounterMetricFamily(f"penstock_{name}", text, labels=names)
-    for labels, value in samples:
-        family.add_metric(labels, value)
-    return family
-
-
-def _histogram(name: str, text: str, names: _Labels, samples: Sequence[tuple[_Labels, Buckets]]) -> Metric:
-    family = HistogramMetricFamily(f"penstock_{name}", text, labels=names)
-    for labels, buckets in samples:
-        edges = [*map(floatToGoString, buckets.bounds), "+Inf"]
-        cumulative = accumulate(buckets.counts)
-        family.add_metric(labels, list(zip(edges, cumulative, strict=True)), buckets.total)
-    return family

@@ -130,7 +130,7 @@ class Signature:
         except AttributeError:
             raise InvalidInput(f"inputs are a dict by name, not {describe(inputs)}") from None
         if not fitting:
-            raise self._wrong_names(inputs)
+            self._check_names(inputs)
         written: list[bytes] = []
         specs, size = self._inputs, 0
         for name, value in inputs.items():
@@ -152,7 +152,7 @@ class Signature:
         except AttributeError:
             raise InvalidInput(f"inputs are a dict by name, not {describe(inputs)}") from None
         if not fitting:
-            raise self._wrong_names(inputs)
+            self._check_names(inputs)
         size, tensors = 0, []
         for name, value in inputs.items():
             spec = self._inputs[name]
@@ -183,13 +183,18 @@ class Signature:
         fixed = tuple((name, number, shape[1:]) for name, number, shape in inputs)
         return Batch(first[0], self._most_rows, fixed)
 
-    def _wrong_names(self, inputs: Inputs) -> InvalidInput:
-        unknown = [repr(name) for name in inputs if name not in self._names]
-        missing = [repr(name) for name in self._names if name not in inputs]
+    def _check_names(self, inputs: Inputs) -> None:
+        specs = self._inputs
+        unknown = [repr(name) for name in inputs if name not in specs]
+        missing = [
+            repr(name) for name, spec in specs.items() if name not in inputs and not spec.info.optional
+        ]
+        if not unknown and not missing:
+            return
         said = [f"unknown: {', '.join(unknown)}"] if unknown else []
         said += [f"missing: {', '.join(missing)}"] if missing else []
-        expected = ", ".join(f"{name} {spec.info}" for name, spec in self._inputs.items()) or "none"
-        return InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected}")
+        expected = ", ".join(f"{name} {spec.info}" for name, spec in specs.items()) or "none"
+        raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected}")
 
 
 def _too_large(size: int) -> InvalidInput:
@@ -304,7 +309,8 @@ def _kept_state(kept: model_pb2.KeptState) -> KeptState:
 
 def _tensor_info(spec: model_pb2.TensorSpec) -> TensorInfo:
     axes = tuple(axis.symbol if axis.HasField("symbol") else axis.size for axis in spec.shape)
-    return TensorInfo(spec.name, tensor_pb2.DataType.Name(spec.datatype), None if spec.any_rank else axes)
+    datatype = tensor_pb2.DataType.Name(spec.datatype)
+    return TensorInfo(spec.name, datatype, None if spec.any_rank else axes, spec.optional)
 
 
 def _duration(timeout: float) -> duration_pb2.Duration:

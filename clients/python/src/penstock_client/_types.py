@@ -137,11 +137,13 @@ class TensorInfo:
         datatype: the element type by its Open Inference name, such as "FP32" or "BYTES".
         shape: one entry an axis, outermost first: an int where the length is fixed, else the name of
             the open length, "?" where it has none. None where even the number of axes is open.
+        optional: whether a request may leave this input out: the server then makes it up.
     """
 
     name: str
     datatype: str
     shape: tuple[int | str, ...] | None
+    optional: bool = False
 
     def __str__(self) -> str:
         axes = "..." if self.shape is None else ",".join(map(str, self.shape))

@@ -58,7 +58,9 @@ def configuration(model: Model) -> config_pb.ModelConfig:
     config.version_policy.all.SetInParent()
     first = 1 if batched else 0
     for spec in model.signature.inputs.values():
-        config.input.add(name=spec.name, data_type=_type(spec), dims=lengths(spec)[first:])
+        optional = spec.name in model.optional_inputs
+        dims = lengths(spec)[first:]
+        config.input.add(name=spec.name, data_type=_type(spec), dims=dims, optional=optional)
     for spec in model.signature.outputs.values():
         labels = model.class_labels.get(spec.name)
         config.output.add(

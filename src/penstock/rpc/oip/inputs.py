@@ -51,7 +51,7 @@ class Inputs:
         self._inputs = {name: _Input(spec) for name, spec in model.signature.inputs.items()}
 
     def read(self, message: pb.ModelInferRequest) -> dict[str, Array]:
-        """The request's inputs, in the signature's order.
+        """The request's inputs, in the signature's order; those that may be left out, where they were sent.
 
         Raises:
             InvalidRequest: an input is missing, unknown, twice there or does not fit; names it, what came
@@ -71,7 +71,8 @@ class Inputs:
                 raise self._unwanted(message, name)
             arrays[name] = known.read(tensor, raws[index]) if raws else known.read_typed(tensor)
         if len(arrays) != len(self._inputs):
-            raise self._missing(message, arrays)
+            self._check_missing(message, arrays)
+            return {name: arrays[name] for name in self._inputs if name in arrays}
         return arrays if len(arrays) == 1 else {name: arrays[name] for name in self._inputs}
 
     def _unwanted(self, message: pb.ModelInferRequest, name: str) -> InvalidRequest:
@@ -80,10 +81,12 @@ class Inputs:
         sent = {each.name for each in message.inputs}
         return InvalidRequest(f"there is no input {name}: {expected_inputs(self._model, sent)}")
 
-    def _missing(self, message: pb.ModelInferRequest, arrays: Mapping[str, Array]) -> InvalidRequest:
-        missing = ", ".join(name for name in self._inputs if name not in arrays)
-        sent = {each.name for each in message.inputs}
-        return InvalidRequest(f"input {missing} is missing: {expected_inputs(self._model, sent)}")
+    def _check_missing(self, message: pb.ModelInferRequest, arrays: Mapping[str, Array]) -> None:
+        optional = self._model.optional_inputs
+        missing = ", ".join(name for name in self._inputs if name not in arrays and name not in optional)
+        if missing:
+            sent = {each.name for each in message.inputs}
+            raise InvalidRequest(f"input {missing} is missing: {expected_inputs(self._model, sent)}")
 
 
 class _Input:

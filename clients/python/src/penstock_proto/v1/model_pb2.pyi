@@ -111,16 +111,18 @@ class KeptState(_message.Message):
     def __init__(self, state: _Optional[_Mapping[str, str]] = ..., idle: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_sequences: _Optional[int] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "datatype", "shape", "any_rank")
+    __slots__ = ("name", "datatype", "shape", "any_rank", "optional")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DATATYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ANY_RANK_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_FIELD_NUMBER: _ClassVar[int]
     name: str
     datatype: _tensor_pb2.DataType
     shape: _containers.RepeatedCompositeFieldContainer[Dimension]
     any_rank: bool
-    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., shape: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., any_rank: bool = ...) -> None: ...
+    optional: bool
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., shape: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., any_rank: bool = ..., optional: bool = ...) -> None: ...
 
 class Dimension(_message.Message):
     __slots__ = ("size", "symbol")
