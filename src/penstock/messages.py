@@ -134,7 +134,6 @@ class InferRequest:
         cancelled: set once nobody waits for the answer any more.
         count: how many of the callers' requests it stands for.
         size: the bytes that it came in.
-        sender: who it came from, equal for all that come from there; None where nobody can tell.
         sequence: which sequence it is a step of, where the model keeps a state.
     """
 
@@ -165,8 +164,12 @@ class InferRequest:
 
     count = 1
     size = 0
-    sender: object = None
     sequence: Step | None = None
+
+    @property
+    def sender(self) -> object:
+        """Who it came from, equal for all that come from there; None where nobody can tell."""
+        return None
 
     def apart(self) -> Iterable[InferRequest]:
         """The requests that it stands for: they are run apart from each other where its run has failed."""

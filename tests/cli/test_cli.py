@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -33,6 +34,19 @@ def test_every_command_has_help(cli: Cli, command: str) -> None:
     assert (run.code, run.err) == (0, "")
     assert run.out.startswith("Usage: ")
     assert f" {command} [OPTIONS]" in run.out
+
+
+def test_models_lists_what_is_served(cli: Cli, server: RunningServer) -> None:
+    run = cli("models", server.target)
+    assert (run.code, run.err) == (0, "")
+    assert "version 1" in run.out
+    assert re.search(r"  costs    [\d.]+ µs a run and [\d.]+ µs a row", run.out)
+
+
+def test_models_without_a_server(cli: Cli) -> None:
+    run = cli("models", "127.0.0.1:1", "--timeout", "0.5")
+    assert (run.code, run.out) == (1, "")
+    assert run.err.startswith("Error: 127.0.0.1:1: ")
 
 
 def test_version() -> None:

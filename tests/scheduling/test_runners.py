@@ -284,6 +284,59 @@ def test_a_long_run_does_not_keep_another_model_waiting() -> None:
         assert caller(waiting).wait()
 
 
+def test_a_model_finds_a_thread_however_many_runs_another_has_going() -> None:
+    gate = threading.Event()
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        assert gate.wait(20)
+        return echo(outputs, inputs)
+
+    greedy, _ = batcher(run, expected_seconds=LONG, max_rows=1, runs_in_parallel=4)
+    other, _ = batcher(echo, expected_seconds=LONG)
+    with running(threads=2) as (runners, _, _):
+        waiting = [submit(runners, greedy, request()) for _ in range(6)]
+        wait_until(lambda: greedy.running == 2)
+        assert caller(submit(runners, other, request())).wait()
+        assert greedy.running == 2, "spare threads are not for more runs of the same model"
+        gate.set()
+        assert all(caller(each).wait() for each in waiting)
+
+
+def test_models_have_turns_by_their_weights() -> None:
+    runners = Runners(1, BORDER, lambda error: None)
+    heavy, light, slow = (
+        batcher(echo, expected_seconds=seconds, weight=weight)[0]
+        for seconds, weight in ((0.01, 3.0), (0.01, 1.0), (0.1, 1.0))
+    )
+    turns = []
+    for each in (heavy, light, slow):
+        each.put(request())
+    for _ in range(80):
+        for each in (heavy, light, slow):
+            runners._hand_over(each)
+        taken = runners._taken()
+        assert taken is not None
+        turns.append(taken)
+    assert turns.count(heavy) == pytest.approx(3 * turns.count(light), abs=3)
+    assert turns.count(light) == pytest.approx(10 * turns.count(slow), abs=10)
+
+
+def test_who_has_been_away_has_saved_nothing_up() -> None:
+    runners = Runners(1, BORDER, lambda error: None)
+    busy, late = (batcher(echo, expected_seconds=0.01)[0] for _ in range(2))
+    busy.put(request())
+    for _ in range(50):
+        runners._hand_over(busy)
+        assert runners._taken() is busy
+    late.put(request())
+    turns = []
+    for _ in range(10):
+        for each in (busy, late):
+            runners._hand_over(each)
+        turns.append(runners._taken())
+    assert turns.count(busy) == 5
+
+
 @pytest.mark.parametrize(
     ("expected", "changes"),
     [

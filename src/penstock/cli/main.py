@@ -12,6 +12,7 @@ COMMANDS = {
     "serve": "penstock.cli.serve",
     "config": "penstock.cli.config",
     "health": "penstock.cli.health",
+    "models": "penstock.cli.models",
     "predict": "penstock.cli.predict",
     "bench": "penstock.cli.bench",
 }

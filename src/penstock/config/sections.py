@@ -338,6 +338,9 @@ class ModelConfig(Section):
         "runs",
         ge=0,
     )
+    weight: float = _setting(
+        1.0, "The model's share of the runner threads beside other models, where all have enough to do.", gt=0
+    )
     class_labels: dict[str, NonEmpty] = _setting(
         {},
         'Files with the names of an output\'s classes, a line each, such as `{scores = "names.txt"}`, shown '

@@ -117,7 +117,7 @@ class ModelRegistry:
         verdict, cost, max_rows = _fitted(tried, enabled, batching)
         if padding is not None:
             verdict = check_padding(loaded.backend, padding, verdict, settings.padding.tolerance)
-        policy = _policy(verdict.enabled, batching, max_rows, loaded.runs_in_parallel)
+        policy = _policy(verdict.enabled, batching, max_rows, loaded.runs_in_parallel, settings.weight)
         packing = PaddedRows(padding) if padding else _rows(loaded, policy)
         proposed = "" if loaded.kept else proposal(loaded.backend.signature)
         model = Model(
@@ -240,7 +240,9 @@ def _fitted(
     return verdict, cost, rows
 
 
-def _policy(batched: bool, batching: BatchingConfig, max_rows: int, runs_in_parallel: int) -> BatchPolicy:
+def _policy(
+    batched: bool, batching: BatchingConfig, max_rows: int, runs_in_parallel: int, weight: float
+) -> BatchPolicy:
     return BatchPolicy(
         batched=batched,
         max_rows=max_rows,
@@ -248,4 +250,5 @@ def _policy(batched: bool, batching: BatchingConfig, max_rows: int, runs_in_para
         queue_rows=batching.queue_rows,
         queue_bytes=batching.queue_bytes,
         runs_in_parallel=runs_in_parallel,
+        weight=weight,
     )

@@ -38,6 +38,10 @@ LARGEST_BLOCK = 1 << 20  # bytes of its answer; larger ones go out one by one
 class Owner(StepStream, Protocol):
     """The stream that requests belong to, as they see it."""
 
+    @property
+    def sender(self) -> object:
+        """Who it came from."""
+
     def done(self, item: StreamItem) -> Flush:
         """All results of an item are there."""
 
@@ -59,6 +63,11 @@ class Item(Pending):
     @override
     def stream(self) -> StepStream:
         return self._stream
+
+    @property
+    @override
+    def sender(self) -> object:
+        return self._stream.sender
 
     @override
     def reply(self, result: InferResponse | RequestError) -> Flush:
@@ -128,6 +137,11 @@ class Block(InferRequest):
         """Drops the requests, since nobody waits for their answers."""
         if self._model is not None:
             door.engine.cancel(self._model, self)
+
+    @property
+    @override
+    def sender(self) -> object:
+        return self._stream.sender
 
     @override
     def apart(self) -> list[InferRequest]:

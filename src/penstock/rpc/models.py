@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from penstock.engine import Engine
@@ -74,6 +74,7 @@ def describe(model: Model) -> pb.Model:
     if policy.batched:
         message.batching.max_rows = policy.max_rows
         message.batching.max_delay.FromNanoseconds(int(policy.max_delay_seconds * 1e9))
+    message.batching.costs.extend(_costs(model))
     message.loaded_at.FromDatetime(model.loaded_at)
     if model.kept is not None:
         kept = message.kept_state
@@ -81,6 +82,18 @@ def describe(model: Model) -> pb.Model:
         kept.idle.FromNanoseconds(int(model.kept.idle_seconds * 1e9))
         kept.max_sequences = model.kept.max_sequences
     return message
+
+
+def _costs(model: Model) -> Iterator[pb.RunCost]:
+    for elements, cost in model.batcher.costs.lines().items():
+        if cost.is_known:
+            yield pb.RunCost(
+                elements=elements,
+                base_seconds=cost.base_seconds,
+                row_seconds=cost.row_seconds,
+                spread=cost.spread,
+                runs=cost.runs,
+            )
 
 
 def _spec(spec: TensorSpec, optional: bool = False) -> pb.TensorSpec:

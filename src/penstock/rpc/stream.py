@@ -65,6 +65,11 @@ class Stream(ABC):
         self._end: Status | None = None  # what to end with once nothing is in flight
         self._paused = False
 
+    @property
+    def sender(self) -> object:
+        """Who it came from."""
+        return self._call.peer()
+
     @abstractmethod
     def _handle(self, data: bytes) -> None:
         """Takes a message: hands it to `_took` or `_end_with` in the end."""

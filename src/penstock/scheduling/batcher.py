@@ -45,6 +45,7 @@ class BatchPolicy:
         queue_rows: the most rows that may wait.
         queue_bytes: the most bytes of messages that may wait.
         runs_in_parallel: how many runs of this model may go on at the same time.
+        weight: its share of the runner threads beside other models.
     """
 
     batched: bool
@@ -53,6 +54,7 @@ class BatchPolicy:
     queue_rows: int
     queue_bytes: int
     runs_in_parallel: int
+    weight: float = 1.0
 
 
 class DynamicBatcher:

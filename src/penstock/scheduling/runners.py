@@ -3,6 +3,10 @@
 A run expected to be short is done by the polling thread itself, once it has taken every event that is
 ready: a hand-over to another thread costs more than the run. Longer runs go to runner threads, so that
 polling goes on and several batches use the cores at once. Both call the same `DynamicBatcher.run_once`.
+
+Models share the runner threads by their weights: next is the one that has had least of them (start-time fair
+queueing: Goyal, Vin and Cheng 1996). And each finds a thread for one run, however many the others have taken:
+there are as many spare ones, and the operating system shares the cores.
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ import itertools
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from penstock.messages import Flush
@@ -59,7 +62,7 @@ class Runners:
     """The polling thread's share of the work, and the pool of threads for the rest.
 
     Args:
-        threads: the size of the pool.
+        threads: the size of the pool; there are as many spare threads.
         inline_below_seconds: runs expected to take less are the polling thread's.
         failed: told of an exception that a run let out.
 
@@ -78,8 +81,12 @@ class Runners:
         self._hurry: Callable[[], None]
         self._touched: dict[DynamicBatcher, None] = {}
         self._away: dict[DynamicBatcher, tuple[float, float]] = {}  # kept off: until when, for how long
-        self._work: deque[DynamicBatcher] = deque()
+        self._work: list[tuple[float, int, DynamicBatcher]] = []  # by when each one's turn is
         self._queued: set[DynamicBatcher] = set()  # what is in _work
+        self._turns = 0.0  # the turn of who began last
+        self._next_turn: dict[DynamicBatcher, float] = {}  # by what each has had of the threads
+        self._busy = 0
+        self._regular = threads
         self._timed: dict[DynamicBatcher, float] = {}  # when each that is in _delayed is to be looked at
         self._delayed: list[tuple[float, int, DynamicBatcher]] = []
         self._order = itertools.count()  # of equal times
@@ -87,7 +94,7 @@ class Runners:
         self._stopping = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"penstock-runner-{index}", daemon=True)
-            for index in range(threads)
+            for index in range(2 * threads)
         ]
 
     def start(self, polling_thread: int | None, hurry: Callable[[], None] = lambda: None) -> None:
@@ -199,7 +206,8 @@ class Runners:
                 if batcher in self._queued:
                     return
                 self._queued.add(batcher)
-                self._work.append(batcher)
+                turn = max(self._turns, self._next_turn.get(batcher, 0.0))
+                heapq.heappush(self._work, (turn, next(self._order), batcher))
             elif due < self._timed.get(batcher, math.inf):
                 self._timed[batcher] = due
                 heapq.heappush(self._delayed, (due, next(self._order), batcher))
@@ -212,6 +220,8 @@ class Runners:
             if batcher.wants_another_runner():
                 self._hand_over(batcher)
             self._guarded(batcher.run_once)
+            with self._changed:
+                self._busy -= 1
             if batcher.waiting_rows:
                 self._hand_over(batcher)
 
@@ -221,15 +231,36 @@ class Runners:
         except Exception as error:
             self.failed(error)
 
+    def _taken(self) -> DynamicBatcher | None:
+        """Takes the batcher out whose turn it is; while all regular threads are busy, one without a run."""
+        if not self._work:
+            return None
+        place = 0
+        if self._busy >= self._regular:
+            idle = [place for place, (_, _, batcher) in enumerate(self._work) if not batcher.running]
+            if not idle:
+                return None
+            place = min(idle, key=lambda place: self._work[place][:2])
+        turn, _, batcher = self._work[place]
+        if place:
+            del self._work[place]
+            heapq.heapify(self._work)
+        else:
+            heapq.heappop(self._work)
+        self._queued.discard(batcher)
+        self._turns = turn
+        self._next_turn[batcher] = turn + batcher.expected_seconds() / batcher.policy.weight
+        return batcher
+
     def _next(self) -> DynamicBatcher | None:
         """Waits for work; None when it is time to stop."""
         while True:
             with self._changed:
                 if self._stopping:
                     return None
-                if self._work:
-                    batcher = self._work.popleft()
-                    self._queued.discard(batcher)
+                batcher = self._taken()
+                if batcher is not None:
+                    self._busy += 1
                     return batcher
                 now = time.monotonic()
                 if not self._delayed or self._delayed[0][0] > now:

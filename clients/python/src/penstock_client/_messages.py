@@ -20,6 +20,7 @@ from penstock_client._types import (
     KeptState,
     ModelInfo,
     Prediction,
+    RunCost,
     TensorInfo,
     Timing,
     seconds_of,
@@ -291,7 +292,14 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
         inputs=[_tensor_info(each) for each in model.inputs],
         outputs=[_tensor_info(each) for each in model.outputs],
         batching=BatchingInfo(
-            batching.enabled, batching.reason, batching.max_rows, seconds_of(batching.max_delay)
+            batching.enabled,
+            batching.reason,
+            batching.max_rows,
+            seconds_of(batching.max_delay),
+            tuple(
+                RunCost(each.elements, each.base_seconds, each.row_seconds, each.spread, each.runs)
+                for each in batching.costs
+            ),
         ),
         metadata=dict(model.metadata),
         opsets=dict(model.opsets),

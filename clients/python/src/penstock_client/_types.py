@@ -151,6 +151,25 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class RunCost:
+    """What a run is expected to take: `base_seconds + rows * row_seconds`.
+
+    Attributes:
+        elements: the most elements of a row that this is about; 0 where rows do not differ in that.
+        base_seconds: a run besides its rows.
+        row_seconds: each row more.
+        spread: how many times longer than expected one run in twenty takes.
+        runs: the runs this was learned from, besides those at the start.
+    """
+
+    elements: int
+    base_seconds: float
+    row_seconds: float
+    spread: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
 class BatchingInfo:
     """How a model's requests are batched.
 
@@ -159,12 +178,14 @@ class BatchingInfo:
         reason: why, or why not.
         max_rows: the most rows run at once.
         max_delay_seconds: how long a request may be held back to fill a batch; 0 means never.
+        costs: what runs take, for every size of shapes.
     """
 
     enabled: bool
     reason: str
     max_rows: int
     max_delay_seconds: float
+    costs: tuple[RunCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

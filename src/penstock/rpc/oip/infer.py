@@ -59,6 +59,11 @@ class _ModelInfer(Infer, UnaryCall):
         self._call = call
         self._closed = False
 
+    @property
+    @override
+    def sender(self) -> object:
+        return self._call.peer()
+
     @override
     def reply(self, result: InferResponse | RequestError) -> None:
         answer = self.encoded(result)

@@ -170,6 +170,10 @@ class Infer(InferRequest):
 class Owner(StepStream, Protocol):
     """The stream that requests belong to, as they see it."""
 
+    @property
+    def sender(self) -> object:
+        """Who it came from."""
+
     def done(self, item: StreamItem) -> Flush:
         """The answer to a request is there."""
 
@@ -197,6 +201,11 @@ class Item(Infer):
     @override
     def stream(self) -> StepStream:
         return self._stream
+
+    @property
+    @override
+    def sender(self) -> object:
+        return self._stream.sender
 
     @override
     def reply(self, result: InferResponse | RequestError) -> Flush:

@@ -133,13 +133,29 @@ class Dimension(_message.Message):
     def __init__(self, size: _Optional[int] = ..., symbol: _Optional[str] = ...) -> None: ...
 
 class Batching(_message.Message):
-    __slots__ = ("enabled", "reason", "max_rows", "max_delay")
+    __slots__ = ("enabled", "reason", "max_rows", "max_delay", "costs")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
     MAX_DELAY_FIELD_NUMBER: _ClassVar[int]
+    COSTS_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     reason: str
     max_rows: int
     max_delay: _duration_pb2.Duration
-    def __init__(self, enabled: bool = ..., reason: _Optional[str] = ..., max_rows: _Optional[int] = ..., max_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    costs: _containers.RepeatedCompositeFieldContainer[RunCost]
+    def __init__(self, enabled: bool = ..., reason: _Optional[str] = ..., max_rows: _Optional[int] = ..., max_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., costs: _Optional[_Iterable[_Union[RunCost, _Mapping]]] = ...) -> None: ...
+
+class RunCost(_message.Message):
+    __slots__ = ("elements", "base_seconds", "row_seconds", "spread", "runs")
+    ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    BASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ROW_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    elements: int
+    base_seconds: float
+    row_seconds: float
+    spread: float
+    runs: int
+    def __init__(self, elements: _Optional[int] = ..., base_seconds: _Optional[float] = ..., row_seconds: _Optional[float] = ..., spread: _Optional[float] = ..., runs: _Optional[int] = ...) -> None: ...
