@@ -135,8 +135,9 @@ class DynamicBatcher:
             Unavailable: the model is shut off; says for how long.
         """
         now = request.arrived
-        self.breaker.admit(now)
-        if request.deadline != math.inf and (self._queue.rows or self._running):
+        if self.breaker.is_open:
+            self.breaker.admit(now)
+        if now < request.deadline < math.inf and request.deadline < now + self._surely_within():
             self._check_in_time(request, now)
         try:
             self._queue.put(request, now)
@@ -258,6 +259,13 @@ class DynamicBatcher:
         if self._draining:
             return Closed.DRAIN
         return Closed.DELAY if held_back else Closed.FREE
+
+    def _surely_within(self) -> float:
+        """In how many seconds whoever comes now will be answered whatever he is: without a closer look."""
+        if not self.costs.is_single:
+            return math.inf
+        batches = self._queue.rows / self._max_rows + self._running
+        return (batches + 2.0) * self.costs.first.expect(self._max_rows) if batches else 0.0
 
     def _check_in_time(self, request: InferRequest, now: float) -> None:
         """Refuses what would be answered too late, by what is ahead of it.
