@@ -5,9 +5,9 @@
 
 Serves the detector on the cores given and streams sound to it from the second core, on every stream a frame
 each 32 ms, in real time. Prints for each number of streams: the share of frames answered within 32 ms, the
-median and 99th percentile of the time from when a frame was due, the mean rows of the batches that answers came
-from, the server's CPU for each frame, and the share of a core that the load took. With frames sent late it is
-the load that is measured. The sound is noise, which the detector takes as long for as for speech.
+median and 99th percentile of the time from when a frame was due, the mean rows of the batches that answers
+came from, the server's CPU for each frame, and the share of a core that the load took. With frames sent late
+it is the load that is measured. The sound is noise, which the detector takes as long for as for speech.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
 
 Every stream is a `PredictStream` that sends one request each PERIOD seconds. The streams' frames are spread
 evenly over a period, and each begins elsewhere among the messages: a JSON list of base64. Frames of the first
-fifth of SECONDS warm up and do not count. Prints JSON: `frames`, `in_time` (the share answered within a period),
-`failed`, `p50_ms` and `p99_ms` of the answers, `batch_rows` (the mean that an answer saw), `late_ms` (the 99th
-percentile of how late frames were sent), and `cpu` (this process's share of a core).
+fifth of SECONDS warm up and do not count. Prints JSON: `frames`, `in_time` (the share answered within a
+period), `failed`, `p50_ms` and `p99_ms` of the answers, `batch_rows` (the mean that an answer saw), `late_ms`
+(the 99th percentile of how late frames were sent), and `cpu` (this process's share of a core).
 
 It writes HTTP/2 frames itself, as `open_loop.py` does, and looks at its sockets every half a millisecond, by
 which latencies are uncertain: so a frame costs it few microseconds, and it does not keep its core busy.
