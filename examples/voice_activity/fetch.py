@@ -1,12 +1,13 @@
 """Takes Silero's voice detector out of the package silero-vad and lays it where Penstock finds it.
 
-    python examples/voice_activity/fetch.py [WHEEL]
+    python examples/voice_activity/fetch.py [--wheel silero_vad.whl] [--to model.onnx]
 
-Without a WHEEL, pip downloads it. The model, 2.3 MB under the MIT licence, is not in this repository.
+Without a wheel, pip downloads it. The model, 2.3 MB under the MIT licence, is not in this repository.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import subprocess
 import sys
@@ -50,9 +51,13 @@ def unpack(wheel: Path, model: Path) -> None:
 
 def main() -> None:
     """The command line."""
+    parser = argparse.ArgumentParser(description="fetches Silero's voice detector")
+    parser.add_argument("--wheel", type=Path, help="of the package, where it is here already")
+    parser.add_argument("--to", type=Path, default=MODEL, help="default: %(default)s")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        unpack(Path(sys.argv[1]) if sys.argv[1:] else download(Path(folder)), MODEL)
-    print(MODEL)
+        unpack(arguments.wheel or download(Path(folder)), arguments.to)
+    print(arguments.to)
 
 
 if __name__ == "__main__":
