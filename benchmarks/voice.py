@@ -1,7 +1,7 @@
 """How many people Silero's voice detector can listen to at once, in real time.
 
     python examples/voice_activity/fetch.py
-    python -m benchmarks.voice [--streams 100 200 400] [--cores 0] [--connections 8] [--seconds 10]
+    python -m benchmarks.voice [--streams 100 200 400] [--cores 0] [--processes 1] [--seconds 10]
 
 Serves the detector on the cores given and streams sound to it from the second core, on every stream a frame
 each 32 ms, in real time. Prints for each number of streams: the share of frames answered within 32 ms, the
@@ -37,10 +37,12 @@ def main() -> None:
     if not (MODELS / MODEL / "1" / "model.onnx").is_file():
         raise SystemExit("there is no model: run examples/voice_activity/fetch.py first")
     command = [Path(sys.executable).with_name("penstock"), "serve", MODELS, "--port", "0", "--ops-port", "0"]
+    command += ["--processes", str(arguments.processes)]
     with tempfile.TemporaryDirectory() as folder, servers.started(command, arguments.cores) as server:
         messages = Path(folder) / "messages"
         messages.write_text(json.dumps(noise()))
-        print(f"{machine.description()}; server on core {', '.join(map(str, arguments.cores))}")
+        cores = ", ".join(map(str, arguments.cores))
+        print(f"{machine.description()}; server on core {cores}, processes: {arguments.processes}")
         print(
             f"{'streams':>7}{'in time':>9}{'p50 ms':>8}{'p99 ms':>8}{'rows':>7}{'server µs':>11}"
             f"{'load':>6}{'late ms':>9}"
@@ -89,6 +91,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="+", default=[100, 200, 300, 400])
     parser.add_argument("--cores", type=int, nargs="+", default=[machine.cores()[0]], help="of the server")
+    parser.add_argument("--processes", type=int, default=1, help="of the server")
     parser.add_argument("--connections", type=int, default=8, help="that share the streams")
     parser.add_argument("--seconds", type=float, default=10.0, help="to measure each")
     return parser.parse_args()
