@@ -167,6 +167,16 @@ def run(server: RunningServer, path: Path, *flags: str) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
+def recordings() -> list[Path]:
+    """What the detector takes; there may be other files beside."""
+    return [path for path in sorted(SPEECH.rglob("*.wav")) if is_taken(path)]
+
+
+def is_taken(path: Path) -> bool:
+    with wave.open(str(path)) as file:
+        return (file.getnchannels(), file.getframerate(), file.getsampwidth()) == (1, 16_000, 2)
+
+
 def directly(path: Path) -> list[str]:
     """The segments by ONNX Runtime alone, the state carried by hand."""
     session = zoo.session(onnx.load(MODEL))
@@ -181,7 +191,7 @@ def directly(path: Path) -> list[str]:
 @needs_silero
 @needs_speech
 def test_it_hears_what_onnx_runtime_hears(server: RunningServer) -> None:
-    for path in sorted(SPEECH.rglob("*.wav"))[:4]:
+    for path in recordings()[:4]:
         done = run(server, path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == directly(path) != []
@@ -193,12 +203,22 @@ def test_it_hears_what_onnx_runtime_hears(server: RunningServer) -> None:
 def test_in_real_time_it_takes_as_long_as_the_recording_and_draws_it(
     server: RunningServer, tmp_path: Path
 ) -> None:
-    path = min(SPEECH.rglob("*.wav"), key=lambda each: each.stat().st_size)
+    path = min(recordings(), key=lambda each: each.stat().st_size)
     done = run(server, path, "--realtime", "--plot", str(tmp_path / "out.png"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == directly(path)
     assert float(done.stderr.split()[-2]) >= len(listen.read(path)) / 16_000
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+@needs_silero
+@pytest.mark.skipif(
+    not any(SPEECH.rglob("cards/004.wav")), reason="PENSTOCK_TEST_SPEECH is not that of pocketsphinx-testdata"
+)
+def test_the_readme_shows_what_it_prints(server: RunningServer) -> None:
+    done = run(server, next(SPEECH.rglob("cards/004.wav")))
+    shown = (FOLDER / "README.md").read_text()
+    assert f"\n{done.stdout}{done.stderr.rpartition('in')[0]}" in shown
 
 
 def test_an_error_is_one_line(tmp_path: Path) -> None:
