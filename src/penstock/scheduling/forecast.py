@@ -68,4 +68,5 @@ class Arrivals:
 
     def until(self, rows: int) -> float:
         """When so many more rows will have come than have; never, where nobody knows."""
-        return self._last + rows * self._seconds_per_row
+        known = self._seconds_per_row != math.inf
+        return self._last + rows * self._seconds_per_row if known else math.inf

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from penstock.errors import DeadlineExpired, QueueFull
+from penstock.errors import DeadlineExpired
 from penstock.messages import Closed, InferRequest
 from penstock.scheduling.bounds import Bounds, Total
 from penstock.scheduling.cost import RunCost, RunCosts
@@ -137,7 +137,7 @@ class RequestQueue:
                 self._fill(self._most_urgent(), filling)
             if not self._groups:
                 self._earliest_deadline = math.inf
-            if self._shares is not None and not self._is_crowded():
+            if self._shares is not None and self._is_quiet():
                 self._shares = None
         return filling
 
@@ -208,21 +208,16 @@ class RequestQueue:
 
     def _check_room(self, request: InferRequest, now: float) -> None:
         rows, size = request.rows or 1, request.size
-        try:
-            if self._shares is not None:
-                self._shares.check(request, request.sender, now)
-            if self.rows:
-                self._bounds.check("the queue is", self, rows, size)
-            self._total.bounds.check("the queues of all models are", self._total, rows, size)
-        except QueueFull:
-            if self._shares is not None:
-                self._shares.refused(request.sender, now)
-            raise
+        if self._shares is not None:
+            self._shares.check(request, request.sender, now)
+        if self.rows:
+            self._bounds.check("the queue is", self, rows, size)
+        self._total.bounds.check("the queues of all models are", self._total, rows, size)
 
-    def _is_crowded(self) -> bool:
-        """Whether so much waits that a caller might keep out the others."""
+    def _is_quiet(self) -> bool:
+        """Whether so little waits that nobody keeps anybody out: far less than where it becomes crowded."""
         half = self._half
-        return self.rows > half.rows or self.bytes > half.bytes
+        return 2 * self.rows < half.rows and 2 * self.bytes < half.bytes
 
     def _most_urgent(self) -> object:
         """The key of the group whose head is next."""
