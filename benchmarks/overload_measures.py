@@ -38,6 +38,7 @@ HIGH, LOW = 1, 3  # levels of priority in the Open Inference Protocol
 WARM_UP_SECONDS = 0.4
 BURST = ((0.5, 1.0), (2.0, 2.0), (0.5, 2.0))  # multiples of the best rate, and seconds
 IN_A_ROW = 10
+FEWEST_ANSWERS = 20
 SETTLE_SECONDS = 30.0
 
 Figure = dict[str, Any]
@@ -204,8 +205,8 @@ def ends(calls: Sequence[Record], seconds: float) -> Figure:
 
 
 def latencies(answers: Sequence[float]) -> Figure:
-    """`p50_ms` and `p99_ms` of seconds; None of nothing."""
-    if not answers:
+    """`p50_ms` and `p99_ms` of seconds; None of so few that they say nothing."""
+    if len(answers) < FEWEST_ANSWERS:
         return {"p50_ms": None, "p99_ms": None}
     p50, p99 = np.percentile(np.array(answers) * 1e3, (50, 99))
     return {"p50_ms": float(p50), "p99_ms": float(p99)}
