@@ -27,9 +27,9 @@ Made by `{command}`: medians of {rounds} rounds, {seconds:g} s a load. The load 
 A model of about 4 ms a run, one row a run, one run at a time; server and load on a core each; calls of the
 Open Inference Protocol at random times (a Poisson process from the same seed for all servers), which do not
 wait for answers. A latency counts from when a call was due, by the client's clock. Late is an answer that had
-not come {tolerance:g} ms after the deadline, but came. A plain FIFO is this server with a queue without
-deadlines and priorities; MLServer has the model in a worker process, which is its default. Best rates, with
-eight calls in flight: {best}.
+not come {tolerance:g} ms after the deadline, but came: the server's clock for a deadline starts when it reads
+the call. A plain FIFO is this server with a queue without deadlines and priorities; MLServer has the model in a
+worker process, which is its default. Best rates, with eight calls in flight: {best}.
 """
 
 CODES = {"-1": "broken off", "-2": "no answer", "4": "DEADLINE_EXCEEDED", "8": "RESOURCE_EXHAUSTED"}
