@@ -28,8 +28,8 @@ A model of about 4 ms a run, one row a run, one run at a time; server and load o
 Open Inference Protocol at random times (a Poisson process from the same seed for all servers), which do not
 wait for answers. A latency counts from when a call was due, by the client's clock. Late is an answer that had
 not come {tolerance:g} ms after the deadline, but came: the server's clock for a deadline starts when it reads
-the call. A plain FIFO is this server with a queue without deadlines and priorities; MLServer has the model in a
-worker process, which is its default. Best rates, with eight calls in flight: {best}.
+the call. A plain FIFO is this server with a queue without deadlines and priorities; MLServer has the model in
+a worker process, which is its default. Best rates, with eight calls in flight: {best}.
 """
 
 CODES = {"-1": "broken off", "-2": "no answer", "4": "DEADLINE_EXCEEDED", "8": "RESOURCE_EXHAUSTED"}
