@@ -84,6 +84,9 @@ class Engine:
         """
         self._draining = True
         end = time.monotonic() + seconds
+        for model in self._models():
+            model.batcher.drain()
+            self._runners.touch(model.batcher)
         while (busy := self._busy()) and time.monotonic() < end:
             time.sleep(0.002)
         for model in self._models():

@@ -24,6 +24,7 @@ from penstock.tensors import Array
 from support.work import (
     Caller,
     HandBackend,
+    Tally,
     assert_adds_up,
     batcher,
     caller,
@@ -247,6 +248,7 @@ def test_silence_ends_the_waiting() -> None:
 
 def test_nothing_is_held_back_once_the_server_stops() -> None:
     made, now = held_back(0.5, 0.5)
+    assert made.due(now) > now
     made.drain()
     assert made.due(now) == now
 
@@ -266,6 +268,20 @@ def test_why_a_batch_has_no_more_rows_is_known() -> None:
     dear.tell(tally)
     run_all(dear, request(deadline=time.monotonic() + 0.15), request(), request([0.0] * 9))
     assert seen[2:] == [Closed.DEADLINE, Closed.FULL, Closed.FULL]
+
+
+def test_what_was_held_back_or_left_over_says_so() -> None:
+    seen: list[Closed] = []
+    made, now = held_back(0.5, 0.5)
+    tally = Tally()
+    tally.batch_done = lambda requests, run, answered: seen.append(run.closed)  # type: ignore[method-assign]
+    made.tell(tally)
+    made.due(now)
+    run_all(made)
+    run_all(made, request())
+    made.drain()
+    run_all(made, request())
+    assert seen == [Closed.DELAY, Closed.FREE, Closed.DRAIN]
 
 
 # Who is refused at the door

@@ -274,7 +274,7 @@ def test_thousands_leave_quickly_by_every_way_out() -> None:
         queue.expire(1.0)
         seconds.append(time.perf_counter() - started)
         assert queue.rows == 0
-    assert seconds[1] < 40 * seconds[0] + 0.05, "the time grows with the square of the number"
+    assert seconds[1] < 60 * seconds[0] + 0.1, "the time grows with the square of the number"
 
 
 # Deadlines
@@ -411,7 +411,7 @@ def test_thousands_with_deadlines_in_any_order_leave_quickly() -> None:
         found = [each for batch in batches(queue, 32) for each in batch]
         seconds.append(time.perf_counter() - started)
         assert [each.deadline for each in found] == sorted(each.deadline for each in entries[count // 2 :])
-    assert seconds[1] < 40 * seconds[0] + 0.05, "the time grows with the square of the number"
+    assert seconds[1] < 60 * seconds[0] + 0.1, "the time grows with the square of the number"
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -129,7 +129,10 @@ class BatchingConfig(Section):
         ge=0,
     )
     max_delay_seconds: float = _setting(
-        0.0, "How long a request may be held back to fill a batch; 0 never holds one back.", "seconds", ge=0
+        0.0,
+        "How long a request may be held back where that fills its batch; 0 never holds one back.",
+        "seconds",
+        ge=0,
     )
     queue_rows: int = _setting(4096, "Most rows waiting; requests beyond are refused.", "rows", ge=1)
     queue_bytes: int = _setting(

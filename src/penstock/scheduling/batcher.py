@@ -96,7 +96,7 @@ class DynamicBatcher:
         self._running = 0
         self._runs = Runs(policy.runs_in_parallel)
         self._arrivals = Arrivals() if policy.max_delay_seconds else None
-        self._draining = False
+        self._draining = self._held_back = False
 
     def tell(self, observer: Observer) -> None:
         """From now on `observer` is told how requests end."""
@@ -135,8 +135,9 @@ class DynamicBatcher:
             Unavailable: the model is shut off; says for how long.
         """
         now = request.arrived
-        self.breaker.admit(now)
-        if request.deadline != math.inf and (self._queue.rows or self._running):
+        if self.breaker.is_open:
+            self.breaker.admit(now)
+        if now < request.deadline < math.inf and request.deadline < now + self._surely_within():
             self._check_in_time(request, now)
         try:
             self._queue.put(request, now)
@@ -183,6 +184,7 @@ class DynamicBatcher:
         missing = self._max_rows - rows
         if self._arrivals.until(missing) > latest:
             return now
+        self._held_back = True
         # Not so long that anybody misses his deadline, nor more than twice as long as it should take.
         spare = 2 * self.expected_seconds() + MARGIN_SECONDS
         return min(latest, self._queue.earliest_deadline() - spare, self._arrivals.until(2 * missing))
@@ -251,12 +253,19 @@ class DynamicBatcher:
             self._runs.ended(end)
 
     def _why_closed(self, taken: Taken) -> Closed:
-        if taken.closed is not Closed.FREE or self._arrivals is None:
+        held_back, self._held_back = self._held_back, False
+        if taken.closed is not Closed.FREE:
             return taken.closed
         if self._draining:
             return Closed.DRAIN
-        held = taken.now - taken.batch[0].arrived
-        return Closed.DELAY if held > 0 else Closed.FREE
+        return Closed.DELAY if held_back else Closed.FREE
+
+    def _surely_within(self) -> float:
+        """In how many seconds whoever comes now will be answered whatever he is: without a closer look."""
+        if not self.costs.is_single:
+            return math.inf
+        batches = self._queue.rows / self._max_rows + self._running
+        return (batches + 2.0) * self.costs.first.expect(self._max_rows) if batches else 0.0
 
     def _check_in_time(self, request: InferRequest, now: float) -> None:
         """Refuses what would be answered too late, by what is ahead of it.

@@ -16,7 +16,7 @@ SPREAD_SHARE = 0.95
 MOST_SPREAD = 2.0
 
 QUICK_SECONDS = 0.001
-"""Of runs that take less, and so come often, only every fourth moves the line, once some have."""
+"""Of runs that take less, and so come often, only every fourth is looked at, once some have been."""
 SETTLED_RUNS = 64
 
 REMEMBERED = 4096  # shapes whose size need not be computed again
@@ -86,8 +86,10 @@ class RunCost:
 
     def learn(self, rows: int, seconds: float) -> None:
         """Takes a run into account."""
-        self.runs += 1
+        self.runs = runs = self.runs + 1
         expected = (self._base + rows * self._per_row) * self._level
+        if expected < QUICK_SECONDS and runs > SETTLED_RUNS and runs % 4:
+            return
         if not self.is_known or not expected:
             self._base, self._level, self.is_known = seconds, 1.0, True
             return
@@ -95,8 +97,6 @@ class RunCost:
             self.spread = min(self.spread * (1.0 + SPREAD_SHARE * SPREAD_STEP), MOST_SPREAD)
         elif self.spread > 1.0:
             self.spread = max(self.spread * (1.0 - (1.0 - SPREAD_SHARE) * SPREAD_STEP), 1.0)
-        if expected < QUICK_SECONDS and self.runs > SETTLED_RUNS and self.runs % 4:
-            return
         self._move(rows, min(max(seconds / expected - 1.0, LEAST_OFF), MOST_OFF))
 
     def _move(self, rows: int, off: float) -> None:

@@ -99,7 +99,9 @@ class Execution:
                 return error
             answers = None
         finally:
-            self._end(going, delivery)
+            self.running.end()
+            if going.hung:
+                _tell_returned(going, delivery)
         if answers is None:
             delivery.abandon(batch)
             delivery.happened("terminated", seconds=round(time.monotonic() - started, 3))
@@ -136,16 +138,17 @@ class Execution:
         try:
             works = self._works()
         finally:
-            self._end(going, delivery)
+            self.running.end()
+            if going.hung:
+                _tell_returned(going, delivery)
         if not works:
             delivery.happened("opened", seconds=self.breaker.open(time.monotonic()))
         elif self.breaker.succeeded():
             delivery.happened("closed")
 
-    def _end(self, going: Going, delivery: Delivery) -> None:
-        self.running.end()
-        if going.hung:
-            delivery.happened("returned", seconds=round(time.monotonic() - going.started, 3))
+
+def _tell_returned(going: Going, delivery: Delivery) -> None:
+    delivery.happened("returned", seconds=round(time.monotonic() - going.started, 3))
 
 
 def _still_wanted(requests: Sequence[InferRequest], delivery: Delivery) -> list[InferRequest]:

@@ -42,9 +42,7 @@ class Lane:
     def put(self, request: InferRequest) -> float:
         """Lets a request in, and says when it is due."""
         due = due_of(request)
-        if not self._line:
-            self._heap = None
-        elif self._heap is not None or due < self._latest:
+        if self._line and (self._heap is not None or due < self._latest):
             self._put_out_of_turn(request, due)
             return due
         self._line[request] = self._latest = due
@@ -75,6 +73,8 @@ class Lane:
     def remove(self, request: InferRequest) -> None:
         """Lets a request out."""
         del self._line[request]
+        if not self._line:
+            self._heap = None
 
     def _put_out_of_turn(self, request: InferRequest, due: float) -> None:
         """Lets a request in that is due before another, or comes after such a one."""

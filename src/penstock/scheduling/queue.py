@@ -80,6 +80,7 @@ class RequestQueue:
         self._total = total or Total(bounds)
         self._lock = self._total.lock
         self._groups: dict[object, _Group] = {}
+        self._spare: _Group | None = None  # an empty one: to make it costs more than all else of a request
         self._class_rows = [0, 0, 0]
         self._latest_due = [-math.inf] * 3  # of each class: when the last of it is due
         self._shares: Shares | None = None  # while more than half of the room is taken
@@ -187,16 +188,22 @@ class RequestQueue:
         index = _class_of(request)
         group = self._groups.get(request.shape_key)
         if group is None:
-            group = self._groups[request.shape_key] = _Group()
+            group = self._groups[request.shape_key] = self._spare or _Group()
+            self._spare = None
         due = group.lanes[index].put(request)
         if due > self._latest_due[index] or not self._class_rows[index]:
             self._latest_due[index] = due
         if request.deadline < self._earliest_deadline:
             self._earliest_deadline = request.deadline
-        self._count(index, request.rows or 1, request.size)
+        rows, size, total = request.rows or 1, request.size, self._total
+        self.rows += rows
+        self.bytes += size
+        total.rows += rows
+        total.bytes += size
+        self._class_rows[index] += rows
         if self._shares is not None:
             self._shares.add(request, request.sender)
-        elif self._is_crowded():
+        elif self.rows > self._half.rows or self.bytes > self._half.bytes:
             self._shares = Shares(self._bounds, self._waiting())
 
     def _check_room(self, request: InferRequest, now: float) -> None:
@@ -211,14 +218,6 @@ class RequestQueue:
             if self._shares is not None:
                 self._shares.refused(request.sender, now)
             raise
-
-    def _count(self, index: int, rows: int, size: int) -> None:
-        """Counts a request in, or with numbers below 0 out."""
-        self.rows += rows
-        self.bytes += size
-        self._total.rows += rows
-        self._total.bytes += size
-        self._class_rows[index] += rows
 
     def _is_crowded(self) -> bool:
         """Whether so much waits that a caller might keep out the others."""
@@ -258,7 +257,7 @@ class RequestQueue:
                 if not filling.batch:
                     self._forget_if_empty(key)
                     return
-        del self._groups[key]
+        self._spare = self._groups.pop(key)
 
     def _move(self, index: int, lane: Lane, request: InferRequest, filling: Taken) -> bool:
         """Takes a request out, into the batch or as too late; False where it stays for the next batch."""
@@ -271,7 +270,12 @@ class RequestQueue:
 
     def _take_out(self, index: int, lane: Lane, request: InferRequest) -> None:
         lane.remove(request)
-        self._count(index, -(request.rows or 1), -request.size)
+        rows, size, total = request.rows or 1, request.size, self._total
+        self.rows -= rows
+        self.bytes -= size
+        total.rows -= rows
+        total.bytes -= size
+        self._class_rows[index] -= rows
         if self._shares is not None:
             self._shares.remove(request)
 
@@ -294,7 +298,7 @@ class RequestQueue:
 
     def _forget_if_empty(self, key: object) -> None:
         if self._groups[key].first() is None:
-            del self._groups[key]
+            self._spare = self._groups.pop(key)
 
 
 class Taken:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from penstock.backends.backend import Stop
 from penstock.messages import InferRequest
 
 
-@dataclass(slots=True, eq=False)
 class Going:
     """A run that is going on.
 
@@ -21,10 +19,13 @@ class Going:
         hung: whether it has gone on for too long.
     """
 
-    batch: Sequence[InferRequest]
-    started: float
-    stop: Stop = field(default_factory=Stop)
-    hung: bool = False
+    __slots__ = ("batch", "hung", "started", "stop")
+
+    def __init__(self, batch: Sequence[InferRequest], started: float) -> None:
+        self.batch = batch
+        self.started = started
+        self.stop = Stop()
+        self.hung = False
 
     def is_abandoned(self, now: float) -> bool:
         """Whether nobody waits for it any more."""
