@@ -223,7 +223,9 @@ def burst(bench: Bench, subject: str, best: float) -> Figure:
     phases = [(factor * best, seconds) for factor, seconds in BURST]
     [calls] = bench.send(bench.source(subject, phases, timeout=DEADLINE_SECONDS))
     begin, end = BURST[0][1], BURST[0][1] + BURST[1][1]
-    calm = latencies([took for due, took, status, _ in calls if due < begin and not status])["p99_ms"] or 0.0
+    calm = latencies([took for due, took, status, _ in calls if due < begin and not status])["p99_ms"]
+    if calm is None:
+        raise load.LoadError(f"before the burst, {SUBJECTS[subject].title} answered next to nothing")
     after = [(due - end, status == 0 and took * 1e3 <= calm) for due, took, status, _ in calls if due >= end]
     return {"recovery_ms": _recovered(after), "calm_p99_ms": calm}
 
