@@ -93,11 +93,13 @@ def test_the_other_side_learns_at_once_that_it_would_be_too_late(serve) -> None:
     running = serve({"slow": zoo.slow(100)}, settings={"slow": ONE_AT_A_TIME})
     with kit.connect(running.target) as channel:
         stub = kit.stub_of(channel)
-        going = [stub.Predict.future(kit.request("slow", x=ONE)) for _ in range(5)]
-        kit.wait_until(lambda: kit.Metrics(running.ops).sum("queue_rows", model="slow") >= 3, "they wait")
-        error = stub.Predict.future(kit.request("slow", x=ONE), timeout=0.05).exception()
+        first = kit.request("slow", x=ONE)
+        first.priority = 1
+        going = [stub.Predict.future(first) for _ in range(5)]
+        kit.wait_until(lambda: kit.Metrics(running.ops).sum("queue_rows", model="slow") == 4, "they wait")
+        error = stub.Predict.future(kit.request("slow", x=ONE), timeout=0.2).exception()
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "the answer would be too late: behind" in error.details()
+        assert "the answer would be too late: behind 4 rows and" in error.details()
         (details,) = [value for key, value in error.trailing_metadata() if key == "grpc-status-details-bin"]
         assert b"RetryInfo" in details
         assert not going[-1].done()

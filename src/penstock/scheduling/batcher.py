@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from penstock.backends.backend import Backend
-from penstock.errors import Overloaded, QueueFull, RequestError
+from penstock.errors import DeadlineExpired, Overloaded, QueueFull, RequestError
 from penstock.messages import Closed, Flush, InferRequest, Observer, Run
 from penstock.scheduling.batch import Packing, Rows
 from penstock.scheduling.bounds import Bounds, Total
@@ -131,7 +131,7 @@ class DynamicBatcher:
         Raises:
             QueueFull: there is no room; says when there should be.
             Overloaded: so much is ahead of it that its answer would come too late; says when it would not.
-            DeadlineExpired: its deadline has passed already.
+            DeadlineExpired: its deadline has passed already, or will have before a run that goes on ends.
             Unavailable: the model is shut off; says for how long.
         """
         now = request.arrived
@@ -271,7 +271,8 @@ class DynamicBatcher:
         """Refuses what would be answered too late, by what is ahead of it.
 
         Raises:
-            Overloaded: it would.
+            Overloaded: it would, since others wait.
+            DeadlineExpired: it would, since a run goes on.
         """
         cost = self.costs.of(request.shape_key)
         if not cost.is_known:
@@ -280,11 +281,13 @@ class DynamicBatcher:
         seconds = self._runs.seconds_to_answer(ahead, request.rows, self._max_rows, cost, now)
         late = now + seconds - request.deadline
         if late > 0.0:
-            raise Overloaded(
-                f"the answer would be too late: behind {ahead:.0f} rows and what is being run it is expected "
-                f"to take {seconds * 1000:.1f} ms, and {(request.deadline - now) * 1000:.1f} ms are left",
-                late,
+            behind = f"{ahead:.0f} rows and " if ahead >= 1 else ""
+            error = (Overloaded if behind else DeadlineExpired)(
+                f"the answer would be too late: behind {behind}what is being run it is expected to take "
+                f"{seconds * 1000:.1f} ms, and {(request.deadline - now) * 1000:.1f} ms are left"
             )
+            error.retry_after_seconds = late
+            raise error
 
     def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:
         delivery = Delivery(self._observer)
