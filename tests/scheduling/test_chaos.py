@@ -1,0 +1,491 @@
+"""Whatever comes, whenever it comes: every request ends once, as it should, and nothing is left behind.
+
+Hypothesis makes up numbers; each stands for one request, with all that happens to it, so that a failure
+shrinks to the few requests that it takes. Time is simulated, threads take turns (`support.simulation`).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock.backends.backend import Stop
+from penstock.errors import (
+    DeadlineExpired,
+    ModelFailed,
+    Overloaded,
+    QueueFull,
+    RequestCancelled,
+    RequestError,
+    Unavailable,
+)
+from penstock.messages import Flush, InferRequest, InferResponse, Run
+from penstock.scheduling.batch import Rows
+from penstock.scheduling.batcher import DynamicBatcher
+from penstock.scheduling.bounds import Bounds, Total
+from penstock.scheduling.cost import RunCost
+from penstock.scheduling.execution import Isolation
+from penstock.tensors import Array
+from support.simulation import Simulation, simulated
+from support.work import policy, signature_of, spec
+
+TICK = 1 / 128
+"""Times are multiples of it, so that things often happen at the same time."""
+EPSILON = TICK / 4
+"""What looking at the clock adds up to is far less."""
+MANY = 1000
+"""Values of a request begin at its number times this."""
+SWEEP_TICKS = 3
+
+
+class Plan(NamedTuple):
+    """What one request is, and what is to happen to it; times in ticks.
+
+    Attributes:
+        arrives: when it comes.
+        rows: how many it has.
+        members: as how many it is run where it fails; more than one is a block.
+        width: of its rows: others share no batch with it.
+        size: the bytes it came in.
+        priority: as in `InferRequest`.
+        timeout: how long after it came its deadline is.
+        cancelled: how long after it came its caller goes; None for never.
+        fault: "raises" or "short", where the model fails on it; "reply", where answering raises.
+        sender: who it comes from.
+        leaves: whether its answer makes its sender cancel all that he has under way.
+    """
+
+    arrives: int
+    rows: int
+    members: int
+    width: int
+    size: int
+    priority: int
+    timeout: float
+    cancelled: int | None
+    fault: str
+    sender: str
+    leaves: bool
+
+
+def plan_of(number: int) -> Plan:
+    """The request that a number stands for."""
+    chance = random.Random(number)
+    members = chance.choice((1,) * 7 + (2, 4))
+    rows = members if members > 1 else chance.choice((0, 1, 1, 1, 1, 2, 3, 5, 9, 20))
+    return Plan(
+        arrives=chance.choice((0, 0, 1, 2, 3, 5, 8, 13, 21, 40, 100)),
+        rows=rows,
+        members=members,
+        width=chance.choice((1, 1, 1, 1, 2, 7)),
+        size=chance.choice((0, 10, 10, 100, 1000)),
+        priority=chance.choice((0, 0, 0, 0, 1, 7, -1)),
+        timeout=chance.choice((math.inf, math.inf, -1, 0, 1, 2, 3, 5, 8, 13, 40)),
+        cancelled=chance.choice((None,) * 5 + (0, 1, 2, 5, 13)),
+        fault=chance.choice(("",) * 10 + ("raises", "short", "reply")) if rows else "",
+        sender=chance.choice("aaabcd"),
+        leaves=chance.random() < 0.05,
+    )
+
+
+class House(NamedTuple):
+    """What requests meet; times in ticks.
+
+    Attributes:
+        parallel: how many runs may go on, and how many threads there are.
+        max_rows: of a batch.
+        queue_rows: the most that may wait.
+        queue_bytes: likewise.
+        delay: how long requests may be held back.
+        run: what a run takes as it was measured: for any, and for each row.
+        measured: whether that is known.
+        stops: when the server stops, and when it ends what still waits; None for never.
+        heeds: whether the model can be ended while it runs.
+        broken: whether the model is found not to work when it is suspected.
+    """
+
+    parallel: int
+    max_rows: int
+    queue_rows: int
+    queue_bytes: int
+    delay: int
+    run: tuple[float, float]
+    measured: bool
+    stops: tuple[int, int] | None
+    heeds: bool
+    broken: bool
+
+
+HOUSES = st.builds(
+    House,
+    parallel=st.sampled_from((1, 2)),
+    max_rows=st.sampled_from((8, 1, 3)),
+    queue_rows=st.sampled_from((4096, 4, 12)),
+    queue_bytes=st.sampled_from((2**30, 500, 2000)),
+    delay=st.sampled_from((0, 4)),
+    run=st.sampled_from(((1, 0), (0.0, 0.0), (0.5, 0.5), (10, 1))),
+    measured=st.booleans(),
+    stops=st.sampled_from((None, (5, 5), (3, 9), (20, 60))),
+    heeds=st.booleans(),
+    broken=st.booleans(),
+)
+REQUESTS = st.integers(1, 40).flatmap(lambda count: st.lists(st.integers(0, 2**20), min_size=count, max_size=count))
+
+
+class Asked(InferRequest):
+    """A request, and all that became of it. It has no slots, so that it can be known to be gone.
+
+    Attributes:
+        number: its place among the others; it comes by an RPC of that name.
+        plan: what it is.
+        results: the kinds of what came, for each of its members.
+        let_in: whether it was: else it was refused, which is its end.
+        taken: whether it has left the queue for a run.
+    """
+
+    def __init__(self, number: int, plan: Plan, house: Chaos, now: float) -> None:
+        deadline = now + plan.timeout * TICK
+        shape = (plan.rows, plan.width)
+        self.values = number * MANY + np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
+        if plan.fault == "raises":
+            self.values[:1] = -1
+        super().__init__({"x": self.values}, ("y",), plan.rows, (plan.width,), str(number), now, deadline,
+                         plan.priority)  # fmt: skip
+        self.number, self.plan, self._house = number, plan, house
+        self.count, self.size = plan.members, plan.size
+        self.results: list[list[type]] = [[] for _ in range(plan.members)]
+        self.let_in = self.taken = False
+
+    @property
+    def sender(self) -> str:
+        return self.plan.sender
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it has been answered, or told to be dropped."""
+        return not self.let_in or self._house.tally.told(self) == self.count
+
+    def apart(self) -> Sequence[InferRequest]:
+        return [Member(self, place) for place in range(self.count)] if self.count > 1 else (self,)
+
+    def reply(self, result: InferResponse | RequestError) -> Flush | None:
+        for place in range(self.count):
+            self.answered(place, result, self.values[place : place + 1] if self.count > 1 else self.values)
+        return self._house.flush_of(self)
+
+    def answered(self, place: int, result: InferResponse | RequestError, values: Array) -> None:
+        """Takes the result of one of its members."""
+        if isinstance(result, RequestError):
+            self.results[place].append(type(result))
+            return
+        if self.plan.fault == "reply":
+            raise ReplyFailed
+        found = result.outputs["y"]
+        if self.count > 1 and len(found) > 1:
+            found = found[place : place + 1]
+        assert np.array_equal(found, 2 * values + 1), "rows of another one"
+        assert result.run.finished <= self.deadline, "an answer after the deadline"
+        assert result.queue_seconds >= 0
+        self.results[place].append(InferResponse)
+        if self.plan.leaves:
+            self._house.leave(self.plan.sender)
+
+
+class Member(InferRequest):
+    """One of a block's requests, which is run by itself after the block has failed."""
+
+    def __init__(self, block: Asked, place: int) -> None:
+        values = block.values[place : place + 1]
+        super().__init__({"x": values}, block.outputs, 1, block.shape_key, block.rpc, block.arrived,
+                         block.deadline, block.priority)  # fmt: skip
+        self._block, self._place = block, place
+
+    @property
+    def cancelled(self) -> bool:
+        return self._block.cancelled
+
+    @cancelled.setter
+    def cancelled(self, value: bool) -> None:
+        """Only the block is ever cancelled."""
+
+    def reply(self, result: InferResponse | RequestError) -> Flush | None:
+        self._block.answered(self._place, result, self.inputs["x"])
+        return self._block._house.flush_of(self._block)
+
+
+class ReplyFailed(Exception):
+    """An answer that cannot be sent."""
+
+
+class Told:
+    """The observer: counts what it hears of every request, and holds none."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+        self.failed_as: dict[str, Counter[type]] = {}
+
+    def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None:
+        assert run.started <= run.assembled <= run.finished <= answered
+        self.done.update({each.rpc: each.count for each in requests if isinstance(each, Asked)})
+        for each in requests:
+            if isinstance(each, Member):
+                self.done[each.rpc] += 1
+
+    def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
+        assert seconds >= 0
+        self.failed_as.setdefault(rpc, Counter())[type(error)] += count
+
+    def happened(self, event: str, **facts: object) -> None: ...
+
+    def told(self, asked: Asked) -> int:
+        """How often it has heard of a request, or of members of it."""
+        return self.done[asked.rpc] + self.failed_as.get(asked.rpc, Counter()).total()
+
+
+class Watched(Rows):
+    """Looks at every run that begins."""
+
+    def __init__(self, house: Chaos) -> None:
+        super().__init__(batched=True)
+        self._house = house
+
+    def assemble(self, batch: Sequence[InferRequest]) -> Mapping[str, Array]:
+        self._house.check(self._problem, batch)
+        for each in batch:
+            if isinstance(each, Asked):
+                each.taken = True
+        return super().assemble(batch)
+
+    def _problem(self, batch: Sequence[InferRequest]) -> None:
+        house = self._house
+        assert batch
+        assert len({each.shape_key for each in batch}) == 1
+        # A block of more rows runs alone, and its parts are no larger.
+        is_one = len({each.rpc for each in batch}) == 1
+        assert is_one or sum(each.rows for each in batch) <= house.max_rows
+        for each in batch:
+            assert each.deadline + EPSILON > house.time.now, "run after its deadline"
+            assert not each.cancelled, "run after it was cancelled"
+
+
+class Chaos:
+    """A batcher with its threads, and what comes to it."""
+
+    def __init__(self, house: House, time: Simulation) -> None:
+        self.time, self.tally, self.max_rows = time, Told(), house.max_rows
+        self.problems: list[str] = []
+        self.asked: list[Asked] = []
+        self._house = house
+        self._flushes: dict[str, Flush] = {}
+        self._unflushed: set[str] = set()
+        self._stopping = False
+        base, row = house.run
+        self.providers, self.signature, self.file = (), signature_of([spec("x")], [spec("y")]), None
+        self.total = Total(Bounds(2 * house.queue_rows, 2 * house.queue_bytes))
+        self.batcher = DynamicBatcher(
+            self,  # type: ignore[arg-type]
+            policy(max_rows=house.max_rows, queue_rows=house.queue_rows, queue_bytes=house.queue_bytes,
+                   runs_in_parallel=house.parallel, max_delay_seconds=house.delay * TICK),
+            RunCost((base + row) * TICK, 2, (base + 2 * row) * TICK, measured=house.measured),
+            Watched(self),
+            self.total,
+            Isolation(2, 5 * TICK, 4 * TICK, lambda: not house.broken),
+        )  # fmt: skip
+        self.batcher.tell(self.tally)
+
+    # The model
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array], stop: Stop) -> Sequence[Array]:
+        """y = 2 x + 1, as quick as expected or not; it fails on numbers below 0."""
+        x, (base, row) = inputs["x"], self._house.run
+        luck = random.Random(int(x.sum())).choice((0.0, 1.0, 1.0, 1.0, 1.0, 9.0))
+        heeded = stop if self._house.heeds else None
+        self.time.pause(luck * (base + row * len(x)) * TICK, heeded)
+        if heeded is not None and heeded.asked:
+            raise ModelFailed("ended")
+        if (x < 0).any():
+            raise random.Random(len(x)).choice((ModelFailed, RuntimeError))("on a number below 0")
+        short = any(self.asked[number].plan.fault == "short" for number in {*(x // MANY).ravel().tolist()})
+        return [2 * x[: len(x) - short] + 1]
+
+    def close(self) -> None: ...
+
+    # What happens
+
+    def play(self, numbers: Sequence[int]) -> None:
+        """Lets requests come, and all that follows from it happen, until nothing does any more."""
+        start = self.time.now
+        for plan in map(plan_of, numbers):
+            self.time.at(start + plan.arrives * TICK, lambda plan=plan: self._arrive(plan))  # type: ignore[misc]
+        if self._house.stops is not None:
+            drained, ended = self._house.stops
+            self.time.at(start + drained * TICK, self._drain)
+            self.time.at(start + ended * TICK, lambda: self.batcher.fail_all(Unavailable("stopped")))
+        self.time.at(start, self._sweep)
+        while self.time.step():
+            self._look()
+            self._check_waiting()
+
+    def leave(self, sender: str) -> None:
+        """A caller gives up all that is under way."""
+        for each in self.asked:
+            if each.sender == sender and not each.is_over:
+                self.batcher.cancel(each)
+
+    def flush_of(self, asked: Asked) -> Flush | None:
+        """What lets the answers out that a caller has been given; some have none."""
+        sender = asked.sender
+        if sender == "a":
+            return None
+        self._unflushed.add(sender)
+        return self._flushes.setdefault(sender, lambda: self._unflushed.discard(sender))
+
+    def _arrive(self, plan: Plan) -> None:
+        asked = Asked(len(self.asked), plan, self, self.time.now)
+        self.asked.append(asked)
+        if self._stopping:
+            return
+        was_idle = not self.batcher.waiting_rows and not self.batcher.running
+        try:
+            self.batcher.put(asked)
+        except RequestError as error:
+            self.check(self._check_refusal, asked, error, was_idle)
+            return
+        asked.let_in = True
+        if plan.cancelled is not None:
+            self.time.at(self.time.now + plan.cancelled * TICK, lambda: self._cancel(asked))
+
+    def _cancel(self, asked: Asked) -> None:
+        was_over = asked.is_over
+        self.batcher.cancel(asked)
+        if not was_over and not asked.taken:
+            self.check(self._check_over, asked)
+
+    def _drain(self) -> None:
+        self._stopping = True
+        self.batcher.drain()
+
+    def _sweep(self) -> None:
+        now = self.time.now
+        self.batcher.expire(now)
+        for each in self.asked:
+            if each.deadline <= now and not each.taken:
+                self.check(self._check_over, each)
+        if self.time.is_anything_to_come or any(not each.is_over for each in self.asked):
+            self.time.at(now + SWEEP_TICKS * TICK, self._sweep)
+
+    def _look(self) -> None:
+        """What a runner does: runs what is due as long as there is a thread, or looks again later."""
+        while self.batcher.waiting_rows and self.batcher.may_run() and (worker := self.time.idle()):
+            due = self.batcher.due(self.time.now)
+            if due > self.time.now:
+                self.check(self._check_due, due)
+                self.time.at(due, lambda: None)
+                return
+            worker.work = self._run_once
+            self.time.let_act(worker)
+
+    def _run_once(self) -> None:
+        later: dict[Flush, None] | None = {} if len(self.asked) % 2 else None
+        try:
+            self.batcher.run_once(later)
+        finally:
+            for flush in later or ():
+                flush()
+
+    # What must be so
+
+    def check(self, what: Any, *of: Any) -> None:
+        """Notes what is not as it should be: an exception might be taken for the model's."""
+        try:
+            what(*of)
+        except AssertionError as error:
+            self.problems.append(f"{error} {of}")
+
+    def _check_refusal(self, asked: Asked, error: RequestError, was_idle: bool) -> None:
+        if isinstance(error, Unavailable):
+            assert self.batcher.breaker.is_open
+        elif asked.deadline <= asked.arrived:
+            assert isinstance(error, DeadlineExpired)
+        else:
+            assert isinstance(error, QueueFull | Overloaded), error
+            assert (error.retry_after_seconds or 0) >= 0
+            # Those without a deadline first: see below for the others.
+            assert not was_idle or isinstance(error, Overloaded), "refused though there was nobody"
+
+    def _check_over(self, asked: Asked) -> None:
+        assert asked.is_over, "not told so at once"
+
+    def _check_due(self, due: float) -> None:
+        assert due <= self.time.now + self._house.delay * TICK, "held back for too long"
+
+    def _check_waiting(self) -> None:
+        waiting = [each for each in self.asked if each.let_in and not each.taken and not each.is_over]
+        rows, size = sum(each.rows or 1 for each in waiting), sum(each.size for each in waiting)
+        assert (self.batcher.waiting_rows, self.batcher.waiting_bytes) == (rows, size)
+        assert (self.total.rows, self.total.bytes) == (rows, size)
+        assert len(waiting) < 2 or (rows <= self._house.queue_rows and size <= self._house.queue_bytes)
+
+    def check_end(self) -> None:
+        """All is over, and adds up."""
+        assert self.problems == []
+        for each in self.asked:
+            self._check_end_of(each)
+        assert (self.batcher.waiting_rows, self.batcher.waiting_bytes, self.batcher.running) == (0, 0, 0)
+        assert self.batcher.backlog() == (self.total.rows, self.total.bytes) == (0, 0)
+        assert not self._unflushed, "answers were not let out"
+        errors = [error for worker in self.time.workers for error in worker.errors]
+        assert set(errors) <= {repr(ReplyFailed())}
+
+    def _check_end_of(self, asked: Asked) -> None:
+        told = self.tally.told(asked)
+        came = Counter(kind for results in asked.results for kind in results)
+        if not asked.let_in:
+            assert (told, came.total()) == (0, 0)
+            return
+        assert told == asked.count, "not told once"
+        assert all(len(results) <= 1 for results in asked.results), "answered twice"
+        failed = self.tally.failed_as.get(asked.rpc, Counter())
+        assert came[InferResponse] == self.tally.done[asked.rpc]
+        dropped = failed - came  # told to the observer only
+        assert asked.cancelled or not dropped, "no answer"
+        assert set(dropped) <= {RequestCancelled, DeadlineExpired}
+        if asked.plan.fault:
+            assert asked.count > 1 or InferResponse not in came
+        else:
+            assert ModelFailed not in failed, "failed though there was nothing wrong with it"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect() -> Iterator[None]:
+    """What is there already is not looked through again every time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@settings(max_examples=600, deadline=None, derandomize=True, database=None,
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(REQUESTS, HOUSES)
+def test_every_request_ends_once(numbers: list[int], house: House) -> None:
+    with simulated(house.parallel) as time:
+        chaos = Chaos(house, time)
+        chaos.play(numbers)
+        chaos.check_end()
+        gone = [weakref.ref(each) for each in chaos.asked]
+        chaos.asked.clear()
+        gc.collect(0)
+        if any(each() is not None for each in gone):
+            gc.collect()
+        assert [each() for each in gone if each() is not None] == []
