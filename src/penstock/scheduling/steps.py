@@ -126,6 +126,7 @@ class Sequences:
             self._let_go(following)
             if known.state is not None or self._may_begin(_step(following)):
                 known.head = following
+                self._known.move_to_end(step.key)
                 return following, lost
             lost.append(following)
         if known.state is None:
