@@ -90,7 +90,7 @@ class States:
         for tensor, array in zip(self._tensors, states, strict=True):
             _check(tensor, array, len(batch))
         for place, request in enumerate(batch):
-            if not request.cancelled:
+            if not request.cancelled and request.deadline >= run.finished:  # else it is told: too late
                 self.kept.advance(request, self._share(states, place))
         return answers
 
