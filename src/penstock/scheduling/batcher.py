@@ -265,7 +265,7 @@ class DynamicBatcher:
             Overloaded: it would.
         """
         cost = self.costs.of(request.shape_key)
-        if not cost.is_known:
+        if not cost.is_known or request.deadline <= now:  # the queue says that it is late already
             return
         ahead = self._queue.rows_ahead(request, now)
         seconds = self._runs.seconds_to_answer(ahead, request.rows, self._max_rows, cost, now)
