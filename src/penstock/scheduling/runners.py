@@ -204,6 +204,7 @@ class Runners:
         with self._changed:
             if due <= now:
                 if batcher in self._queued:
+                    self._changed.notify()  # it may have been passed over while it was run inline
                     return
                 self._queued.add(batcher)
                 turn = max(self._turns, self._next_turn.get(batcher, 0.0))
