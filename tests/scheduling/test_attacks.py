@@ -1,4 +1,4 @@
-"""What an attack on the scheduling found: each of these fails until its fault is mended."""
+"""What an attack on the scheduling found: those marked so fail until their fault is mended."""
 
 from __future__ import annotations
 
@@ -93,9 +93,6 @@ def test_a_sequence_begun_again_on_a_new_stream_outlives_the_old_stream() -> Non
     assert known.enter(step("a", owner=new))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`leave` sets `used` of a sequence with held steps and leaves its place"
-)
 def test_a_sequence_that_never_pauses_keeps_no_idle_one_alive() -> None:
     known = Sequences(SequenceBounds(IDLE_SECONDS, 2))
     busy = step("busy", start=True)
@@ -114,9 +111,6 @@ def test_a_sequence_that_never_pauses_keeps_no_idle_one_alive() -> None:
     assert known.expired == 1, "no step of it came for ten times as long as states are kept"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`States.split` advances what `Delivery.answer` then fails as too late"
-)
 def test_a_step_that_was_too_late_leaves_the_state_as_it_was() -> None:
     """docs/sequences.md: too late, as if the step had not been sent."""
 
@@ -202,7 +196,6 @@ def test_hopeless_requests_do_not_keep_a_mended_model_shut_off() -> None:
     raise Unavailable("nobody was let in for a hundred seconds")
 
 
-@pytest.mark.xfail(strict=True, reason="`_check_in_time` comes before the look at the deadline itself")
 def test_what_is_expired_on_arrival_is_not_told_to_try_again() -> None:
     """Overloaded: "... and -1000.0 ms are left", with a retry hint, where it is DEADLINE_EXCEEDED if idle."""
     made, _ = batcher(echo)
@@ -292,9 +285,6 @@ def test_a_request_that_was_cancelled_is_let_go_of() -> None:
     assert [each() is None for each in inputs] == [True, True]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`_taken` passes over what is being run inline, and nobody is notified after"
-)
 def test_what_was_handed_over_during_an_inline_run_finds_the_spare_thread() -> None:
     """Else it waits for a run of another model to end, and so does all that comes after it."""
     running, handed_over, over = threading.Event(), threading.Event(), threading.Event()
