@@ -225,7 +225,8 @@ def test_requests_that_take_too_long(bench: Bench, mode: str) -> None:
 def check_broken(level: dict[str, Any]) -> None:
     """What holds where a server went away after some answers."""
     assert level["answered"] >= 20
-    assert set(level["errors"]) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
+    # INTERNAL is what gRPC calls a connection that breaks in the middle of a message.
+    assert set(level["errors"]) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL"}
     assert level["errors"]["UNAVAILABLE"] > 0
     assert level["failed"] < 10_000  # it does not hammer at a door that is shut
 

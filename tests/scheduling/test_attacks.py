@@ -1,9 +1,10 @@
-"""What an attack on the scheduling found: each was a fault once."""
+"""What attacks on the scheduling found: each was a fault once."""
 
 from __future__ import annotations
 
 import gc
 import math
+import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -15,17 +16,19 @@ from typing_extensions import override
 from penstock.errors import DeadlineExpired, QueueFull, Unavailable
 from penstock.messages import InferRequest, Step
 from penstock.scheduling.batch import Rows
+from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.bounds import Bounds, Total
 from penstock.scheduling.breaker import Breaker
 from penstock.scheduling.cost import RunCost, RunCosts
 from penstock.scheduling.execution import Isolation
 from penstock.scheduling.forecast import Runs
 from penstock.scheduling.lane import Lane
+from penstock.scheduling.runners import Runners
 from penstock.scheduling.sequences import SequenceBatcher
 from penstock.scheduling.state import States, StateTensor
 from penstock.scheduling.steps import SequenceBounds, Sequences
 from penstock.tensors import Array
-from support.work import HandBackend, Request, batcher, caller, echo, policy, request
+from support.work import BOUND_SECONDS, HandBackend, Request, batcher, caller, echo, policy, request
 
 IDLE_SECONDS = 10.0
 
@@ -222,3 +225,48 @@ def test_a_request_that_was_cancelled_is_let_go_of() -> None:
     gc.collect()
     assert lane.head() is waiting[0]
     assert [each() is None for each in inputs] == [True, True]
+
+
+def test_what_was_handed_over_during_an_inline_run_finds_the_spare_thread() -> None:
+    """Else it waits for a run of another model to end, and so does all that comes after it."""
+    running, handed_over, over = threading.Event(), threading.Event(), threading.Event()
+
+    def without_end(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        over.wait(BOUND_SECONDS)
+        return echo(outputs, inputs)
+
+    def inline(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        running.set()
+        handed_over.wait(BOUND_SECONDS)
+        return echo(outputs, inputs)
+
+    hog, _ = batcher(without_end, expected_seconds=1.0)
+    cost = RunCost(1e-4, 40, 4e-3)  # one row is the polling thread's, many are not
+    made = DynamicBatcher(HandBackend(inline), policy(runs_in_parallel=2, max_rows=64), cost)
+    short, long = request(), request([1.0] * 40)
+
+    def decode() -> None:
+        running.wait(BOUND_SECONDS)
+        made.put(long)
+        runners.touch(made)
+        time.sleep(0.05)  # for the spare thread to look at it, while it is being run
+        handed_over.set()
+
+    runners = Runners(1, 1e-3, lambda error: None)
+    runners.start(threading.get_ident())
+    worker = threading.Thread(target=decode)
+    worker.start()
+    try:
+        for each, its in ((request(), hog), (short, made)):
+            its.put(each)
+            runners.touch(its)
+        while runners.work_inline():
+            pass
+        worker.join()
+        while runners.work_inline():
+            pass
+        assert caller(short).wait()
+        assert caller(long).wait(0.5)
+    finally:
+        over.set()
+        runners.stop()

@@ -15,6 +15,9 @@ BY_ID = (
     "id (and start with its first step){stream}"
 )
 
+LONGEST_ID = 256
+"""Characters of a sequence's id: it is kept as long as the state."""
+
 
 class StepStream(Protocol):
     """A stream that steps come on.
@@ -44,6 +47,8 @@ def step_of(model: Model, stream: StepStream | None, id: str, start: bool, end: 
     Raises:
         InvalidRequest: it does not say which sequence, and there is none that is meant without.
     """
+    if len(id) > LONGEST_ID:
+        raise InvalidRequest(f"the sequence's id has {len(id)} characters, {LONGEST_ID} is the most")
     if id:
         return Step(id, start, end, stream)
     if stream is None or not stream.has_sequence:
