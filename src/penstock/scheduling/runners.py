@@ -5,8 +5,8 @@ ready: a hand-over to another thread costs more than the run. Longer runs go to 
 polling goes on and several batches use the cores at once. Both call the same `DynamicBatcher.run_once`.
 
 Models share the runner threads by their weights: next is the one that has had least of them (start-time fair
-queueing: Goyal, Vin and Cheng 1996). And one that has no run going on may use a spare thread, of which there are as
-many: the operating system shares the cores.
+queueing: Goyal, Vin and Cheng 1996). And one that has no run going on may use a spare thread, of which there
+are as many: the operating system shares the cores.
 """
 
 from __future__ import annotations
