@@ -1,69 +1,161 @@
 """More requests than a model can answer in time: how many are, beside how many it could.
 
-    python -m benchmarks.overload [--seconds 5]
+    python -m benchmarks.overload [--seconds 1.5] [--rounds 3] [--only NAME ...] [--peers]
 
-Serves a model that takes 4 ms a run, one run at a time, on one core, and sends it requests with a deadline of
-50 ms at even intervals from another core: first as many as it can answer, then multiples of that. What counts
-is goodput: answers in time, as a share of the best rate.
+Serves a model that takes about 4 ms a run, one run at a time and one row a run, on one core, and sends it
+requests with a deadline of 50 ms from another core, at random times that do not depend on the answers. What
+counts is goodput: answers in time, as a share of the best rate, which is measured for every server by itself.
+
+    levels     goodput, latencies, refusals: at 0.5 to 3 times the best rate
+    burst      how long after a burst at twice the best rate latencies are normal again
+    priority   high priority beside a crowd of low priority
+    neighbour  a model of 1 ms beside one of 200 ms
+
+The same server with a queue that is first come, first served (programs/fifo_server.py) is measured beside
+it, and with --peers MLServer. A run of everything writes the measured part of docs/scheduling.md and its
+pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import subprocess
+import os
+import shlex
+import signal
+import statistics
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+from benchmarks import facts, load, overload_page
+from benchmarks import overload_measures as measures
+from benchmarks.overload_measures import FACTORS, SUBJECTS, Bench, chosen
+from benchmarks.servers import ServerError
 
-from support import zoo
-from support.servers import RunningServer, running_server
+Results = dict[str, Any]
+OURS: dict[str, Callable[[Bench, float], measures.Figure]] = {
+    "priority": measures.priority,
+    "neighbour": measures.neighbour,
+}
+MEASUREMENTS = ("levels", "burst", *OURS)
 
-DEADLINE_SECONDS = 0.05
-FACTORS = (0.5, 0.9, 1.0, 1.5, 2.0, 3.0)
-SETTINGS = "runs_in_parallel = 1\n[batching]\nenabled = false\n[runtime]\nintra_op_threads = 1\n"
-PENSTOCK = Path(sys.executable).with_name("penstock")
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measures, or takes what was measured before, and prints the tables."""
+    arguments = _parser().parse_args(words)
+    signal.signal(signal.SIGTERM, _interrupt)  # so that servers are stopped however the run ends
+    whole = arguments.peers and not arguments.only
+    writes = whole if arguments.write is None else arguments.write
+    if writes:
+        overload_page.require(arguments.page)
+    results = json.loads(arguments.results.read_text()) if arguments.results else measure(arguments)
+    print(overload_page.plain(results))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    if results["failed"]:
+        sys.exit("nothing is written, since not all was measured:\n" + "\n".join(results["failed"]))
+    if writes:
+        overload_page.write(results, arguments.page)
+        print(f"written: {arguments.page}")
 
 
-def main() -> None:
+def measure(arguments: argparse.Namespace) -> Results:
+    """All that was asked for, round by round, so that what else the machine does hits everybody alike."""
+    only = arguments.only or MEASUREMENTS
+    subjects = list(chosen(arguments.peers)) if {"levels", "burst"} & set(only) else ["penstock"]
+    results: Results = {"facts": _facts(arguments), "best": {}, "failed": []}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        bench = Bench(Path(folder), arguments.seconds, stack)
+        measures.make_models(Path(folder) / "models")
+        try:
+            for subject in subjects:
+                _best(bench, subject, arguments.rounds, results)
+            for turn in range(arguments.rounds):
+                _round(bench, only, results, f"round {turn + 1} of {arguments.rounds}")
+        except KeyboardInterrupt:
+            results["failed"].append("stopped early")
+    progress("")
+    return results
+
+
+def _best(bench: Bench, subject: str, rounds: int, results: Results) -> None:
+    """Notes a server's best rate; where it fails, it is not measured any further."""
+    progress(f"best rate: {SUBJECTS[subject].title}")
+    with _noting(results, SUBJECTS[subject].title):
+        rates = [measures.best_rate(bench, subject) for _ in range(rounds)]
+        results["best"][subject] = statistics.median(rates)
+
+
+def _round(bench: Bench, only: Sequence[str], results: Results, name: str) -> None:
+    for subject, best in results["best"].items():
+        title = f"{name}: {SUBJECTS[subject].title}"
+        with _noting(results, title):
+            for factor in FACTORS if "levels" in only else ():
+                progress(f"{title}, {factor:g} x {best:.0f}/s")
+                figure = measures.at_rate(bench, subject, factor * best)
+                _note(results, "levels", subject, f"{factor:g}", figure)
+            if "burst" in only:
+                progress(f"{title}, burst")
+                _note(results, "burst", subject, "", measures.burst(bench, subject, best))
+    for other in OURS.keys() & set(only):
+        progress(f"{name}: {other}")
+        with _noting(results, other):
+            _note(results, other, "penstock", "", OURS[other](bench, results["best"]["penstock"]))
+
+
+@contextlib.contextmanager
+def _noting(results: Results, what: str) -> Iterator[None]:
+    """Notes that a measurement failed, so that the others go on."""
+    try:
+        yield
+    except (load.LoadError, ServerError) as error:
+        results["failed"].append(f"{what}: {error}")
+
+
+def _note(results: Results, measurement: str, subject: str, level: str, figure: measures.Figure) -> None:
+    levels = results.setdefault(measurement, {}).setdefault(subject, {})
+    levels.setdefault(level, []).append(figure)
+
+
+def progress(text: str) -> None:
+    """Says on a terminal what is being measured, in one line; nothing elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _facts(arguments: argparse.Namespace) -> measures.Figure:
+    command = shlex.join(["python", "-m", "benchmarks.overload", *sys.argv[1:]])
+    busy = os.getloadavg()[0]
+    if busy > 1:
+        print(f"the load average is {busy:.1f}: the machine is busy, and figures suffer", file=sys.stderr)
+    return {**facts.facts(command, arguments.rounds, arguments.seconds), "busy": busy}
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="to measure each rate")
-    seconds = parser.parse_args().seconds
-    with tempfile.TemporaryDirectory() as folder:
-        path = zoo.repository(Path(folder) / "models", {"slow": zoo.slow(4)})
-        (path / "slow" / "model.toml").write_text(SETTINGS)
-        with running_server(path) as server:
-            subprocess.run(
-                ["taskset", "-a", "-p", "-c", "0", str(server.pid)], check=True, capture_output=True
-            )
-            measure(server, seconds)
-
-
-def measure(server: RunningServer, seconds: float) -> None:
-    best = load(server, seconds, "--concurrency", "8")["requests_per_second"]
-    print(f"best rate {best:.0f}/s; deadline {DEADLINE_SECONDS * 1000:.0f} ms")
-    print(f"{'offered':>9} {'in time':>9} {'goodput':>8}  refused as")
-    for factor in FACTORS:
-        rate = int(best * factor)
-        found = load(server, seconds, "--rate", str(rate), "--timeout", str(DEADLINE_SECONDS))
-        in_time = found["answered"] / seconds
-        print(f"{rate:>7}/s {in_time:>7.0f}/s {in_time / min(rate, best):>7.0%}  {found['errors'] or ''}")
-
-
-def load(server: RunningServer, seconds: float, *flags: str) -> dict[str, Any]:
-    command = [PENSTOCK, "bench", "slow", "--target", server.target, "--json", "--warmup", "0.5"]
-    done = subprocess.run(
-        ["taskset", "-c", "1", *map(str, command), "--duration", str(seconds), *flags],
-        capture_output=True,
-        text=True,
-        check=False,
+    parser.add_argument("--seconds", type=float, default=1.5, help="to measure each load (1.5)")
+    parser.add_argument("--rounds", type=int, default=3, help="of all measurements; medians count (3)")
+    parser.add_argument(
+        "--only", nargs="+", choices=MEASUREMENTS, metavar="NAME", help=", ".join(MEASUREMENTS)
     )
-    level: dict[str, Any] = json.loads(done.stdout)["levels"][0]
-    return level
+    parser.add_argument("--peers", action="store_true", help="measure MLServer, too (make bench-peers)")
+    parser.add_argument("--json", type=Path, help="write every round's figures to this file")
+    parser.add_argument("--results", type=Path, help="measure nothing: take the figures that --json wrote")
+    parser.add_argument(
+        "--write",
+        action=argparse.BooleanOptionalAction,
+        help="write the page and its pictures; left out: only in a run of everything, with --peers",
+    )
+    parser.add_argument("--page", type=Path, default=overload_page.PAGE, help="docs/scheduling.md")
+    return parser
 
 
 if __name__ == "__main__":

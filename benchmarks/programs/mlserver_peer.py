@@ -1,10 +1,11 @@
 """A peer: MLServer with a model that calls ONNX Runtime on the batches it is given.
 
-    python benchmarks/programs/mlserver_peer.py MODEL_FILE WORKERS
+    python benchmarks/programs/mlserver_peer.py MODEL_FILE WORKERS [ROWS]
 
-Runs in MLServer's environment and prints its address; the model may still be loading then. Up to 32 rows are
-batched, waiting up to 1 ms. Metrics and access logs are off, which is to its advantage. With WORKERS = 0 the
-model runs in the server's process, otherwise in processes of their own.
+Runs in MLServer's environment and prints its address; the model may still be loading then. Up to ROWS rows
+are batched (32 where left out, 0 for no batching), waiting up to 1 ms. Metrics and access logs are off, which
+is to its advantage. With WORKERS = 0 the model runs in the server's process, otherwise in processes of their
+own.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ async def main() -> None:
     model = ModelSettings(
         name="tiny_mlp",
         implementation=OnnxModel,
-        max_batch_size=32,
+        max_batch_size=int(sys.argv[3]) if len(sys.argv) > 3 else 32,
         max_batch_time=0.001,
         parameters=ModelParameters(uri=sys.argv[1]),
     )

@@ -105,7 +105,7 @@ class Engine:
             self._runners.touch(model.batcher)
 
     def _busy(self) -> bool:
-        return any(model.batcher.waiting_rows or model.batcher.running for model in self._models())
+        return any(model.batcher.is_busy() for model in self._models())
 
     def _sweep(self) -> None:
         while not self._stopped.wait(SWEEP_SECONDS):

@@ -323,12 +323,6 @@ def test_rows_that_time_out(through: Cli) -> None:
     assert all(row["error"] and not row["y"] for row in rows)
 
 
-def test_rows_that_would_be_late_are_tried_again(through: Cli) -> None:
-    """The server refuses more than it can answer in time, and says when there is room."""
-    rows = rows_of(through("slow", "rows.csv", "x\n" + "1\n" * 200, "--timeout", "0.3"))
-    assert [row["y"] for row in rows] == ["1.0"] * 200
-
-
 def test_a_full_queue_is_waited_for(cli: Cli, models: Path, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("x\n" + "".join(f"{i}\n" for i in range(60)))

@@ -11,7 +11,7 @@ from penstock.messages import InferRequest
 from penstock.scheduling.bounds import Bounds, Total
 from penstock.scheduling.cost import RunCost, RunCosts
 from penstock.scheduling.queue import RequestQueue
-from penstock.scheduling.shares import REFUSED_SECONDS
+from penstock.scheduling.shares import RECENT_SECONDS
 from support.work import Request, request
 
 
@@ -74,12 +74,12 @@ def test_who_was_refused_finds_room_when_there_is_some() -> None:
     assert let_in(made, "b", 8, 0.1) == 8
 
 
-def test_a_refusal_is_forgotten() -> None:
+def test_who_does_not_come_any_more_is_forgotten() -> None:
     made = queue()
     let_in(made, "a", 100)
     assert let_in(made, "b", 1) == 0
     made.take(8, 0.1)
-    assert let_in(made, "a", 8, REFUSED_SECONDS + 0.1) == 8
+    assert let_in(made, "a", 8, RECENT_SECONDS + 0.1) == 8
 
 
 def test_the_words_say_whose_room_it_is() -> None:
@@ -109,6 +109,18 @@ def test_what_leaves_is_given_back_by_every_way_out() -> None:
             pass
         assert (made.rows, made.bytes) == (0, 0)
     assert let_in(made, "c", 100) == 100
+
+
+def test_two_that_keep_asking_both_get_in_again_and_again() -> None:
+    """One takes all it can get, whenever something becomes free; the other asks for one, now and then."""
+    made, now, modest = queue(40), 0.0, []
+    for turn in range(200):
+        now += 0.01
+        let_in(made, "greedy", 40, now)
+        if turn % 5 == 0:
+            modest.append(let_in(made, "modest", 1, now))
+        made.take(1, now)
+    assert sum(modest) >= len(modest) - 3, modest
 
 
 # All models together

@@ -59,3 +59,49 @@ def test_twice_as_many_requests_as_can_be_answered_do_not_make_all_late(serve) -
         assert after == int(alone / 4), "it recovers at once"
         queue = kit.Metrics(running.ops)
         assert queue.sum("queue_rows", model="slow") == queue.sum("queue_bytes", model="slow") == 0
+
+
+def test_a_caller_that_floods_the_queue_does_not_keep_others_out(serve) -> None:
+    """Two connections: one sends without end and takes whatever becomes free, the other asks now and then."""
+    settings = ONE_AT_A_TIME.replace("enabled = false", "enabled = false\nqueue_rows = 40")
+    running = serve({"slow": zoo.slow(5)}, settings={"slow": settings})
+    with kit.connect(running.target) as greedy, kit.connect(running.target) as modest:
+        flood, codes, stop = kit.stub_of(greedy), [], threading.Event()
+
+        def send() -> None:
+            while not stop.is_set():
+                calls = [flood.Predict.future(kit.request("slow", x=ONE)) for _ in range(20)]
+                for call in calls:
+                    call.exception()
+
+        threads = [threading.Thread(target=send) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        kit.wait_until(lambda: kit.Metrics(running.ops).sum("queue_rows", model="slow") >= 39, "it is full")
+        asking = kit.stub_of(modest)
+        for _ in range(20):
+            codes.append(kit.code_of_future(asking.Predict.future(kit.request("slow", x=ONE))))
+            time.sleep(0.01)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert codes.count(grpc.StatusCode.OK) >= 15, codes
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_the_other_side_learns_at_once_that_it_would_be_too_late(serve) -> None:
+    running = serve({"slow": zoo.slow(100)}, settings={"slow": ONE_AT_A_TIME})
+    with kit.connect(running.target) as channel:
+        stub = kit.stub_of(channel)
+        first = kit.request("slow", x=ONE)
+        first.priority = 1
+        going = [stub.Predict.future(first) for _ in range(5)]
+        kit.wait_until(lambda: kit.Metrics(running.ops).sum("queue_rows", model="slow") == 4, "they wait")
+        error = stub.Predict.future(kit.request("slow", x=ONE), timeout=0.2).exception()
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "the answer would be too late: behind 4 rows and" in error.details()
+        (details,) = [value for key, value in error.trailing_metadata() if key == "grpc-status-details-bin"]
+        assert b"RetryInfo" in details
+        assert not going[-1].done()
+        for each in going:
+            each.result(kit.BOUND)

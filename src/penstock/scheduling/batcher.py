@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from penstock.backends.backend import Backend
-from penstock.errors import Overloaded, QueueFull, RequestError
+from penstock.errors import DeadlineExpired, Overloaded, QueueFull, RequestError
 from penstock.messages import Closed, Flush, InferRequest, Observer, Run
 from penstock.scheduling.batch import Packing, Rows
 from penstock.scheduling.bounds import Bounds, Total
@@ -121,6 +121,11 @@ class DynamicBatcher:
         """The batches being run."""
         return self._running
 
+    def is_busy(self) -> bool:
+        """Whether anything waits or is being run."""
+        with self._lock:  # a run that ends lets others into the queue first, and then is no run any more
+            return self._running > 0 or self.backlog()[0] > 0
+
     def is_full(self) -> bool:
         """Whether a whole batch waits, or of large batches as much as makes one worth its while."""
         return self._queue.rows >= self._enough
@@ -131,14 +136,14 @@ class DynamicBatcher:
         Raises:
             QueueFull: there is no room; says when there should be.
             Overloaded: so much is ahead of it that its answer would come too late; says when it would not.
-            DeadlineExpired: its deadline has passed already.
+            DeadlineExpired: its deadline has passed already, or will have before a run that goes on ends.
             Unavailable: the model is shut off; says for how long.
         """
         now = request.arrived
-        if self.breaker.is_open:
-            self.breaker.admit(now)
         if now < request.deadline < math.inf and request.deadline < now + self._surely_within():
             self._check_in_time(request, now)
+        if self.breaker.is_open and request.deadline > now:  # what is refused anyhow is no probe
+            self.breaker.admit(now)
         try:
             self._queue.put(request, now)
         except QueueFull as full:
@@ -271,7 +276,8 @@ class DynamicBatcher:
         """Refuses what would be answered too late, by what is ahead of it.
 
         Raises:
-            Overloaded: it would.
+            Overloaded: it would, since others wait.
+            DeadlineExpired: it would, since a run goes on.
         """
         cost = self.costs.of(request.shape_key)
         if not cost.is_known:
@@ -280,11 +286,13 @@ class DynamicBatcher:
         seconds = self._runs.seconds_to_answer(ahead, request.rows, self._max_rows, cost, now)
         late = now + seconds - request.deadline
         if late > 0.0:
-            raise Overloaded(
-                f"the answer would be too late: behind {ahead:.0f} rows and what is being run it is expected "
-                f"to take {seconds * 1000:.1f} ms, and {(request.deadline - now) * 1000:.1f} ms are left",
-                late,
+            behind = f"{ahead:.0f} rows and " if ahead >= 1 else ""
+            error = (Overloaded if behind else DeadlineExpired)(
+                f"the answer would be too late: behind {behind}what is being run it is expected to take "
+                f"{seconds * 1000:.1f} ms, and {(request.deadline - now) * 1000:.1f} ms are left"
             )
+            error.retry_after_seconds = late
+            raise error
 
     def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:
         delivery = Delivery(self._observer)

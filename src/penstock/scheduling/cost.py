@@ -144,7 +144,7 @@ class RunCosts:
     def _looked_up(self, shape_key: object) -> RunCost:
         count = elements(shape_key)
         line = self._line_of(bucket(count)) if count else self.first
-        if len(self._by_key) < REMEMBERED:
+        if len(self._by_key) < REMEMBERED and not _holds_text(shape_key):
             self._by_key[shape_key] = line
         return line
 
@@ -156,6 +156,11 @@ class RunCosts:
             line = RunCost(model.expect(1), 2, model.expect(2), measured=False)
             line = self._lines.setdefault(size, line)
         return line
+
+
+def _holds_text(shape_key: object) -> bool:
+    """Whether a key is of texts, which may be long, and always new."""
+    return isinstance(shape_key, tuple) and any(isinstance(each, str) for each in shape_key)
 
 
 def elements(shape_key: object) -> int:

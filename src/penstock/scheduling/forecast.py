@@ -42,7 +42,8 @@ class Runs:
             cost: what runs take.
             now: the time.
         """
-        busy = max(min(self._ends) - now, 0.0) if len(self._ends) >= self._most else 0.0
+        ends = tuple(self._ends)  # one may end meanwhile, on another thread
+        busy = max(min(ends) - now, 0.0) if len(ends) >= self._most else 0.0
         batches, beside = divmod(rows_ahead, max_rows)
         own = rows + (beside if beside + rows <= max_rows else 0)
         return busy + batches * cost.expect(max_rows) / self._most + cost.expect(math.ceil(own))
@@ -68,4 +69,5 @@ class Arrivals:
 
     def until(self, rows: int) -> float:
         """When so many more rows will have come than have; never, where nobody knows."""
-        return self._last + rows * self._seconds_per_row
+        known = self._seconds_per_row != math.inf
+        return self._last + rows * self._seconds_per_row if known else math.inf

@@ -23,13 +23,14 @@ class Lane:
     lane is empty. Who leaves out of turn is forgotten in the line at once, and skipped in the heap later.
     """
 
-    __slots__ = ("_heap", "_latest", "_line", "_order")
+    __slots__ = ("_entries", "_heap", "_latest", "_line", "_order")
 
     def __init__(self) -> None:
         # As they came. Not a deque, in which finding one request among thousands takes as many steps: when a
         # stream ends, all of its requests are taken out one by one.
         self._line: OrderedDict[InferRequest, float] = OrderedDict()
-        self._heap: list[tuple[float, int, InferRequest]] | None = None
+        self._heap: list[_Entry] | None = None
+        self._entries: dict[InferRequest, _Entry] = {}  # of those in the line, where there is a heap
         self._order = itertools.count()
         self._latest = -math.inf  # when the last one of the line is due
 
@@ -53,9 +54,9 @@ class Lane:
         heap = self._heap
         if heap is None or not self._line:
             return next(iter(self._line), None)
-        while heap[0][2] not in self._line:
+        while heap[0].request is None:
             heapq.heappop(heap)
-        return heap[0][2]
+        return heap[0].request
 
     def due(self) -> float:
         """When the head is due; infinity where there is none."""
@@ -73,8 +74,10 @@ class Lane:
     def remove(self, request: InferRequest) -> None:
         """Lets a request out."""
         del self._line[request]
-        if not self._line:
-            self._heap = None
+        if self._heap is not None:
+            self._entries.pop(request).request = None  # it is not to be kept in memory by its place
+            if not self._line:
+                self._heap = None
 
     def _put_out_of_turn(self, request: InferRequest, due: float) -> None:
         """Lets a request in that is due before another, or comes after such a one."""
@@ -82,10 +85,28 @@ class Lane:
         self._latest = max(self._latest, due)
         heap = self._heap
         if heap is None or len(heap) > 2 * len(self._line) + SPARE:
-            self._heap = [(known, next(self._order), each) for each, known in self._line.items()]
+            self._entries = {
+                each: _Entry(known, next(self._order), each) for each, known in self._line.items()
+            }
+            self._heap = list(self._entries.values())
             heapq.heapify(self._heap)
         else:
-            heapq.heappush(heap, (due, next(self._order), request))
+            entry = self._entries[request] = _Entry(due, next(self._order), request)
+            heapq.heappush(heap, entry)
+
+
+class _Entry:
+    """A request's place in the heap; empty once it has left."""
+
+    __slots__ = ("due", "order", "request")
+
+    def __init__(self, due: float, order: int, request: InferRequest) -> None:
+        self.due = due
+        self.order = order
+        self.request: InferRequest | None = request
+
+    def __lt__(self, other: _Entry) -> bool:
+        return (self.due, self.order) < (other.due, other.order)
 
 
 def due_of(request: InferRequest) -> float:

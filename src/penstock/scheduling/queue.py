@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from penstock.errors import DeadlineExpired, QueueFull
+from penstock.errors import DeadlineExpired
 from penstock.messages import Closed, InferRequest
 from penstock.scheduling.bounds import Bounds, Total
 from penstock.scheduling.cost import RunCost, RunCosts
@@ -64,7 +64,7 @@ class RequestQueue:
     Args:
         bounds: how much may wait.
         costs: what runs take.
-        total: what waits before all models; nothing but this one's, where not given.
+        total: what waits before all models; without a bound, where not given.
 
     Attributes:
         rows: the rows that wait, cancelled ones not counted.
@@ -77,7 +77,7 @@ class RequestQueue:
         self._bounds = bounds
         self._half = Bounds(bounds.rows // 2, bounds.bytes // 2)
         self._costs = costs
-        self._total = total or Total(bounds)
+        self._total = total or Total(Bounds(2**63))
         self._lock = self._total.lock
         self._groups: dict[object, _Group] = {}
         self._spare: _Group | None = None  # an empty one: to make it costs more than all else of a request
@@ -105,6 +105,23 @@ class RequestQueue:
         """Lets a request in whatever waits: it has been let in before, and was held back elsewhere."""
         with self._lock:
             self._let_in(request)
+
+    def check_total(self, request: InferRequest) -> None:
+        """Makes sure that there is room for a request beside what waits before all models.
+
+        Raises:
+            QueueFull: there is none.
+        """
+        with self._lock:
+            self._total.bounds.check(
+                "the queues of all models are", self._total, request.rows or 1, request.size
+            )
+
+    def count_elsewhere(self, rows: int, size: int) -> None:
+        """What waits for this model elsewhere has become more, or with numbers below 0 less."""
+        with self._lock:
+            self._total.rows += rows
+            self._total.bytes += size
 
     def discard(self, request: InferRequest) -> bool:
         """Takes a request out whose caller has gone: it counts no more, and will not run.
@@ -137,7 +154,7 @@ class RequestQueue:
                 self._fill(self._most_urgent(), filling)
             if not self._groups:
                 self._earliest_deadline = math.inf
-            if self._shares is not None and not self._is_crowded():
+            if self._shares is not None and self._is_quiet():
                 self._shares = None
         return filling
 
@@ -208,21 +225,16 @@ class RequestQueue:
 
     def _check_room(self, request: InferRequest, now: float) -> None:
         rows, size = request.rows or 1, request.size
-        try:
-            if self._shares is not None:
-                self._shares.check(request, request.sender, now)
-            if self.rows:
-                self._bounds.check("the queue is", self, rows, size)
-            self._total.bounds.check("the queues of all models are", self._total, rows, size)
-        except QueueFull:
-            if self._shares is not None:
-                self._shares.refused(request.sender, now)
-            raise
+        if self._shares is not None:
+            self._shares.check(request, request.sender, now)
+        if self.rows:
+            self._bounds.check("the queue is", self, rows, size)
+        self._total.bounds.check("the queues of all models are", self._total, rows, size)
 
-    def _is_crowded(self) -> bool:
-        """Whether so much waits that a caller might keep out the others."""
+    def _is_quiet(self) -> bool:
+        """Whether so little waits that nobody keeps anybody out: far less than where it becomes crowded."""
         half = self._half
-        return self.rows > half.rows or self.bytes > half.bytes
+        return 2 * self.rows < half.rows and 2 * self.bytes < half.bytes
 
     def _most_urgent(self) -> object:
         """The key of the group whose head is next."""

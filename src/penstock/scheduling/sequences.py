@@ -53,6 +53,7 @@ class SequenceBatcher(DynamicBatcher):
         self._sequences = Sequences(bounds)
         self._steps = Lock()  # taken before that of the queue, never after it
         self._dropped = False
+        self._counted = 0, 0
         states.kept = self._sequences
         super().__init__(backend, policy, cost, states, total, isolation)
 
@@ -84,19 +85,22 @@ class SequenceBatcher(DynamicBatcher):
             TooManySequences: it would be one too many; says when there may be room.
         """
         with self._steps:
-            self._check_room(request)
+            if self._sequences.is_held_back(request):
+                self._check_room(request)
             if self._sequences.enter(request):
                 try:
                     super().put(request)
                 except RequestError:
                     self._sequences.leave(request, request.arrived)
                     raise
+            self._count_held()
 
     @override
     def cancel(self, request: InferRequest) -> None:
         request.cancelled = True
         with self._steps:
             was_held = self._sequences.withdraw(request)
+            self._count_held()
         if was_held:
             self._fail([request], gone)
         else:
@@ -109,6 +113,7 @@ class SequenceBatcher(DynamicBatcher):
         with self._steps:
             late = self._sequences.late(now)
             self._sequences.drop_idle(now)
+            self._count_held()
         if late:
             self._fail(late, expired)
 
@@ -121,6 +126,7 @@ class SequenceBatcher(DynamicBatcher):
     def fail_all(self, error: RequestError) -> None:
         with self._steps:
             held = self._sequences.withdraw_all()
+            self._count_held()
         self._fail(held, lambda _: error)
         super().fail_all(error)
 
@@ -149,15 +155,28 @@ class SequenceBatcher(DynamicBatcher):
                 lost += left
                 if following is not None:
                     self._queue.follow(following)
+            self._count_held()
         if lost:
             self._fail(lost, self._sequences.unknown)
 
     def _check_room(self, request: InferRequest) -> None:
+        """Makes sure that one more step may be held back; those that are not are the queue's concern.
+
+        So whoever sends many steps ahead leaves room for the first ones of others.
+        """
         rows, size = self.backlog()
         policy = self.policy
-        if rows and (rows >= policy.queue_rows or size + request.size > policy.queue_bytes):
+        if rows >= policy.queue_rows or size + request.size > policy.queue_bytes:
             raise QueueFull(
                 f"the queue is full: {rows} steps of {size} bytes wait, one more of {request.size} bytes "
                 f"came, {policy.queue_rows} and {policy.queue_bytes} are the most",
                 self._seconds_to_empty(),
             )
+        self._queue.check_total(request)
+
+    def _count_held(self) -> None:
+        """Lets the steps that are held back count as what waits before all models."""
+        held = self._sequences.held_rows, self._sequences.held_bytes
+        if held != self._counted:
+            self._queue.count_elsewhere(held[0] - self._counted[0], held[1] - self._counted[1])
+            self._counted = held

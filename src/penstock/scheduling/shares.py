@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import islice
 
 from penstock.messages import InferRequest
 from penstock.scheduling.bounds import Bounds
 
-REFUSED_SECONDS = 1.0
-"""For so long a caller that was refused counts among those that the room is shared by: else one that fills
-whatever becomes free would keep the others out for ever."""
-MOST_REFUSED = 1024
+RECENT_SECONDS = 1.0
+"""For so long a caller counts among those that share the room, let in or not: else one that fills whatever
+becomes free would keep the others out for ever."""
+AT_ONCE = 8  # callers looked at for whether they can be forgotten, whenever one comes
 
 
 class Shares:
-    """Equal shares of a queue's room for all callers that have something there or have just been refused.
+    """Equal shares of a queue's room for all callers that have something there or have just come.
 
     Nobody is refused for his share while he is alone, or while he holds nothing.
 
@@ -27,12 +29,13 @@ class Shares:
         self._bounds = bounds
         self._held: dict[object, _Share] = {}
         self._callers: dict[InferRequest, object] = {}  # a call that is over cannot say any more whose it was
-        self._refused: dict[object, float] = {}
+        self._recent: OrderedDict[object, float] = OrderedDict()  # when each came last, in that order
         for request in waiting:
             self.add(request, request.sender)
 
     def add(self, request: InferRequest, caller: object) -> None:
         """A request has been let in."""
+        self._came(caller, request.arrived)
         self._callers[request] = caller
         held = self._held.setdefault(caller, _Share())
         held.rows += request.rows or 1
@@ -53,23 +56,30 @@ class Shares:
         Raises:
             QueueFull: it is not.
         """
+        self._came(caller, now)
         held = self._held.get(caller)
         if held is None:
             return
-        among = len(self._held) + sum(each not in self._held for each in self._recently_refused(now))
+        self._forget(now - RECENT_SECONDS)
+        among = len(self._recent)
         if among > 1:
             share = Bounds(self._bounds.rows // among, self._bounds.bytes // among)
             share.check(f"this caller's share among {among} is", held, request.rows or 1, request.size)
 
-    def refused(self, caller: object, now: float) -> None:
-        """A request was refused for want of room."""
-        if len(self._refused) < MOST_REFUSED:
-            self._refused[caller] = now + REFUSED_SECONDS
+    def _came(self, caller: object, now: float) -> None:
+        self._recent[caller] = now
+        self._recent.move_to_end(caller)
 
-    def _recently_refused(self, now: float) -> Mapping[object, float]:
-        if self._refused:
-            self._refused = {caller: until for caller, until in self._refused.items() if until > now}
-        return self._refused
+    def _forget(self, before: float) -> None:
+        """Forgets who came last before a time, unless he has something waiting."""
+        recent = self._recent
+        for caller, when in tuple(islice(recent.items(), AT_ONCE)):
+            if when >= before:
+                return
+            if caller in self._held:
+                recent.move_to_end(caller)
+            else:
+                del recent[caller]
 
 
 class _Share:

@@ -90,7 +90,8 @@ class States:
         for tensor, array in zip(self._tensors, states, strict=True):
             _check(tensor, array, len(batch))
         for place, request in enumerate(batch):
-            if not request.cancelled:
+            # As `Delivery` has it: who is not answered has not made a step.
+            if not request.cancelled and request.deadline >= run.finished:
                 self.kept.advance(request, self._share(states, place))
         return answers
 

@@ -39,7 +39,7 @@ class _Sequence:
         head: the step that waits for a run or is part of one.
         held: the steps behind it, in their order.
         owner: the stream that the state began on.
-        closing: the state goes with the step under way, since that stream has ended.
+        closing: streams that have ended while a step was under way: if the state is theirs then, it goes.
         used: when its last step ended.
     """
 
@@ -51,7 +51,7 @@ class _Sequence:
         self.head: InferRequest | None = None
         self.held: OrderedDict[InferRequest, None] = OrderedDict()
         self.owner: object | None = None
-        self.closing = False
+        self.closing: tuple[object, ...] = ()
         self.used = now
 
 
@@ -98,6 +98,7 @@ class Sequences:
             if not self._may_begin(step):
                 raise self.unknown(request)
             known = self._begin(step.key, request.arrived)
+        self._claim(step)
         if known.head is None:
             known.head = request
             return True
@@ -106,6 +107,11 @@ class Sequences:
         self.held_bytes += request.size
         self._earliest = min(self._earliest, request.deadline)
         return False
+
+    def is_held_back(self, request: InferRequest) -> bool:
+        """Whether a step that comes now is to wait for another one of its sequence."""
+        known = self._known.get(_step(request).key)
+        return known is not None and known.head is not None
 
     def leave(self, request: InferRequest, now: float) -> tuple[InferRequest | None, list[InferRequest]]:
         """Takes a step out that has ended, however it did; one that is no head is left alone.
@@ -119,6 +125,7 @@ class Sequences:
         if known is None or known.head is not request:
             return None, []
         known.head, known.used = None, now
+        self._known.move_to_end(step.key)
         self._settle(step, known)
         lost: list[InferRequest] = []
         while known.held:
@@ -130,8 +137,6 @@ class Sequences:
             lost.append(following)
         if known.state is None:
             self._forget(step.key)
-        else:
-            self._known.move_to_end(step.key)
         return None, lost
 
     def state_of(self, request: InferRequest) -> State | None:
@@ -182,12 +187,14 @@ class Sequences:
 
     def release(self, owner: object) -> None:
         """Drops the states that began on a stream which has ended; what is under way goes with its step."""
-        for key in tuple(self._owned.get(owner, ())):
-            known = self._known[key]
-            if known.head is None:
+        for key in self._owned.pop(owner, ()):
+            known = self._known.get(key)
+            if known is None:
+                continue
+            if known.head is not None:
+                known.closing = (*known.closing, owner)
+            elif known.owner is owner:
                 self._forget(key)
-            else:
-                known.closing = True
 
     def unknown(self, request: InferRequest) -> UnknownSequence:
         """The error of a step whose sequence has no state."""
@@ -222,30 +229,25 @@ class Sequences:
         fresh, known.fresh = known.fresh, None
         if fresh is not None:
             if step.start or known.state is None:
-                self._own(step.key, known, step.owner)
+                known.owner = step.owner
             known.state = None if step.end else fresh
             if step.key is step.owner:
                 self._over.pop(step.key, None)
                 if step.end:
                     self._over[step.key] = "it has ended"
-        if known.closing:
-            known.state, known.closing = None, False
+        if known.owner is not None and known.owner in known.closing:
+            known.state = None
+        known.closing = ()
 
-    def _own(self, key: object, known: _Sequence, owner: object | None) -> None:
-        self._disown(key, known)
-        known.owner = owner
-        if owner is not None:
-            self._owned.setdefault(owner, set()).add(key)
-
-    def _disown(self, key: object, known: _Sequence) -> None:
-        owned = self._owned.get(known.owner)
-        if owned is not None:
-            owned.discard(key)
-            if not owned:
-                del self._owned[known.owner]
+    def _claim(self, step: Step) -> None:
+        """Notes what is to be looked at when a stream ends, whether or not it will be the stream's then."""
+        if step.owner is not None and (step.start or step.key is step.owner):
+            self._owned.setdefault(step.owner, set()).add(step.key)
 
     def _forget(self, key: object) -> None:
-        self._disown(key, self._known.pop(key))
+        owned = self._owned.get(self._known.pop(key).owner)
+        if owned is not None:
+            owned.discard(key)
 
     def _let_go(self, request: InferRequest) -> None:
         self.held_rows -= 1
