@@ -37,7 +37,16 @@ from penstock.scheduling.cost import RunCost
 from penstock.scheduling.execution import Isolation
 from penstock.tensors import Array
 from support.simulation import Simulation, simulated
-from support.work import policy, signature_of, spec
+from support.work import (
+    Caller,
+    batcher,
+    echo,
+    policy,
+    request,
+    run_all,
+    signature_of,
+    spec,
+)
 
 TICK = 1 / 128
 """Times are multiples of it, so that things often happen at the same time."""
@@ -46,6 +55,8 @@ EPSILON = TICK / 4
 MANY = 1000
 """Values of a request begin at its number times this."""
 SWEEP_TICKS = 3
+MOST_STEPS = 5000
+"""Far more than there ever are."""
 
 
 class Plan(NamedTuple):
@@ -112,6 +123,8 @@ class House(NamedTuple):
         stops: when the server stops, and when it ends what still waits; None for never.
         heeds: whether the model can be ended while it runs.
         broken: whether the model is found not to work when it is suspected.
+        gathers: whether answers are let out by whoever runs, all at once.
+        shapes: whether requests are of different ones.
     """
 
     parallel: int
@@ -124,6 +137,8 @@ class House(NamedTuple):
     stops: tuple[int, int] | None
     heeds: bool
     broken: bool
+    gathers: bool
+    shapes: bool
 
 
 HOUSES = st.builds(
@@ -138,6 +153,8 @@ HOUSES = st.builds(
     stops=st.sampled_from((None, (5, 5), (3, 9), (20, 60))),
     heeds=st.booleans(),
     broken=st.booleans(),
+    gathers=st.booleans(),
+    shapes=st.booleans(),
 )
 REQUESTS = st.integers(1, 40).flatmap(
     lambda count: st.lists(st.integers(0, 2**20), min_size=count, max_size=count)
@@ -157,11 +174,12 @@ class Asked(InferRequest):
 
     def __init__(self, number: int, plan: Plan, house: Chaos, now: float) -> None:
         deadline = now + plan.timeout * TICK
-        shape = (plan.rows, plan.width)
+        shape = (plan.rows, plan.width if house.shapes else 1)
         self.values = number * MANY + np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
         if plan.fault == "raises":
             self.values[:1] = -1
-        super().__init__({"x": self.values}, ("y",), plan.rows, (plan.width,), str(number), now, deadline,
+        key = shape[1:] if house.shapes else None
+        super().__init__({"x": self.values}, ("y",), plan.rows, key, str(number), now, deadline,
                          plan.priority)  # fmt: skip
         self.number, self.plan, self._house = number, plan, house
         self.count, self.size = plan.members, plan.size
@@ -181,8 +199,22 @@ class Asked(InferRequest):
         return [Member(self, place) for place in range(self.count)] if self.count > 1 else (self,)
 
     def reply(self, result: InferResponse | RequestError) -> Flush | None:
+        self.check_answer(result)
         for place in range(self.count):
             self.answered(place, result, self.values[place : place + 1] if self.count > 1 else self.values)
+        return self.replied(result)
+
+    def check_answer(self, result: InferResponse | RequestError) -> None:
+        """Looks at a result before it is taken."""
+        if isinstance(result, InferResponse):
+            assert not self.cancelled, "answered though nobody waits"
+            assert result.run.finished <= self.deadline, "an answer after the deadline"
+            assert result.queue_seconds >= 0
+
+    def replied(self, result: InferResponse | RequestError) -> Flush | None:
+        """What follows from a result."""
+        if self.plan.leaves and isinstance(result, InferResponse):
+            self._house.leave(self.plan.sender)
         return self._house.flush_of(self)
 
     def answered(self, place: int, result: InferResponse | RequestError, values: Array) -> None:
@@ -196,11 +228,7 @@ class Asked(InferRequest):
         if self.count > 1 and len(found) > 1:
             found = found[place : place + 1]
         assert np.array_equal(found, 2 * values + 1), "rows of another one"
-        assert result.run.finished <= self.deadline, "an answer after the deadline"
-        assert result.queue_seconds >= 0
         self.results[place].append(InferResponse)
-        if self.plan.leaves:
-            self._house.leave(self.plan.sender)
 
 
 class Member(InferRequest):
@@ -221,12 +249,16 @@ class Member(InferRequest):
         """Only the block is ever cancelled."""
 
     def reply(self, result: InferResponse | RequestError) -> Flush | None:
+        self._block.check_answer(result)
         self._block.answered(self._place, result, self.inputs["x"])
-        return self._block._house.flush_of(self._block)
+        return self._block.replied(result)
 
 
 class ReplyFailed(Exception):
     """An answer that cannot be sent."""
+
+
+EXPECTED = {repr(ReplyFailed())}
 
 
 class Told:
@@ -271,6 +303,11 @@ class Watched(Rows):
     def _problem(self, batch: Sequence[InferRequest]) -> None:
         house = self._house
         assert batch
+        if not any(
+            isinstance(each, Member) or each.taken for each in batch if isinstance(each, Asked | Member)
+        ):
+            # Where a part of a failed batch is run again, it does: see below.
+            assert house.gathers or not house.unflushed, "the run holds up answers"
         assert len({each.shape_key for each in batch}) == 1
         # A block of more rows runs alone, and its parts are no larger.
         is_one = len({each.rpc for each in batch}) == 1
@@ -284,12 +321,13 @@ class Chaos:
     """A batcher with its threads, and what comes to it."""
 
     def __init__(self, house: House, time: Simulation) -> None:
-        self.time, self.tally, self.max_rows = time, Told(), house.max_rows
+        self.time, self.tally = time, Told()
+        self.max_rows, self.gathers, self.shapes = house.max_rows, house.gathers, house.shapes
         self.problems: list[str] = []
         self.asked: list[Asked] = []
         self._house = house
         self._flushes: dict[str, Flush] = {}
-        self._unflushed: set[str] = set()
+        self.unflushed: set[str] = set()
         self._stopping = False
         base, row = house.run
         self.providers, self.signature, self.file = (), signature_of([spec("x")], [spec("y")]), None
@@ -334,9 +372,12 @@ class Chaos:
             self.time.at(start + drained * TICK, self._drain)
             self.time.at(start + ended * TICK, lambda: self.batcher.fail_all(Unavailable("stopped")))
         self.time.at(start, self._sweep)
-        while self.time.step():
+        for _ in range(MOST_STEPS):
+            if not self.time.step():
+                return
             self._look()
             self._check_waiting()
+        raise AssertionError("there is no end to it")
 
     def leave(self, sender: str) -> None:
         """A caller gives up all that is under way."""
@@ -349,8 +390,8 @@ class Chaos:
         sender = asked.sender
         if sender == "a":
             return None
-        self._unflushed.add(sender)
-        return self._flushes.setdefault(sender, lambda: self._unflushed.discard(sender))
+        self.unflushed.add(sender)
+        return self._flushes.setdefault(sender, lambda: self.unflushed.discard(sender))
 
     def _arrive(self, plan: Plan) -> None:
         asked = Asked(len(self.asked), plan, self, self.time.now)
@@ -396,9 +437,10 @@ class Chaos:
                 return
             worker.work = self._run_once
             self.time.let_act(worker)
+            assert set(worker.errors) <= EXPECTED
 
     def _run_once(self) -> None:
-        later: dict[Flush, None] | None = {} if len(self.asked) % 2 else None
+        later: dict[Flush, None] | None = {} if self._house.gathers else None
         try:
             self.batcher.run_once(later)
         finally:
@@ -423,8 +465,9 @@ class Chaos:
             assert isinstance(error, QueueFull | Overloaded | DeadlineExpired), error
             assert error.retry_after_seconds is not None
             assert error.retry_after_seconds >= 0
-            # Those without a deadline first: see below for the others.
-            assert not was_idle or not isinstance(error, QueueFull), "refused though there was nobody"
+            # Where shapes differ, see below.
+            in_vain = was_idle and not (self.shapes and isinstance(error, DeadlineExpired))
+            assert not in_vain, "refused though there was nobody"
 
     def _check_over(self, asked: Asked) -> None:
         assert asked.is_over, "not told so at once"
@@ -446,9 +489,9 @@ class Chaos:
             self._check_end_of(each)
         assert (self.batcher.waiting_rows, self.batcher.waiting_bytes, self.batcher.running) == (0, 0, 0)
         assert self.batcher.backlog() == (self.total.rows, self.total.bytes) == (0, 0)
-        assert not self._unflushed, "answers were not let out"
+        assert not self.unflushed, "answers were not let out"
         errors = [error for worker in self.time.workers for error in worker.errors]
-        assert set(errors) <= {repr(ReplyFailed())}
+        assert set(errors) <= EXPECTED
 
     def _check_end_of(self, asked: Asked) -> None:
         told = self.tally.told(asked)
@@ -478,7 +521,7 @@ def _little_to_collect() -> Iterator[None]:
     gc.unfreeze()
 
 
-@settings(max_examples=600, deadline=None, derandomize=True, database=None,
+@settings(max_examples=1000, deadline=None, derandomize=True, database=None,
           suppress_health_check=list(HealthCheck))  # fmt: skip
 @given(REQUESTS, HOUSES)
 def test_every_request_ends_once(numbers: list[int], house: House) -> None:
@@ -492,3 +535,46 @@ def test_every_request_ends_once(numbers: list[int], house: House) -> None:
         if any(each() is not None for each in gone):
             gc.collect()
         assert [each() for each in gone if each() is not None] == []
+
+
+# What was found
+
+
+@pytest.mark.xfail(strict=True, reason="`_surely_within` looks closer wherever shapes differ, idle or not")
+def test_of_several_shapes_nobody_is_refused_where_nothing_waits_or_runs() -> None:
+    """A first run that was slow would keep out all with less time than it took, for ever."""
+    with simulated(1) as time:
+        slow = [1.0]
+
+        def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+            time.now += slow.pop() if slow else 0.001
+            return echo(outputs, inputs)
+
+        made, _ = batcher(run)
+        made.put(request(arrived=time.now, shape_key=((4,),)))
+        made.run_once()
+        made.put(request(arrived=time.now, deadline=time.now + 0.5, shape_key=((4,),)))
+
+
+@pytest.mark.xfail(strict=True, reason="`_run_parts` runs a part before it lets out who has left it")
+def test_who_is_too_late_for_a_retry_is_told_before_it_runs() -> None:
+    with simulated(1) as time:
+        flushed: list[float] = []
+
+        class Caught(Caller):
+            def __call__(self, result: object) -> Flush:
+                super().__call__(result)  # type: ignore[arg-type]
+                return lambda: flushed.append(time.now)
+
+        def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+            time.now += 1.0
+            if (inputs["x"] < 0).any():
+                raise ModelFailed("on a number below 0")
+            return echo(outputs, inputs)
+
+        made, _ = batcher(run)
+        late = request(arrived=time.now, deadline=time.now + 1.5, reply=Caught())
+        run_all(
+            made, request([-1], arrived=time.now), request(arrived=time.now), late, request(arrived=time.now)
+        )
+        assert flushed[0] < late.arrived + 4.5, "its half runs from the fourth second on"

@@ -5,6 +5,7 @@ Everything happens in an order that the events' times settle, so what was found 
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import threading
@@ -124,23 +125,30 @@ class Worker:
         """Called by the thread itself: somebody else's turn."""
         self._done.release()
         self._go.acquire()
+        if self._closed:
+            raise _Ended
 
     def close(self) -> None:
-        """Ends the thread, which must have nothing to do."""
+        """Ends the thread, whatever it is doing."""
         self._closed = True
         self._go.release()
         self._thread.join(BOUND_SECONDS)
 
     def _serve(self) -> None:
         self._go.acquire()
-        while not self._closed:
-            assert self.work is not None
-            try:
-                self.work()
-            except Exception as error:
-                self.errors.append(repr(error))  # itself, it would hold what its frames hold
-            self.work = None
-            self.pause()
+        with contextlib.suppress(_Ended):
+            while not self._closed:  # it may never have had anything to do
+                assert self.work is not None
+                try:
+                    self.work()
+                except Exception as error:
+                    self.errors.append(repr(error))  # itself, it would hold what its frames hold
+                self.work = None
+                self.pause()
+
+
+class _Ended(BaseException):
+    """The thread is to end, whatever it is doing."""
 
 
 @contextmanager
