@@ -540,7 +540,6 @@ def test_every_request_ends_once(numbers: list[int], house: House) -> None:
 # What was found
 
 
-@pytest.mark.xfail(strict=True, reason="`_surely_within` looks closer wherever shapes differ, idle or not")
 def test_of_several_shapes_nobody_is_refused_where_nothing_waits_or_runs() -> None:
     """A first run that was slow would keep out all with less time than it took, for ever."""
     with simulated(1) as time:
@@ -556,7 +555,6 @@ def test_of_several_shapes_nobody_is_refused_where_nothing_waits_or_runs() -> No
         made.put(request(arrived=time.now, deadline=time.now + 0.5, shape_key=((4,),)))
 
 
-@pytest.mark.xfail(strict=True, reason="`_run_parts` runs a part before it lets out who has left it")
 def test_who_is_too_late_for_a_retry_is_told_before_it_runs() -> None:
     with simulated(1) as time:
         flushed: list[float] = []

@@ -267,10 +267,11 @@ class DynamicBatcher:
 
     def _surely_within(self) -> float:
         """In how many seconds whoever comes now will be answered whatever he is: without a closer look."""
-        if not self.costs.is_single:
-            return math.inf
         batches = self._queue.rows / self._max_rows + self._running
-        return (batches + 2.0) * self.costs.first.expect(self._max_rows) if batches else 0.0
+        if not batches:
+            return 0.0
+        single = self.costs.is_single
+        return (batches + 2.0) * self.costs.first.expect(self._max_rows) if single else math.inf
 
     def _check_in_time(self, request: InferRequest, now: float) -> None:
         """Refuses what would be answered too late, by what is ahead of it.

@@ -125,6 +125,8 @@ class Execution:
         middle, any_good = len(parts) // 2, False
         for part in (parts[:middle], parts[middle:]):
             wanted = _still_wanted(part, delivery)
+            if len(wanted) < len(part):
+                delivery.flush()  # the run may take long
             if wanted:
                 problem = self._run(wanted, delivery, Closed.RETRY)
                 good = problem is None or self._run_parts(wanted, problem, delivery)
