@@ -303,11 +303,7 @@ class Watched(Rows):
     def _problem(self, batch: Sequence[InferRequest]) -> None:
         house = self._house
         assert batch
-        if not any(
-            isinstance(each, Member) or each.taken for each in batch if isinstance(each, Asked | Member)
-        ):
-            # Where a part of a failed batch is run again, it does: see below.
-            assert house.gathers or not house.unflushed, "the run holds up answers"
+        assert house.gathers or not house.unflushed, "the run holds up answers"
         assert len({each.shape_key for each in batch}) == 1
         # A block of more rows runs alone, and its parts are no larger.
         is_one = len({each.rpc for each in batch}) == 1
@@ -465,9 +461,7 @@ class Chaos:
             assert isinstance(error, QueueFull | Overloaded | DeadlineExpired), error
             assert error.retry_after_seconds is not None
             assert error.retry_after_seconds >= 0
-            # Where shapes differ, see below.
-            in_vain = was_idle and not (self.shapes and isinstance(error, DeadlineExpired))
-            assert not in_vain, "refused though there was nobody"
+            assert not was_idle, "refused though there was nobody"
 
     def _check_over(self, asked: Asked) -> None:
         assert asked.is_over, "not told so at once"
