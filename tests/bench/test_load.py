@@ -225,8 +225,7 @@ def test_requests_that_take_too_long(bench: Bench, mode: str) -> None:
 def check_broken(level: dict[str, Any]) -> None:
     """What holds where a server went away after some answers."""
     assert level["answered"] >= 20
-    # INTERNAL is what gRPC calls a connection that breaks in the middle of a message.
-    assert set(level["errors"]) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL"}
+    assert set(level["errors"]) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}, level["error_examples"]
     assert level["errors"]["UNAVAILABLE"] > 0
     assert level["failed"] < 10_000  # it does not hammer at a door that is shut
 

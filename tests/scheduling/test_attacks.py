@@ -270,3 +270,13 @@ def test_what_was_handed_over_during_an_inline_run_finds_the_spare_thread() -> N
     finally:
         over.set()
         runners.stop()
+
+
+def test_late_steps_behind_one_another_are_told_by_the_same_sweep() -> None:
+    made, now = sequenced(), time.monotonic()
+    steps = [step("a", start=not number, arrived=now, deadline=now + 1.0) for number in range(4)]
+    for each in steps:
+        made.put(each)
+    made.expire(now + 2.0)
+    assert [type(caller(each).error()) for each in steps] == [DeadlineExpired] * 4
+    assert made.backlog() == (0, 0)

@@ -268,13 +268,13 @@ def test_thousands_leave_quickly_by_every_way_out() -> None:
     for count in (2_000, 20_000):
         entries = [entry(deadline=1.0) for _ in range(count)]
         queue = queue_of(*entries, max_rows=count)
-        started = time.perf_counter()
+        started = time.thread_time()
         for each in reversed(entries[count // 2 :]):
             queue.discard(each)
         queue.expire(1.0)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.thread_time() - started)
         assert queue.rows == 0
-    assert seconds[1] < 60 * seconds[0] + 0.1, "the time grows with the square of the number"
+    assert seconds[1] < 40 * seconds[0] + 0.05, "the time grows with the square of the number"
 
 
 # Deadlines
@@ -405,13 +405,13 @@ def test_thousands_with_deadlines_in_any_order_leave_quickly() -> None:
     for count in (2_000, 20_000):
         entries = [entry(deadline=0.1 + 0.8 * (number * 7919 % count) / count) for number in range(count)]
         queue = queue_of(*entries, max_rows=count)
-        started = time.perf_counter()
+        started = time.thread_time()
         for each in entries[: count // 2]:
             queue.discard(each)
         found = [each for batch in batches(queue, 32) for each in batch]
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.thread_time() - started)
         assert [each.deadline for each in found] == sorted(each.deadline for each in entries[count // 2 :])
-    assert seconds[1] < 60 * seconds[0] + 0.1, "the time grows with the square of the number"
+    assert seconds[1] < 40 * seconds[0] + 0.05, "the time grows with the square of the number"
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -26,6 +26,9 @@ Job: TypeAlias = tuple[float, int]
 
 Settle: TypeAlias = Callable[[Job, Outcome], Job | None]
 
+BROKEN_UNDER_AIO = "Internal error from Core"
+"""What grpc.aio itself says, as INTERNAL, of a call whose operation failed before a status came: no server
+has said so, and it would look like a failure of the model."""
 BACKOFF_SECONDS = 0.01
 """The pause after a request that found no server: without it, a load would turn into a storm."""
 
@@ -271,6 +274,8 @@ class StreamCalls:
 def _outcome_of_stream(code: grpc.StatusCode, detail: str | None) -> Outcome:
     if code is grpc.StatusCode.OK:
         return Outcome(_UNAVAILABLE, "the server ended the stream")
+    if (code, detail) == (grpc.StatusCode.INTERNAL, BROKEN_UNDER_AIO):
+        return Outcome(_UNAVAILABLE, "the connection broke")
     return Outcome(code.name, detail or "")
 
 

@@ -109,13 +109,13 @@ class SequenceBatcher(DynamicBatcher):
     @override
     def expire(self, now: float) -> None:
         """Answers the waiting steps whose deadline has passed, and drops the states of idle sequences."""
-        super().expire(now)
         with self._steps:
             late = self._sequences.late(now)
             self._sequences.drop_idle(now)
             self._count_held()
         if late:
             self._fail(late, expired)
+        super().expire(now)  # after those behind: else one that is late, too, would follow it into the queue
 
     def release(self, owner: object) -> None:
         """Drops the states of the sequences that began on a stream which has ended."""
