@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -51,6 +52,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         self, methods: Methods, limits: Limits, idle: IdleWork, failed: Callable[[BaseException], None]
     ) -> None:
         super().__init__(methods, limits, idle, failed)
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_telling)
         self._handlers = {name: self._rpc_handler(name, method) for name, method in methods.items()}
         self._idle_scheduled = self._stopping = False
         self._told = self._empty_passes = 0  # events since the last idle work; passes since the last event
@@ -240,6 +242,15 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Leaves a traceback of grpc's out of the log: of a caller that is gone while his answer is being sent.
+
+    Or that refuses it, since it is too large for him. He knows, and nothing has gone wrong here.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, grpc.aio.InternalError)
 
 
 def _refusing(status: Status) -> grpc.RpcMethodHandler:
