@@ -80,12 +80,12 @@ def test_a_sequence_begun_again_on_a_new_stream_outlives_the_old_stream() -> Non
     first = step("a", owner=old, start=True)
     known.enter(first)
     known.advance(first, STATE)
-    known.leave(first, 0.0)
+    known.leave(first, 0.0, answered=True)
     again = step("a", owner=new, start=True)
     known.enter(again)
     known.release(old)  # while the step on the new stream is under way
     known.advance(again, STATE)
-    known.leave(again, 0.0)
+    known.leave(again, 0.0, answered=True)
     assert known.enter(step("a", owner=new))
 
 
@@ -96,12 +96,12 @@ def test_a_sequence_that_never_pauses_keeps_no_idle_one_alive() -> None:
     idle = step("idle", start=True)
     known.enter(idle)
     known.advance(idle, STATE)
-    known.leave(idle, 0.0)
+    known.leave(idle, 0.0, answered=True)
     for turn in range(100):  # of one second each
         following = step("busy")
         known.enter(following)
         known.advance(busy, STATE)
-        assert known.leave(busy, float(turn)) == (following, [])
+        assert known.leave(busy, float(turn), answered=True) == (following, [])
         known.drop_idle(float(turn))
         busy = following
     assert known.expired == 1, "no step of it came for ten times as long as states are kept"

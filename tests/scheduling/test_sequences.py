@@ -17,6 +17,7 @@ from penstock.errors import (
     ModelFailed,
     QueueFull,
     RequestCancelled,
+    RequestError,
     TooManySequences,
     Unavailable,
     UnknownSequence,
@@ -160,6 +161,24 @@ def test_room_is_made_by_those_that_have_expired() -> None:
 
 
 # As if it had not been sent
+
+
+def test_a_step_whose_answer_cannot_be_sent_leaves_the_state_as_it_was() -> None:
+    made, tally = sequenced()
+    run(made, step("a", 1, start=True))
+    told: list[InferResponse | RequestError] = []
+
+    def refuse(result: InferResponse | RequestError) -> None:
+        told.append(result)
+        if isinstance(result, InferResponse):
+            raise ValueError("too large")
+
+    made.put(step("a", 2, reply=refuse))
+    with pytest.raises(ValueError, match="too large"):
+        made.run_once()
+    assert [type(each) for each in told] == [InferResponse, ModelFailed]
+    assert run(made, step("a", 4)) == [5]
+    assert len(tally.done) == 2
 
 
 def test_a_failed_step_leaves_the_state_as_it_was() -> None:

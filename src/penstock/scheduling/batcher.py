@@ -228,7 +228,7 @@ class DynamicBatcher:
                 self._run(taken, delivery)
         finally:
             try:
-                self._ended(left)
+                self._ended(left, delivery.unanswered)
             finally:
                 with self._lock:
                     self._running -= 1
@@ -299,11 +299,11 @@ class DynamicBatcher:
         delivery = Delivery(self._observer)
         for request in requests:
             delivery.fail(request, why(request))
-        self._ended(requests)
+        self._ended(requests, requests)
         delivery.close()
 
-    def _ended(self, requests: Sequence[InferRequest]) -> None:
-        """These have been answered, or dropped, and left for good: a hook."""
+    def _ended(self, requests: Sequence[InferRequest], unanswered: Sequence[InferRequest]) -> None:
+        """These have left for good, some of them without an answer: a hook."""
 
     def _seconds_to_empty(self) -> float:
         """How long what waits is expected to take, within reason."""

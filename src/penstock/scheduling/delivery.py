@@ -20,15 +20,19 @@ class Delivery:
     Args:
         observer: is told.
         later: where given, takes what lets streams send: it is called by whoever gave this.
+
+    Attributes:
+        unanswered: the requests that have been given no answer.
     """
 
-    __slots__ = ("_error", "_flushes", "_later", "_observer")
+    __slots__ = ("_error", "_flushes", "_later", "_observer", "unanswered")
 
     def __init__(self, observer: Observer, later: dict[Flush, None] | None = None) -> None:
         self._observer = observer
         self._later = later
         self._flushes: dict[Flush, None] = {}
         self._error: Exception | None = None
+        self.unanswered: list[InferRequest] = []
 
     def answer(self, batch: Sequence[InferRequest], responses: Sequence[InferResponse], run: Run) -> None:
         """Hands every request of a batch its answer, and then lets streams send what has gathered."""
@@ -92,6 +96,7 @@ class Delivery:
             raise self._error
 
     def _tell(self, request: InferRequest, error: RequestError) -> None:
+        self.unanswered.append(request)
         seconds = time.monotonic() - request.arrived
         self._call(self._observer.failed, request.rpc, error, request.count, seconds)
 

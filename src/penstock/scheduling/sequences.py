@@ -91,7 +91,7 @@ class SequenceBatcher(DynamicBatcher):
                 try:
                     super().put(request)
                 except RequestError:
-                    self._sequences.leave(request, request.arrived)
+                    self._sequences.leave(request, request.arrived, answered=False)
                     raise
             self._count_held()
 
@@ -146,12 +146,12 @@ class SequenceBatcher(DynamicBatcher):
             self._dropped = self._dropped or bool(requests)
 
     @override
-    def _ended(self, requests: Sequence[InferRequest]) -> None:
+    def _ended(self, requests: Sequence[InferRequest], unanswered: Sequence[InferRequest]) -> None:
         lost: list[InferRequest] = []
         now = time.monotonic()
         with self._steps:
             for request in requests:
-                following, left = self._sequences.leave(request, now)
+                following, left = self._sequences.leave(request, now, request not in unanswered)
                 lost += left
                 if following is not None:
                     self._queue.follow(following)

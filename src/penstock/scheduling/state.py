@@ -39,7 +39,7 @@ class Kept(Protocol):
         """The state that a step goes on from; None where it begins afresh."""
 
     def advance(self, request: InferRequest, state: State) -> None:
-        """A step has been run well: this is the state after it."""
+        """A step has been run well: this is the state after it, if it is answered."""
 
 
 class States:
@@ -90,9 +90,7 @@ class States:
         for tensor, array in zip(self._tensors, states, strict=True):
             _check(tensor, array, len(batch))
         for place, request in enumerate(batch):
-            # As `Delivery` has it: who is not answered has not made a step.
-            if not request.cancelled and request.deadline >= run.finished:
-                self.kept.advance(request, self._share(states, place))
+            self.kept.advance(request, self._share(states, place))
         return answers
 
     def _share(self, states: Sequence[Array], place: int) -> State:

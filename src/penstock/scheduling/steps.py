@@ -113,8 +113,15 @@ class Sequences:
         known = self._known.get(_step(request).key)
         return known is not None and known.head is not None
 
-    def leave(self, request: InferRequest, now: float) -> tuple[InferRequest | None, list[InferRequest]]:
+    def leave(
+        self, request: InferRequest, now: float, answered: bool
+    ) -> tuple[InferRequest | None, list[InferRequest]]:
         """Takes a step out that has ended, however it did; one that is no head is left alone.
+
+        Args:
+            request: the step.
+            now: the time.
+            answered: whether its answer was given; else the state stays as it was.
 
         Returns:
             The next head of its sequence, if there is one; and those behind it that have lost their turn,
@@ -126,7 +133,7 @@ class Sequences:
             return None, []
         known.head, known.used = None, now
         self._known.move_to_end(step.key)
-        self._settle(step, known)
+        self._settle(step, known, answered)
         lost: list[InferRequest] = []
         while known.held:
             following, _ = known.held.popitem(last=False)
@@ -146,7 +153,7 @@ class Sequences:
         return None if step.start or known is None else known.state
 
     def advance(self, request: InferRequest, state: State) -> None:
-        """A step under way has been run well: this is the state after it, once it has left."""
+        """A step under way has been run well: this is the state after it, once it has been answered."""
         known = self._known.get(_step(request).key)
         if known is not None and known.head is request:
             known.fresh = state
@@ -224,10 +231,10 @@ class Sequences:
         known = self._known[key] = _Sequence(now)
         return known
 
-    def _settle(self, step: Step, known: _Sequence) -> None:
+    def _settle(self, step: Step, known: _Sequence, answered: bool) -> None:
         """Takes over what a step has made of the state, if it ended well."""
         fresh, known.fresh = known.fresh, None
-        if fresh is not None:
+        if fresh is not None and answered:
             if step.start or known.state is None:
                 known.owner = step.owner
             known.state = None if step.end else fresh
