@@ -80,6 +80,15 @@ def test_inputs_of_different_lengths_are_refused() -> None:
         TEXT.key({"ids": np.zeros((1, 3), INT), "mask": np.ones((1, 2), FLOAT)})
 
 
+def test_many_short_rows_may_not_become_too_much() -> None:
+    small = plan(max_bytes=4 * 4 * 10)
+    small.key({"x": np.zeros((10, 1), FLOAT)})
+    small.key({"x": np.zeros((10, 4), FLOAT)})
+    small.key({"x": np.zeros((1000, 9), FLOAT)})  # at its own length
+    with pytest.raises(InvalidRequest, match=r"11 rows of length 1, padded to 4, take 176 bytes; 160 is the"):
+        small.key({"x": np.zeros((11, 1), FLOAT)})
+
+
 def test_rows_of_a_length_lie_side_by_side() -> None:
     batch = batch_of({"x": [[1.0, 2.0]]}, {"x": [[3.0]]}, {"x": [[4.0, 5.0], [6.0, 7.0]]})
     assert PaddedRows(plan()).assemble(batch)["x"].tolist() == [

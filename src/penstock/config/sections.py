@@ -316,6 +316,9 @@ class PaddingConfig(Section):
         ge=0,
         le=1,
     )
+    max_bytes: int = _setting(
+        64 * 2**20, "The most that the padded inputs of one request may take.", "bytes", ge=1
+    )
 
     @field_validator("buckets")
     @classmethod

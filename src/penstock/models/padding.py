@@ -61,6 +61,7 @@ def plan_padding(settings: PaddingConfig, signature: Signature) -> PaddingPlan |
         buckets=settings.buckets,
         mask=settings.mask,
         lengths=settings.lengths,
+        max_bytes=settings.max_bytes,
     )
 
 

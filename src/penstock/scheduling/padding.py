@@ -35,6 +35,7 @@ class PaddingPlan:
         buckets: the lengths that are padded to, ascending.
         mask: the input, [rows, length], that is 1 where there is a value and 0 where there is padding.
         lengths: the input, [rows], that takes how long each row is.
+        max_bytes: the most that the padded inputs of one request may take.
         optional: those of the two that there are: where a request leaves them out, they are made up.
     """
 
@@ -45,6 +46,7 @@ class PaddingPlan:
     buckets: Sequence[int]
     mask: str = ""
     lengths: str = ""
+    max_bytes: int = 64 * 2**20
     optional: Collection[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,15 +56,18 @@ class PaddingPlan:
         """What requests must have in common to share a batch: the padded length, and all other open axes.
 
         Raises:
-            InvalidRequest: the inputs that are to be padded differ in length.
+            InvalidRequest: the inputs that are to be padded differ in length, or would become too large.
         """
         lengths = {name: inputs[name].shape[axis] for name, axis in self.axes.items() if name in inputs}
         length, *others = set(lengths.values())
         if others:
             listed = ", ".join(f"{name} has {each}" for name, each in lengths.items())
             raise InvalidRequest(f"all inputs that are padded need the same length: {listed}")
+        padded = self.padded(length)
+        if padded > length:
+            self._check_size([inputs[name] for name in lengths], length, padded)
         rest = [self._rest(name, inputs[name].shape) for name in self.dtypes if name not in self.optional]
-        return self.padded(length), tuple(rest)
+        return padded, tuple(rest)
 
     def length(self, inputs: Mapping[str, Array]) -> int:
         """How long a request is."""
@@ -81,6 +86,15 @@ class PaddingPlan:
         for axis in self.outputs.get(name, ()):
             index[axis] = slice(length)
         return output[tuple(index)]
+
+    def _check_size(self, arrays: Sequence[Array], length: int, padded: int) -> None:
+        """Makes sure that many short rows, which are little to send, do not become too much."""
+        size = sum([array.nbytes for array in arrays]) // length * padded
+        if size > self.max_bytes:
+            raise InvalidRequest(
+                f"{len(arrays[0])} rows of length {length}, padded to {padded}, take {size} bytes; "
+                f"{self.max_bytes} is the most (padding.max_bytes): send fewer rows at once"
+            )
 
     def _rest(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The lengths of the inner axes that are not padded."""

@@ -135,7 +135,8 @@ class SequenceBatcher(DynamicBatcher):
 
         Only whoever runs batches looks at the queue by himself.
         """
-        dropped, self._dropped = self._dropped, False
+        with self._steps:
+            dropped, self._dropped = self._dropped, False
         return dropped and self.waiting_rows > 0
 
     @override
@@ -143,7 +144,9 @@ class SequenceBatcher(DynamicBatcher):
         try:
             super()._fail(requests, why)
         finally:
-            self._dropped = self._dropped or bool(requests)
+            if requests:
+                with self._steps:
+                    self._dropped = True
 
     @override
     def _ended(self, requests: Sequence[InferRequest], unanswered: Sequence[InferRequest]) -> None:
