@@ -39,7 +39,7 @@ class OpsServer:
         host: the address to listen on.
         port: 0 takes a free one.
         render_metrics: takes the Accept header, gives content type and text.
-        ready: whether requests can be served, and if not, why.
+        ready: whether requests can be served, and what to say about it.
         alive: whether the process can do its work at all, and if not, why: then it is to be restarted.
         timeout_seconds: how long a client may take to send anything, or to take what is sent.
     """
@@ -138,7 +138,7 @@ class _Application:
 
 
 def _verdict(good: bool, reason: str) -> _Answer:
-    return _text(HTTPStatus.OK, "ok") if good else _text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+    return _text(HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, reason)
 
 
 def _text(status: HTTPStatus, text: str) -> _Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,7 @@ class Server:
         port: of gRPC, once it listens.
         ops_port: of operations over HTTP, once started.
         metrics: what is counted.
+        tell_hung: told of the names of the models that hang, whenever these change.
 
     Raises:
         StartupError: the reactor was asked for and does not work here.
@@ -76,6 +77,7 @@ class Server:
         self.config = config
         self.port = self.ops_port = 0
         self.metrics = Metrics(status.code_name)
+        self.tell_hung: Callable[[frozenset[str]], None] = lambda _: None
         self._path = path
         self._ready = False
         self._workers = ThreadPoolExecutor(config.server.workers, thread_name_prefix="penstock-worker")
@@ -269,15 +271,22 @@ class Server:
             return False, f"a run hangs of {', '.join(sorted(self._engine.hung))}"
         return (True, "ok") if self._ready else (False, "the server is loading models or stopping")
 
-    def _is_alive(self) -> tuple[bool, str]:
+    @property
+    def stuck(self) -> str:
+        """The model whose run holds up the thread that polls gRPC, so that no calls are taken; or empty."""
         polling = self._transport.polling_thread
-        for model in self._registry.all():
-            if polling in model.batcher.runs.hung_threads():
-                return False, f"a run of {model} hangs on the thread that polls gRPC: restart the server"
+        models = self._registry.all()
+        return next((str(each) for each in models if polling in each.batcher.runs.hung_threads()), "")
+
+    def _is_alive(self) -> tuple[bool, str]:
+        stuck = self.stuck
+        if stuck:
+            return False, f"a run of {stuck} hangs on the thread that polls gRPC: restart the server"
         return True, "ok"
 
     def _tell_hung(self, models: frozenset[str]) -> None:
         self._health.hung(models)
+        self.tell_hung(models)
 
 
 def _gauges(model: Model) -> Gauges:

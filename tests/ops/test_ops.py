@@ -19,8 +19,8 @@ class Parts:
     """What the server asks; tests change it."""
 
     def __init__(self) -> None:
-        self.ready: tuple[bool, str] = (True, "")
-        self.alive: tuple[bool, str] = (True, "")
+        self.ready: tuple[bool, str] = (True, "ok")
+        self.alive: tuple[bool, str] = (True, "ok")
         self.render: Callable[[str], tuple[str, bytes]] = lambda accept: ("text/x", f"for {accept}".encode())
 
     def server(self, host: str = "127.0.0.1", port: int = 0, timeout: float = 10.0) -> OpsServer:
@@ -82,7 +82,7 @@ def test_readiness_follows_the_server_and_says_why(port: int, parts: Parts) -> N
     response, text = ask(port, "/readyz")
     assert (response.status, text) == (503, "lead_scoring is loading\n")
     assert ask(port, "/livez")[0].status == 200
-    parts.ready = (True, "")
+    parts.ready = (True, "ok")
     assert ask(port, "/readyz")[0].status == 200
 
 

@@ -81,6 +81,19 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Hung:
+    """From a worker: which of its models hang now.
+
+    Attributes:
+        models: their names; none once all runs have come to an end.
+        is_stuck: whether a run hangs on the thread that polls gRPC, so that it takes no calls.
+    """
+
+    models: frozenset[str]
+    is_stuck: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """From a worker: its metrics.
 

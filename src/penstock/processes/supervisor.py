@@ -16,7 +16,7 @@ from penstock.config import Config
 from penstock.errors import StartupError
 from penstock.ops import OpsServer
 from penstock.processes.address import ReservedPort
-from penstock.processes.messages import Announce, Counts, Failed, Leave, Orders, Ready, Stop
+from penstock.processes.messages import Announce, Counts, Failed, Hung, Leave, Orders, Ready, Stop
 from penstock.processes.metrics import GroupMetrics
 from penstock.processes.split import available_cores, described, shares
 from penstock.processes.worker_process import MINE, WorkerProcess
@@ -156,6 +156,8 @@ class Supervisor:
                 self._metrics.heard(worker, message)
             case Ready(summary):
                 self._ready(worker, summary)
+            case Hung():
+                self._hangs(worker, message)
             case Failed(words) if not self._announced:
                 raise StartupError(words)
             case Failed(words):
@@ -249,6 +251,16 @@ class Supervisor:
             place.due = time.monotonic() + delay
             place.restarts += 1
 
+    def _hangs(self, worker: WorkerProcess, message: Hung) -> None:
+        """Notes which models hang in a worker; one that takes no calls any more is replaced."""
+        worker.hung = message.models
+        place = self._place_of(worker)
+        if message.is_stuck and place.current is worker and not self._stopping and place not in self._rolling:
+            log.error("a process takes no calls and is replaced", number=worker.number, worker_pid=worker.pid)
+            self._rolling.append(place)
+            self._restarting = True
+            self._roll_on()
+
     def _roll(self) -> None:
         """Lets a new process take the place of each, one place after the other."""
         if self._stopping or not self._announced:
@@ -302,7 +314,11 @@ class Supervisor:
             return False, "the server is loading models or stopping"
         if not any(place.current for place in self._places):
             return False, "no process is ready; the log says why"
-        return True, "ok"
+        hung = [place.current.hung for place in self._places if place.current]
+        names = ", ".join(sorted(frozenset[str]().union(*hung)))
+        if all(hung):
+            return False, f"a run hangs of {names} in every process"
+        return True, f"ok, but in some processes a run hangs of {names}" if names else "ok"
 
     def _families(self) -> tuple[Family, ...]:
         ready = sum(place.current is not None for place in self._places)

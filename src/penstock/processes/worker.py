@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 
 from penstock.errors import StartupError
 from penstock.processes import departure
-from penstock.processes.messages import Announce, Ask, Counts, Failed, Leave, Orders, Ready, Stop
+from penstock.processes.messages import Announce, Ask, Counts, Failed, Hung, Leave, Orders, Ready, Stop
 from penstock.processes.worker_process import MINE
 from penstock.server import Server
 from penstock.signals import signal_socket
@@ -75,6 +75,7 @@ class Worker:
         orders = self._orders
         server = Server(orders.config, orders.path, cores=orders.cores, shares_port=True)
         self._server = server
+        server.tell_hung = lambda models: self._send(Hung(models, bool(server.stuck)))
         try:
             server.load()
             if orders.announced:

@@ -32,12 +32,14 @@ class WorkerProcess:
         connection: what it says can be received here; EOFError tells that it has ended.
         ready: whether it takes calls.
         told_to_end: whether it ends because it was told to.
+        hung: the names of its models that hang.
     """
 
     def __init__(self, orders: Orders) -> None:
         self.number = orders.number
         self.started = time.monotonic()
         self.ready = self.told_to_end = False
+        self.hung: frozenset[str] = frozenset()
         self.connection, theirs = Pipe()
         self._lock = Lock()
         with theirs, _signals_blocked():

@@ -1,0 +1,59 @@
+"""A run that hangs in one of several processes: what the supervisor makes of it."""
+
+from __future__ import annotations
+
+import grpc
+
+from processes.conftest import SHORT_LIVED
+from processes.kit import children
+from server import kit
+from server.test_isolation import HUNG, ON_RUNNERS, endless, rounds
+from support import zoo
+
+ROUNDS = {"rounds": zoo.as_slow_as_asked()}
+
+
+def events(server) -> list[str]:
+    return [each["event"] for each in kit.problems(server)]
+
+
+def test_a_process_whose_polling_thread_hangs_is_replaced(serve) -> None:
+    server = serve(ROUNDS, env=HUNG | SHORT_LIVED | {"PENSTOCK_SERVER__DRAIN_SECONDS": "0"})
+    before = children(server.pid)
+    with kit.connect(server.target) as channel:
+        future = kit.stub_of(channel).Predict.future(endless(), timeout=kit.BOUND)
+        kit.wait_until(lambda: "a process takes no calls and is replaced" in events(server), "it is seen")
+        kit.wait_until(lambda: len(set(children(server.pid)) - set(before)) == 1, "another one comes")
+        kit.wait_until(lambda: len(children(server.pid)) == 2, "the old one is gone")
+        assert kit.code_of_future(future) is grpc.StatusCode.UNAVAILABLE
+    assert len(set(children(server.pid)) & set(before)) == 1
+    for _ in range(8):
+        with kit.connect(server.target) as channel:
+            assert kit.stub_of(channel).Predict(rounds(1), timeout=kit.BOUND).model == "rounds"
+    assert kit.get(f"{server.ops}/readyz") == (200, "ok\n")
+
+
+def test_a_model_that_hangs_in_one_process_is_named_and_one_that_does_everywhere_is_not_ready(serve) -> None:
+    server = serve(ROUNDS, env=HUNG | ON_RUNNERS)
+    channels, calls = [], []
+
+    def readyz() -> tuple[int, str]:
+        return kit.get(f"{server.ops}/readyz")
+
+    def one_more() -> bool:
+        channels.append(kit.connect(server.target))
+        calls.append(kit.stub_of(channels[-1]).Predict.future(endless(), timeout=kit.BOUND))
+        return readyz()[0] == 503
+
+    one_more()
+    kit.wait_until(
+        lambda: readyz() == (200, "ok, but in some processes a run hangs of rounds\n"), "it is named"
+    )
+    kit.wait_until(one_more, "both have one")
+    assert readyz() == (503, "a run hangs of rounds in every process\n")
+    for call in calls:
+        call.cancel()
+    kit.wait_until(lambda: readyz() == (200, "ok\n"), "all runs have ended")
+    for channel in channels:
+        channel.close()
+    assert "a process takes no calls and is replaced" not in events(server)
