@@ -298,6 +298,7 @@ class Watched(Rows):
         for each in batch:
             if isinstance(each, Asked):
                 each.taken = True
+        self._house.assembled = batch
         return super().assemble(batch)
 
     def _problem(self, batch: Sequence[InferRequest]) -> None:
@@ -324,6 +325,8 @@ class Chaos:
         self._house = house
         self._flushes: dict[str, Flush] = {}
         self.unflushed: set[str] = set()
+        self.assembled: Sequence[InferRequest] = ()
+        self._going: dict[Stop, Sequence[InferRequest]] = {}
         self._stopping = False
         base, row = house.run
         self.providers, self.signature, self.file = (), signature_of([spec("x")], [spec("y")]), None
@@ -346,7 +349,11 @@ class Chaos:
         x, (base, row) = inputs["x"], self._house.run
         luck = random.Random(int(x.sum())).choice((0.0, 1.0, 1.0, 1.0, 1.0, 9.0))
         heeded = stop if self._house.heeds else None
-        self.time.pause(luck * (base + row * len(x)) * TICK, heeded)
+        self._going[stop], self.assembled = self.assembled, ()
+        try:
+            self.time.pause(luck * (base + row * len(x)) * TICK, heeded)
+        finally:
+            del self._going[stop]
         if heeded is not None and heeded.asked:
             raise ModelFailed("ended")
         if (x < 0).any():
@@ -420,6 +427,8 @@ class Chaos:
         for each in self.asked:
             if each.deadline <= now and not each.taken:
                 self.check(self._check_over, each)
+        for stop, batch in self._going.items():
+            self.check(self._check_stopped, stop, batch, now)
         if self.time.is_anything_to_come or any(not each.is_over for each in self.asked):
             self.time.at(now + SWEEP_TICKS * TICK, self._sweep)
 
@@ -465,6 +474,10 @@ class Chaos:
 
     def _check_over(self, asked: Asked) -> None:
         assert asked.is_over, "not told so at once"
+
+    def _check_stopped(self, stop: Stop, batch: Sequence[InferRequest], now: float) -> None:
+        is_wanted = any(not each.cancelled and each.deadline > now for each in batch)
+        assert stop.asked != is_wanted, "a run goes on for nobody, or is ended though somebody waits"
 
     def _check_due(self, due: float) -> None:
         assert due <= self.time.now + self._house.delay * TICK, "held back for too long"

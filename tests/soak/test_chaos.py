@@ -39,3 +39,4 @@ def test_every_request_of_many_ends_once(
         assert grown < MOST_BYTES
         seen = kit.Metrics(running.ops)
         assert [seen.sum(name) for name in ("queue_rows", "queue_bytes", "sequences")] == [0, 0, 0]
+        assert chaos.disagreements(ends, seen) == []

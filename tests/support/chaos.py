@@ -16,8 +16,10 @@ import grpc
 import numpy as np
 
 from penstock.tensors import DataType
+from penstock_proto.inference import grpc_service_pb2 as oip_pb
 from penstock_proto.v1 import prediction_pb2 as pb
-from server import kit
+from penstock_proto.v1 import tensor_pb2
+from server import kit, oip_kit
 
 OK, CANCELLED = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED
 ALLOWED = {
@@ -28,6 +30,11 @@ ALLOWED = {
 """How requests may end, besides by a refusal for want of room or time."""
 REFUSED = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
 IN_FLIGHT = 50
+MODEL_OF = {"fails": "fails", "bad": "fails", "slow": "slow", "step": "sums"}
+TOLD_BY_SERVER = ("OK", "INTERNAL", "INVALID_ARGUMENT")
+"""Only a server ends a call so: what a client sees of them, the server has counted."""
+ERROR = "ERROR"
+"""How an error on a stream of the Open Inference Protocol is counted: it has words only."""
 
 
 class Caller:
@@ -53,26 +60,32 @@ class Caller:
     def run(self, requests: int) -> None:
         """Sends so many, and waits until every one has ended."""
         with kit.connect(self._target) as channel:
-            stub = kit.stub_of(channel)
+            stub, oip = kit.stub_of(channel), oip_kit.stub_of(channel)
             left = requests
             while left > 0:
                 count = min(left, self._chance.randint(1, IN_FLIGHT))
                 left -= count
-                if self._chance.random() < 0.5:
-                    self._calls(stub, count)
-                elif self._chance.random() < 0.8:
+                kind = self._chance.random()
+                if kind < 0.5:
+                    self._calls(stub, oip, count)
+                elif kind < 0.8:
                     self._stream(channel, count)
+                elif kind < 0.9:
+                    self._infer_stream(channel, count)
                 else:
                     self._steps(stub, count)
 
-    def _calls(self, stub: Any, count: int) -> None:
-        """Unary calls at once, some of which are cancelled."""
+    def _calls(self, stub: Any, oip: Any, count: int) -> None:
+        """Unary calls of either protocol at once, some of which are cancelled."""
         asked = [self._request() for _ in range(count)]
         timeouts = [self._chance.choice((kit.BOUND, kit.BOUND, 0.001, 0.01, 0.05)) for _ in asked]
         done: list[threading.Event] = [threading.Event() for _ in asked]
         calls = []
         for (_, request), timeout, event in zip(asked, timeouts, done, strict=True):
-            call = stub.Predict.future(request, timeout=timeout)
+            if self._chance.random() < 0.3:
+                call = oip.ModelInfer.future(infer_request(request), timeout=timeout)
+            else:
+                call = stub.Predict.future(request, timeout=timeout)
             call.add_done_callback(lambda _, event=event: event.set())
             calls.append(call)
         for call in calls:
@@ -81,7 +94,7 @@ class Caller:
         for (kind, request), call, event in zip(asked, calls, done, strict=True):
             self._check(event.wait(kit.BOUND), f"a call did not end: {kind}")
             code = call.code()
-            self._ended(kind, request, code, call.result() if code is OK else None)
+            self._ended(kind, request, code, array_of(call.result()) if code is OK else None)
 
     def _stream(self, channel: grpc.Channel, count: int) -> None:
         """Requests of one stream, which may be cancelled on the way."""
@@ -101,7 +114,27 @@ class Caller:
         codes = {code.value[0]: code for code in grpc.StatusCode}
         for (kind, request), result in zip(asked, results, strict=False):
             code = codes[result.error.code] if result.HasField("error") else OK
-            self._ended(kind, request, code, result.response)
+            self._ended(kind, request, code, array_of(result.response) if code is OK else None)
+
+    def _infer_stream(self, channel: grpc.Channel, count: int) -> None:
+        """As `_stream`, of the Open Inference Protocol."""
+        stream = oip_kit.Stream(channel)
+        asked = [self._request(tag, timeouts=True) for tag in range(count)]
+        stream.send(*[infer_request(request) for _, request in asked])
+        if self._chance.random() < 0.2:
+            stream.cancel()
+            self.ends["stream", "cancelled"] += count
+            return
+        stream.half_close()
+        answers, code, details = stream.rest_and_status()
+        self._check(code is OK and len(answers) == count, f"{len(answers)} of {count}: {details}")
+        for (kind, request), each in zip(asked, answers, strict=False):
+            if each.error_message:
+                self.ends[kind, ERROR] += 1
+                continue
+            self._check(kind != "bad", "an answer to what does not fit")
+            self._check(each.infer_response.id == str(request.tag), "the answer to another one")
+            self._ended(kind, request, OK, array_of(each.infer_response))
 
     def _steps(self, stub: Any, count: int) -> None:
         """A sequence by id, of which every answer is known."""
@@ -115,7 +148,7 @@ class Caller:
             request.sequence.start, request.sequence.end = number == 0, number == count - 1
             total += value
             answer = stub.Predict(request, timeout=kit.BOUND)
-            got = int(kit.array_of(answer.outputs["y"]).item())
+            got = int(array_of(answer).item())
             self._check(got == total, f"a sum of {got}, not {total}")
             self.ends["step", "OK"] += 1
 
@@ -136,11 +169,11 @@ class Caller:
             request.timeout.FromMilliseconds(chance.choice((1, 10, 50)))
         return kind, request
 
-    def _ended(self, kind: str, request: pb.PredictRequest, code: grpc.StatusCode, answer: Any) -> None:
+    def _ended(self, kind: str, request: pb.PredictRequest, code: grpc.StatusCode, got: Any) -> None:
         self.ends[kind, code.name] += 1
         self._check(code in ALLOWED[kind] | REFUSED, f"{kind} ended with {code}")
         if code is OK:
-            sent, got = kit.array_of(request.inputs["x"]), kit.array_of(answer.outputs["y"])
+            sent = kit.array_of(request.inputs["x"])
             self._check(np.allclose(sent, got), f"{kind}: {got.tolist()} for {sent.tolist()}")
             self._check(kind != "fails" or sent.max() < 100, "an answer to what the model fails on")
 
@@ -158,3 +191,44 @@ def run(target: str, requests: int, callers: int = 4, seed: int = 0) -> Sequence
     for thread in threads:
         thread.join()
     return made
+
+
+def array_of(answer: pb.PredictResponse | oip_pb.ModelInferResponse) -> np.ndarray:
+    """The output of an answer."""
+    if isinstance(answer, pb.PredictResponse):
+        return kit.array_of(answer.outputs["y"])
+    return oip_kit.arrays_of(answer)["y"]
+
+
+def infer_request(request: pb.PredictRequest) -> oip_pb.ModelInferRequest:
+    """The same request in the Open Inference Protocol."""
+    tensor = request.inputs["x"]
+    name = tensor_pb2.DataType.Name(tensor.datatype)
+    datatype = next(each for each in DataType if each.label == name)
+    parameters = {"priority": oip_pb.InferParameter(uint64_param=2 - request.priority)}
+    if request.HasField("timeout"):
+        parameters["timeout"] = oip_pb.InferParameter(int64_param=request.timeout.ToMicroseconds())
+    return oip_kit.request(
+        request.model, datatype=datatype, parameters=parameters, id=str(request.tag), x=kit.array_of(tensor)
+    )
+
+
+def disagreements(ends: Counter[tuple[str, str]], seen: kit.Metrics) -> list[str]:
+    """What a server's metrics say otherwise than its callers, of whom it had no others.
+
+    What a caller gave up may have come to the server or not, and have ended there before or not.
+    """
+    found = []
+    told = Counter({(MODEL_OF[k], code): 0 for k in MODEL_OF for code in TOLD_BY_SERVER})
+    for (kind, code), count in ends.items():
+        if code in TOLD_BY_SERVER:
+            told[MODEL_OF[kind], code] += count
+    for (model, code), least in told.items():
+        counted = seen.sum("requests_total", model=model, code=code)
+        if counted < least or (model == "sums" and counted != least):
+            found.append(f"{code} of {model}: {counted:.0f} counted, {least} came")
+    given_up = sum(ends[key] for key in ends if key[1] in ("CANCELLED", "DEADLINE_EXCEEDED", "cancelled"))
+    counted = seen.sum("requests_total")
+    if not ends.total() - given_up <= counted <= ends.total():
+        found.append(f"{counted:.0f} requests counted, {ends.total()} sent, {given_up} of them given up")
+    return found
