@@ -177,7 +177,7 @@ def test_too_little_time_to_drain(serve) -> None:
     server = serve(models(200), "--drain-seconds", "0.3", settings={"slow": ALONE}, exit_code=1)
     with kit.connect(server.target) as channel:
         stub = kit.stub_of(channel)
-        futures = [stub.Predict.future(slow(), timeout=kit.BOUND) for _ in range(30)]
+        futures = [stub.Predict.future(slow(), timeout=10 * kit.BOUND) for _ in range(30)]
         stream = kit.Stream(channel)
         stream.send(*[slow(tag=n) for n in range(10)])
         kit.wait_until(lambda: accepted(server.ops) == 40, "all are accepted")
