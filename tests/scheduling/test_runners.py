@@ -316,9 +316,46 @@ def test_models_have_turns_by_their_weights() -> None:
             runners._hand_over(each)
         taken = runners._taken()
         assert taken is not None
-        turns.append(taken)
+        turns.append(taken.batcher)
     assert turns.count(heavy) == pytest.approx(3 * turns.count(light), abs=3)
     assert turns.count(light) == pytest.approx(10 * turns.count(slow), abs=10)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_models_get_as_much_as_their_weights_where_there_are_threads_for_all(cores: int) -> None:
+    """A run of either takes all cores: what the spare threads let run beside it would take half of them."""
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        time.sleep(0.004)
+        return echo(outputs, inputs)
+
+    how: dict[str, Any] = {"expected_seconds": 0.004, "max_rows": 1, "cores": cores}
+    made = {weight: batcher(run, weight=weight, **how) for weight in (3.0, 1.0)}
+    with running(threads=cores) as (runners, _, _):
+        waiting = [submit(runners, each, request()) for _ in range(60) for each, _ in made.values()]
+        wait_until(lambda: not made[3.0][0].waiting_rows)
+        done = len(made[1.0][1].done)
+        assert all(caller(each).wait() for each in waiting)
+    assert done == pytest.approx(20, abs=4)
+
+
+def test_a_run_without_an_end_keeps_nobody_from_a_spare_thread() -> None:
+    gate = threading.Event()
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        assert gate.wait(20)
+        return echo(outputs, inputs)
+
+    held, other = (
+        batcher(run, expected_seconds=0.002)[0],
+        batcher(echo, expected_seconds=0.002, max_rows=1)[0],
+    )
+    with running(threads=1) as (runners, _, _):
+        waiting = submit(runners, held, request())
+        wait_until(lambda: held.running)
+        assert all(caller(submit(runners, other, request())).wait() for _ in range(20))
+        gate.set()
+        assert caller(waiting).wait()
 
 
 def test_who_has_been_away_has_saved_nothing_up() -> None:
@@ -327,13 +364,17 @@ def test_who_has_been_away_has_saved_nothing_up() -> None:
     busy.put(request())
     for _ in range(50):
         runners._hand_over(busy)
-        assert runners._taken() is busy
+        taken = runners._taken()
+        assert taken is not None
+        assert taken.batcher is busy
     late.put(request())
     turns = []
     for _ in range(10):
         for each in (busy, late):
             runners._hand_over(each)
-        turns.append(runners._taken())
+        taken = runners._taken()
+        assert taken is not None
+        turns.append(taken.batcher)
     assert turns.count(busy) == 5
 
 

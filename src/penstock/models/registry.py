@@ -117,7 +117,7 @@ class ModelRegistry:
         verdict, cost, max_rows = _fitted(tried, enabled, batching)
         if padding is not None:
             verdict = check_padding(loaded.backend, padding, verdict, settings.padding.tolerance)
-        policy = _policy(verdict.enabled, batching, max_rows, loaded.runs_in_parallel, settings.weight)
+        policy = _policy(verdict.enabled, batching, max_rows, loaded, settings.weight)
         packing = PaddedRows(padding) if padding else _rows(loaded, policy)
         proposed = "" if loaded.kept else proposal(loaded.backend.signature)
         model = Model(
@@ -159,13 +159,14 @@ class ModelRegistry:
         if runs_in_parallel or runtime.intra_op_threads or self._cores == 1:
             wanted = runs_in_parallel or max(self._cores // (runtime.intra_op_threads or 1), 1)
             backend = self._open_backend(path, runtime, wanted)
-            return _Loaded(backend, wanted, kept_of(backend))
+            cores = min(runtime.intra_op_threads or max(self._cores // wanted, 1), self._cores)
+            return _Loaded(backend, wanted, cores, kept_of(backend))
         backend = self._open_backend(path, runtime, self._cores)
-        loaded = _Loaded(backend, self._cores, kept_of(backend))
+        loaded = _Loaded(backend, self._cores, 1, kept_of(backend))
         if measure_cost(loaded.rows_first, batched=False, max_rows=1).expect(1) < HEAVY_SECONDS:
             return loaded
         backend.close()
-        return _Loaded(self._open_backend(path, runtime, 1), 1, loaded.kept)
+        return _Loaded(self._open_backend(path, runtime, 1), 1, self._cores, loaded.kept)
 
     def _order(self) -> None:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
@@ -177,11 +178,13 @@ class _Loaded(NamedTuple):
     Attributes:
         backend: runs it.
         runs_in_parallel: how many of its runs may go on at the same time.
+        cores: how many each of them works on.
         kept: the state that the server keeps for it.
     """
 
     backend: Backend
     runs_in_parallel: int
+    cores: int
     kept: KeptState | None
 
     @property
@@ -241,7 +244,7 @@ def _fitted(
 
 
 def _policy(
-    batched: bool, batching: BatchingConfig, max_rows: int, runs_in_parallel: int, weight: float
+    batched: bool, batching: BatchingConfig, max_rows: int, loaded: _Loaded, weight: float
 ) -> BatchPolicy:
     return BatchPolicy(
         batched=batched,
@@ -249,6 +252,7 @@ def _policy(
         max_delay_seconds=batching.max_delay_seconds if batched else 0.0,
         queue_rows=batching.queue_rows,
         queue_bytes=batching.queue_bytes,
-        runs_in_parallel=runs_in_parallel,
+        runs_in_parallel=loaded.runs_in_parallel,
         weight=weight,
+        cores=loaded.cores,
     )

@@ -46,6 +46,7 @@ class BatchPolicy:
         queue_bytes: the most bytes of messages that may wait.
         runs_in_parallel: how many runs of this model may go on at the same time.
         weight: its share of the runner threads beside other models.
+        cores: how many cores a run works on.
     """
 
     batched: bool
@@ -55,6 +56,7 @@ class BatchPolicy:
     queue_bytes: int
     runs_in_parallel: int
     weight: float = 1.0
+    cores: int = 1
 
 
 class DynamicBatcher:

@@ -5,8 +5,9 @@ ready: a hand-over to another thread costs more than the run. Longer runs go to 
 polling goes on and several batches use the cores at once. Both call the same `DynamicBatcher.run_once`.
 
 Models share the runner threads by their weights: next is the one that has had least of them (start-time fair
-queueing: Goyal, Vin and Cheng 1996). And one that has no run going on may use a spare thread, of which there
-are as many: the operating system shares the cores.
+queueing: Goyal, Vin and Cheng 1996). Where all are taken, one that has no run going may use a spare thread,
+of which there are as many, unless it has had more for its weight than those that run: the operating system
+shares the cores.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from penstock.messages import Flush
 from penstock.scheduling.batcher import DynamicBatcher
@@ -30,6 +32,38 @@ READ_SECONDS = 0.0005  # between readings of the thread's CPU clock, at least
 AWAY_SECONDS = 1.0
 MOST_AWAY_SECONDS = 3600.0
 FORGIVEN_SECONDS = 60.0  # after which the next time away is a short one again
+
+
+PATIENCE = 4
+"""A run that takes so many times longer than expected has had more than was counted for it."""
+LOOK_SECONDS = 0.005  # how often is looked whether one has
+
+
+class _Turn(NamedTuple):
+    """A run that goes on.
+
+    Attributes:
+        batcher: whose it is.
+        turn: when its turn was, in the time that is counted by what models have had for their weights.
+        seconds: how long it is expected to take.
+        began: when it began, by `time.monotonic()`.
+    """
+
+    batcher: DynamicBatcher
+    turn: float
+    seconds: float
+    began: float
+
+    def end(self, now: float) -> float:
+        """When its model's next turn is."""
+        seconds = max(self.seconds, (now - self.began) / PATIENCE)
+        return self.turn + _counted(self.batcher, seconds)
+
+
+def _counted(batcher: DynamicBatcher, seconds: float) -> float:
+    """By how much a run moves its model's next turn."""
+    policy = batcher.policy
+    return seconds * policy.cores / policy.weight
 
 
 class _Worked:
@@ -85,8 +119,8 @@ class Runners:
         self._queued: set[DynamicBatcher] = set()  # what is in _work
         self._turns = 0.0  # the turn of who began last
         self._next_turn: dict[DynamicBatcher, float] = {}  # by what each has had of the threads
-        self._busy = 0
-        self._regular = threads
+        self._going: dict[int, _Turn] = {}  # the runs that go on, by their threads
+        self._cores = threads
         self._timed: dict[DynamicBatcher, float] = {}  # when each that is in _delayed is to be looked at
         self._delayed: list[tuple[float, int, DynamicBatcher]] = []
         self._order = itertools.count()  # of equal times
@@ -222,7 +256,7 @@ class Runners:
                 self._hand_over(batcher)
             self._guarded(batcher.run_once)
             with self._changed:
-                self._busy -= 1
+                del self._going[threading.get_ident()]
             if batcher.waiting_rows:
                 self._hand_over(batcher)
 
@@ -232,16 +266,28 @@ class Runners:
         except Exception as error:
             self.failed(error)
 
-    def _taken(self) -> DynamicBatcher | None:
-        """Takes the batcher out whose turn it is; while all regular threads are busy, one without a run."""
-        if not self._work:
+    def _place(self) -> int | None:
+        """Where in `_work` that is of which a run may begin now; None where there is nothing."""
+        going = self._going.values()
+        if not going or not self._work:
+            return 0 if self._work else None
+        running = {each.batcher for each in going}
+        free = self._cores - sum([each.batcher.policy.cores for each in going])
+        now = time.monotonic()
+        end = min([each.end(now) for each in going])
+        may_begin = [
+            (turn, order, place)
+            for place, (turn, order, batcher) in enumerate(self._work)
+            if batcher.policy.cores <= free
+            or (turn <= end and batcher not in running and not batcher.running)
+        ]
+        return min(may_begin)[2] if may_begin else None
+
+    def _taken(self) -> _Turn | None:
+        """Takes the batcher out whose turn it is."""
+        place = self._place()
+        if place is None:
             return None
-        place = 0
-        if self._busy >= self._regular:
-            idle = [place for place, (_, _, batcher) in enumerate(self._work) if not batcher.running]
-            if not idle:
-                return None
-            place = min(idle, key=lambda place: self._work[place][:2])
         turn, _, batcher = self._work[place]
         if place:
             del self._work[place]
@@ -250,8 +296,9 @@ class Runners:
             heapq.heappop(self._work)
         self._queued.discard(batcher)
         self._turns = turn
-        self._next_turn[batcher] = turn + batcher.expected_seconds() / batcher.policy.weight
-        return batcher
+        taken = _Turn(batcher, turn, batcher.expected_seconds(), time.monotonic())
+        self._next_turn[batcher] = turn + _counted(batcher, taken.seconds)
+        return taken
 
     def _next(self) -> DynamicBatcher | None:
         """Waits for work; None when it is time to stop."""
@@ -259,16 +306,24 @@ class Runners:
             with self._changed:
                 if self._stopping:
                     return None
-                batcher = self._taken()
-                if batcher is not None:
-                    self._busy += 1
-                    return batcher
+                taken = self._taken()
+                if taken is not None:
+                    self._going[threading.get_ident()] = taken
+                    if self._work:
+                        self._changed.notify()  # another one may begin beside it
+                    return taken.batcher
                 now = time.monotonic()
                 if not self._delayed or self._delayed[0][0] > now:
-                    self._changed.wait(self._delayed[0][0] - now if self._delayed else None)
+                    self._changed.wait(self._patience(now))
                     continue
                 due, _, batcher = heapq.heappop(self._delayed)
                 if self._timed.get(batcher) != due:
                     continue  # an earlier time took its place
                 del self._timed[batcher]
             self._hand_over(batcher)  # it may have been emptied since, or be due later now
+
+    def _patience(self, now: float) -> float | None:
+        """How long to wait for whatever comes; None for ever."""
+        until = self._delayed[0][0] - now if self._delayed else math.inf
+        until = min(until, LOOK_SECONDS) if self._work else until
+        return None if until == math.inf else until
