@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.errors import ModelFailed, Unavailable
+from penstock.errors import ModelFailed, QueueFull, Unavailable
 from penstock.messages import InferResponse
 from penstock.tensors import Array
 from support import zoo
@@ -94,6 +94,29 @@ def test_the_model_gives_what_somebody_wants_and_everybody_gets_what_he_wants(tm
         {"double", "total"},
     ]
     assert caller(requests[1]).output("total").tolist() == [6.0]
+
+
+def test_a_full_queue_of_low_priority_refuses_nobody_of_higher() -> None:
+    made, tally = batcher(echo, queue_rows=3, max_rows=1)
+    low = [request([value], priority=-1) for value in range(3)]
+    urgent, another = request([8], priority=1), request([9], priority=-1)
+    for each in (*low, urgent):
+        made.put(each)
+    with pytest.raises(QueueFull):
+        made.put(another)
+    while made.run_once():
+        pass
+    answered = [urgent, *low[:2]]
+    assert tally.done == answered
+    assert [each for each in (*low, urgent) if each not in tally.done] == [low[2]]
+    (error,) = caller(low[2]).results
+    assert isinstance(error, QueueFull)
+    assert str(error) == (
+        "it gave way to a request of higher priority, "
+        "since the queue is full: 3 rows wait, 1 more came, 3 is the most"
+    )
+    assert error.retry_after_seconds
+    assert_adds_up(tally, [*low, urgent])
 
 
 def test_nothing_to_run() -> None:

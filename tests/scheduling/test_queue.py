@@ -400,6 +400,39 @@ def test_a_single_request_of_more_bytes_is_let_in_alone() -> None:
         queue.put(sized(1), 0.0)
 
 
+def test_of_the_lowest_class_who_came_last_gives_way() -> None:
+    low = [entry(priority=-1, arrived=float(number), key=number % 2) for number in range(4)]
+    normal = entry(arrived=9.0)
+    queue = queue_of(*low, normal, max_rows=5)
+    urgent = [entry(priority=1, arrived=10.0, rows=rows) for rows in (2, 3)]
+    with pytest.raises(QueueFull):
+        queue.put(urgent[0], 10.0)
+    assert queue.displace(urgent[0], 10.0) == [low[3], low[2]]
+    assert queue.displace(urgent[1], 10.0) == [low[1], low[0], normal]
+    assert queue.rows == 5
+    assert [each for batch in batches(queue, 8, 10.0) for each in batch] == urgent
+
+
+def test_nobody_gives_way_for_nothing_or_to_his_equal() -> None:
+    queue = queue_of(entry(priority=-1), entry(), max_rows=2)
+    assert queue.displace(entry(rows=2), 0.0) == [], "one row is not enough"
+    assert queue.displace(entry(priority=-9), 0.0) == []
+    assert queue.rows == 2
+
+
+def test_who_gives_way_makes_room_in_bytes() -> None:
+    queue = RequestQueue(Bounds(100, 1000), FREE)
+    waiting = [sized(300) for _ in range(3)]
+    for each in waiting:
+        each.priority = -1
+        queue.put(each, 0.0)
+    larger = sized(500)
+    with pytest.raises(QueueFull):
+        queue.put(larger, 0.0)
+    assert queue.displace(larger, 0.0) == [waiting[2], waiting[1]]
+    assert (queue.rows, queue.bytes) == (2, 800)
+
+
 def test_thousands_with_deadlines_in_any_order_leave_quickly() -> None:
     seconds = []
     for count in (2_000, 20_000):

@@ -300,6 +300,17 @@ def test_every_step_is_answered_at_the_stop() -> None:
     assert_adds_up(tally, steps)
 
 
+def test_no_step_gives_way_to_one_of_higher_priority() -> None:
+    made, _ = sequenced(queue_rows=2)
+    steps = [step("a", 1, start=True, priority=-1), step("b", 1, start=True, priority=-1)]
+    for each in steps:
+        made.put(each)
+    with pytest.raises(QueueFull):
+        made.put(step("c", start=True, priority=1))
+    assert run(made) == []
+    assert [caller(each).output().item() for each in steps] == [1, 1]
+
+
 def test_at_the_stop_those_behind_a_run_are_answered_too() -> None:
     going, go_on = threading.Event(), threading.Event()
 

@@ -97,6 +97,22 @@ def test_bytes_are_shared_as_well() -> None:
     assert let_in(made, "a", 1, size=100) == 0
 
 
+def test_who_has_his_share_displaces_his_own_only() -> None:
+    made = queue()
+    let_in(made, "a", 50)
+    let_in(made, "b", 10)
+    own = sent("a")
+    own.priority = -1
+    with pytest.raises(QueueFull, match="share"):
+        made.put(own, 0.0)
+    for each in made._waiting():
+        each.priority = 0
+    urgent = sent("a")
+    urgent.priority = 1
+    displaced = made.displace(urgent, 0.0)
+    assert [each.sender for each in displaced] == ["a"]
+
+
 def test_what_leaves_is_given_back_by_every_way_out() -> None:
     made = queue()
     for _ in range(3):

@@ -89,6 +89,27 @@ def test_a_caller_that_floods_the_queue_does_not_keep_others_out(serve) -> None:
     assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
+def test_a_queue_full_of_low_priority_refuses_nobody_of_higher(serve) -> None:
+    settings = ONE_AT_A_TIME.replace("enabled = false", "enabled = false\nqueue_rows = 5")
+    running = serve({"slow": zoo.slow(30)}, settings={"slow": settings})
+    with kit.connect(running.target) as channel:
+        stub = kit.stub_of(channel)
+
+        def send(priority: int, count: int) -> list[Any]:
+            asked = kit.request("slow", x=ONE, priority=priority)
+            return [stub.Predict.future(asked, timeout=kit.BOUND) for _ in range(count)]
+
+        low = send(-1, 20)
+        kit.wait_until(lambda: sum(each.done() for each in low) >= 14, "it is full")
+        urgent = send(9, 3)
+        assert [kit.code_of_future(each) for each in urgent] == [grpc.StatusCode.OK] * 3
+        codes = [kit.code_of_future(each) for each in low]
+        assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        gave_way = [each for each in low if each.exception() and "gave way" in each.exception().details()]
+        assert 1 <= len(gave_way) <= 3
+        kit.wait_until(lambda: kit.is_idle(running.ops), "nothing waits or runs")
+
+
 def test_the_other_side_learns_at_once_that_it_would_be_too_late(serve) -> None:
     running = serve({"slow": zoo.slow(100)}, settings={"slow": ONE_AT_A_TIME})
     with kit.connect(running.target) as channel:

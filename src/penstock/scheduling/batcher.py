@@ -22,7 +22,8 @@ from penstock.scheduling.cost import QUICK_SECONDS, RunCost, RunCosts
 from penstock.scheduling.delivery import Delivery, expired, gone
 from penstock.scheduling.execution import Execution, Isolation
 from penstock.scheduling.forecast import Arrivals, Runs
-from penstock.scheduling.queue import RequestQueue, Taken
+from penstock.scheduling.queue import RequestQueue
+from penstock.scheduling.taken import Taken
 
 MARGIN_SECONDS = 0.005
 """How long a runner thread may take to wake up beside a busy one: Python's switch interval."""
@@ -150,7 +151,8 @@ class DynamicBatcher:
             self._queue.put(request, now)
         except QueueFull as full:
             full.retry_after_seconds = self._seconds_to_empty()
-            raise
+            if not self._make_room(request, full):
+                raise
         if self._arrivals is not None:
             self._arrivals.note(request.rows, now)
 
@@ -266,6 +268,15 @@ class DynamicBatcher:
         if self._draining:
             return Closed.DRAIN
         return Closed.DELAY if held_back else Closed.FREE
+
+    def _make_room(self, request: InferRequest, full: QueueFull) -> bool:
+        """Lets a request in all the same, if others of lower priority give way to it."""
+        displaced = self._queue.displace(request, request.arrived)
+        if displaced:
+            error = QueueFull(f"it gave way to a request of higher priority, since {full}")
+            error.retry_after_seconds = full.retry_after_seconds
+            self._fail(displaced, lambda _: error)
+        return bool(displaced)
 
     def _surely_within(self) -> float:
         """In how many seconds whoever comes now will be answered whatever he is: without a closer look."""

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from penstock.messages import InferRequest
 
@@ -70,6 +71,10 @@ class Lane:
     def requests(self) -> list[InferRequest]:
         """All of them, as they came."""
         return list(self._line)
+
+    def newest_first(self) -> Iterator[InferRequest]:
+        """All of them, the other way round."""
+        return reversed(self._line)
 
     def remove(self, request: InferRequest) -> None:
         """Lets a request out."""

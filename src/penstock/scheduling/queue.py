@@ -10,15 +10,17 @@ It is a plain data structure that is handed the time, so every rule can be teste
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterator
 
-from penstock.errors import DeadlineExpired
-from penstock.messages import Closed, InferRequest
+from penstock.errors import DeadlineExpired, QueueFull
+from penstock.messages import InferRequest
 from penstock.scheduling.bounds import Bounds, Total
 from penstock.scheduling.cost import RunCost, RunCosts
 from penstock.scheduling.lane import Lane, due_of
 from penstock.scheduling.shares import Shares
+from penstock.scheduling.taken import Taken
 
 HIGH, NORMAL, LOW = range(3)
 
@@ -100,6 +102,29 @@ class RequestQueue:
             if self._total.rows:
                 self._check_room(request, now)
             self._let_in(request)
+
+    def displace(self, request: InferRequest, now: float) -> list[InferRequest]:
+        """Lets a request in where there is no room, in the place of others of lower priority.
+
+        Returns:
+            Those that have left for it, of the lowest class first the last to come; none where they would
+            not make room: then it is not let in.
+        """
+        with self._lock:
+            share, (rows, size) = self._missing(request, now)
+            displaced: list[InferRequest] = []
+            for each in self._giving_way_to(request):
+                if rows <= 0 and size <= 0:
+                    break
+                if share is None or share.holds(each, request.sender):
+                    displaced.append(each)
+                    rows, size = rows - (each.rows or 1), size - each.size
+            if rows > 0 or size > 0:
+                return []
+            for each in displaced:
+                self._remove(each)
+            self._let_in(request)
+            return displaced
 
     def follow(self, request: InferRequest) -> None:
         """Lets a request in whatever waits: it has been let in before, and was held back elsewhere."""
@@ -231,6 +256,25 @@ class RequestQueue:
             self._bounds.check("the queue is", self, rows, size)
         self._total.bounds.check("the queues of all models are", self._total, rows, size)
 
+    def _missing(self, request: InferRequest, now: float) -> tuple[Shares | None, tuple[int, int]]:
+        """How many rows and bytes a request brings too many, and the shares if its caller has his."""
+        rows, size, total = request.rows or 1, request.size, self._total
+        try:
+            if self._shares is not None:
+                self._shares.check(request, request.sender, now)
+        except QueueFull:
+            return self._shares, (rows, size)
+        return None, (
+            max(self.rows + rows - self._bounds.rows, total.rows + rows - total.bounds.rows),
+            max(self.bytes + size - self._bounds.bytes, total.bytes + size - total.bounds.bytes),
+        )
+
+    def _giving_way_to(self, request: InferRequest) -> Iterator[InferRequest]:
+        """What waits of lower classes: of the lowest first, and who came last before the others."""
+        for index in range(LOW, _class_of(request), -1):
+            lines = (group.lanes[index].newest_first() for group in self._groups.values())
+            yield from heapq.merge(*lines, key=lambda each: -each.arrived)
+
     def _is_quiet(self) -> bool:
         """Whether so little waits that nobody keeps anybody out: far less than where it becomes crowded."""
         half = self._half
@@ -311,67 +355,6 @@ class RequestQueue:
     def _forget_if_empty(self, key: object) -> None:
         if self._groups[key].first() is None:
             self._spare = self._groups.pop(key)
-
-
-class Taken:
-    """A batch that is being made up, and then has been.
-
-    Args:
-        max_rows: the most rows of the batch.
-        now: the time, by the clock of the deadlines.
-
-    Attributes:
-        batch: what is to be run together.
-        rows: the rows of these.
-        late: what was met on the way, and is late or cannot be in time any more.
-        cost: what runs of their shapes take.
-        now: as given.
-        closed: why there is not more in it.
-    """
-
-    __slots__ = ("_earliest", "_max_rows", "_room", "batch", "closed", "cost", "late", "now", "rows")
-
-    cost: RunCost
-
-    def __init__(self, max_rows: int, now: float) -> None:
-        self.batch: list[InferRequest] = []
-        self.late: list[InferRequest] = []
-        self.now = now
-        self.closed = Closed.FREE
-        self._earliest = math.inf  # the earliest deadline in it
-        self.rows = 0
-        self._room: float = max_rows
-        self._max_rows = max_rows
-
-    def is_late(self, request: InferRequest, waiting_rows: int) -> bool:
-        """Whether a request's deadline has passed, or will have when its run ends.
-
-        One that nobody waits behind is tried whatever is expected: else nobody would learn that runs take
-        less time than they did.
-        """
-        deadline = request.deadline
-        if deadline <= self.now:
-            return True
-        alone = not self.batch and waiting_rows <= (request.rows or 1)
-        sure = self.cost.is_known and not alone
-        return sure and self.now + self.cost.expect(request.rows) > deadline
-
-    def takes(self, request: InferRequest) -> bool:
-        """Adds a request, if there is room and nobody in the batch becomes late by it."""
-        rows, room = request.rows, self._room
-        if request.deadline < self._earliest:
-            room = min(room, self.cost.rows_within(request.deadline - self.now) - self.rows)
-        if rows > room and self.batch:
-            self.closed = Closed.FULL if self.rows + rows > self._max_rows else Closed.DEADLINE
-            return False
-        if request.deadline < self._earliest:
-            self._earliest = request.deadline
-        self._room = room - rows
-        self.rows += rows
-        self.batch.append(request)
-        if self.rows >= self._max_rows:
-            self.closed = Closed.FULL
-        return True
 
 
 def _class_of(request: InferRequest) -> int:

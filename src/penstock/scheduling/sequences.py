@@ -140,6 +140,11 @@ class SequenceBatcher(DynamicBatcher):
         return dropped and self.waiting_rows > 0
 
     @override
+    def _make_room(self, request: InferRequest, full: QueueFull) -> bool:
+        """Nobody gives way: what comes behind a step would go on without it."""
+        return False
+
+    @override
     def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:
         try:
             super()._fail(requests, why)

@@ -66,6 +66,10 @@ class Shares:
             share = Bounds(self._bounds.rows // among, self._bounds.bytes // among)
             share.check(f"this caller's share among {among} is", held, request.rows or 1, request.size)
 
+    def holds(self, request: InferRequest, caller: object) -> bool:
+        """Whether a request that waits is this caller's."""
+        return self._callers.get(request) == caller
+
     def _came(self, caller: object, now: float) -> None:
         self._recent[caller] = now
         self._recent.move_to_end(caller)
