@@ -183,7 +183,7 @@ class Known:
     Attributes:
         total: its state; None where there is none.
         owner: the stream that the state began on.
-        is_done: whether a stream's own sequence has ended, so that it does not begin again by itself.
+        is_done: whether a stream's own sequence has ended, or failed to begin: it does not begin by itself.
         is_loose: whether the state may be gone, since no step came for long.
         closing: streams that have ended while a step was under way: if the state is theirs then, it goes.
     """
@@ -228,6 +228,10 @@ class Known:
         if self.owner in self.closing:
             self.total = None
         self.closing = set()
+
+    def not_answered(self, asked: Asked) -> None:
+        """The step whose turn it was has been given no answer, or was not let in."""
+        self.is_done = self.is_done or (self.total is None and asked.step.key is asked.step.owner)
 
     def released(self, owner: object, is_under_way: bool) -> None:
         """A stream has ended."""
@@ -338,8 +342,15 @@ class Chaos:
         """The observer was told how a step has ended."""
         asked = self.asked[int(rpc)]
         asked.is_over = True
-        if all(each.is_over for each in self.steps_of(asked.step.key) if each.number < asked.number):
-            self.known[asked.step.key].ended(self.time.now)
+        if self._is_first(asked):
+            known = self.known[asked.step.key]
+            known.ended(self.time.now)
+            if InferResponse not in asked.results:
+                known.not_answered(asked)
+
+    def _is_first(self, asked: Asked) -> bool:
+        """Whether no step of its sequence is under way before it."""
+        return all(each.is_over for each in self.steps_of(asked.step.key) if each.number < asked.number)
 
     def steps_of(self, key: object) -> list[Asked]:
         """All steps of a sequence so far."""
@@ -362,6 +373,8 @@ class Chaos:
         except RequestError as error:
             asked.is_over = True
             self.check(self._check_refusal, asked, error, crowd)
+            if self._is_first(asked):
+                self.known[asked.step.key].not_answered(asked)
             return
         asked.let_in = True
         if plan.cancelled is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import threading
@@ -103,6 +104,32 @@ def test_a_state_holds_no_memory_of_the_batch() -> None:
     run(made, *[step(key, start=True) for key in range(8)])
     states = [made._sequences.state_of(step(key)) for key in range(8)]
     assert [(array.base, array.shape) for (array,) in states] == [(None, (1, 1, 1))] * 8  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("why", ["too many", "no room", "fails", "late"])
+def test_what_follows_a_first_step_that_failed_begins_nothing(why: str) -> None:
+    """Else a stream would go on from a fresh state, as if what it lost had never been."""
+    made, _ = sequenced(max_sequences=1 if why == "too many" else 9, queue_rows=1)
+    stream, first = Stream(), step(Stream())
+    first.sequence = Step(stream, owner=stream)
+    if why == "too many":
+        run(made, step("a", start=True))
+    elif why == "no room":
+        made.put(step("a", start=True))
+    elif why == "late":
+        first.deadline = 0.0
+    else:
+        first.inputs = {"x": np.array([[BAD]], np.float32)}
+    with contextlib.suppress(RequestError):
+        made.put(first)
+    run(made)
+    if why == "too many":
+        run(made, step("a", end=True))
+    with pytest.raises(
+        UnknownSequence, match="the stream's sequence cannot go on: its first step has failed"
+    ):
+        made.put(step(stream))
+    assert [*run(made, step(stream, 3, start=True)), *run(made, step(stream, 4))] == [3, 7]
 
 
 def test_start_begins_afresh_and_end_drops_the_state() -> None:

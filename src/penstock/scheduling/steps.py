@@ -97,7 +97,11 @@ class Sequences:
         if known is None:
             if not self._may_begin(step):
                 raise self.unknown(request)
-            known = self._begin(step.key, request.arrived)
+            try:
+                known = self._begin(step.key, request.arrived)
+            except TooManySequences:
+                self._has_not_begun(step)
+                raise
         self._claim(step)
         if known.head is None:
             known.head = request
@@ -134,6 +138,8 @@ class Sequences:
         known.head, known.used = None, now
         self._known.move_to_end(step.key)
         self._settle(step, known, answered)
+        if known.state is None and not answered:
+            self._has_not_begun(step)
         lost: list[InferRequest] = []
         while known.held:
             following, _ = known.held.popitem(last=False)
@@ -230,6 +236,11 @@ class Sequences:
             )
         known = self._known[key] = _Sequence(now)
         return known
+
+    def _has_not_begun(self, step: Step) -> None:
+        """The first step was refused or has failed: what a stream sends next is not the first."""
+        if step.key is step.owner:
+            self._over.setdefault(step.key, "its first step has failed")
 
     def _settle(self, step: Step, known: _Sequence, answered: bool) -> None:
         """Takes over what a step has made of the state, if it ended well."""
