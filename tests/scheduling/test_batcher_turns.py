@@ -295,7 +295,10 @@ def test_what_would_be_answered_too_late_is_refused_at_once() -> None:
     made.put(request(arrived=now, deadline=now + 4.01, priority=-1))
     with pytest.raises(Overloaded, match=r"behind 25 rows .* 4000\.0 ms, and 3500\.0 ms") as it:
         made.put(request(arrived=now, deadline=now + 3.5, priority=-1))
-    assert it.value.retry_after_seconds == pytest.approx(0.5)
+    assert it.value.retry_after_seconds == pytest.approx(1.0), "before a run has ended, nothing changes"
+    with pytest.raises(Overloaded) as it:
+        made.put(request(arrived=now, deadline=now + 1.5, priority=-1))
+    assert it.value.retry_after_seconds == pytest.approx(2.5)
 
 
 def test_a_run_that_goes_on_is_waited_for() -> None:

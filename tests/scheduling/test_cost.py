@@ -8,7 +8,16 @@ from statistics import median
 
 import pytest
 
-from penstock.scheduling.cost import LEVEL_STEP, MOST_OFF, SETTLED_RUNS, RunCost, RunCosts, bucket, elements
+from penstock.scheduling.cost import (
+    FIRST_RUNS,
+    LEVEL_STEP,
+    MOST_OFF,
+    SETTLED_RUNS,
+    RunCost,
+    RunCosts,
+    bucket,
+    elements,
+)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 8, 1000])
@@ -44,10 +53,27 @@ def test_it_finds_what_runs_take(actual: float) -> None:
 
 def test_an_outlier_moves_it_by_one_step() -> None:
     cost = RunCost(1.0)
+    for _ in range(FIRST_RUNS):
+        cost.learn(1, 1.0)
     cost.learn(1, 1e6)
     assert cost.expect(1) == pytest.approx(1 + LEVEL_STEP * MOST_OFF)
     cost.learn(1, 0.0)
     assert cost.expect(1) == pytest.approx(1.0, rel=0.01)
+
+
+def test_the_first_runs_count_for_more() -> None:
+    """At load nothing else runs, and all is in the caches: a run was expected to take a twentieth of this."""
+    cost = RunCost(9e-6)
+    for _ in range(FIRST_RUNS):
+        cost.learn(1, 163e-6)
+    assert cost.expect(1) > 100e-6
+
+
+def test_a_first_run_that_was_held_up_is_forgotten() -> None:
+    cost = RunCost(1.0)
+    for seconds in (1e6, *[1.0] * (FIRST_RUNS - 1)):
+        cost.learn(1, seconds)
+    assert cost.expect(1) == pytest.approx(1.0, rel=0.1)
 
 
 def test_it_follows_the_median_and_not_the_mean() -> None:

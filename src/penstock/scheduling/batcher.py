@@ -305,7 +305,8 @@ class DynamicBatcher:
                 f"the answer would be too late: behind {behind}what is being run it is expected to take "
                 f"{seconds * 1000:.1f} ms, and {(request.deadline - now) * 1000:.1f} ms are left"
             )
-            error.retry_after_seconds = late
+            # When it would be in time, if nobody else came; but before a run has ended, all is as it is now.
+            error.retry_after_seconds = max(late, cost.expect(request.rows))
             raise error
 
     def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:

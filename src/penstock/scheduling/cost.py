@@ -9,6 +9,10 @@ ROUNDING = 1e-9  # of a row, which may be missing for no other reason
 
 MOST_OFF = 0.25  # of what was expected: a run that took longer counts as one that took so much longer
 LEAST_OFF = -0.2  # the same downwards: 1 / 1.25 - 1
+FIRST_RUNS = 16
+FIRST_MOST_OFF, FIRST_LEAST_OFF = 1.0, -0.5
+"""The measurement at load, with nothing else to do, may be far from what runs take: so the first of them move
+the line as their mean would, and by up to half or the double."""
 LEVEL_STEP = 1 / 8
 SLOPE_STEP = 1 / 8
 SPREAD_STEP = 0.02
@@ -28,7 +32,8 @@ class RunCost:
     Every run moves the line by a part of what it was off by, relative to what was expected: the level, and,
     as far as it had more or fewer rows than usual, the slope around the usual rows (a normalised least mean
     squares step). Where the number of rows hardly varies, the slope stays as it was measured. A single run
-    that the machine held up, by however much, counts as one that was off by `MOST_OFF`.
+    that the machine held up, by however much, counts as one that was off by `MOST_OFF`. The first runs count
+    for more: see `FIRST_RUNS`.
 
     Args:
         one_row_seconds: a measured run of one row.
@@ -97,11 +102,16 @@ class RunCost:
             self.spread = min(self.spread * (1.0 + SPREAD_SHARE * SPREAD_STEP), MOST_SPREAD)
         elif self.spread > 1.0:
             self.spread = max(self.spread * (1.0 - (1.0 - SPREAD_SHARE) * SPREAD_STEP), 1.0)
-        self._move(rows, min(max(seconds / expected - 1.0, LEAST_OFF), MOST_OFF))
+        off = seconds / expected - 1.0
+        if runs > FIRST_RUNS:
+            self._move(rows, min(max(off, LEAST_OFF), MOST_OFF), LEVEL_STEP)
+        else:
+            step = max(1.0 / (runs + 1), LEVEL_STEP)
+            self._move(rows, min(max(off, FIRST_LEAST_OFF), FIRST_MOST_OFF), step)
 
-    def _move(self, rows: int, off: float) -> None:
-        """Moves the line towards a run that took longer than expected by a share `off` of that."""
-        self._level *= 1.0 + LEVEL_STEP * off
+    def _move(self, rows: int, off: float, step: float) -> None:
+        """Moves the line by a step towards a run that took longer than expected by a share `off` of that."""
+        self._level *= 1.0 + step * off
         usual = self._usual_rows or float(rows)
         self._usual_rows = usual = usual + LEVEL_STEP * (rows - usual)
         if rows == usual or not usual:
