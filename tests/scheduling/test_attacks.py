@@ -89,6 +89,27 @@ def test_a_sequence_begun_again_on_a_new_stream_outlives_the_old_stream() -> Non
     assert known.enter(step("a", owner=new))
 
 
+def test_starts_that_fail_leave_nothing_of_a_stream() -> None:
+    known, stream = Sequences(SequenceBounds(IDLE_SECONDS, 10)), Stream()
+    known.release(stream)  # a worker that was decoding lets steps in all the same
+    for number in range(5):
+        failed = step(str(number), owner=stream, start=True)
+        known.enter(failed)
+        known.leave(failed, 0.0, answered=False)
+    assert (len(known), known._owned) == (0, {})
+
+
+def test_a_sequence_begun_again_elsewhere_leaves_nothing_of_the_stream_it_began_on() -> None:
+    known, old, new = Sequences(SequenceBounds(IDLE_SECONDS, 10)), Stream(), Stream()
+    for owner, end in ((old, False), (new, True)):
+        each = request([1])
+        each.sequence = Step("a", True, end, owner)
+        known.enter(each)
+        known.advance(each, STATE)
+        known.leave(each, 0.0, answered=True)
+    assert (len(known), known._owned) == (0, {})
+
+
 def test_a_sequence_that_never_pauses_keeps_no_idle_one_alive() -> None:
     known = Sequences(SequenceBounds(IDLE_SECONDS, 2))
     busy = step("busy", start=True)

@@ -189,6 +189,17 @@ def test_a_reply_that_raises_keeps_nobody_else_from_his_answer(errors_too: bool)
     assert made.running == 0
 
 
+def test_who_is_late_when_those_before_him_have_been_answered_gets_no_answer() -> None:
+    """Writing large answers takes time, too."""
+    late = request([2], deadline=time.monotonic() + 0.05)
+    fine = request([1], reply=lambda result: time.sleep(0.1), priority=1)
+    made, tally = batcher(echo)
+    run_all(made, fine, late)
+    assert isinstance(caller(late).error(), DeadlineExpired)
+    assert tally.batches == [2]
+    assert (tally.done, len(tally.failures)) == ([fine], 1)
+
+
 def test_a_late_request_whose_reply_raises_keeps_the_batch_from_nothing() -> None:
     made, tally = batcher(echo)
     late = request(deadline=time.monotonic() + 0.005, reply=BrokenCaller(errors_too=True))

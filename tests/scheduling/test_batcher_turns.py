@@ -258,6 +258,11 @@ def test_a_full_batch_is_not_held_back() -> None:
     assert made.due(now) == now
 
 
+def test_where_no_more_may_wait_nothing_is_held_back() -> None:
+    made, now = held_back(*[0.1] * 4, queue_rows=5)
+    assert made.due(now) == now
+
+
 def test_why_a_batch_has_no_more_rows_is_known() -> None:
     seen: list[Closed] = []
     made, tally = batcher(echo, max_rows=2, expected_seconds=0.1)

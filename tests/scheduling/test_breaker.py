@@ -53,6 +53,15 @@ def test_one_request_is_let_through_and_success_closes() -> None:
     assert [breaker.failed(), breaker.failed()] == [False, True]
 
 
+def test_a_run_that_succeeds_while_the_model_is_tried_keeps_it_open_to_all() -> None:
+    breaker = Breaker(1)
+    assert breaker.failed()
+    assert not breaker.succeeded()
+    assert breaker.open(0.0) == 0.0
+    assert not breaker.is_open
+    breaker.admit(0.0)
+
+
 def test_each_failed_probe_doubles_up_to_a_bound() -> None:
     breaker, now, seconds = tripped(), 10.0, 1.0
     for _ in range(8):

@@ -76,6 +76,17 @@ def test_a_first_run_that_was_held_up_is_forgotten() -> None:
     assert cost.expect(1) == pytest.approx(1.0, rel=0.1)
 
 
+def test_empty_runs_leave_the_line_sane() -> None:
+    cost = RunCost(1.5e-3, 11, 3e-3)
+    cost.learn(1, 1.5e-3)
+    for _ in range(20_000):
+        cost.learn(0, 1.4e-3)
+    assert 0 <= cost.row_seconds < 3e-4
+    assert cost.expect(1) == pytest.approx(1.5e-3, rel=0.2)
+    assert cost.expect(11) < 6e-3
+    assert cost.rows_within(1.0) > 100
+
+
 def test_it_follows_the_median_and_not_the_mean() -> None:
     chance = random.Random(1)
     taken = [chance.uniform(0.9, 1.1) if chance.random() < 0.7 else 100.0 for _ in range(2001)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -75,6 +76,21 @@ def answer(result: pb.PredictResult | pb.PredictResponse) -> int:
         result = result.response
     assert list(result.outputs) == ["y"]
     return int(kit.array_of(result.outputs["y"])[0, 0])
+
+
+def test_a_stream_that_ends_while_its_message_is_decoded_leaves_no_state(server: RunningServer) -> None:
+    """Large messages are decoded by workers, who go on after the end."""
+    for number in range(6):
+        with kit.connect(server.target) as channel:
+            stream = kit.Stream(channel)
+            steps = [step(1, sequence=of(f"{number} {each} {'x' * 200}", start=True)) for each in range(4000)]
+            stream.send(*steps)
+            time.sleep(0.02 + 0.03 * number)
+            stream.cancel()
+    kit.wait_until(lambda: kit.is_idle(server.ops), "all have ended")
+    kit.wait_until(
+        lambda: kit.Metrics(server.ops).sum("sequences", model="sum") == 0, "no state is left", 5.0
+    )
 
 
 def refusal(call: Callable[[], Any]) -> tuple[str, str]:

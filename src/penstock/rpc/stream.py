@@ -141,6 +141,9 @@ class Stream(ABC):
 
     def _took(self) -> None:
         """All of a message has been taken: the next one's requests come after these."""
+        if self._closed:  # while a worker was decoding
+            self._door.engine.release(self)  # what has begun since
+            return
         with self._lock:
             self._in_flight -= 1  # the message itself
             self._paused = paused = self._in_flight >= self._door.max_stream_requests

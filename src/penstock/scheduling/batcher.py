@@ -187,10 +187,11 @@ class DynamicBatcher:
         rows = self._queue.rows
         if not rows:
             return math.inf
-        if self._arrivals is None or self._draining or rows >= self._max_rows:
+        most = min(self._max_rows, self.policy.queue_rows)
+        if self._arrivals is None or self._draining or rows >= most:
             return now
         latest = self._queue.oldest() + self.policy.max_delay_seconds
-        missing = self._max_rows - rows
+        missing = most - rows
         if self._arrivals.until(missing) > latest:
             return now
         self._held_back = True
@@ -306,7 +307,7 @@ class DynamicBatcher:
                 f"{seconds * 1000:.1f} ms, and {(request.deadline - now) * 1000:.1f} ms are left"
             )
             # When it would be in time, if nobody else came; but before a run has ended, all is as it is now.
-            error.retry_after_seconds = max(late, cost.expect(request.rows))
+            error.retry_after_seconds = min(max(late, cost.expect(request.rows)), LONGEST_RETRY_SECONDS)
             raise error
 
     def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:

@@ -77,9 +77,11 @@ class Breaker:
         """Shuts the model off, for twice as long as before where it is already.
 
         Returns:
-            For how many seconds.
+            For how many seconds; 0 where it is not shut off, since a run has succeeded in the meantime.
         """
         with self._lock:
+            if not self._row:
+                return 0.0
             self._seconds = min(2 * self._seconds, LONGEST_SECONDS) if self.is_open else self._first_seconds
             self._until = now + self._seconds
             self.is_open = True
@@ -91,7 +93,7 @@ class Breaker:
         Returns:
             Whether requests were refused until now.
         """
-        if not self._row:  # there is no way to be open without a failure
+        if not self._row:  # `open` shuts nothing off without a failure
             return False
         with self._lock:
             self._row, was_open = 0, self.is_open

@@ -111,6 +111,7 @@ class RunCost:
 
     def _move(self, rows: int, off: float, step: float) -> None:
         """Moves the line by a step towards a run that took longer than expected by a share `off` of that."""
+        rows = max(rows, 1)  # none are not to become the usual: the line is drawn around these
         self._level *= 1.0 + step * off
         usual = self._usual_rows or float(rows)
         self._usual_rows = usual = usual + LEVEL_STEP * (rows - usual)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -41,7 +42,8 @@ class Delivery:
             if request.cancelled:
                 self.drop(request)
                 continue
-            if request.deadline < run.finished:  # nobody is given an answer as if it had come in time
+            deadline = request.deadline  # after it nobody is given an answer as if it had come in time
+            if deadline != math.inf and deadline < time.monotonic():
                 self.fail(request, gone(request))
                 continue
             try:

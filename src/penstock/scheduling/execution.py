@@ -144,7 +144,9 @@ class Execution:
             if going.hung:
                 _tell_returned(going, delivery)
         if not works:
-            delivery.happened("opened", seconds=self.breaker.open(time.monotonic()))
+            seconds = self.breaker.open(time.monotonic())
+            if seconds:
+                delivery.happened("opened", seconds=seconds)
         elif self.breaker.succeeded():
             delivery.happened("closed")
 

@@ -39,11 +39,12 @@ class _Sequence:
         head: the step that waits for a run or is part of one.
         held: the steps behind it, in their order.
         owner: the stream that the state began on.
+        claims: the streams that it, or what came after it, has begun on.
         closing: streams that have ended while a step was under way: if the state is theirs then, it goes.
         used: when its last step ended.
     """
 
-    __slots__ = ("closing", "fresh", "head", "held", "owner", "state", "used")
+    __slots__ = ("claims", "closing", "fresh", "head", "held", "owner", "state", "used")
 
     def __init__(self, now: float) -> None:
         self.state: State | None = None
@@ -51,6 +52,7 @@ class _Sequence:
         self.head: InferRequest | None = None
         self.held: OrderedDict[InferRequest, None] = OrderedDict()
         self.owner: object | None = None
+        self.claims: tuple[object, ...] = ()
         self.closing: tuple[object, ...] = ()
         self.used = now
 
@@ -102,7 +104,7 @@ class Sequences:
             except TooManySequences:
                 self._has_not_begun(step)
                 raise
-        self._claim(step)
+        self._claim(step, known)
         if known.head is None:
             known.head = request
             return True
@@ -204,6 +206,7 @@ class Sequences:
             known = self._known.get(key)
             if known is None:
                 continue
+            known.claims = tuple(each for each in known.claims if each is not owner)
             if known.head is not None:
                 known.closing = (*known.closing, owner)
             elif known.owner is owner:
@@ -257,15 +260,19 @@ class Sequences:
             known.state = None
         known.closing = ()
 
-    def _claim(self, step: Step) -> None:
+    def _claim(self, step: Step, known: _Sequence) -> None:
         """Notes what is to be looked at when a stream ends, whether or not it will be the stream's then."""
-        if step.owner is not None and (step.start or step.key is step.owner):
-            self._owned.setdefault(step.owner, set()).add(step.key)
+        owner = step.owner
+        if owner is not None and owner not in known.claims and (step.start or step.key is owner):
+            known.claims = (*known.claims, owner)
+            self._owned.setdefault(owner, set()).add(step.key)
 
     def _forget(self, key: object) -> None:
-        owned = self._owned.get(self._known.pop(key).owner)
-        if owned is not None:
+        for owner in self._known.pop(key).claims:
+            owned = self._owned[owner]
             owned.discard(key)
+            if not owned:
+                del self._owned[owner]
 
     def _let_go(self, request: InferRequest) -> None:
         self.held_rows -= 1
