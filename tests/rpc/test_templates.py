@@ -93,6 +93,7 @@ class House:
         learns: bool = True,
         signature: Signature = SIGNATURE,
         max_stream_requests: int = 10_000,
+        cost: RunCost | None = None,
         **changes: object,
     ) -> None:
         self.tally = Tally()
@@ -100,6 +101,7 @@ class House:
         self.runners = Runners(0, 1e9, self.failures.append)
         self.runners.start(threading.get_ident())
         self.router = Router()
+        self._cost = cost
         self.model = self.load(run, signature, **changes)
         engine = Engine(self.router, self.runners, lambda: [self.model])
         self.service = PredictionService(
@@ -110,7 +112,7 @@ class House:
 
     def load(self, run: RunByHand, signature: Signature = SIGNATURE, **changes: object) -> Model:
         backend = HandBackend(run, signature)
-        made = DynamicBatcher(backend, policy(**changes), RunCost(1e-9))
+        made = DynamicBatcher(backend, policy(**changes), self._cost or RunCost(1e-9))
         model = Model(
             "m", 1, backend, made, Batching(bool(changes.get("batched", True)), ""), is_default=True
         )
@@ -257,6 +259,28 @@ def test_a_full_queue_refuses_all_of_many_with_an_error_each() -> None:
     assert refused
     assert refused == len(house.tally.failures)
     assert refused + sum(each.count for each in house.tally.done) == 24 + 1
+
+
+def test_as_many_of_many_are_let_in_as_there_is_room_for() -> None:
+    house = House(add, queue_rows=10)
+    house.stream([message(request(0, tag=1))])
+    _, _, results = house.stream([message(*[request(number, tag=1 + number) for number in range(24)])])
+    assert sum("the queue is full" in text for text in results) == 14
+
+
+def test_many_with_a_deadline_are_begun_in_parts() -> None:
+    """A batch is cut between them where all would be late together."""
+    house = House(add, max_rows=64, cost=RunCost(1.05, 2, 1.1))
+    many = [request(number, tag=1) for number in range(64)]
+    for each in many:
+        each.timeout.seconds = 10
+    house.stream([message(many[0])])
+    in_a_quarter = house.model.batcher.costs.first.rows_within(2.5)
+    assert 4 < in_a_quarter < 64
+    _, _, results = house.stream([message(*many)])
+    assert len(results) == 64
+    parts = [each.count for each in house.tally.done[1:]]
+    assert (sum(parts), parts[0]) == (64, pytest.approx(in_a_quarter, abs=1))
 
 
 def test_a_stream_that_ends_early_drops_all_of_many() -> None:

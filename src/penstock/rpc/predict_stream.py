@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from typing import TypeAlias, cast
 
@@ -9,6 +11,7 @@ import grpc
 from typing_extensions import override
 
 from penstock.errors import InvalidRequest
+from penstock.models.model import Model
 from penstock.rpc import status
 from penstock.rpc.blocks import LEAST, requests_in
 from penstock.rpc.door import parsed
@@ -25,6 +28,8 @@ ORDER_KEY = "penstock-order"
 ORDERS = ("request", "completion")
 SEQUENCES_KEY, BY_ID = "penstock-sequences", "by-id"
 """Of a stream that several callers share: what does not say of which sequence it is a step is refused."""
+PARTS = 4
+"""Requests with a deadline are begun in as many parts as would be in time one after another, at least."""
 MANY_REQUESTS = 4096  # in one message: more would hold the polling thread up, however small they are
 _Read: TypeAlias = "tuple[bytes | Array, Template | pb.PredictRequest]"
 """A request's bytes, and what they look like or mean; or those of several that look alike."""
@@ -97,16 +102,33 @@ class PredictStream(Stream):
     def _begin_many(self, messages: Array, template: Template) -> None:
         """Begins requests that look alike, as many together as fit into a batch."""
         service = self._service
-        model = template.model_now(service.engine.route)
-        together = model.batcher.policy.max_rows // template.rows if model and template.rows else 0
-        if model is None or together < LEAST:
-            for message in messages:
-                self._begin(message.tobytes(), template)
-            return
-        for start in range(0, len(messages), together):
+        start = 0
+        while start < len(messages):
+            model = template.model_now(service.engine.route)
+            together = _together(model, template, self._call.deadline)
+            if model is None or together < LEAST:
+                self._begin(messages[start].tobytes(), template)
+                start += 1
+                continue
             part = messages[start : start + together]
+            start += together
             block = Block(self, template, part)
             self._add(block)
             block.submit(part, model, self._call, service)
             if self._closed:
                 block.cancel(service)
+
+
+def _together(model: Model | None, template: Template, deadline: float) -> int:
+    """How many requests that look alike are begun as one: into a batch it goes whole, or not at all."""
+    if model is None or not template.rows:
+        return 0
+    batcher = model.batcher
+    rows: float = batcher.policy.max_rows
+    room = batcher.policy.queue_rows - batcher.waiting_rows
+    if 0 < room < rows:
+        rows = room
+    seconds = min(template.asked.timeout_seconds, deadline - time.monotonic())
+    if seconds < math.inf:
+        rows = min(rows, batcher.costs.of(template.shape_key).rows_within(seconds / PARTS))
+    return int(rows) // template.rows
