@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 
 import pytest
@@ -431,6 +432,52 @@ def test_who_gives_way_makes_room_in_bytes() -> None:
         queue.put(larger, 0.0)
     assert queue.displace(larger, 0.0) == [waiting[2], waiting[1]]
     assert (queue.rows, queue.bytes) == (2, 800)
+
+
+def test_of_many_shapes_the_most_urgent_is_next_whatever_comes_and_goes() -> None:
+    chance = random.Random(5)
+    queue, waiting = RequestQueue(Bounds(10_000), FREE), []
+    for turn in range(3_000):
+        if chance.random() < (0.7 if turn < 1_500 else 0.3):
+            made = entry(
+                key=chance.randrange(300), deadline=chance.uniform(1, 9), priority=chance.choice((-1, 0, 1))
+            )
+            queue.put(made, 0.0)
+            waiting.append(made)
+        elif waiting and chance.random() < 0.3:
+            gone = waiting.pop(chance.randrange(len(waiting)))
+            assert queue.discard(gone)
+        elif waiting:
+            queue._takes = 0  # none begins with who has waited long
+            taken, _ = take(queue, 4, 0.0)
+            first = min(waiting, key=lambda each: (-each.priority, min(each.deadline, PATIENCE_SECONDS)))
+            urgency = (-first.priority, min(first.deadline, PATIENCE_SECONDS))
+            assert (-taken[0].priority, min(taken[0].deadline, PATIENCE_SECONDS)) == urgency
+            for each in taken:
+                waiting.remove(each)
+    assert queue.rows == len(waiting)
+
+
+def test_nobody_starves_among_many_shapes() -> None:
+    queue = RequestQueue(Bounds(10_000), FREE)
+    low = entry(key="low", priority=-1)
+    queue.put(low, 0.0)
+    for turn in range(2_000):
+        for number in range(3):
+            queue.put(entry(key=(turn * 3 + number) % 400, arrived=9.0), 9.0)
+        if low in take(queue, 1, 9.0)[0]:
+            return
+    raise AssertionError("it is still waiting")
+
+
+def test_thousands_of_shapes_leave_quickly() -> None:
+    seconds = []
+    for count in (1_000, 10_000):
+        queue = queue_of(*[entry(key=number) for number in range(count)], max_rows=count)
+        started = time.thread_time()
+        assert len(batches(queue, 32, 0.1)) == count
+        seconds.append(time.thread_time() - started)
+    assert seconds[1] < 40 * seconds[0] + 0.05, "the time grows with the square of the number"
 
 
 def test_thousands_with_deadlines_in_any_order_leave_quickly() -> None:

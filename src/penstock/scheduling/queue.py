@@ -3,7 +3,8 @@
 It is a plain data structure that is handed the time, so every rule can be tested without waiting:
 
 - a higher class of priority goes first, and within a class what is due first;
-- every eighth batch begins with the request that has waited longest, if it has waited long: nobody starves;
+- every eighth batch begins with the request that has waited longest, if it has waited long: nobody starves
+  (of many shapes, with the one that has among some of them, in turn);
 - requests of equal shapes share a batch, which is cut where one row more would make somebody late;
 - what is late, or cannot be in time any more, leaves before it costs a run.
 """
@@ -18,44 +19,15 @@ from penstock.errors import DeadlineExpired, QueueFull
 from penstock.messages import InferRequest
 from penstock.scheduling.bounds import Bounds, Total
 from penstock.scheduling.cost import RunCost, RunCosts
+from penstock.scheduling.groups import HIGH, LOW, NORMAL, Groups
 from penstock.scheduling.lane import Lane, due_of
 from penstock.scheduling.shares import Shares
 from penstock.scheduling.taken import Taken
-
-HIGH, NORMAL, LOW = range(3)
 
 AGED_SECONDS = 0.5
 AGED_TURN = 8
 """Every so manieth batch begins with the request that has waited longest, if that is longer than
 `AGED_SECONDS`. Seldom enough that a crowd of lower priority is hardly felt, often enough that it moves."""
-
-
-class _Group:
-    """The requests that may share a batch: one lane for each class of priority."""
-
-    __slots__ = ("lanes",)
-
-    def __init__(self) -> None:
-        self.lanes = (Lane(), Lane(), Lane())
-
-    def first(self) -> int | None:
-        """The class of what is next here; None when empty."""
-        for index, lane in enumerate(self.lanes):
-            if lane:
-                return index
-        return None
-
-    def urgency(self) -> tuple[int, float]:
-        """What the groups are ordered by."""
-        first = self.first()
-        return (LOW + 1, math.inf) if first is None else (first, self.lanes[first].due())
-
-    def longest_waiting(self) -> tuple[float, int]:
-        """When the request came that has waited longest, and its class; never, when empty."""
-        return min(
-            ((lane.oldest().arrived, index) for index, lane in enumerate(self.lanes) if lane),
-            default=(math.inf, LOW),
-        )
 
 
 class RequestQueue:
@@ -81,8 +53,7 @@ class RequestQueue:
         self._costs = costs
         self._total = total or Total(Bounds(2**63))
         self._lock = self._total.lock
-        self._groups: dict[object, _Group] = {}
-        self._spare: _Group | None = None  # an empty one: to make it costs more than all else of a request
+        self._groups = Groups()
         self._class_rows = [0, 0, 0]
         self._latest_due = [-math.inf] * 3  # of each class: when the last of it is due
         self._shares: Shares | None = None  # while more than half of the room is taken
@@ -176,7 +147,7 @@ class RequestQueue:
             if self._takes % AGED_TURN == 0:
                 self._begin_with_aged(filling)
             while self._groups and not filling.batch:
-                self._fill(self._most_urgent(), filling)
+                self._fill(self._groups.most_urgent(), filling)
             if not self._groups:
                 self._earliest_deadline = math.inf
             if self._shares is not None and self._is_quiet():
@@ -212,7 +183,7 @@ class RequestQueue:
         with self._lock:
             if not self._groups:
                 return 0, self._costs.first
-            key = self._most_urgent()
+            key = self._groups.most_urgent()
             if rows > max_rows:  # a larger request runs alone
                 heads = (lane.head() for lane in self._groups[key].lanes)
                 rows = max(max_rows, next((head.rows for head in heads if head is not None), 0))
@@ -228,11 +199,12 @@ class RequestQueue:
 
     def _let_in(self, request: InferRequest) -> None:
         index = _class_of(request)
-        group = self._groups.get(request.shape_key)
+        key, groups = request.shape_key, self._groups
+        group = groups.get(key)
         if group is None:
-            group = self._groups[request.shape_key] = self._spare or _Group()
-            self._spare = None
+            group = groups.begin(key)
         due = group.lanes[index].put(request)
+        groups.came(key, group)
         if due > self._latest_due[index] or not self._class_rows[index]:
             self._latest_due[index] = due
         if request.deadline < self._earliest_deadline:
@@ -280,15 +252,9 @@ class RequestQueue:
         half = self._half
         return 2 * self.rows < half.rows and 2 * self.bytes < half.bytes
 
-    def _most_urgent(self) -> object:
-        """The key of the group whose head is next."""
-        if len(self._groups) == 1:
-            return next(iter(self._groups))
-        return min(self._groups, key=lambda key: self._groups[key].urgency())
-
     def _begin_with_aged(self, filling: Taken) -> None:
         """Begins the batch with the request that has waited longest, if it has waited long."""
-        key = min(self._groups, key=lambda key: self._groups[key].longest_waiting(), default=None)
+        key = self._groups.longest_waiting()
         arrived, index = self._groups[key].longest_waiting() if self._groups else (math.inf, LOW)
         if arrived + AGED_SECONDS <= filling.now:
             filling.cost = self._costs.of(key)
@@ -313,7 +279,7 @@ class RequestQueue:
                 if not filling.batch:
                     self._forget_if_empty(key)
                     return
-        self._spare = self._groups.pop(key)
+        self._groups.forget(key)
 
     def _move(self, index: int, lane: Lane, request: InferRequest, filling: Taken) -> bool:
         """Takes a request out, into the batch or as too late; False where it stays for the next batch."""
@@ -354,7 +320,7 @@ class RequestQueue:
 
     def _forget_if_empty(self, key: object) -> None:
         if self._groups[key].first() is None:
-            self._spare = self._groups.pop(key)
+            self._groups.forget(key)
 
 
 def _class_of(request: InferRequest) -> int:
