@@ -198,6 +198,21 @@ def test_a_client_that_does_not_read_is_held_back(serve, order) -> None:
         kit.wait_until(lambda: kit.is_idle(server.ops), "the stream is gone")
 
 
+def test_large_answers_that_nobody_reads_hold_the_stream_back(serve) -> None:
+    """Small requests for large answers: not their number is the bound, but what they would take in memory."""
+    server = serve({"widened": zoo.widened(250_000)})
+    total = 500  # of a megabyte each; some are on their way, and with the client's gRPC
+    with kit.connect(server.target) as channel:
+        stream = kit.Stream(channel)
+        for tag in range(total):
+            stream.send(kit.request("widened", tag=tag, x=ONE))
+        stream.half_close()
+        received = settled(lambda: kit.metric(server.ops, "stream_requests_total"))
+        assert 64 <= received < total / 2, f"{received} MB of answers were made while nobody read"
+        assert [each.tag for each in stream.rest()] == list(range(total))
+        kit.wait_until(lambda: kit.is_idle(server.ops), "the stream is gone")
+
+
 def settled(read, still_for: int = 30) -> float:
     """A value, once it has not changed over so many looks at it."""
     seen: list[float] = []

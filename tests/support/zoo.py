@@ -62,6 +62,13 @@ def scale(factor: float, shape: Shape = ("N", 3)) -> onnx.ModelProto:
     return _floats([_node("Mul", ["x", "factor"], "y")], shape, shape, {"factor": np.float32(factor)})
 
 
+def widened(width: int) -> onnx.ModelProto:
+    """y FP32 [N, width]: x FP32 [N, 1], so many times."""
+    nodes = [_node("Add", ["x", "zeros"], "y")]
+    x, y = _value("x", DataType.FP32, ("N", 1)), _value("y", DataType.FP32, ("N", width))
+    return _model(nodes, [x], [y], {"zeros": np.zeros((1, width), np.float32)})
+
+
 def add(shape: Shape = ("N", 3)) -> onnx.ModelProto:
     """y = a + b, with two inputs, `a` and `b`."""
     a, b, y = (_value(name, DataType.FP32, shape) for name in "aby")

@@ -100,7 +100,11 @@ class ServerConfig(Section):
     )
     max_calls: int = _setting(10_000, "Most calls in flight; further ones are refused.", "calls", ge=1)
     max_stream_requests: int = _setting(
-        1024, "Most requests in flight on one stream; above that its reading pauses.", "requests", ge=1
+        1024,
+        "Most requests in flight on one stream; above that, or where 64 MiB of answers wait for its client, "
+        "reading pauses.",
+        "requests",
+        ge=1,
     )
     total_queue_rows: int = _setting(
         65_536, "Most rows waiting before all models together; requests beyond are refused.", "rows", ge=1

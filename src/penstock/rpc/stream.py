@@ -17,6 +17,9 @@ from penstock.transport.call import OK, ServerCall, Status
 
 STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping; all requests it took are answered")
 
+MOST_WAITING_BYTES = 64 * 2**20
+"""While so many bytes of answers wait for a client to read them, no more of its requests are read."""
+
 Part: TypeAlias = tuple[bytes, int]
 """A serialized message, and how many results are in it."""
 
@@ -94,7 +97,7 @@ class Stream(ABC):
         self._door.telemetry.stream_sent(1, count)
         with self._lock:
             self._in_flight -= count
-            resume = self._paused and self._in_flight < self._door.max_stream_requests
+            resume = self._paused and not self._is_full()
             self._paused = self._paused and not resume
         self.flush()
         if resume:
@@ -146,10 +149,17 @@ class Stream(ABC):
             return
         with self._lock:
             self._in_flight -= 1  # the message itself
-            self._paused = paused = self._in_flight >= self._door.max_stream_requests
+            self._paused = paused = self._is_full()
         self.flush()
         if not paused:
             self._receive()
+
+    def _is_full(self) -> bool:
+        """Whether so much is in flight that nothing more is to be read."""
+        return (
+            self._in_flight >= self._door.max_stream_requests
+            or self._outbox.waiting_bytes() > MOST_WAITING_BYTES
+        )
 
     def _end_with(self, end: Status) -> None:
         """Ends the stream because of a message that is none, once what came before it is answered."""

@@ -59,12 +59,16 @@ class Group:
 
 
 class Groups(dict[object, Group]):
-    """The groups in which anything waits, by what their requests have in common."""
+    """The groups in which anything waits, by what their requests have in common.
+
+    Attributes:
+        heap: their places by urgency, while there are many.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._spare: Group | None = None  # an empty one: to make it costs more than all else of a request
-        self._heap: list[_Entry] | None = None
+        self.heap: list[_Entry] | None = None
         self._order = itertools.count()  # of equal ones
 
     def begin(self, key: object) -> Group:
@@ -79,24 +83,23 @@ class Groups(dict[object, Group]):
         group.entry = None
 
     def came(self, key: object, group: Group) -> None:
-        """Something has come to a group: it may be more urgent now."""
-        if self._heap is None:
-            return
+        """Something has come to a group, which may be more urgent now. To be said where there is a heap."""
+        assert self.heap is not None
         urgency = group.urgency()
         if group.entry is None or urgency < group.entry[0]:
             group.entry = (urgency, next(self._order), key)
-            heapq.heappush(self._heap, group.entry)
+            heapq.heappush(self.heap, group.entry)
 
     def most_urgent(self) -> object:
         """The key of the group whose first request is next; there must be one."""
         if len(self) == 1:
             return next(iter(self))
         if len(self) <= FEW:
-            self._heap = None
+            self.heap = None
             return min(self, key=lambda key: self[key].urgency())
-        heap = self._heap
+        heap = self.heap
         if heap is None or len(heap) > 2 * len(self) + SPARE:
-            heap = self._heap = self._built()
+            heap = self.heap = self._built()
         while True:
             entry = heap[0]
             group = self.get(entry[2])

@@ -204,7 +204,8 @@ class RequestQueue:
         if group is None:
             group = groups.begin(key)
         due = group.lanes[index].put(request)
-        groups.came(key, group)
+        if groups.heap is not None:
+            groups.came(key, group)
         if due > self._latest_due[index] or not self._class_rows[index]:
             self._latest_due[index] = due
         if request.deadline < self._earliest_deadline:
