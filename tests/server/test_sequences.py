@@ -318,15 +318,24 @@ def test_triton_s_parameters_are_steps(channel: grpc.Channel) -> None:
         assert refusal(lambda unsaid=unsaid: sent(1, **unsaid))[0] == "INVALID_ARGUMENT"
 
 
-def test_a_stream_of_the_protocol_is_a_sequence(channel: grpc.Channel) -> None:
-    requests = [infer(each) for each in (1, 2, 4)] + [infer(8, id=9, start=True), infer(16, id=9), infer(32)]
+def infer_all(channel: grpc.Channel, *requests: Any, **how: Any) -> list[Any]:
     call = channel.stream_stream(
         oip_kit.STREAM,
         oip_pb.ModelInferRequest.SerializeToString,
         oip_pb.ModelStreamInferResponse.FromString,
-    )(iter(requests), timeout=kit.BOUND)
-    got = [int(oip_kit.arrays_of(each.infer_response)["y"][0, 0]) for each in call]
-    assert got == [1, 3, 7, 8, 24, 39]
+    )(iter(requests), timeout=kit.BOUND, **how)
+    return [each.error_message or int(oip_kit.arrays_of(each.infer_response)["y"][0, 0]) for each in call]
+
+
+def test_a_stream_of_the_protocol_is_a_sequence(channel: grpc.Channel) -> None:
+    requests = [infer(each) for each in (1, 2, 4)] + [infer(8, id=9, start=True), infer(16, id=9), infer(32)]
+    assert infer_all(channel, *requests) == [1, 3, 7, 8, 24, 39]
+
+
+def test_a_stream_of_the_protocol_may_be_by_id_only(channel: grpc.Channel) -> None:
+    first, second = infer_all(channel, infer(1), infer(2, id=5, start=True), metadata=BY_ID)
+    assert "set the sequence's id" in first
+    assert second == 2
 
 
 # Scalars

@@ -18,6 +18,7 @@ from penstock.rpc.door import parsed
 from penstock.rpc.items import Block, Item
 from penstock.rpc.outbox import Outbox
 from penstock.rpc.pending import PredictDoor
+from penstock.rpc.steps import has_own_sequence
 from penstock.rpc.stream import Stream
 from penstock.rpc.templates import Template
 from penstock.tensors import Array
@@ -26,8 +27,6 @@ from penstock_proto.v1 import prediction_pb2 as pb
 
 ORDER_KEY = "penstock-order"
 ORDERS = ("request", "completion")
-SEQUENCES_KEY, BY_ID = "penstock-sequences", "by-id"
-"""Of a stream that several callers share: what does not say of which sequence it is a step is refused."""
 PARTS = 4
 """Requests with a deadline are begun in as many parts as would be in time one after another, at least."""
 MANY_REQUESTS = 4096  # in one message: more would hold the polling thread up, however small they are
@@ -48,7 +47,7 @@ class PredictStream(Stream):
         order = metadata.get(ORDER_KEY, ORDERS[0])
         super().__init__(call, service, Outbox(call.send), ordered=order == ORDERS[0])
         self._service = service
-        self.has_sequence = metadata.get(SEQUENCES_KEY) != BY_ID
+        self.has_sequence = has_own_sequence(metadata)
         if order not in ORDERS:
             words = f"metadata {ORDER_KEY} is {order!r}, expected one of {', '.join(ORDERS)}"
             call.finish(Status(grpc.StatusCode.INVALID_ARGUMENT, words))

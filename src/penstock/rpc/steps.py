@@ -15,6 +15,9 @@ BY_ID = (
     "id (and start with its first step){stream}"
 )
 
+SEQUENCES_KEY, SHARED = "penstock-sequences", "by-id"
+"""Metadata of a stream that several callers share: a step that does not say of which sequence is refused."""
+
 LONGEST_ID = 256
 """Characters of a sequence's id: it is kept as long as the state."""
 
@@ -27,6 +30,11 @@ class StepStream(Protocol):
     """
 
     has_sequence: bool
+
+
+def has_own_sequence(metadata: Mapping[str, str | bytes]) -> bool:
+    """Whether steps without an id that come on a stream of this metadata are of a sequence of its own."""
+    return metadata.get(SEQUENCES_KEY) != SHARED
 
 
 def own_step(stream: StepStream | None) -> Step | None:

@@ -14,6 +14,7 @@ from penstock.rpc import status
 from penstock.rpc.oip.requests import STREAM, UNARY, Infer, InferDoor, Item
 from penstock.rpc.outbox import Outbox
 from penstock.rpc.status import Codes
+from penstock.rpc.steps import has_own_sequence
 from penstock.rpc.stream import Stream, StreamItem
 from penstock.rpc.unary import UnaryCall
 from penstock.transport.call import OK, Kind, Method, ServerCall, Status
@@ -101,7 +102,9 @@ class InferStream(Stream):
         # The protocol has one answer a message: nothing is to be joined.
         super().__init__(call, service, Outbox(call.send, message_bytes=0), ordered=True)
         self._service = service
-        self._ends_on_error = dict(call.metadata).get(GRPC_ERROR_KEY) == "true"
+        metadata = dict(call.metadata)
+        self.has_sequence = has_own_sequence(metadata)
+        self._ends_on_error = metadata.get(GRPC_ERROR_KEY) == "true"
         self._failed = False
 
     def end_for(self, error: RequestError) -> Status | None:
