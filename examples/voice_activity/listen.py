@@ -137,19 +137,36 @@ def follow(probabilities: Iterable[float], samples: int, kept: list[float]) -> I
         yield last
 
 
-def figure_class() -> Any:
-    """Matplotlib's Figure; loaded before anything is sent, so that one that is missing shows early."""
+def figure_for(path: Path) -> Any:
+    """An empty figure of Matplotlib's; made before anything is sent, so that a wrong path shows early.
+
+    Raises:
+        SystemExit: Matplotlib is missing, or the picture cannot be written there.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise SystemExit(f"--plot: there is no folder {folder}")
+    if path.is_dir():
+        raise SystemExit(f"--plot: {path} is a folder")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise SystemExit(f"--plot needs matplotlib: {error}") from None
-    return Figure
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    suffixes = [f".{kind}" for kind in sorted(figure.canvas.get_supported_filetypes())]
+    if path.suffix.lower() not in suffixes:
+        raise SystemExit(f"--plot: {path} must end with one of {', '.join(suffixes)}")
+    return figure
 
 
 def draw(
     figure: Any, samples: NDArray[np.float32], probabilities: list[float], segments: list[Segment], path: Path
 ) -> None:
-    """Writes the waveform with the probabilities over it and the segments shaded."""
+    """Writes the waveform with the probabilities over it and the segments shaded.
+
+    Raises:
+        SystemExit: the file cannot be written.
+    """
     sound = figure.subplots()
     sound.plot(np.arange(len(samples)) / RATE, samples, color="0.6", linewidth=0.4)
     sound.set(xlabel="seconds", ylabel="waveform", xlim=(0, len(samples) / RATE), ylim=(-1, 1))
@@ -160,7 +177,10 @@ def draw(
     speech.plot(middles, probabilities, color="tab:blue", linewidth=1.2)
     speech.axhline(SPEAKS, color="tab:blue", linewidth=0.6, linestyle=":")
     speech.set(ylabel="probability of speech", ylim=(-1.05, 1.05), yticks=(0, 0.5, 1))
-    figure.savefig(path, dpi=90)
+    try:
+        figure.savefig(path, dpi=90)
+    except OSError as error:
+        raise SystemExit(f"--plot: {path}: {error.strerror or error}") from None
 
 
 def parsed() -> argparse.Namespace:
@@ -179,7 +199,7 @@ def main() -> None:
     """Listens to one recording."""
     arguments = parsed()
     samples = read(arguments.file)
-    figure = figure_class()(figsize=(9, 3), layout="constrained") if arguments.plot else None
+    figure = figure_for(arguments.plot) if arguments.plot else None
     recording = as_spoken(frames(samples)) if arguments.realtime else frames(samples)
     probabilities: list[float] = []
     segments: list[Segment] = []

@@ -44,9 +44,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         "open": zoo.two_open_axes(),
         "below_100": zoo.fails_on(100),
         "slow": zoo.slow(20),
+        "sum": zoo.running_sum(),
         **{f"identity_{each.label.lower()}": zoo.identity(each) for each in DataType},
     }
     zoo.repository(root, made)
+    (root / "sum" / "model.toml").write_text('[sequence]\nstate = { sum = "sumN" }\n')
     (root / "slow" / "model.toml").write_text("[batching]\nmax_rows = 1\n")
     # Room for all that a test sends at once: what a full queue refuses has tests of its own.
     with running_server(root, env={"PENSTOCK_BATCHING__QUEUE_ROWS": "10000000"}) as running:

@@ -160,6 +160,18 @@ def test_what_cannot_be_measured(bench: Bench, model: str, flags: list[str], sai
     assert said in run.err
 
 
+@pytest.mark.parametrize("mode", ["unary", "multiplexed", "merged"])
+def test_a_model_that_keeps_a_state_is_measured_by_streams(bench: Bench, mode: str) -> None:
+    run = bench("sum", "--mode", mode)
+    assert (run.code, run.out) == (1, "")
+    assert run.err == (
+        f"Error: sum keeps a state, and requests of --mode {mode} do not say of which sequence they are "
+        "steps; --mode stream works for such models: a stream is a sequence of its own\n"
+    )
+    run = bench("sum", "--mode", "stream", "--requests", 50, "--concurrency", 4)
+    assert (run.code, run.level["requests"], run.level["answered"]) == (0, 50, 50)
+
+
 @pytest.mark.parametrize(("model", "said"), [("echo", "--mode merged needs"), ("nothing", "unknown model")])
 def test_what_cannot_be_measured_with_open_inference(
     cli: Bench, oip: OipServer, model: str, said: str

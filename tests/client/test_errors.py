@@ -16,6 +16,7 @@ FAILURES = [each for each in grpc.StatusCode if each is not grpc.StatusCode.OK]
 CLASSES = {
     grpc.StatusCode.INVALID_ARGUMENT: penstock_client.InvalidInput,
     grpc.StatusCode.NOT_FOUND: penstock_client.NotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: penstock_client.FailedPrecondition,
     grpc.StatusCode.RESOURCE_EXHAUSTED: penstock_client.Exhausted,
     grpc.StatusCode.DEADLINE_EXCEEDED: penstock_client.DeadlineExceeded,
     grpc.StatusCode.CANCELLED: penstock_client.Cancelled,

@@ -112,6 +112,21 @@ def test_wrong_names_are_refused_with_the_right_ones() -> None:
         signature.pack([1])
 
 
+def test_a_state_that_the_server_keeps_is_not_sent() -> None:
+    made = model("m", x="INT64 N")
+    made.kept_state.state["total"] = "total_out"
+    for send in (Signature(made).pack, Signature(made).write):
+        with pytest.raises(penstock_client.InvalidInput) as caught:
+            send({"x": 1, "total": 0})
+        assert str(caught.value) == (
+            "wrong inputs (unknown: 'total'); expected: x INT64[N]; the server keeps total, which callers "
+            "neither send nor get"
+        )
+        with pytest.raises(penstock_client.InvalidInput) as caught:
+            send({"x": 1, "y": 0})
+        assert "keeps" not in str(caught.value)
+
+
 def test_only_the_signature_that_was_contradicted_is_forgotten() -> None:
     signatures = Signatures()
     old = signatures.put(("m", ""), model("m"))

@@ -221,6 +221,37 @@ def test_the_readme_shows_what_it_prints(server: RunningServer) -> None:
     assert f"\n{done.stdout}{done.stderr.rpartition('in')[0]}" in shown
 
 
+@pytest.mark.parametrize(
+    ("plot", "said"),
+    [
+        ("out.xyz", "out.xyz must end with one of "),
+        ("out", "out must end with one of "),
+        ("nowhere/out.png", "there is no folder "),
+        (".", "is a folder"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_shows_before_anything_is_sent(
+    tmp_path: Path, plot: str, said: str
+) -> None:
+    path = write(tmp_path / "quiet.wav", np.zeros(1024, np.int16))
+    command = [sys.executable, FOLDER / "listen.py", path, "--target", "127.0.0.1:1", "--plot", plot]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("--plot: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "full.png"
+    figure = listen.figure_for(path)
+    path.symlink_to("/dev/full")
+    with pytest.raises(SystemExit) as refused:
+        listen.draw(figure, np.zeros(512, np.float32), [0.5], [], path)
+    assert str(refused.value) == f"--plot: {path}: No space left on device"
+
+
 def test_an_error_is_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "quiet.wav", np.zeros(1024, np.int16))
     with running_server(zoo.EXAMPLES / "models") as server:

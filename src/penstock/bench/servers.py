@@ -26,12 +26,14 @@ class Subject:
         version: the version that answers; "" where the server does not say.
         inputs: what it takes.
         outputs: the names of what it gives.
+        keeps_state: whether the server says that it keeps a state between requests.
     """
 
     protocol: ProtocolName
     version: str
     inputs: list[TensorInfo]
     outputs: list[str]
+    keeps_state: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ def subject(target: str, model: str, version: str, protocol: Literal["auto", "pe
         if error.status is grpc.StatusCode.UNIMPLEMENTED and protocol == "auto":
             return _oip_subject(target, model, version)
         raise BenchError(f"{target}: {error.status.name}: {error}") from None
-    return Subject("penstock", info.version, info.inputs, [spec.name for spec in info.outputs])
+    outputs = [spec.name for spec in info.outputs]
+    return Subject("penstock", info.version, info.inputs, outputs, info.kept_state is not None)
 
 
 def statistics(target: str, model: str, version: str) -> Statistics | None:

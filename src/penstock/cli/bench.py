@@ -233,6 +233,11 @@ def _task(flags: dict[str, Any], found: Subject, wishes: Wishes) -> Task:
     mode: Mode = flags["mode"]
     if found.protocol == "oip" and mode in CLIENT_MODES:
         raise BenchError(f"--mode {mode} needs a server of penstock.v1; {flags['target']} has none")
+    if found.keeps_state and mode != "stream":
+        raise BenchError(
+            f"{flags['model']} keeps a state, and requests of --mode {mode} do not say of which sequence "
+            "they are steps; --mode stream works for such models: a stream is a sequence of its own"
+        )
     outputs = tuple(name.strip() for name in flags["outputs"].split(",") if name.strip())
     for name in outputs:
         if name not in found.outputs:

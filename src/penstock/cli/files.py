@@ -73,7 +73,8 @@ def predict_file(client: Client, info: ModelInfo, ask: Ask, options: FileOptions
         with _writing(options.output) as stream:
             line = InOrder(sink(stream, form, rows, fields, answers), stream.flush, options.fail_fast)
             with _progress(lines, stream, line), _ending(line):
-                interruptible(lambda: predict_rows(client, ask, rows, read, line))
+                are_steps = info.kept_state is not None
+                interruptible(lambda: predict_rows(client, ask, rows, read, line, are_steps))
     return line
 
 

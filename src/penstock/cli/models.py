@@ -35,8 +35,8 @@ def _lines(model: ModelInfo) -> Iterator[str]:
     yield f"  takes    {', '.join(f'{each.name} {each}' for each in model.inputs) or 'nothing'}"
     yield f"  gives    {', '.join(f'{each.name} {each}' for each in model.outputs)}"
     if model.kept_state is not None:
-        pairs = ", ".join(f"{output} as {name}" for name, output in model.kept_state.state.items())
-        yield f"  keeps    {pairs}, for {model.kept_state.idle_seconds:g} s after the last step"
+        pairs = ", ".join(f"{name} from {output}" for name, output in sorted(model.kept_state.state.items()))
+        yield f"  keeps    {pairs}, until no step has come for {model.kept_state.idle_seconds:g} s"
     if model.batching.enabled:
         yield f"  batched  up to {model.batching.max_rows} rows: {model.batching.reason}"
     else:

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from penstock.cli.files import FileOptions
     from penstock.cli.streaming import Ask
-    from penstock_client import Client, ModelInfo, PenstockError
+    from penstock_client import Client, ModelInfo, PenstockError, Sequence
 
 ONE_TIMEOUT_SECONDS = 30.0
 
@@ -40,6 +40,14 @@ ONE_TIMEOUT_SECONDS = 30.0
     type=click.FloatRange(min=0, min_open=True),
     help=f"Seconds a prediction may take.  [{ONE_TIMEOUT_SECONDS:.0f}; with --file no limit]",
 )
+@click.option(
+    "--sequence",
+    "id",
+    metavar="ID",
+    help="Of a model that keeps a state: the sequence that this is a step of.",
+)
+@click.option("--start", is_flag=True, help="This is the first step of --sequence: it begins afresh.")
+@click.option("--end", is_flag=True, help="This is the last step of --sequence: its state is dropped.")
 def predict(  # noqa: PLR0913 - the flags
     model: str,
     values: tuple[str, ...],
@@ -52,6 +60,9 @@ def predict(  # noqa: PLR0913 - the flags
     version: str,
     target: str,
     timeout: float | None,
+    id: str | None,
+    start: bool,
+    end: bool,
 ) -> None:
     """Ask a running server for predictions of MODEL and print them.
 
@@ -68,11 +79,16 @@ def predict(  # noqa: PLR0913 - the flags
     are kept, in their order, and the outputs follow: vectors as y.0, y.1, ... in CSV. An output that has
     the name of a column is called <name>_answer. A row that fails has no answer; the column "error" says
     why, and the exit code is 1.
+
+    A model that keeps a state is asked for one step of a --sequence after the other, or for many with --file:
+    all lines are steps of one sequence, which is the file's own or --sequence, the first with --start and the
+    last with --end. A sequence that a file starts ends with it.
     """  # noqa: D301 - click needs the real character
     with _ending_quietly():
         file = _file_options(path, values, output, form, fail_fast, as_json)
         given = _pairs(values)
-        _run(target, _ask(model, version, outputs, timeout, file), given, file, as_json)
+        ask = _ask(model, version, outputs, timeout, file, _sequence(id, start, end))
+        _run(target, ask, given, file, as_json)
 
 
 def _file_options(  # noqa: PLR0913 - the flags
@@ -123,8 +139,30 @@ def _pairs(values: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _ask(
-    model: str, version: str, outputs: str | None, timeout: float | None, file: FileOptions | None
+def _sequence(id: str | None, start: bool, end: bool) -> Sequence | None:
+    """What is said of a sequence.
+
+    Raises:
+        click.UsageError: it has no id.
+    """
+    if id is None:
+        for flag in (flag for flag, given in {"--start": start, "--end": end}.items() if given):
+            raise click.UsageError(f"{flag} goes with --sequence")
+        return None
+    if not id:
+        raise click.UsageError("--sequence takes an id, which is not empty")
+    from penstock_client import Sequence
+
+    return Sequence(id, start, end)
+
+
+def _ask(  # noqa: PLR0913 - the flags
+    model: str,
+    version: str,
+    outputs: str | None,
+    timeout: float | None,
+    file: FileOptions | None,
+    sequence: Sequence | None,
 ) -> Ask:
     from penstock.cli.streaming import Ask
 
@@ -132,7 +170,7 @@ def _ask(
     if outputs is not None and not wanted:
         raise click.UsageError("--outputs names no output")
     default = ONE_TIMEOUT_SECONDS if file is None else math.inf
-    return Ask(model, version, wanted, default if timeout is None else timeout)
+    return Ask(model, version, wanted, default if timeout is None else timeout, sequence)
 
 
 def _run(target: str, ask: Ask, given: Mapping[str, str], file: FileOptions | None, as_json: bool) -> None:
@@ -144,6 +182,7 @@ def _run(target: str, ask: Ask, given: Mapping[str, str], file: FileOptions | No
     try:
         with Client(target, timeout=first) as client:
             info = _model(client, ask)
+            _check_sequence(info, ask.sequence, file)
             if file is None:
                 _one(client, info, ask, given, as_json)
             else:
@@ -175,6 +214,23 @@ def _model(client: Client, ask: Ask) -> ModelInfo:
     return info
 
 
+def _check_sequence(info: ModelInfo, sequence: Sequence | None, file: FileOptions | None) -> None:
+    """Makes sure that what is said of a sequence goes with the model.
+
+    Raises:
+        Bad: the model keeps no state, or it does and one step alone is of no sequence.
+    """
+    from penstock.cli.cells import Bad
+
+    if sequence is not None and info.kept_state is None:
+        raise Bad(f"{info.name} version {info.version} keeps no state, so that it has no sequences")
+    if sequence is None and info.kept_state is not None and file is None:
+        raise Bad(
+            f"{info.name} version {info.version} keeps a state: --sequence ID says of which sequence this is "
+            "a step, --start with the first; or send all steps with --file"
+        )
+
+
 def _one(client: Client, info: ModelInfo, ask: Ask, given: Mapping[str, str], as_json: bool) -> None:
     from penstock.cli.cells import Field
     from penstock.cli.tables import print_json, print_table
@@ -183,7 +239,12 @@ def _one(client: Client, info: ModelInfo, ask: Ask, given: Mapping[str, str], as
     # Names that are unknown go along: the client refuses them, and those that are missing, with the list.
     inputs = {name: fields[name].argument(text) if name in fields else text for name, text in given.items()}
     prediction = client.predict(
-        ask.model, inputs, version=ask.version, outputs=ask.outputs, timeout=ask.timeout
+        ask.model,
+        inputs,
+        version=ask.version,
+        outputs=ask.outputs,
+        timeout=ask.timeout,
+        sequence=ask.sequence,
     )
     if as_json:
         print_json(prediction)

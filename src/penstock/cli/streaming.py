@@ -5,24 +5,31 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Condition, Thread
+from typing import TypeAlias
 
 from penstock.cli.cells import Bad
 from penstock.cli.rows import Row, Source
 from penstock.cli.sinks import Sink
-from penstock_client import Client, Exhausted, PenstockError, Prediction
+from penstock_client import Client, Exhausted, PenstockError, Prediction, Sequence
 
 IN_FLIGHT = 256
 """Rows on their way at once: enough to keep a server busy, few enough to leave its queue to others."""
+
+STEPS_IN_FLIGHT = 8
+"""The same where rows are steps of a sequence: they run one after the other, so that more would only fill the
+model's queue, and a step that is refused there is missing from the sequence."""
 
 MOST_WAITING = 2 * IN_FLIGHT
 """Rows held, those that failed behind unanswered ones included."""
 
 _TRIES = 10
 _LONGEST_WAIT_SECONDS = 1.0
+
+_Inputs: TypeAlias = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +41,20 @@ class Ask:
         version: a version number or a label; "" for the default.
         outputs: the outputs wanted; None for all.
         timeout: the longest a row may take, in seconds; `math.inf` for no limit.
+        sequence: what the rows are steps of, where one is named: `start` is for the first, `end` the last.
     """
 
     model: str
     version: str = ""
     outputs: list[str] | None = None
     timeout: float = math.inf
+    sequence: Sequence | None = None
 
 
 @dataclass(slots=True)
 class _Waiting:
     row: Row
-    inputs: Mapping[str, object] = field(default_factory=dict)
+    inputs: _Inputs = field(default_factory=dict)
     error: str = ""
 
 
@@ -75,7 +84,7 @@ class InOrder:
         self._changed = Condition()
         self._closed = False
 
-    def sent(self, row: Row, inputs: Mapping[str, object]) -> None:
+    def sent(self, row: Row, inputs: _Inputs) -> None:
         """Takes a row that is about to be sent."""
         with self._changed:
             self._wait_for_room()
@@ -91,7 +100,7 @@ class InOrder:
                 self._failed(row, why)
                 self._flush()
 
-    def next_inputs(self) -> Mapping[str, object]:
+    def next_inputs(self) -> _Inputs:
         """The inputs of the row that the next answer is for."""
         return self._waiting[0].inputs
 
@@ -147,12 +156,13 @@ class InOrder:
         self.failed += 1
 
 
-def predict_rows(
+def predict_rows(  # noqa: PLR0913 - everything that a file is read and written with
     client: Client,
     ask: Ask,
     source: Source,
-    read: Callable[[Row], Mapping[str, object]],
+    read: Callable[[Row], _Inputs],
     line: InOrder,
+    are_steps: bool,
 ) -> None:
     """Sends all rows and writes them with their answers.
 
@@ -162,6 +172,8 @@ def predict_rows(
         source: the rows.
         read: makes inputs of a row.
         line: where rows wait for their answers.
+        are_steps: whether rows are steps of a sequence: one that was refused is not sent again, since others
+            have gone on without it.
 
     Raises:
         Bad: a row failed, and `line` was to fail fast.
@@ -170,16 +182,16 @@ def predict_rows(
     """
     results = client.predict_stream(
         ask.model,
-        _inputs(source, read, line),
+        _items(source, read, line, ask.sequence),
         version=ask.version,
         outputs=ask.outputs,
         timeout=ask.timeout,
         errors="return",
-        max_in_flight=IN_FLIGHT,
+        max_in_flight=STEPS_IN_FLIGHT if are_steps else IN_FLIGHT,
     )
     try:
         for result in results:
-            if isinstance(result, Exhausted) and result.retry_after_seconds is not None:
+            if isinstance(result, Exhausted) and result.retry_after_seconds is not None and not are_steps:
                 line.answered(_retried(client, ask, line.next_inputs(), result))
             else:
                 line.answered(result)
@@ -212,10 +224,12 @@ def interruptible(work: Callable[[], None]) -> None:
     done.result()
 
 
-def _inputs(
-    source: Source, read: Callable[[Row], Mapping[str, object]], line: InOrder
-) -> Iterator[Mapping[str, object]]:
-    for row in source:
+def _items(
+    source: Source, read: Callable[[Row], _Inputs], line: InOrder, sequence: Sequence | None
+) -> Iterator[_Inputs | tuple[_Inputs, Sequence]]:
+    """What is sent of the rows: `start` goes with the first that can be, `end` with the last if it can be."""
+    begins = sequence is not None and sequence.start
+    for row, is_last in _until_last(source) if sequence is not None and sequence.end else _each(source):
         if row.error:
             line.refused(row, row.error)
             continue
@@ -225,12 +239,29 @@ def _inputs(
             line.refused(row, str(error))
         else:
             line.sent(row, inputs)
-            yield inputs
+            if sequence is None:
+                yield inputs
+            else:
+                yield inputs, replace(sequence, start=begins, end=is_last)
+                begins = False
 
 
-def _retried(
-    client: Client, ask: Ask, inputs: Mapping[str, object], refused: Exhausted
-) -> Prediction | PenstockError:
+def _each(rows: Iterable[Row]) -> Iterator[tuple[Row, bool]]:
+    """Rows of which nobody needs to know whether they are the last: none waits for the next one."""
+    return ((row, False) for row in rows)
+
+
+def _until_last(rows: Iterable[Row]) -> Iterator[tuple[Row, bool]]:
+    """Each row with whether it is the last one."""
+    rest = iter(rows)
+    row = next(rest, None)
+    while row is not None:
+        following = next(rest, None)
+        yield row, following is None
+        row = following
+
+
+def _retried(client: Client, ask: Ask, inputs: _Inputs, refused: Exhausted) -> Prediction | PenstockError:
     """Sends a row again that found a full queue: others use the server too."""
     for attempt in range(_TRIES):
         wait = max(refused.retry_after_seconds or 0, 0.01 * 2**attempt)

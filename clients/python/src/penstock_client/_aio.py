@@ -25,7 +25,7 @@ from penstock_client._messages import (
 from penstock_client._mux import MAX_PENDING, Unsupported
 from penstock_client._requests import Transport, deadline_of
 from penstock_client._stream import StreamState, check_stream
-from penstock_client._types import Inputs, ModelInfo, Prediction
+from penstock_client._types import Inputs, Item, ModelInfo, Prediction
 from penstock_client._types import Sequence as Step
 from penstock_proto.v1 import model_pb2
 
@@ -78,7 +78,7 @@ class AsyncClient(Connection):
         priority: int = 0,
         id: str = "",
         metadata: Mapping[str, str] | None = None,
-        sequence: Step | None = None,
+        sequence: Step | str | None = None,
     ) -> Prediction:
         """Makes one prediction, of one or several rows.
 
@@ -95,8 +95,9 @@ class AsyncClient(Connection):
             id: comes back in the answer.
             metadata: of this request, such as a trace context: headers of a unary call, and a part of the
                 request on a stream. Keys are lower-case, values printable ASCII.
-            sequence: which sequence this is a step of, for a model whose state the server keeps. Await a
-                step before the next one is sent: else nothing keeps them in order.
+            sequence: which sequence this is a step of, for a model whose state the server keeps; an id
+                alone is that of one that goes on. Await a step before the next one is sent: else nothing
+                keeps them in order.
 
         Returns:
             The outputs by name, as read-only arrays where they are numbers.
@@ -106,10 +107,11 @@ class AsyncClient(Connection):
             NotFound: there is no such model, version or output.
             DeadlineExceeded: the timeout passed.
             Unavailable: there is no server, or the model is not ready.
-            PenstockError: anything else; see its subclasses. FAILED_PRECONDITION as its `status` means that
-                the sequence has no state: it never began, has ended or has expired.
-            ValueError: the timeout is not above 0, or the metadata cannot be headers.
-            TypeError: the id is no text.
+            FailedPrecondition: the sequence has no state: it never began, has ended or has expired.
+            PenstockError: anything else; see its subclasses.
+            ValueError: the timeout is not above 0, the metadata cannot be headers, or the sequence's id is
+                empty.
+            TypeError: the id is no text, or the sequence is none.
         """
         template = self._requests.template(model, version, outputs, priority)
         if sequence is not None:
@@ -136,7 +138,7 @@ class AsyncClient(Connection):
     def predict_stream(
         self,
         model: str,
-        inputs: Iterable[Inputs] | AsyncIterable[Inputs],
+        inputs: Iterable[Item] | AsyncIterable[Item],
         *,
         ordered: bool = True,
         version: str | int = "",
@@ -151,7 +153,7 @@ class AsyncClient(Connection):
     def predict_stream(
         self,
         model: str,
-        inputs: Iterable[Inputs] | AsyncIterable[Inputs],
+        inputs: Iterable[Item] | AsyncIterable[Item],
         *,
         ordered: bool = True,
         version: str | int = "",
@@ -165,7 +167,7 @@ class AsyncClient(Connection):
     def predict_stream(  # noqa: PLR0913 - the fields of a request
         self,
         model: str,
-        inputs: Iterable[Inputs] | AsyncIterable[Inputs],
+        inputs: Iterable[Item] | AsyncIterable[Item],
         *,
         ordered: bool = True,
         version: str | int = "",
@@ -183,9 +185,10 @@ class AsyncClient(Connection):
 
         Args:
             model: the model's name.
-            inputs: the inputs of one prediction an item, as for `predict`. A plain iterable is read on
-                the event loop, so it should not block; use an asynchronous one where items are waited
-                for.
+            inputs: the inputs of one prediction an item, as for `predict`; or a pair of these and a
+                `Sequence`, as in `predict`, where an empty id means the stream's own sequence. A plain
+                iterable is read on the event loop, so it should not block; use an asynchronous one where
+                items are waited for.
             ordered: whether the results come in the order of the items, or as they finish.
             version: a version number or a label; empty for the default.
             outputs: the outputs wanted; None for all.
@@ -211,7 +214,7 @@ class AsyncClient(Connection):
         limit = seconds(timeout, self._timeout)
         ask = Ask(model, version, outputs, priority, timeout=limit)
 
-        async def prepare(item: Inputs) -> tuple[Signature, Packed]:
+        async def prepare(item: Item) -> tuple[Signature, Packed]:
             return await self._prepare(ask.key, Signature.pack, item, Deadline(limit))
 
         async def start() -> None:

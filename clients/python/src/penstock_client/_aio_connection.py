@@ -39,6 +39,7 @@ from penstock_client._types import Inputs, Prediction
 from penstock_client._wire import Template, extras
 from penstock_proto.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -247,7 +248,7 @@ class Connection:
             pass  # an error is an answer, too
 
     async def _prepare(
-        self, key: Key, encode: Callable[[Signature, Inputs], T], inputs: Inputs, deadline: Deadline
+        self, key: Key, encode: Callable[[Signature, S], T], inputs: S, deadline: Deadline
     ) -> tuple[Signature, T]:
         """Encodes inputs by the model's signature, fetching it where it is not known or seems old."""
         known = self._signatures.get(key)

@@ -25,7 +25,7 @@ import grpc.aio
 from penstock_client._errors import InvalidInput, PenstockError, from_call, from_parts
 from penstock_client._messages import Packed, Signature
 from penstock_client._stream import StreamState
-from penstock_client._types import Inputs
+from penstock_client._types import Item
 
 _TURN_SECONDS = 0.0002
 """How long a plain iterable is read before others on the event loop have their turn."""
@@ -96,7 +96,7 @@ class Ending:
         return None if error.status is grpc.StatusCode.OK else error
 
 
-def each(inputs: Iterable[Inputs] | AsyncIterable[Inputs]) -> AsyncIterator[Inputs]:
+def each(inputs: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
     """An asynchronous iterator over the inputs, whichever kind they are.
 
     Raises:
@@ -108,14 +108,14 @@ def each(inputs: Iterable[Inputs] | AsyncIterable[Inputs]) -> AsyncIterator[Inpu
 class _Each:
     """A plain iterable, read asynchronously. A class, since a generator would have to be closed."""
 
-    def __init__(self, inputs: Iterable[Inputs]) -> None:
+    def __init__(self, inputs: Iterable[Item]) -> None:
         self._items = iter(inputs)
         self._since = monotonic()
 
     def __aiter__(self) -> _Each:
         return self
 
-    async def __anext__(self) -> Inputs:
+    async def __anext__(self) -> Item:
         if monotonic() - self._since > _TURN_SECONDS:
             await asyncio.sleep(0)
             self._since = monotonic()
@@ -130,15 +130,15 @@ class Stream:
 
     Args:
         state: what was read, sent and answered.
-        items: the inputs.
-        prepare: encodes the inputs of an item.
+        items: the inputs, with or without their sequences.
+        prepare: encodes an item.
     """
 
     def __init__(
         self,
         state: StreamState,
-        items: AsyncIterator[Inputs],
-        prepare: Callable[[Inputs], Awaitable[tuple[Signature, Packed]]],
+        items: AsyncIterator[Item],
+        prepare: Callable[[Item], Awaitable[tuple[Signature, Packed]]],
     ) -> None:
         self._state = state
         self._items = items

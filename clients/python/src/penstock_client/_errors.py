@@ -3,10 +3,11 @@
 PenstockError          any status that has no class of its own; `status` says which
 ├── InvalidInput       INVALID_ARGUMENT, said by the server or already by the client
 ├── NotFound           NOT_FOUND: no such model, version or label
+├── FailedPrecondition FAILED_PRECONDITION: a step of a sequence that has no state
 ├── Exhausted          RESOURCE_EXHAUSTED: a queue, a limit or a quota is full
 ├── DeadlineExceeded   DEADLINE_EXCEEDED: no answer within the timeout
 ├── Cancelled          CANCELLED: the call was given up
-├── Unavailable        UNAVAILABLE: no server, or the model is loading or draining
+├── Unavailable        UNAVAILABLE: no server, or the model is loading, draining or has failed too often
 ├── Unauthenticated    UNAUTHENTICATED: no credentials, or bad ones
 ├── PermissionDenied   PERMISSION_DENIED: good credentials that do not allow this
 └── ModelFailed        INTERNAL: the model failed on these inputs, or the server has a fault
@@ -71,6 +72,12 @@ class NotFound(PenstockError):
     _status = grpc.StatusCode.NOT_FOUND
 
 
+class FailedPrecondition(PenstockError):
+    """A step's sequence has no state: it never began, has ended or has expired; `start` begins afresh."""
+
+    _status = grpc.StatusCode.FAILED_PRECONDITION
+
+
 class Exhausted(PenstockError):
     """A bound of the server is reached; `retry_after_seconds` says when to try again, if that helps."""
 
@@ -90,7 +97,7 @@ class Cancelled(PenstockError):
 
 
 class Unavailable(PenstockError):
-    """No server answers at the target, or the model is loading, draining or gone."""
+    """No server answers at the target, or the model is loading, draining, gone or has failed too often."""
 
     _status = grpc.StatusCode.UNAVAILABLE
 
@@ -116,8 +123,8 @@ class ModelFailed(PenstockError):
 _BY_STATUS: dict[grpc.StatusCode, type[PenstockError]] = {
     each._status: each
     for each in (
-        InvalidInput, NotFound, Exhausted, DeadlineExceeded, Cancelled, Unavailable, Unauthenticated,
-        PermissionDenied, ModelFailed,
+        InvalidInput, NotFound, FailedPrecondition, Exhausted, DeadlineExceeded, Cancelled, Unavailable,
+        Unauthenticated, PermissionDenied, ModelFailed,
     )
 }  # fmt: skip
 _BY_NUMBER: dict[int, grpc.StatusCode] = {each.value[0]: each for each in grpc.StatusCode}

@@ -17,6 +17,7 @@ from penstock_client._tensors import decode
 from penstock_client._types import (
     BatchingInfo,
     Inputs,
+    Item,
     KeptState,
     ModelInfo,
     Prediction,
@@ -24,7 +25,9 @@ from penstock_client._types import (
     TensorInfo,
     Timing,
     seconds_of,
+    sequence_of,
 )
+from penstock_client._types import Sequence as Step
 from penstock_client._wire import input_of
 from penstock_proto.v1 import model_pb2, prediction_pb2, tensor_pb2
 
@@ -89,10 +92,11 @@ NEVER = Deadline(None)
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Encoded inputs: (name, datatype number, shape, raw) each, and how many bytes they are."""
+    """Encoded inputs: (name, datatype number, shape, raw) each, their bytes, and what they are a step of."""
 
     tensors: list[tuple[str, int, tuple[int, ...], bytes]]
     size: int
+    sequence: Step | None = None
 
 
 class Batch(NamedTuple):
@@ -112,11 +116,12 @@ class Batch(NamedTuple):
 class Signature:
     """The inputs that a model takes, and how to encode them."""
 
-    __slots__ = ("_batches", "_inputs", "_most_rows", "_names")
+    __slots__ = ("_batches", "_inputs", "_kept", "_most_rows", "_names")
 
     def __init__(self, model: model_pb2.Model) -> None:
         self._inputs = {each.name: InputSpec(_tensor_info(each)) for each in model.inputs}
         self._names = self._inputs.keys()
+        self._kept = frozenset(model.kept_state.state)
         self._most_rows = model.batching.max_rows if model.batching.enabled else 0
         self._batches: dict[tuple[bytes, ...], Batch | None] = {}
 
@@ -142,12 +147,13 @@ class Signature:
             raise _too_large(size)
         return written
 
-    def pack(self, inputs: Inputs) -> Packed:
-        """Encodes the inputs of one request.
+    def pack(self, item: Item) -> Packed:
+        """Encodes an item of a stream: the inputs of one request, with or without its sequence.
 
         Raises:
             InvalidInput: a name is missing or unknown, or a value does not fit.
         """
+        inputs, sequence = _parted(item)
         try:
             fitting = inputs.keys() == self._names
         except AttributeError:
@@ -162,7 +168,7 @@ class Signature:
             tensors.append((name, spec.number, shape, raw))
         if size > MAX_BYTES:
             raise _too_large(size)
-        return Packed(tensors, size)
+        return Packed(tensors, size, sequence)
 
     def batch(self, written: list[bytes]) -> Batch | None:
         """What inputs, as `write` gives them, share with those they may be merged with; None for never."""
@@ -195,7 +201,24 @@ class Signature:
         said = [f"unknown: {', '.join(unknown)}"] if unknown else []
         said += [f"missing: {', '.join(missing)}"] if missing else []
         expected = ", ".join(f"{name} {spec.info}" for name, spec in specs.items()) or "none"
-        raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected}")
+        kept = ", ".join(name for name in inputs if name in self._kept)
+        keeps = f"; the server keeps {kept}, which callers neither send nor get" if kept else ""
+        raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected}{keeps}")
+
+
+def _parted(item: Item) -> tuple[Inputs, Step | None]:
+    """The inputs of an item, and its sequence where it has one.
+
+    Raises:
+        InvalidInput: what stands beside the inputs is no sequence.
+    """
+    if not isinstance(item, tuple) or len(item) != 2:
+        return item, None  # what is no dict is refused as inputs
+    inputs, said = item
+    try:
+        return inputs, sequence_of(said)
+    except TypeError as error:
+        raise InvalidInput(str(error)) from None
 
 
 def _too_large(size: int) -> InvalidInput:
@@ -259,6 +282,9 @@ class Ask:
             request.outputs.extend(self._outputs)
         if self._timeout is not None:
             request.timeout.CopyFrom(self._timeout)
+        if (step := packed.sequence) is not None:
+            request.sequence.SetInParent()  # also where it has no field that is set
+            request.sequence.id, request.sequence.start, request.sequence.end = step.id, step.start, step.end
         for name, datatype, shape, raw in packed.tensors:
             tensor = request.inputs[name]
             tensor.datatype = datatype  # type: ignore[assignment]  # the enum's number

@@ -24,7 +24,7 @@ from penstock_client._requests import Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
 from penstock_client._sync_connection import Connection
 from penstock_client._sync_stream import Stream
-from penstock_client._types import Inputs, ModelInfo, Prediction
+from penstock_client._types import Inputs, Item, ModelInfo, Prediction
 from penstock_client._types import Sequence as Step
 from penstock_proto.v1 import model_pb2
 
@@ -76,7 +76,7 @@ class Client(Connection):
         priority: int = 0,
         id: str = "",
         metadata: Mapping[str, str] | None = None,
-        sequence: Step | None = None,
+        sequence: Step | str | None = None,
     ) -> Prediction:
         """Makes one prediction, of one or several rows.
 
@@ -93,8 +93,9 @@ class Client(Connection):
             id: comes back in the answer.
             metadata: of this request, such as a trace context: headers of a unary call, and a part of the
                 request on a stream. Keys are lower-case, values printable ASCII.
-            sequence: which sequence this is a step of, for a model whose state the server keeps. Await a
-                step before the next one is sent: else nothing keeps them in order.
+            sequence: which sequence this is a step of, for a model whose state the server keeps; an id
+                alone is that of one that goes on. Await a step before the next one is sent: else nothing
+                keeps them in order.
 
         Returns:
             The outputs by name, as read-only arrays where they are numbers.
@@ -104,10 +105,11 @@ class Client(Connection):
             NotFound: there is no such model, version or output.
             DeadlineExceeded: the timeout passed.
             Unavailable: there is no server, or the model is not ready.
-            PenstockError: anything else; see its subclasses. FAILED_PRECONDITION as its `status` means that
-                the sequence has no state: it never began, has ended or has expired.
-            ValueError: the timeout is not above 0, or the metadata cannot be headers.
-            TypeError: the id is no text.
+            FailedPrecondition: the sequence has no state: it never began, has ended or has expired.
+            PenstockError: anything else; see its subclasses.
+            ValueError: the timeout is not above 0, the metadata cannot be headers, or the sequence's id is
+                empty.
+            TypeError: the id is no text, or the sequence is none.
         """
         template = self._requests.template(model, version, outputs, priority)
         if sequence is not None:
@@ -128,7 +130,7 @@ class Client(Connection):
     def predict_stream(
         self,
         model: str,
-        inputs: Iterable[Inputs],
+        inputs: Iterable[Item],
         *,
         ordered: bool = True,
         version: str | int = "",
@@ -143,7 +145,7 @@ class Client(Connection):
     def predict_stream(
         self,
         model: str,
-        inputs: Iterable[Inputs],
+        inputs: Iterable[Item],
         *,
         ordered: bool = True,
         version: str | int = "",
@@ -157,7 +159,7 @@ class Client(Connection):
     def predict_stream(  # noqa: PLR0913 - the fields of a request
         self,
         model: str,
-        inputs: Iterable[Inputs],
+        inputs: Iterable[Item],
         *,
         ordered: bool = True,
         version: str | int = "",
@@ -175,7 +177,8 @@ class Client(Connection):
 
         Args:
             model: the model's name.
-            inputs: the inputs of one prediction an item, as for `predict`.
+            inputs: the inputs of one prediction an item, as for `predict`; or a pair of these and a
+                `Sequence`, as in `predict`, where an empty id means the stream's own sequence.
             ordered: whether the results come in the order of the items, or as they finish.
             version: a version number or a label; empty for the default.
             outputs: the outputs wanted; None for all.
@@ -200,7 +203,7 @@ class Client(Connection):
         limit = seconds(timeout, self._timeout)
         ask = Ask(model, version, outputs, priority, timeout=limit)
 
-        def prepare(item: Inputs) -> tuple[Signature, Packed]:
+        def prepare(item: Item) -> tuple[Signature, Packed]:
             return self._prepare(ask.key, Signature.pack, item, Deadline(limit))
 
         def start() -> None:

@@ -26,10 +26,11 @@ from penstock_client._messages import (
 from penstock_client._mux import PROBE_SECONDS, Unsupported, may_ask_again
 from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport
 from penstock_client._sync_mux import SharedStream
-from penstock_client._types import Inputs, Prediction
+from penstock_client._types import Prediction
 from penstock_client._wire import Template, extras
 from penstock_proto.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -183,7 +184,7 @@ class Connection:
         return stream
 
     def _prepare(
-        self, key: Key, encode: Callable[[Signature, Inputs], T], inputs: Inputs, deadline: Deadline
+        self, key: Key, encode: Callable[[Signature, S], T], inputs: S, deadline: Deadline
     ) -> tuple[Signature, T]:
         """Encodes inputs by the model's signature, fetching it where it is not known or seems old."""
         known = self._signatures.get(key)

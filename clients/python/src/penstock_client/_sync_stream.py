@@ -16,7 +16,7 @@ import grpc
 from penstock_client._errors import InvalidInput, PenstockError, from_call
 from penstock_client._messages import Packed, Signature
 from penstock_client._stream import StreamState
-from penstock_client._types import Inputs
+from penstock_client._types import Item
 from penstock_proto.v1 import prediction_pb2
 
 
@@ -25,15 +25,15 @@ class Stream:
 
     Args:
         state: what was read, sent and answered.
-        items: the inputs.
-        prepare: encodes the inputs of an item.
+        items: the inputs, with or without their sequences.
+        prepare: encodes an item.
     """
 
     def __init__(
         self,
         state: StreamState,
-        items: Iterator[Inputs],
-        prepare: Callable[[Inputs], tuple[Signature, Packed]],
+        items: Iterator[Item],
+        prepare: Callable[[Item], tuple[Signature, Packed]],
     ) -> None:
         self._state = state
         self._items = items

@@ -18,6 +18,9 @@ Array: TypeAlias = npt.NDArray[Any]
 Inputs: TypeAlias = Mapping[str, object]
 """Inputs by name: arrays, (nested) lists, numbers, bools, `str` or `bytes`."""
 
+Item: TypeAlias = "Inputs | tuple[Inputs, Sequence | str]"
+"""What a stream takes: inputs, or inputs with the sequence that they are a step of."""
+
 
 def seconds_of(duration: duration_pb2.Duration) -> float:
     """A protobuf duration in seconds."""
@@ -32,20 +35,32 @@ class Sequence:
     state as it was.
 
     Attributes:
-        id: the sequence's, unique among all callers of the model, such as a UUID.
+        id: the sequence's, unique among all callers of the model, such as a UUID. Empty: the one that the
+            stream has of its own, for items of `predict_stream` only.
         start: this is the first step: it begins afresh, whatever was before.
         end: this is the last step: the state is dropped once it is answered.
     """
 
-    id: str
+    id: str = ""
     start: bool = False
     end: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str):
             raise TypeError(f"the id of a sequence is a str, not {self.id!r}")
-        if not self.id:
-            raise ValueError("the id of a sequence is not empty")
+
+
+def sequence_of(said: Sequence | str) -> Sequence:
+    """What a caller says of a step's sequence: an id alone neither starts nor ends it.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(said, Sequence):
+        return said
+    if isinstance(said, str):
+        return Sequence(said)
+    raise TypeError(f"a sequence is a Sequence or the id of one, not {said!r}")
 
 
 @dataclass(slots=True)

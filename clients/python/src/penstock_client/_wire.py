@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from penstock_client._errors import PenstockError
 from penstock_client._tensors import DTYPES, decode
-from penstock_client._types import Array, Prediction, Sequence
+from penstock_client._types import Array, Prediction, Sequence, sequence_of
 from penstock_proto.v1 import prediction_pb2, tensor_pb2
 
 LENGTH_DELIMITED = 2
@@ -202,11 +202,21 @@ class Template:
         self.alone = False
         self._layouts: dict[bytes, Layout] = {}
 
-    def of_step(self, sequence: Sequence) -> Template:
-        """The same for one request only, which is a step of a sequence; what answers look like is shared."""
+    def of_step(self, said: Sequence | str) -> Template:
+        """The same for one request only, which is a step of a sequence; what answers look like is shared.
+
+        Raises:
+            TypeError: this is no sequence.
+            ValueError: it has no id.
+        """
+        sequence = sequence_of(said)
+        if not sequence.id:  # the stream that `predict` may use is shared, and has no sequence
+            raise ValueError(
+                "the id of a sequence is not empty here: only predict_stream has a sequence of its own"
+            )
         step = copy(self)
-        said = prediction_pb2.Sequence(id=sequence.id, start=sequence.start, end=sequence.end)
-        step.fields += prediction_pb2.PredictRequest(sequence=said).SerializeToString()
+        written = prediction_pb2.Sequence(id=sequence.id, start=sequence.start, end=sequence.end)
+        step.fields += prediction_pb2.PredictRequest(sequence=written).SerializeToString()
         step.alone = True
         return step
 
