@@ -72,16 +72,6 @@ def test_hadolint_finds_nothing() -> None:
     assert (run.returncode, run.stdout) == (0, "")
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory, instructions: list[Instruction]) -> Image:
-    built = Image(tmp_path_factory.mktemp("image"), ROOT)
-    try:
-        built.build(instructions)
-    except subprocess.CalledProcessError as error:
-        pytest.fail(f"{error.cmd}: {error.stderr}")
-    return built
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
