@@ -255,7 +255,7 @@ def test_what_a_cancelled_stream_has_asked_for_is_dropped(serve) -> None:
 
 def test_requests_of_all_rpcs_share_a_batch(serve) -> None:
     settings = "runs_in_parallel = 1\n[batching]\nmax_rows = 8\n"
-    running = serve({"slow": zoo.slow(300)}, settings={"slow": settings})
+    running = serve({"slow": zoo.slow(150)}, settings={"slow": settings})
 
     def x(value: float) -> np.ndarray:
         return np.full((2, 1), value, np.float32)

@@ -59,10 +59,6 @@ class Outbox:
             count, self._under_way = self._under_way, 0
         return count
 
-    def waiting_bytes(self) -> int:
-        """The bytes that wait for the message under way to leave."""
-        return sum([len(part) for part, _ in tuple(self._parts)])  # a copy: others may add to it meanwhile
-
     def is_empty(self) -> bool:
         """Whether nothing waits and nothing is under way."""
         with self._lock:

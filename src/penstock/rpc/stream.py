@@ -17,8 +17,9 @@ from penstock.transport.call import OK, ServerCall, Status
 
 STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping; all requests it took are answered")
 
-MOST_WAITING_BYTES = 64 * 2**20
-"""While so many bytes of answers wait for a client to read them, no more of its requests are read."""
+MOST_ANSWER_BYTES = 64 * 2**20
+"""No more is read while the answers to what is in flight are so large, or will be if they are as the last."""
+UNKNOWN_ANSWER_BYTES = 2**20  # until there is one
 
 Part: TypeAlias = tuple[bytes, int]
 """A serialized message, and how many results are in it."""
@@ -67,6 +68,7 @@ class Stream(ABC):
         self._closed = False
         self._end: Status | None = None  # what to end with once nothing is in flight
         self._paused = False
+        self._answer_bytes = UNKNOWN_ANSWER_BYTES
 
     @property
     def sender(self) -> object:
@@ -156,10 +158,8 @@ class Stream(ABC):
 
     def _is_full(self) -> bool:
         """Whether so much is in flight that nothing more is to be read."""
-        return (
-            self._in_flight >= self._door.max_stream_requests
-            or self._outbox.waiting_bytes() > MOST_WAITING_BYTES
-        )
+        count = self._in_flight
+        return count >= self._door.max_stream_requests or count * self._answer_bytes > MOST_ANSWER_BYTES
 
     def _end_with(self, end: Status) -> None:
         """Ends the stream because of a message that is none, once what came before it is answered."""
@@ -176,6 +176,8 @@ class Stream(ABC):
     def _put(self, item: StreamItem) -> None:
         for part, count in item.parts or ():
             self._outbox.put(part, count)
+            # The largest of the last ones, roughly.
+            self._answer_bytes = max(len(part) // count, self._answer_bytes * 7 // 8)
 
     def _receive(self) -> None:
         if self._end is None:
