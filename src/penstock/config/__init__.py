@@ -5,21 +5,23 @@ side of it.
 """
 
 from penstock.config.loading import Loaded, flag_name, load, load_model_config
-from penstock.config.rendering import render
-from penstock.config.sections import (
-    BatchingConfig,
-    Config,
-    LogConfig,
+from penstock.config.model_sections import (
     ModelBatching,
     ModelConfig,
     ModelRuntime,
     ModelSequence,
     PaddingConfig,
+    effective_batching,
+    effective_runtime,
+)
+from penstock.config.rendering import render
+from penstock.config.sections import (
+    BatchingConfig,
+    Config,
+    LogConfig,
     RunnersConfig,
     RuntimeConfig,
     ServerConfig,
-    effective_batching,
-    effective_runtime,
 )
 
 __all__ = [
