@@ -20,6 +20,7 @@ import onnx
 import pytest
 
 from support import zoo
+from support.by_hand import tried
 from support.servers import RunningServer, running_server
 
 listen = zoo.example("voice_activity/listen.py")
@@ -219,6 +220,13 @@ def test_the_readme_shows_what_it_prints(server: RunningServer) -> None:
     done = run(server, next(SPEECH.rglob("cards/004.wav")))
     shown = (FOLDER / "README.md").read_text()
     assert f"\n{done.stdout}{done.stderr.rpartition('in')[0]}" in shown
+
+
+@needs_silero
+def test_the_line_that_the_server_prints_to_try_it_works(server: RunningServer, tmp_path: Path) -> None:
+    assert "    batched  up to " in server.stdout
+    (probability,) = tried(server, tmp_path)["output"]["floatValues"]
+    assert 0 <= probability <= 1
 
 
 def test_an_error_is_one_line(tmp_path: Path) -> None:

@@ -113,6 +113,21 @@ class PaddingConfig(Section):
         return buckets
 
 
+class ModelSample(Section):
+    """What an ordinary request holds: inputs are made up so to try, time and check the model at load."""
+
+    shapes: dict[NonEmpty, tuple[Annotated[int, Field(ge=1, strict=True)], ...]] = setting(
+        {},
+        "The shape that an input has in a request of one row, such as `{audio = [1, 576]}`; where nothing is "
+        "said, several lengths are tried for its open axes.",
+    )
+    values: dict[NonEmpty, bool | int | Annotated[float, Field(allow_inf_nan=False)] | str] = setting(
+        {},
+        "What every element of an input is, such as `{rate = 16000}`; where nothing is said, values are made "
+        "up that differ from row to row.",
+    )
+
+
 class ModelConfig(Section):
     """The settings of one model: the `model.toml` beside its versions."""
 
@@ -141,6 +156,7 @@ class ModelConfig(Section):
     batching: ModelBatching = ModelBatching()
     runtime: ModelRuntime = ModelRuntime()
     padding: PaddingConfig = PaddingConfig()
+    sample: ModelSample = ModelSample()
 
     @field_validator("versions")
     @classmethod

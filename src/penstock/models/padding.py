@@ -9,7 +9,6 @@ bring out what these do not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from penstock.backends.backend import Backend
-from penstock.bits import BY_BITS, narrowed
+from penstock.bits import BY_BITS
 from penstock.config import PaddingConfig
 from penstock.errors import ModelFailed, ModelLoadError
 from penstock.messages import InferRequest, Run
 from penstock.models.check import TOLERANCES, distance
 from penstock.models.model import Batching
-from penstock.models.samples import samples
+from penstock.models.samples import UNKNOWN, Sample, element, samples
 from penstock.scheduling.padding import PaddedRows, PaddingPlan
 from penstock.tensors import Array, DataType, Kind, Signature, TensorSpec
 
@@ -65,7 +64,9 @@ def plan_padding(settings: PaddingConfig, signature: Signature) -> PaddingPlan |
     )
 
 
-def check_padding(backend: Backend, plan: PaddingPlan, batching: Batching, tolerance: float) -> Batching:
+def check_padding(
+    backend: Backend, plan: PaddingPlan, batching: Batching, tolerance: float, sample: Sample = UNKNOWN
+) -> Batching:
     """Pads rows of several lengths to each bucket, and holds the answers against those of the rows alone.
 
     Args:
@@ -73,6 +74,7 @@ def check_padding(backend: Backend, plan: PaddingPlan, batching: Batching, toler
         plan: how it is padded.
         batching: what is known of its batching.
         tolerance: how far the answers may be apart; 0 for what batching takes.
+        sample: what is known of a request.
 
     Returns:
         The same, with what was found.
@@ -85,7 +87,7 @@ def check_padding(backend: Backend, plan: PaddingPlan, batching: Batching, toler
     worst, before = 0.0, 0
     for bucket in plan.buckets:
         lengths = sorted({before + 1, (before + 1 + bucket) // 2, bucket})
-        worst = max(worst, _compare(backend, plan, lengths, bucket, tolerance))
+        worst = max(worst, _compare(backend, plan, lengths, (bucket, tolerance), sample))
         before = bucket
     to = ", ".join(map(str, plan.buckets))
     agree = f"agree within {worst:.1e}" if worst else "agree bit for bit"
@@ -181,27 +183,11 @@ def _check_optional(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -
 
 def _fill(settings: PaddingConfig, spec: TensorSpec) -> object:
     """What the padding of an input holds, as numpy has it."""
-    datatype, value = spec.datatype, settings.values.get(spec.name)
-    if datatype.kind is Kind.BYTES:
-        value = "" if value is None else value
-        fits = isinstance(value, str)
-    else:
-        value = 0 if value is None else value
-        fits = not isinstance(value, str) and _holds(datatype, value)
-    if not fits:
-        raise ModelLoadError(f"padding.values: {value!r} is no value of input {spec}")
-    if datatype in BY_BITS:
-        return narrowed(datatype, np.array([value], np.float32))[0]
-    return value
-
-
-def _holds(datatype: DataType, value: float) -> bool:
-    if datatype.kind in (Kind.FLOAT, Kind.DOUBLE):
-        return True
-    if datatype.kind is Kind.BOOL:
-        return value in (0, 1)
-    bounds = np.iinfo(datatype.dtype)
-    return math.isfinite(value) and value == int(value) and bounds.min <= value <= bounds.max
+    value = settings.values.get(spec.name, "" if spec.datatype.kind is Kind.BYTES else 0)
+    try:
+        return element(spec.datatype, value)
+    except ValueError:
+        raise ModelLoadError(f"padding.values: {value!r} is no value of input {spec}") from None
 
 
 def _outputs(
@@ -234,7 +220,7 @@ class _MadeUp(InferRequest):
 
 
 def _compare(
-    backend: Backend, plan: PaddingPlan, lengths: Sequence[int], bucket: int, tolerance: float
+    backend: Backend, plan: PaddingPlan, lengths: Sequence[int], limits: tuple[int, float], sample: Sample
 ) -> float:
     """By how much rows padded to a bucket differ from the same rows alone.
 
@@ -243,7 +229,7 @@ def _compare(
     """
     packing, names = PaddedRows(plan), tuple(backend.signature.outputs)
     error: ModelFailed | None = None
-    for rows in _rows(backend.signature, plan, lengths):
+    for rows in _rows(backend.signature, plan, lengths, sample):
         batch = [_MadeUp(_sent(each, plan), names, 1, None, "", 0.0) for each in rows]
         try:
             alone = [backend.run(names, _unpadded(each, plan)) for each in rows]
@@ -254,18 +240,18 @@ def _compare(
             error = error or failure
             continue
         return max(
-            _apart(backend.signature.outputs[name], place, padded, single, (bucket, tolerance))
+            _apart(backend.signature.outputs[name], place, padded, single, limits)
             for place, singles in enumerate(alone)
             for name, single in zip(names, singles, strict=True)
         )
     raise ModelLoadError(
         f"[padding] cannot be tried out: no made-up rows of {', '.join(map(str, lengths))} elements, padded "
-        f"to {bucket}, make the model run; padding.buckets may be larger than it takes: {error}"
+        f"to {limits[0]}, make the model run; padding.buckets may be larger than it takes: {error}"
     )
 
 
 def _rows(
-    signature: Signature, plan: PaddingPlan, lengths: Sequence[int]
+    signature: Signature, plan: PaddingPlan, lengths: Sequence[int], sample: Sample
 ) -> Iterator[Sequence[Mapping[str, Array]]]:
     """Inputs of one row for each of several lengths, to try one after another.
 
@@ -273,13 +259,16 @@ def _rows(
     the largest value.
     """
     each = [length for length in lengths for _ in range(ROWS_OF_A_LENGTH)]
-    made = [samples(_at_length(signature, plan, length), 1, seed) for seed, length in enumerate(each)]
+    made = [samples(_at_length(signature, plan, length), 1, seed, sample) for seed, length in enumerate(each)]
     for rows in zip(*made, strict=True):
-        yield [_below_zero(row) if place % 2 else row for place, row in enumerate(rows)]
+        yield [_below_zero(row, sample) if place % 2 else row for place, row in enumerate(rows)]
 
 
-def _below_zero(row: Mapping[str, Array]) -> Mapping[str, Array]:
-    return {name: -np.abs(array) if array.dtype.kind == "f" else array for name, array in row.items()}
+def _below_zero(row: Mapping[str, Array], sample: Sample) -> Mapping[str, Array]:
+    return {
+        name: -np.abs(array) if array.dtype.kind == "f" and name not in sample.values else array
+        for name, array in row.items()
+    }
 
 
 def _sent(row: Mapping[str, Array], plan: PaddingPlan) -> Mapping[str, Array]:
