@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 
 from penstock.config.toml import toml_value
 from penstock.tensors import DataType
+from server import kit
 from support import lengths, zoo
 from support.by_hand import tried
-from support.servers import running_server
+from support.servers import SCRIPT, running_server
 
 AT_A_RATE = "[sample]\nshapes = { audio = [1, 576] }\nvalues = { rate = 16000 }\n"
 
@@ -66,3 +68,15 @@ def test_a_model_whose_request_is_short_is_tried_first(tmp_path: Path) -> None:
 def test_where_all_requests_are_too_long_the_models_are_asked_for(tmp_path: Path) -> None:
     with serving(tmp_path, zoo.identity(shape=("N", 3, 224, 224))) as server:
         assert server.stdout.rstrip().endswith("penstock.v1.ModelService/ListModels")
+
+
+def test_inputs_that_may_be_left_out_are_marked_and_not_sent(tmp_path: Path) -> None:
+    settings = '[padding]\naxes = { input_ids = 1 }\nmask = "attention_mask"\nbuckets = [8]\n'
+    takes = "takes    input_ids INT64[N,L], attention_mask INT64[N,L] (optional)\n"
+    with serving(tmp_path, lengths.masked_mean(), settings) as server:
+        assert takes in server.stdout
+        assert '"attention_mask"' not in server.stdout
+        assert len(tried(server, tmp_path)["y"]["floatValues"]) == lengths.WIDTH
+        command = [str(SCRIPT), "models", server.target]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=kit.BOUND, check=True).stdout
+        assert takes in listed

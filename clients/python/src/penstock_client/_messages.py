@@ -194,8 +194,10 @@ class Signature:
             return
         said = [f"unknown: {', '.join(unknown)}"] if unknown else []
         said += [f"missing: {', '.join(missing)}"] if missing else []
-        expected = ", ".join(f"{name} {spec.info}" for name, spec in specs.items()) or "none"
-        raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected}")
+        expected = ", ".join(
+            f"{name} {spec.info}{' (optional)' if spec.info.optional else ''}" for name, spec in specs.items()
+        )
+        raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected or 'none'}")
 
 
 def _too_large(size: int) -> InvalidInput:
