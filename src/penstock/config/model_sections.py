@@ -71,12 +71,12 @@ class PaddingConfig(Section):
 
     axes: dict[str, Annotated[int, Field(ge=1)]] = setting(
         {},
-        "The axis to pad, of every input that has one, such as `{input_ids = 1, attention_mask = 1}`; "
-        "0 are the rows.",
+        "The axis to pad, of every input that has one but the mask, such as "
+        "`{input_ids = 1, token_type_ids = 1}`; 0 are the rows.",
     )
     buckets: tuple[Annotated[int, Field(ge=1)], ...] = setting(
         (16, 32, 64, 128, 256, 512),
-        "The lengths that are padded to; a longer request runs at its own length, with its equals only.",
+        "The lengths that are padded to, such as `[16, 32]`; a longer request runs at its own length, with its equals only.",
         "elements",
         min_length=1,
     )

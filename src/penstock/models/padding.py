@@ -18,6 +18,7 @@ import numpy as np
 from penstock.backends.backend import Backend
 from penstock.bits import BY_BITS
 from penstock.config import PaddingConfig
+from penstock.config.toml import toml_value
 from penstock.errors import ModelFailed, ModelLoadError
 from penstock.messages import InferRequest, Run
 from penstock.models.check import TOLERANCES, distance
@@ -30,6 +31,8 @@ NO_NAME = "?"
 ROWS_OF_A_LENGTH = 2
 """In each batch that is tried, so that a value is held against the largest of its place."""
 
+MASK_ADVICE = "an input that is 1 for values and 0 for padding is named by padding.mask"
+LENGTHS_ADVICE = "an input that takes how long each row is is named by padding.lengths"
 ADVICE = (
     "leave [padding] out of model.toml, or, where the model takes a mask or the lengths of the rows, "
     "name that input by padding.mask or padding.lengths"
@@ -50,8 +53,8 @@ def plan_padding(settings: PaddingConfig, signature: Signature) -> PaddingPlan |
     _check_names("mask", [settings.mask] if settings.mask else [], "input", inputs)
     _check_names("lengths", [settings.lengths] if settings.lengths else [], "input", inputs)
     _check_names("outputs", [*settings.outputs], "output", signature.outputs)
-    axes = _axes(settings, inputs)
     _check_optional(settings, inputs)
+    axes = _axes(settings, inputs)
     return PaddingPlan(
         dtypes={name: spec.datatype.dtype for name, spec in inputs.items()},
         axes=axes,
@@ -134,7 +137,9 @@ def _axes(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -> Mapping[
     axes = {name: axis for name, axis in settings.axes.items() if name != settings.mask}
     if not axes:
         beside = " beside the mask" if settings.axes else ""
-        open_ones = ", ".join(str(spec) for spec in inputs.values() if spec.has_open_inner_axis()) or "none"
+        made_up = (settings.mask, settings.lengths)
+        others = [spec for name, spec in inputs.items() if name not in made_up]
+        open_ones = ", ".join(str(spec) for spec in others if spec.has_open_inner_axis()) or "none"
         raise ModelLoadError(
             f"padding.axes names no input{beside}: [padding] needs at least one; with an open axis there is "
             f"{open_ones}"
@@ -144,22 +149,26 @@ def _axes(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -> Mapping[
     for name, axis in axes.items():
         shape = inputs[name].shape
         if shape is None or axis >= len(shape) or isinstance(shape[axis], int):
+            key = "axes" if name in settings.axes else "mask"
             raise ModelLoadError(
-                f"padding.axes: axis {axis} of input {inputs[name]} cannot be padded: it is not an open axis"
+                f"padding.{key}: axis {axis} of input {inputs[name]} cannot be padded: it is not an open axis"
             )
-    _check_complete(axes, inputs)
+    _check_complete(axes, settings, inputs)
     return axes
 
 
-def _check_complete(axes: Mapping[str, int], inputs: Mapping[str, TensorSpec]) -> None:
+def _check_complete(
+    axes: Mapping[str, int], settings: PaddingConfig, inputs: Mapping[str, TensorSpec]
+) -> None:
     """An axis of the same name elsewhere would not fit any more."""
     names = _axis_names(axes, inputs)
     for spec in inputs.values():
         for axis, name in enumerate(spec.shape or ()):
             if name in names and axes.get(spec.name) != axis:
+                is_like_a_mask = (len(spec.shape or ()), axis, settings.mask) == (2, 1, "")
                 raise ModelLoadError(
                     f"padding.axes: axis {axis} of input {spec} is called {name} as well, and is not padded; "
-                    f"came {dict(axes)}"
+                    f"padded are {toml_value(dict(axes))}{f'; {MASK_ADVICE}' if is_like_a_mask else ''}"
                 )
 
 
@@ -172,9 +181,13 @@ def _check_optional(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -
         if not name:
             continue
         spec = inputs[name]
-        if len(spec.shape or ()) != rank:
+        came = len(spec.shape or ())
+        if came != rank:
             expected = "[rows, length]" if rank == 2 else "[rows]"
-            raise ModelLoadError(f"padding.{key}: input {spec} has another shape, expected {expected}")
+            advice = {1: f"; {LENGTHS_ADVICE}", 2: f"; {MASK_ADVICE}"}.get(came, "")
+            raise ModelLoadError(
+                f"padding.{key}: input {spec} has another shape, expected {expected}{advice}"
+            )
         if spec.datatype in BY_BITS or spec.datatype.kind is Kind.BYTES:
             raise ModelLoadError(f"padding.{key}: input {spec} cannot be made up, expected plain numbers")
         if name in settings.values:
@@ -246,8 +259,15 @@ def _compare(
         )
     raise ModelLoadError(
         f"[padding] cannot be tried out: no made-up rows of {', '.join(map(str, lengths))} elements, padded "
-        f"to {limits[0]}, make the model run; padding.buckets may be larger than it takes: {error}"
+        f"to {limits[0]}, make the model run; {_suspects(plan)}: {error}"
     )
+
+
+def _suspects(plan: PaddingPlan) -> str:
+    """What may be wrong where the model runs on no padded rows."""
+    filled = ", ".join(name for name, fill in plan.fills.items() if fill)
+    values = f", or what padding.values gives {filled} be no value that it takes" if filled else ""
+    return f"padding.buckets may be larger than it takes{values}"
 
 
 def _rows(
