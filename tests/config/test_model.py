@@ -119,6 +119,9 @@ def _refuses(section: type, name: str, value: object) -> bool:
         ("batching.max_rows = -1", "greater than or equal to 0"),
         ("runtime.providers = []", "at least 1 item"),
         ("batching.max_row = 0", "did you mean batching.max_rows?"),
+        ("sample.shapes = {x = [0]}", "x.0 should be greater than or equal to 1"),
+        ("sample.shapes = {x = 1}", "x should be a"),
+        ("sample.values = {x = nan}", "should be a finite number"),
         ("server.port = 1", "server.port is not a setting"),
     ],
 )

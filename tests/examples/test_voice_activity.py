@@ -20,6 +20,7 @@ import onnx
 import pytest
 
 from support import zoo
+from support.by_hand import tried
 from support.servers import RunningServer, running_server
 
 listen = zoo.example("voice_activity/listen.py")
@@ -250,6 +251,13 @@ def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as refused:
         listen.draw(figure, np.zeros(512, np.float32), [0.5], [], path)
     assert str(refused.value) == f"--plot: {path}: No space left on device"
+
+
+@needs_silero
+def test_the_line_that_the_server_prints_to_try_it_works(server: RunningServer, tmp_path: Path) -> None:
+    assert "    batched  up to " in server.stdout
+    (probability,) = tried(server, tmp_path)["output"]["floatValues"]
+    assert 0 <= probability <= 1
 
 
 def test_an_error_is_one_line(tmp_path: Path) -> None:

@@ -218,6 +218,15 @@ def test_model_toml_makes_a_model_pad(tmp_path: Path) -> None:
     assert model.optional_inputs == {"attention_mask"}
 
 
+def test_padding_is_tried_on_what_requests_hold(tmp_path: Path) -> None:
+    """Its values are not taken below 0, as others are."""
+    padding, sample = "[padding]\naxes = { x = 1 }\nbuckets = [8]\n", "[sample]\nshapes = { x = [1, 3, 5] }\n"
+    model = load(tmp_path / "said", lengths.weighed(), f"{padding}{sample}values = {{ weight = 4.0 }}\n")
+    assert "lengths are padded to 8" in model.batching.reason
+    with pytest.raises(ModelLoadError, match="requests run alone: no made-up input of 2 rows"):
+        load(tmp_path / "unsaid", lengths.weighed(), padding)
+
+
 def test_the_refusal_names_the_model(tmp_path: Path) -> None:
     with pytest.raises(
         ModelLoadError, match=r"^model m version 1: \[padding\] changes the answers: output y"

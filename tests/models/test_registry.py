@@ -14,11 +14,12 @@ import pytest
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import BatchingConfig, Config, RuntimeConfig
 from penstock.errors import ModelFailed, ModelLoadError
+from penstock.models import check
 from penstock.models.model import Model, ModelState
 from penstock.models.registry import HEAVY_SECONDS, ModelRegistry
 from penstock.models.repository import scan
 from penstock.tensors import Array
-from support import zoo
+from support import lengths, zoo
 from support.work import HandBackend, RunByHand, Tally, caller, echo, request, signature_of, spec
 
 CONFIG = Config(runtime=RuntimeConfig(intra_op_threads=1))
@@ -220,6 +221,60 @@ def rows_chosen(run: RunByHand, folder: Path) -> int:
     (model,) = registry.all()
     assert model.batching.enabled
     return model.batcher.policy.max_rows
+
+
+# What model.toml says of requests
+
+AT_A_RATE = "[sample]\nshapes = { audio = [1, 576] }\nvalues = { rate = 16000 }\n"
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_model_is_tried_on_what_its_requests_hold(cores: int, tmp_path: Path) -> None:
+    graph = lengths.at_a_rate()
+    loaded = load(
+        tmp_path,
+        {"said": graph, "unsaid": graph},
+        {"said": AT_A_RATE, "unsaid": "batching.max_rows = 8"},
+        config=Config(),
+        cores=cores,
+    )
+    said, unsaid = loaded.registry.all()
+    assert said.batching.enabled, said.batching.reason
+    assert said.batcher.costs.of(None).expect(1) < 0.5, "it was timed"
+    assert not unsaid.batching.enabled
+    assert "no made-up input of 2 rows makes it run" in unsaid.batching.reason
+
+
+def test_a_model_that_fails_is_tried_again_on_what_its_requests_hold(tmp_path: Path) -> None:
+    loaded = load(tmp_path, {"m": lengths.at_a_rate()}, {"m": AT_A_RATE})
+    (model,) = loaded.registry.all()
+    assert check.runs_on_made_up_input(model.backend, model.sample)
+    assert not check.runs_on_made_up_input(model.backend)
+
+
+def test_rows_that_are_all_alike_show_nothing(tmp_path: Path) -> None:
+    loaded = load(tmp_path, {"m": zoo.centred_rows()}, {"m": "sample.values = { x = 1 }"})
+    (model,) = loaded.registry.all()
+    assert model.batching.reason.startswith("sample.values makes all rows alike")
+    assert not model.batching.enabled
+
+
+def test_large_requests_make_small_batches(tmp_path: Path) -> None:
+    loaded = load(
+        tmp_path,
+        {"large": zoo.identity(shape=("N", "L")), "small": zoo.identity(shape=("N", "L"))},
+        {"large": "sample.shapes = { x = [1, 50_000] }"},
+    )
+    large, small = loaded.registry.all()
+    assert large.batcher.policy.max_rows == 32
+    assert small.batcher.policy.max_rows > 32
+
+
+def test_a_sample_that_does_not_fit_names_the_model(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelLoadError, match=r"^model m version 1: sample\.shapes: \[1\] does not fit input a"
+    ):
+        load(tmp_path, {"m": zoo.add()}, {"m": "sample.shapes = { a = [1] }"})
 
 
 # How the cores are shared out

@@ -1,10 +1,15 @@
-"""Inputs that are made up fit the signature."""
+"""Inputs that are made up fit the signature, and what model.toml says of requests."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from penstock.models.samples import SIZES, samples
+import numpy as np
+import pytest
+
+from penstock.config import ModelSample
+from penstock.errors import ModelLoadError
+from penstock.models.samples import SIZES, UNKNOWN, read_sample, samples
 from penstock.tensors import DataType
 from support.work import signature_of, spec
 
@@ -42,3 +47,67 @@ def test_samples_are_the_same_for_the_same_seed_and_differ_by_row() -> None:
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
     assert len(np.unique(one, axis=0)) == 8
+
+
+# What model.toml says of requests
+
+AUDIO = signature_of(
+    [
+        spec("audio", ("N", "?")),
+        spec("rate", (), DataType.INT64),
+        spec("text", ("N",), DataType.BYTES),
+        spec("half", ("N", 2), DataType.BF16),
+        spec("any", None),
+        spec("state", ("N", 4)),
+    ],
+    [],
+)
+
+
+def test_samples_are_as_model_toml_says() -> None:
+    said = ModelSample(
+        shapes={"audio": (3, 576), "any": (5, 6, 7)}, values={"rate": 16000, "text": "hm", "half": 1}
+    )
+    sample = read_sample(said, AUDIO)
+    made = list(samples(AUDIO, 7, sample=sample))
+    assert len(made) == 2, "no axis is open, and whole numbers are known"
+    for each in made:
+        assert {name: array.shape for name, array in each.items()} == {
+            "audio": (7, 576),
+            "rate": (),
+            "text": (7,),
+            "half": (7, 2),
+            "any": (5, 6, 7),
+            "state": (7, 4),
+        }
+        assert (each["rate"], each["rate"].dtype) == (16000, np.int64)
+        assert each["text"].tolist() == ["hm"] * 7
+        assert each["half"].tolist() == [[0x3F80] * 2] * 7
+    assert len(np.unique(made[0]["audio"])) > 576, "what is not said differs"
+    alone = next(samples(AUDIO, None, sample=sample))
+    assert (alone["audio"].shape, alone["text"].shape) == ((3, 576), (1,))
+
+
+def test_where_nothing_is_said_nothing_is_known() -> None:
+    assert read_sample(ModelSample(), AUDIO) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"shapes": {"x": (1,)}}, "sample.shapes names the input x, which is not there; there is audio FP32"),
+        ({"values": {"x": 1}}, "sample.values names the input x, which is not there; there is audio FP32"),
+        ({"values": {"state": 1}}, "sample.values names the input state, which sequence.state keeps"),
+        ({"shapes": {"audio": (576,)}}, "[576] does not fit input audio FP32[N,?]: expected a length"),
+        ({"shapes": {"half": (1, 3)}}, "axis 1 of [1, 3] is 3, expected 2 as in input half BF16[N,2]"),
+        ({"values": {"rate": 0.5}}, "sample.values: 0.5 is no value of input rate INT64[]"),
+        ({"values": {"rate": "16 kHz"}}, "sample.values: '16 kHz' is no value of input rate INT64[]"),
+        ({"values": {"rate": 2**63}}, f"sample.values: {2**63} is no value of input rate INT64[]"),
+        ({"values": {"text": 1}}, "sample.values: 1 is no value of input text BYTES[N]"),
+    ],
+)
+def test_what_does_not_fit_is_said(said: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelLoadError) as refused:
+        read_sample(ModelSample(**said), AUDIO, kept=["state"])
+    assert words in str(refused.value)
+    assert "state FP32" not in str(refused.value)

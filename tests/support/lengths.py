@@ -109,6 +109,47 @@ def short(most: int) -> onnx.ModelProto:
     return _model(nodes, [_IDS], [("y", TensorProto.FLOAT, ("N", "L", WIDTH))], constants)
 
 
+def at_a_rate(rate: int = 16000, reach: int = 2) -> onnx.ModelProto:
+    """`audio` FP32 [?, ?] and `rate` INT64 [] to `y` [?], the mean of what is reflected at both ends.
+
+    It fails at any other rate, and on rows of no more than `reach` elements.
+    """
+    nodes = [
+        helper.make_node("Sub", ["rate", "only"], ["place"]),
+        helper.make_node("Gather", ["factors", "place"], ["factor"]),
+        helper.make_node("Pad", ["audio", "ends"], ["longer"], mode="reflect"),
+        helper.make_node("ReduceMean", ["longer"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Mul", ["mean", "factor"], ["y"]),
+    ]
+    inputs = [("audio", TensorProto.FLOAT, (None, None)), ("rate", TensorProto.INT64, ())]
+    constants = {
+        "only": np.int64(rate),
+        "factors": np.ones(1, np.float32),
+        "ends": np.array([0, reach, 0, reach]),
+    }
+    return _model(nodes, inputs, [("y", TensorProto.FLOAT, (None,))], constants)
+
+
+def weighed(weight: int = 4, width: int = 5) -> onnx.ModelProto:
+    """`x` FP32 [N, L, K] and `weight` FP32 [N] to `y` [N, L, 2]: fails with any other weight or K."""
+    nodes = [
+        helper.make_node("Cast", ["weight"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Sub", ["whole", "only"], ["place"]),
+        helper.make_node("Gather", ["factors", "place"], ["factor"]),
+        helper.make_node("Unsqueeze", ["factor", "inner"], ["factors_x"]),
+        helper.make_node("MatMul", ["x", "matrix"], ["product"]),
+        helper.make_node("Mul", ["product", "factors_x"], ["y"]),
+    ]
+    inputs = [("x", TensorProto.FLOAT, ("N", "L", "K")), ("weight", TensorProto.FLOAT, ("N",))]
+    constants = {
+        "only": np.int64(weight),
+        "factors": np.ones(1, np.float32),
+        "inner": np.array([1, 2]),
+        "matrix": np.ones((width, 2), np.float32),
+    }
+    return _model(nodes, inputs, [("y", TensorProto.FLOAT, ("N", "L", 2))], constants)
+
+
 def _model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Sequence[tuple[str, int, Any]],

@@ -32,7 +32,8 @@ def _lines(model: ModelInfo) -> Iterator[str]:
     labels = f", also {', '.join(model.labels)}" if model.labels else ""
     why = f" ({model.state_reason})" if model.state_reason else ""
     yield f"{model.name}  version {model.version}{default}{labels}  {model.state}{why}"
-    yield f"  takes    {', '.join(f'{each.name} {each}' for each in model.inputs) or 'nothing'}"
+    takes = (f"{each.name} {each}{' (optional)' if each.optional else ''}" for each in model.inputs)
+    yield f"  takes    {', '.join(takes) or 'nothing'}"
     yield f"  gives    {', '.join(f'{each.name} {each}' for each in model.outputs)}"
     if model.kept_state is not None:
         pairs = ", ".join(f"{name} from {output}" for name, output in sorted(model.kept_state.state.items()))

@@ -5,21 +5,24 @@ side of it.
 """
 
 from penstock.config.loading import Loaded, flag_name, load, load_model_config
+from penstock.config.model_sections import (
+    ModelBatching,
+    ModelConfig,
+    ModelRuntime,
+    ModelSample,
+    ModelSequence,
+    PaddingConfig,
+    effective_batching,
+    effective_runtime,
+)
 from penstock.config.rendering import render
 from penstock.config.sections import (
     BatchingConfig,
     Config,
     LogConfig,
-    ModelBatching,
-    ModelConfig,
-    ModelRuntime,
-    ModelSequence,
-    PaddingConfig,
     RunnersConfig,
     RuntimeConfig,
     ServerConfig,
-    effective_batching,
-    effective_runtime,
 )
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "ModelConfig",
     "ModelBatching",
     "ModelRuntime",
+    "ModelSample",
     "ModelSequence",
     "PaddingConfig",
     "effective_batching",

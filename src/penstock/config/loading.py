@@ -19,7 +19,8 @@ from pydantic_settings import (
 )
 
 from penstock.config.keys import flatten, leaves, nearest, nest, section_of
-from penstock.config.sections import Config, ModelConfig
+from penstock.config.model_sections import ModelConfig
+from penstock.config.sections import Config
 from penstock.config.toml import toml_value
 from penstock.errors import ConfigError
 

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from penstock.config.keys import section_of
-from penstock.config.sections import Config, ModelConfig
+from penstock.config.model_sections import ModelConfig
+from penstock.config.sections import Config
 from penstock.config.toml import toml_value
 
 _NUMBERS = {int: "integer", float: "number", bool: "boolean", str: "text"}

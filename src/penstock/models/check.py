@@ -8,7 +8,8 @@ states are rows like others.
 
 The rows are made up, and so is what they show. A model whose rows mix only for values that were not tried,
 only in batches of sizes that were not tried, or by less than the tolerance, passes; so does one whose
-outputs are the same, or no numbers, for every made-up row. `batching.enabled = false` is for such a model.
+outputs are the same, or no numbers, for every made-up row. `batching.enabled = false` is for such a model,
+`[sample]` for one that takes nothing made up, or runs otherwise on it than on what requests hold.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,7 +25,7 @@ from penstock.backends.backend import Backend
 from penstock.bits import BY_BITS, FORMATS, widened
 from penstock.errors import ModelFailed
 from penstock.models.model import Batching
-from penstock.models.samples import samples
+from penstock.models.samples import UNKNOWN, Sample, samples
 from penstock.scheduling.cost import RunCost
 from penstock.tensors import Array, DataType, Kind, Signature, TensorSpec
 
@@ -55,7 +57,9 @@ BATCH_BYTES = 1 << 22
 QUEUED_BATCHES = 4
 
 
-def check_batching(backend: Backend, wanted: bool, forced: bool, max_rows: int) -> Batching:
+def check_batching(
+    backend: Backend, wanted: bool, forced: bool, max_rows: int, sample: Sample = UNKNOWN
+) -> Batching:
     """Decides whether requests may run together.
 
     Args:
@@ -64,27 +68,30 @@ def check_batching(backend: Backend, wanted: bool, forced: bool, max_rows: int) 
         forced: take the first axes for one even where the graph calls them by different names; the
             answers must agree all the same.
         max_rows: the most rows of a batch.
+        sample: what is known of a request.
     """
     if not wanted:
         return Batching(False, "switched off in model.toml")
     if max_rows < 2:
         return Batching(False, "max_rows is 1")
-    reason = _why_not_by_shape(backend.signature, forced)
+    reason = _why_not_by_shape(backend.signature, forced) or _why_not_by_sample(backend.signature, sample)
     if reason is not None:
         return Batching(False, reason)
-    return _compare(backend, max_rows)
+    return _compare(backend, max_rows, sample)
 
 
-def measure_cost(backend: Backend, batched: bool, max_rows: int) -> RunCost:
+def measure_cost(backend: Backend, batched: bool, max_rows: int, sample: Sample = UNKNOWN) -> RunCost:
     """Runs the model, on one row and where it is batched on many, until it is warm and timed."""
-    one = _median_seconds(backend, 1)
+    one = _median_seconds(backend, 1 if batched else None, sample)
     if one is None:
         return RunCost(1.0, measured=False)  # nobody knows: not for the polling thread until a run has shown
-    many = _median_seconds(backend, max_rows) if batched else None
+    many = _median_seconds(backend, max_rows, sample) if batched else None
     return RunCost(one) if many is None else RunCost(one, max_rows, many)
 
 
-def rows_worth_batching(cost: RunCost, signature: Signature, queue_rows: int) -> int:
+def rows_worth_batching(
+    cost: RunCost, signature: Signature, queue_rows: int, sample: Sample = UNKNOWN
+) -> int:
     """The most rows of a batch, where the settings leave it open: a power of two, 32 to 256.
 
     Larger batches share what a run, a message and a turn cost among more rows, and make those who came
@@ -94,10 +101,12 @@ def rows_worth_batching(cost: RunCost, signature: Signature, queue_rows: int) ->
 
     Args:
         cost: what a run is expected to take.
-        signature: the model's; open axes count as 1.
+        signature: the model's; open axes count as 1 where nothing is known of them.
         queue_rows: how many rows may wait.
+        sample: what is known of a request.
     """
-    row_bytes = sum(_row_bytes(spec) for spec in (*signature.inputs.values(), *signature.outputs.values()))
+    inputs = [replace(spec, shape=sample.shape(spec)) for spec in signature.inputs.values()]
+    row_bytes = sum(_row_bytes(spec) for spec in (*inputs, *signature.outputs.values()))
     most = min(MOST_ROWS, queue_rows // QUEUED_BATCHES, BATCH_BYTES // max(row_bytes, 1))
     for seconds in (QUICK_SECONDS, LONGER_SECONDS):
         if cost.expect(LEAST_ROWS) <= seconds:
@@ -143,15 +152,21 @@ def _why_no_rows(role: str, spec: TensorSpec) -> str | None:
     return None
 
 
-def _compare(backend: Backend, max_rows: int) -> Batching:
+def _why_not_by_sample(signature: Signature, sample: Sample) -> str | None:
+    """Why made-up rows would show nothing: those that are all alike agree whatever becomes of them."""
+    if all(name in sample.values for name, spec in signature.inputs.items() if spec.shape):
+        return "sample.values makes all rows alike, which shows nothing of how they run together"
+    return None
+
+
+def _compare(backend: Backend, max_rows: int, sample: Sample) -> Batching:
     """Runs rows together and alone, in batches of several sizes."""
     worst = 0.0
     for rows in sorted({*BATCH_SIZES, max_rows}):
-        inputs, together = _first_that_runs(backend, rows)
+        inputs, together = _first_that_runs(backend, rows, sample)
         if inputs is None or together is None:
-            return Batching(
-                False, f"no made-up input of {rows} rows makes it run: {_last_error(backend, rows)}"
-            )
+            error = _last_error(backend, rows, sample)
+            return Batching(False, f"no made-up input of {rows} rows makes it run: {error}")
         try:
             difference = _difference(backend, inputs, together, rows)
         except ModelFailed as error:
@@ -232,10 +247,12 @@ def _as_float64(datatype: DataType, array: Array) -> Array:
     return np.atleast_1d(array.astype(np.float64))
 
 
-def _first_that_runs(backend: Backend, rows: int) -> tuple[dict[str, Array] | None, Sequence[Array] | None]:
+def _first_that_runs(
+    backend: Backend, rows: int | None, sample: Sample
+) -> tuple[dict[str, Array] | None, Sequence[Array] | None]:
     names = tuple(backend.signature.outputs)
     # Other values for every size of batch: some mix only where they differ enough.
-    for inputs in samples(backend.signature, rows, seed=rows):
+    for inputs in samples(backend.signature, rows, rows or 1, sample):
         try:
             return inputs, backend.run(names, inputs)
         except ModelFailed:
@@ -243,9 +260,9 @@ def _first_that_runs(backend: Backend, rows: int) -> tuple[dict[str, Array] | No
     return None, None
 
 
-def _last_error(backend: Backend, rows: int) -> str:
+def _last_error(backend: Backend, rows: int, sample: Sample) -> str:
     error: ModelFailed | None = None
-    for inputs in samples(backend.signature, rows, seed=rows):
+    for inputs in samples(backend.signature, rows, rows, sample):
         try:
             backend.run(tuple(backend.signature.outputs), inputs)
         except ModelFailed as failure:
@@ -253,15 +270,15 @@ def _last_error(backend: Backend, rows: int) -> str:
     return str(error)
 
 
-def runs_on_made_up_input(backend: Backend) -> bool:
-    """Whether the model runs on any of the made-up inputs of one row."""
-    return _first_that_runs(backend, 1)[0] is not None
+def runs_on_made_up_input(backend: Backend, sample: Sample = UNKNOWN) -> bool:
+    """Whether the model runs on any of the inputs made up for one request."""
+    return _first_that_runs(backend, None, sample)[0] is not None
 
 
-def _median_seconds(backend: Backend, rows: int) -> float | None:
+def _median_seconds(backend: Backend, rows: int | None, sample: Sample) -> float | None:
     """The median time of a warm run; None where no made-up input makes the model run."""
     started = time.monotonic()
-    inputs, _ = _first_that_runs(backend, rows)
+    inputs, _ = _first_that_runs(backend, rows, sample)
     if inputs is None:
         return None
     if (

@@ -11,6 +11,7 @@ from typing import Any
 from penstock.backends.backend import Backend
 from penstock.messages import Observer
 from penstock.models.class_labels import ClassLabels
+from penstock.models.samples import UNKNOWN, Sample
 from penstock.models.sequence import KeptState, scalars_of
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.padding import PaddingPlan
@@ -51,6 +52,7 @@ class Model:
         open_shapes: whether an axis other than the batch axis is open: then only requests of equal
             shapes may share a batch, or such as are padded to equal ones.
         padding: how requests of different lengths are padded to run together; None where they are not.
+        sample: what is known of a request.
         optional_inputs: the inputs that a request may leave out.
         class_labels: what the indices of an output's values stand for, by the output's name.
         kept: the state that the server keeps between the steps of a sequence; None where there is none. Its
@@ -67,6 +69,7 @@ class Model:
     labels: Sequence[str] = ()
     is_default: bool = False
     padding: PaddingPlan | None = None
+    sample: Sample = UNKNOWN
     state: ModelState = ModelState.READY
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     observer: Observer = field(init=False)

@@ -9,7 +9,6 @@ bring out what these do not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from penstock.backends.backend import Backend
-from penstock.bits import BY_BITS, narrowed
+from penstock.bits import BY_BITS
 from penstock.config import PaddingConfig
+from penstock.config.toml import toml_value
 from penstock.errors import ModelFailed, ModelLoadError
 from penstock.messages import InferRequest, Run
 from penstock.models.check import TOLERANCES, distance
 from penstock.models.model import Batching
-from penstock.models.samples import samples
+from penstock.models.samples import UNKNOWN, Sample, element, samples
 from penstock.scheduling.padding import PaddedRows, PaddingPlan
 from penstock.tensors import Array, DataType, Kind, Signature, TensorSpec
 
@@ -31,6 +31,8 @@ NO_NAME = "?"
 ROWS_OF_A_LENGTH = 2
 """In each batch that is tried, so that a value is held against the largest of its place."""
 
+MASK_ADVICE = "an input that is 1 for values and 0 for padding is named by padding.mask"
+LENGTHS_ADVICE = "an input that takes how long each row is is named by padding.lengths"
 ADVICE = (
     "leave [padding] out of model.toml, or, where the model takes a mask or the lengths of the rows, "
     "name that input by padding.mask or padding.lengths"
@@ -51,8 +53,8 @@ def plan_padding(settings: PaddingConfig, signature: Signature) -> PaddingPlan |
     _check_names("mask", [settings.mask] if settings.mask else [], "input", inputs)
     _check_names("lengths", [settings.lengths] if settings.lengths else [], "input", inputs)
     _check_names("outputs", [*settings.outputs], "output", signature.outputs)
-    axes = _axes(settings, inputs)
     _check_optional(settings, inputs)
+    axes = _axes(settings, inputs)
     return PaddingPlan(
         dtypes={name: spec.datatype.dtype for name, spec in inputs.items()},
         axes=axes,
@@ -65,7 +67,9 @@ def plan_padding(settings: PaddingConfig, signature: Signature) -> PaddingPlan |
     )
 
 
-def check_padding(backend: Backend, plan: PaddingPlan, batching: Batching, tolerance: float) -> Batching:
+def check_padding(
+    backend: Backend, plan: PaddingPlan, batching: Batching, tolerance: float, sample: Sample = UNKNOWN
+) -> Batching:
     """Pads rows of several lengths to each bucket, and holds the answers against those of the rows alone.
 
     Args:
@@ -73,6 +77,7 @@ def check_padding(backend: Backend, plan: PaddingPlan, batching: Batching, toler
         plan: how it is padded.
         batching: what is known of its batching.
         tolerance: how far the answers may be apart; 0 for what batching takes.
+        sample: what is known of a request.
 
     Returns:
         The same, with what was found.
@@ -85,7 +90,7 @@ def check_padding(backend: Backend, plan: PaddingPlan, batching: Batching, toler
     worst, before = 0.0, 0
     for bucket in plan.buckets:
         lengths = sorted({before + 1, (before + 1 + bucket) // 2, bucket})
-        worst = max(worst, _compare(backend, plan, lengths, bucket, tolerance))
+        worst = max(worst, _compare(backend, plan, lengths, (bucket, tolerance), sample))
         before = bucket
     to = ", ".join(map(str, plan.buckets))
     agree = f"agree within {worst:.1e}" if worst else "agree bit for bit"
@@ -132,7 +137,9 @@ def _axes(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -> Mapping[
     axes = {name: axis for name, axis in settings.axes.items() if name != settings.mask}
     if not axes:
         beside = " beside the mask" if settings.axes else ""
-        open_ones = ", ".join(str(spec) for spec in inputs.values() if spec.has_open_inner_axis()) or "none"
+        made_up = (settings.mask, settings.lengths)
+        others = [spec for name, spec in inputs.items() if name not in made_up]
+        open_ones = ", ".join(str(spec) for spec in others if spec.has_open_inner_axis()) or "none"
         raise ModelLoadError(
             f"padding.axes names no input{beside}: [padding] needs at least one; with an open axis there is "
             f"{open_ones}"
@@ -142,22 +149,26 @@ def _axes(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -> Mapping[
     for name, axis in axes.items():
         shape = inputs[name].shape
         if shape is None or axis >= len(shape) or isinstance(shape[axis], int):
+            key = "axes" if name in settings.axes else "mask"
             raise ModelLoadError(
-                f"padding.axes: axis {axis} of input {inputs[name]} cannot be padded: it is not an open axis"
+                f"padding.{key}: axis {axis} of input {inputs[name]} cannot be padded: it is not an open axis"
             )
-    _check_complete(axes, inputs)
+    _check_complete(axes, settings, inputs)
     return axes
 
 
-def _check_complete(axes: Mapping[str, int], inputs: Mapping[str, TensorSpec]) -> None:
+def _check_complete(
+    axes: Mapping[str, int], settings: PaddingConfig, inputs: Mapping[str, TensorSpec]
+) -> None:
     """An axis of the same name elsewhere would not fit any more."""
     names = _axis_names(axes, inputs)
     for spec in inputs.values():
         for axis, name in enumerate(spec.shape or ()):
             if name in names and axes.get(spec.name) != axis:
+                is_like_a_mask = (len(spec.shape or ()), axis, settings.mask) == (2, 1, "")
                 raise ModelLoadError(
                     f"padding.axes: axis {axis} of input {spec} is called {name} as well, and is not padded; "
-                    f"came {dict(axes)}"
+                    f"padded are {toml_value(dict(axes))}{f'; {MASK_ADVICE}' if is_like_a_mask else ''}"
                 )
 
 
@@ -170,9 +181,13 @@ def _check_optional(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -
         if not name:
             continue
         spec = inputs[name]
-        if len(spec.shape or ()) != rank:
+        came = len(spec.shape or ())
+        if came != rank:
             expected = "[rows, length]" if rank == 2 else "[rows]"
-            raise ModelLoadError(f"padding.{key}: input {spec} has another shape, expected {expected}")
+            advice = {1: f"; {LENGTHS_ADVICE}", 2: f"; {MASK_ADVICE}"}.get(came, "")
+            raise ModelLoadError(
+                f"padding.{key}: input {spec} has another shape, expected {expected}{advice}"
+            )
         if spec.datatype in BY_BITS or spec.datatype.kind is Kind.BYTES:
             raise ModelLoadError(f"padding.{key}: input {spec} cannot be made up, expected plain numbers")
         if name in settings.values:
@@ -181,27 +196,11 @@ def _check_optional(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -
 
 def _fill(settings: PaddingConfig, spec: TensorSpec) -> object:
     """What the padding of an input holds, as numpy has it."""
-    datatype, value = spec.datatype, settings.values.get(spec.name)
-    if datatype.kind is Kind.BYTES:
-        value = "" if value is None else value
-        fits = isinstance(value, str)
-    else:
-        value = 0 if value is None else value
-        fits = not isinstance(value, str) and _holds(datatype, value)
-    if not fits:
-        raise ModelLoadError(f"padding.values: {value!r} is no value of input {spec}")
-    if datatype in BY_BITS:
-        return narrowed(datatype, np.array([value], np.float32))[0]
-    return value
-
-
-def _holds(datatype: DataType, value: float) -> bool:
-    if datatype.kind in (Kind.FLOAT, Kind.DOUBLE):
-        return True
-    if datatype.kind is Kind.BOOL:
-        return value in (0, 1)
-    bounds = np.iinfo(datatype.dtype)
-    return math.isfinite(value) and value == int(value) and bounds.min <= value <= bounds.max
+    value = settings.values.get(spec.name, "" if spec.datatype.kind is Kind.BYTES else 0)
+    try:
+        return element(spec.datatype, value)
+    except ValueError:
+        raise ModelLoadError(f"padding.values: {value!r} is no value of input {spec}") from None
 
 
 def _outputs(
@@ -234,7 +233,7 @@ class _MadeUp(InferRequest):
 
 
 def _compare(
-    backend: Backend, plan: PaddingPlan, lengths: Sequence[int], bucket: int, tolerance: float
+    backend: Backend, plan: PaddingPlan, lengths: Sequence[int], limits: tuple[int, float], sample: Sample
 ) -> float:
     """By how much rows padded to a bucket differ from the same rows alone.
 
@@ -243,7 +242,7 @@ def _compare(
     """
     packing, names = PaddedRows(plan), tuple(backend.signature.outputs)
     error: ModelFailed | None = None
-    for rows in _rows(backend.signature, plan, lengths):
+    for rows in _rows(backend.signature, plan, lengths, sample):
         batch = [_MadeUp(_sent(each, plan), names, 1, None, "", 0.0) for each in rows]
         try:
             alone = [backend.run(names, _unpadded(each, plan)) for each in rows]
@@ -254,18 +253,25 @@ def _compare(
             error = error or failure
             continue
         return max(
-            _apart(backend.signature.outputs[name], place, padded, single, (bucket, tolerance))
+            _apart(backend.signature.outputs[name], place, padded, single, limits)
             for place, singles in enumerate(alone)
             for name, single in zip(names, singles, strict=True)
         )
     raise ModelLoadError(
         f"[padding] cannot be tried out: no made-up rows of {', '.join(map(str, lengths))} elements, padded "
-        f"to {bucket}, make the model run; padding.buckets may be larger than it takes: {error}"
+        f"to {limits[0]}, make the model run; {_suspects(plan)}: {error}"
     )
 
 
+def _suspects(plan: PaddingPlan) -> str:
+    """What may be wrong where the model runs on no padded rows."""
+    filled = ", ".join(name for name, fill in plan.fills.items() if fill)
+    values = f", or what padding.values gives {filled} be no value that it takes" if filled else ""
+    return f"padding.buckets may be larger than it takes{values}"
+
+
 def _rows(
-    signature: Signature, plan: PaddingPlan, lengths: Sequence[int]
+    signature: Signature, plan: PaddingPlan, lengths: Sequence[int], sample: Sample
 ) -> Iterator[Sequence[Mapping[str, Array]]]:
     """Inputs of one row for each of several lengths, to try one after another.
 
@@ -273,13 +279,16 @@ def _rows(
     the largest value.
     """
     each = [length for length in lengths for _ in range(ROWS_OF_A_LENGTH)]
-    made = [samples(_at_length(signature, plan, length), 1, seed) for seed, length in enumerate(each)]
+    made = [samples(_at_length(signature, plan, length), 1, seed, sample) for seed, length in enumerate(each)]
     for rows in zip(*made, strict=True):
-        yield [_below_zero(row) if place % 2 else row for place, row in enumerate(rows)]
+        yield [_below_zero(row, sample) if place % 2 else row for place, row in enumerate(rows)]
 
 
-def _below_zero(row: Mapping[str, Array]) -> Mapping[str, Array]:
-    return {name: -np.abs(array) if array.dtype.kind == "f" else array for name, array in row.items()}
+def _below_zero(row: Mapping[str, Array], sample: Sample) -> Mapping[str, Array]:
+    return {
+        name: -np.abs(array) if array.dtype.kind == "f" and name not in sample.values else array
+        for name, array in row.items()
+    }
 
 
 def _sent(row: Mapping[str, Array], plan: PaddingPlan) -> Mapping[str, Array]:

@@ -30,6 +30,7 @@ from penstock.models.class_labels import read_class_labels
 from penstock.models.model import Batching, Model
 from penstock.models.padding import AtBucket, check_padding, plan_padding
 from penstock.models.repository import ModelOnDisk
+from penstock.models.samples import Sample, read_sample
 from penstock.models.sequence import KeptState, RowsFirst, proposal, read_kept_state, scalars_of
 from penstock.scheduling.batch import Packing, Rows, RowsBesideScalars
 from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
@@ -110,13 +111,15 @@ class ModelRegistry:
         batching = effective_batching(self._config.batching, settings.batching)
         runtime = effective_runtime(self._config.runtime, settings.runtime)
         folder = path.parent.parent
-        loaded = self._open(path, runtime, settings.runs_in_parallel, partial(_kept, folder, settings))
+        loaded = self._open(path, runtime, settings.runs_in_parallel, partial(_told, folder, settings))
         enabled = settings.batching.enabled
         padding = _padding(loaded, settings)
         tried = AtBucket(loaded.backend, padding) if padding else loaded.rows_first
-        verdict, cost, max_rows = _fitted(tried, enabled, batching)
+        verdict, cost, max_rows = _fitted(tried, enabled, batching, loaded.sample)
         if padding is not None:
-            verdict = check_padding(loaded.backend, padding, verdict, settings.padding.tolerance)
+            verdict = check_padding(
+                loaded.backend, padding, verdict, settings.padding.tolerance, loaded.sample
+            )
         policy = _policy(verdict.enabled, batching, max_rows, loaded, settings.weight)
         packing = PaddedRows(padding) if padding else _rows(loaded, policy)
         proposed = "" if loaded.kept else proposal(loaded.backend.signature)
@@ -124,10 +127,13 @@ class ModelRegistry:
             name=on_disk.name,
             version=version,
             backend=loaded.backend,
-            batcher=_batcher(loaded, policy, cost, packing, self._total, self._isolation(tried)),
+            batcher=_batcher(
+                loaded, policy, cost, packing, self._total, self._isolation(tried, loaded.sample)
+            ),
             batching=replace(verdict, reason=f"{verdict.reason}; {proposed}") if proposed else verdict,
             kept=loaded.kept,
             padding=padding,
+            sample=loaded.sample,
             labels=tuple(sorted(label for label, number in settings.labels.items() if number == version)),
             is_default=version == max(on_disk.versions),
         )
@@ -136,12 +142,12 @@ class ModelRegistry:
         self._models[on_disk.name, version] = model
         return model
 
-    def _isolation(self, backend: Backend) -> Isolation:
+    def _isolation(self, backend: Backend, sample: Sample) -> Isolation:
         return Isolation(
             self._config.breaker.failures,
             self._config.breaker.open_seconds,
             self._config.runners.hung_seconds,
-            partial(runs_on_made_up_input, backend),
+            partial(runs_on_made_up_input, backend, sample),
         )
 
     def _open(
@@ -149,7 +155,7 @@ class ModelRegistry:
         path: Path,
         runtime: RuntimeConfig,
         runs_in_parallel: int,
-        kept_of: Callable[[Backend], KeptState | None],
+        told_of: Callable[[Backend], tuple[KeptState | None, Sample]],
     ) -> _Loaded:
         """The model, and how many of its runs may go on at the same time.
 
@@ -160,13 +166,15 @@ class ModelRegistry:
             wanted = runs_in_parallel or max(self._cores // (runtime.intra_op_threads or 1), 1)
             backend = self._open_backend(path, runtime, wanted)
             cores = min(runtime.intra_op_threads or max(self._cores // wanted, 1), self._cores)
-            return _Loaded(backend, wanted, cores, kept_of(backend))
+            return _Loaded(backend, wanted, cores, *told_of(backend))
         backend = self._open_backend(path, runtime, self._cores)
-        loaded = _Loaded(backend, self._cores, 1, kept_of(backend))
-        if measure_cost(loaded.rows_first, batched=False, max_rows=1).expect(1) < HEAVY_SECONDS:
+        loaded = _Loaded(backend, self._cores, 1, *told_of(backend))
+        cost = measure_cost(loaded.rows_first, batched=False, max_rows=1, sample=loaded.sample)
+        if cost.expect(1) < HEAVY_SECONDS:
             return loaded
         backend.close()
-        return _Loaded(self._open_backend(path, runtime, 1), 1, self._cores, loaded.kept)
+        opened = self._open_backend(path, runtime, 1)
+        return loaded._replace(backend=opened, runs_in_parallel=1, cores=self._cores)
 
     def _order(self) -> None:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
@@ -180,12 +188,14 @@ class _Loaded(NamedTuple):
         runs_in_parallel: how many of its runs may go on at the same time.
         cores: how many each of them works on.
         kept: the state that the server keeps for it.
+        sample: what is known of a request.
     """
 
     backend: Backend
     runs_in_parallel: int
     cores: int
     kept: KeptState | None
+    sample: Sample
 
     @property
     def rows_first(self) -> Backend:
@@ -193,8 +203,11 @@ class _Loaded(NamedTuple):
         return self.backend if self.kept is None else RowsFirst(self.backend, self.kept)
 
 
-def _kept(folder: Path, settings: ModelConfig, backend: Backend) -> KeptState | None:
-    return read_kept_state(folder, settings.sequence, backend.signature)
+def _told(folder: Path, settings: ModelConfig, backend: Backend) -> tuple[KeptState | None, Sample]:
+    """What model.toml says of a model's state and of what its requests hold."""
+    kept = read_kept_state(folder, settings.sequence, backend.signature)
+    states = {each.input for each in kept.tensors} if kept else ()
+    return kept, read_sample(settings.sample, backend.signature, states)
 
 
 def _padding(loaded: _Loaded, settings: ModelConfig) -> PaddingPlan | None:
@@ -221,7 +234,7 @@ def _batcher(  # noqa: PLR0913 - what it is composed of
 
 
 def _fitted(
-    backend: Backend, enabled: bool | Literal["auto"], batching: BatchingConfig
+    backend: Backend, enabled: bool | Literal["auto"], batching: BatchingConfig, sample: Sample
 ) -> tuple[Batching, RunCost, int]:
     """Whether requests may run together, what runs cost, and the most rows of a batch.
 
@@ -229,15 +242,15 @@ def _fitted(
     seen to agree, and to cost no more each than in smaller batches.
     """
     rows = batching.max_rows or LEAST_ROWS
-    verdict = check_batching(backend, enabled is not False, enabled is True, rows)
-    cost = measure_cost(backend, verdict.enabled, rows)
+    verdict = check_batching(backend, enabled is not False, enabled is True, rows, sample)
+    cost = measure_cost(backend, verdict.enabled, rows, sample)
     if batching.max_rows or not verdict.enabled:
         return verdict, cost, rows
-    more = rows_worth_batching(cost, backend.signature, batching.queue_rows)
+    more = rows_worth_batching(cost, backend.signature, batching.queue_rows, sample)
     if more > rows:
-        larger = check_batching(backend, True, enabled is True, more)
+        larger = check_batching(backend, True, enabled is True, more, sample)
         if larger.enabled:
-            measured = measure_cost(backend, True, more)
+            measured = measure_cost(backend, True, more, sample)
             if measured.expect(more) / more <= DEARER * cost.expect(rows) / rows:
                 return larger, measured, more
     return verdict, cost, rows

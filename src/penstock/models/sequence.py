@@ -14,6 +14,7 @@ import numpy as np
 
 from penstock.backends.backend import Backend, Stop
 from penstock.config import ModelSequence
+from penstock.config.toml import toml_value
 from penstock.errors import ModelLoadError
 from penstock.scheduling.state import StateTensor
 from penstock.tensors import Array, Kind, Signature, TensorSpec
@@ -178,6 +179,7 @@ def _check_names(settings: ModelSequence, signature: Signature) -> None:
     ):
         unknown = [name for name in named if name not in there]
         if unknown:
+            _check_turned(settings.state, signature)
             has = ", ".join(there) or "none"
             raise ModelLoadError(
                 f"sequence.state names the {role} {unknown[0]}, which is not there; there is {has}"
@@ -188,6 +190,17 @@ def _check_names(settings: ModelSequence, signature: Signature) -> None:
         unknown = [name for name in names if name not in settings.state]
         if unknown:
             raise ModelLoadError(f"sequence.{setting} names {unknown[0]}, which sequence.state does not")
+
+
+def _check_turned(state: Mapping[str, str], signature: Signature) -> None:
+    """Who takes the table for output = input is told so."""
+    for name, value in state.items():
+        if name in signature.outputs and value in signature.inputs:
+            came, meant = toml_value({name: value}), toml_value({value: name})
+            raise ModelLoadError(
+                f"sequence.state: {came} is the wrong way round: {name} is an output and {value} an input; "
+                f"expected input = output, as in {meant}"
+            )
 
 
 def _check_pair(taken: TensorSpec, given: TensorSpec) -> None:

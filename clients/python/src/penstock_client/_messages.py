@@ -200,10 +200,12 @@ class Signature:
             return
         said = [f"unknown: {', '.join(unknown)}"] if unknown else []
         said += [f"missing: {', '.join(missing)}"] if missing else []
-        expected = ", ".join(f"{name} {spec.info}" for name, spec in specs.items()) or "none"
+        expected = ", ".join(
+            f"{name} {spec.info}{' (optional)' if spec.info.optional else ''}" for name, spec in specs.items()
+        )
         kept = ", ".join(name for name in inputs if name in self._kept)
         keeps = f"; the server keeps {kept}, which callers neither send nor get" if kept else ""
-        raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected}{keeps}")
+        raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected or 'none'}{keeps}")
 
 
 def _parted(item: Item) -> tuple[Inputs, Step | None]:

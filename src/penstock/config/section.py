@@ -1,0 +1,52 @@
+"""What the sections of settings are made of: their base, and fields with a unit, bounds and a description."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
+
+
+def setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
+    """A field with its description and unit, and bounds such as `ge=1`. Floats are always finite."""
+    if isinstance(default, float):
+        limits["allow_inf_nan"] = False
+    return Field(default=default, description=description, json_schema_extra={"unit": unit}, **limits)
+
+
+def inherited(section: type[BaseModel], name: str) -> Any:
+    """A field that replaces the one of the same name in `section` for one model; None inherits it."""
+    field = section.model_fields[name]
+    text = f"Overrides `{section.__name__.removesuffix('Config').lower()}.{name}` for this model."
+    return Field(default=None, description=text, json_schema_extra=field.json_schema_extra)
+
+
+def _split(value: object) -> object:
+    """Text such as `a, b` or `["a", "b"]`, as the environment and flags give lists, becomes a list."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
+        return json.loads(value)
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+# NoDecode: pydantic-settings would otherwise take only JSON from the environment.
+Names = Annotated[tuple[NonEmpty, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """The base of all sections: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """Python takes True for 1, so that `port = true` would be port 1."""
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and "bool" not in str(field.annotation):
+            raise ValueError("should not be true or false")
+        return value
