@@ -318,6 +318,15 @@ def _log_model(model: Model) -> None:
         reason=model.batching.reason,
         **({"keeps": str(model.kept)} if model.kept else {}),
     )
+    policy = model.batcher.policy
+    if policy.batched and policy.max_rows > policy.queue_rows:
+        log.warning(
+            "no batch of this model can be full: batching.max_rows is more than batching.queue_rows",
+            model=model.name,
+            version=model.version,
+            max_rows=policy.max_rows,
+            queue_rows=policy.queue_rows,
+        )
     proposed = "" if model.kept else proposal(model.signature)
     if proposed:
         log.info("a state could be kept", model=model.name, version=model.version, advice=proposed)

@@ -112,7 +112,7 @@ def _refuses(section: type, name: str, value: object) -> bool:
         ("labels = {'-7' = 1}", "the label '-7' could not be told from a version number"),
         ("labels = {stable = 0}", "stable should be greater than 0"),
         ("labels = {stable = true}", "stable should be a valid integer"),
-        ("labels = 'stable'", "dictionary"),
+        ("labels = 'stable'", "should be a table, such as {name = value}"),
         ("runs_in_parallel = -1", "greater than or equal to 0"),
         ("runs_in_parallel = true", "should not be true or false"),
         ("batching.enabled = 'no way'", "should be"),

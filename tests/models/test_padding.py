@@ -11,6 +11,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import Config, PaddingConfig, RuntimeConfig
@@ -99,6 +100,10 @@ def test_the_mask_is_padded_too_and_may_be_left_out() -> None:
         ({"axes": {"attention_mask": 1}, "mask": "attention_mask"}, "names no input beside the mask"),
         ({"axes": {"input_ids": 2}}, "axis 2 of input input_ids INT64[N,L] cannot be padded"),
         ({"axes": {"input_ids": 1}}, "axis 1 of input attention_mask INT64[N,L] is called L as well"),
+        (
+            {"axes": {"input_ids": 1}},
+            "an input that is 1 for values and 0 for padding is named by padding.mask",
+        ),
         ({"axes": {"input_ids": 1}, "mask": "attention_mask", "lengths": "attention_mask"}, "another shape"),
         (
             {"axes": {"input_ids": 1}, "mask": "attention_mask", "values": {"input_ids": 0.5}},
@@ -218,6 +223,24 @@ def test_model_toml_makes_a_model_pad(tmp_path: Path) -> None:
     assert model.optional_inputs == {"attention_mask"}
 
 
+@pytest.mark.parametrize("datatype", [TensorProto.FLOAT, TensorProto.INT64])
+def test_a_batch_that_is_tried_has_one_value_of_a_scalar(datatype: int, tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Cast", ["factor"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["x", "f"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, ["N", "L"]), value("factor", datatype, [])],
+        [value("y", TensorProto.FLOAT, ["N", "L"])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = load(tmp_path, made, "[padding]\naxes = { x = 1 }\nbuckets = [4, 8]\n")
+    assert "lengths are padded to 4, 8" in model.batching.reason
+
+
 def test_padding_is_tried_on_what_requests_hold(tmp_path: Path) -> None:
     """Its values are not taken below 0, as others are."""
     padding, sample = "[padding]\naxes = { x = 1 }\nbuckets = [8]\n", "[sample]\nshapes = { x = [1, 3, 5] }\n"
@@ -249,6 +272,8 @@ def test_what_is_not_batched_cannot_be_padded(tmp_path: Path) -> None:
         ("padding.buckets = []", "at least 1 item"),
         ("padding.axes = {x = 0}", r"padding.axes = \{\"x\" = 0\}: x should be greater than or equal to 1"),
         ("padding.axis = {x = 1}", "did you mean padding.axes"),
+        ('padding.axes = ["x"]', r"should be a table, such as \{name = value\}"),
+        ("padding.buckets = 16", r"should be a list, such as \[a, b\]"),
     ],
 )
 def test_bad_settings_name_the_key(text: str, words: str, tmp_path: Path) -> None:

@@ -94,6 +94,11 @@ def with_state(taken: Any = (2, "N", 3), given: Any = (2, "N", 3), **how: DataTy
     ("signature", "changes", "words"),
     [
         (WIDE, {"state": {"g": "hn"}}, "names the input g, which is not there; there is x, h"),
+        (
+            WIDE,
+            {"state": {"hn": "h"}},
+            "wrong way round: hn is an output and h an input; expected input = output",
+        ),
         (WIDE, {"state": {"h": "gn"}}, "names the output gn, which is not there; there is y, hn"),
         (WIDE, {"state": {"h": "hn", "x": "hn"}}, "names an output twice"),
         (WIDE, {"axis": {"x": 0}}, "sequence.axis names x, which sequence.state does not"),

@@ -30,6 +30,7 @@ MODELS: dict[str, tuple[Any, str]] = {
     "mean": (zoo.running_mean, '[sequence]\nstate = { h = "hn" }\n'),
     "hasty": (zoo.running_sum, f"{SUM}idle_seconds = 0.2\n"),
     "few": (zoo.running_sum, f"{SUM}max_sequences = 2\n"),
+    "scalar": (zoo.running_scalar, SUM),
     "alone": (zoo.running_sum, f"{SUM}[batching]\nenabled = false\n"),
     "scaled": (zoo.scaled, ""),
     "identity": (zoo.identity, ""),
@@ -200,6 +201,12 @@ def test_what_began_on_a_stream_ends_with_it(
     stream.cancel()
     kit.wait_until(lambda: kit.metric(server.ops, "sequences", model="sum") == 0, "the states are dropped")
     assert refusal(lambda: predict(1, sequence=of("gone")))[0] == "FAILED_PRECONDITION"
+
+
+def test_a_state_may_be_a_scalar(channel: grpc.Channel) -> None:
+    x = kit.raw(np.array(3), DataType.INT64)
+    results = kit.stream_all(channel, [kit.message(*[kit.request("scalar", x=x) for _ in range(3)])])
+    assert [int(kit.array_of(each.response.outputs["y"])) for each in results] == [3, 6, 9]
 
 
 def test_a_stream_may_be_by_id_only(channel: grpc.Channel) -> None:

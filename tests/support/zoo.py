@@ -229,6 +229,15 @@ def running_sum(most: int = 1000) -> onnx.ModelProto:
     return _model(nodes, [x, total], [y, after], {"zeros": np.zeros(most, np.int64)})
 
 
+def running_scalar() -> onnx.ModelProto:
+    """y = sumN = sum + x, all of them INT64 scalars: a state without axes."""
+    nodes = [_node("Add", ["x", "sum"], "sumN"), _node("Identity", ["sumN"], "y")]
+    inputs, outputs = (
+        [_value(name, DataType.INT64, ()) for name in names] for names in (("x", "sum"), ("y", "sumN"))
+    )
+    return _model(nodes, inputs, outputs, {})
+
+
 def running_mean() -> onnx.ModelProto:
     """y [N, 3] = half of x [N, 3] and half of the state, which is h [2, N, 3], its batch axis 1.
 

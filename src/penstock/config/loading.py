@@ -215,6 +215,8 @@ def _invalid(error: ValidationError, given: Mapping[str, _Given]) -> Iterator[st
 def _reason(message: str, entry: str, given: _Given) -> str:
     """One complaint of pydantic's, with the entry it is about where the value is a table."""
     text = message.removeprefix("Value error, ").replace("Input should", "should")
+    text = text.replace("a valid dictionary", "a table, such as {name = value}")
+    text = text.replace("a valid tuple", "a list, such as [a, b]")
     return f"{entry} {text}" if entry and isinstance(given.value, Mapping) else text
 
 

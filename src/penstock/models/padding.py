@@ -281,12 +281,17 @@ def _rows(
     each = [length for length in lengths for _ in range(ROWS_OF_A_LENGTH)]
     made = [samples(_at_length(signature, plan, length), 1, seed, sample) for seed, length in enumerate(each)]
     for rows in zip(*made, strict=True):
-        yield [_below_zero(row, sample) if place % 2 else row for place, row in enumerate(rows)]
+        scalars = {name: array for name, array in rows[0].items() if not array.ndim}  # one for a whole batch
+        yield [
+            {**(_below_zero(row, sample) if place % 2 else row), **scalars} for place, row in enumerate(rows)
+        ]
 
 
 def _below_zero(row: Mapping[str, Array], sample: Sample) -> Mapping[str, Array]:
     return {
-        name: -np.abs(array) if array.dtype.kind == "f" and name not in sample.values else array
+        name: -np.abs(array)
+        if array.ndim and array.dtype.kind == "f" and name not in sample.values
+        else array
         for name, array in row.items()
     }
 

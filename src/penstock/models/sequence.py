@@ -116,7 +116,12 @@ class RowsFirst:
 
     def __init__(self, backend: Backend, kept: KeptState) -> None:
         self._backend = backend
-        self._axes = {name: each.axis or 0 for each in kept.tensors for name in (each.input, each.output)}
+        self._axes = {
+            name: each.axis or 0
+            for each in kept.tensors
+            for name in (each.input, each.output)
+            if each.initial.ndim
+        }
         self.file, self.providers = backend.file, backend.providers
         shapes = {
             name: _rows_first(each, backend.signature.inputs[each.input])
