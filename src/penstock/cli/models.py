@@ -27,6 +27,10 @@ def models(target: str, timeout: float) -> None:
     click.echo("\n".join(line for model in found for line in _lines(model)))
 
 
+RUNS_FOR_SPREAD = 40  # of one in twenty, there should have been some
+LEAST_SECONDS = 1e-8  # less is nothing that anybody has measured
+
+
 def _lines(model: ModelInfo) -> Iterator[str]:
     default = ", the default" if model.is_default else ""
     labels = f", also {', '.join(model.labels)}" if model.labels else ""
@@ -48,10 +52,13 @@ def _lines(model: ModelInfo) -> Iterator[str]:
 
 def _cost(cost: RunCost) -> str:
     size = f", rows of up to {cost.elements} elements" if cost.elements else ""
-    learned = f"{cost.runs} runs" if cost.runs else "as measured at the start"
-    spread = f", one in twenty over {cost.spread:.2g} times that" if cost.spread > 1 else ""
+    learned = f"after {cost.runs} runs" if cost.runs else "only measured at load, no run yet"
+    known = cost.spread > 1 and cost.runs >= RUNS_FOR_SPREAD
+    spread = f", one in twenty over {cost.spread:.2g} times that" if known else ""
     return f"{_time(cost.base_seconds)} a run and {_time(cost.row_seconds)} a row{spread} ({learned}{size})"
 
 
 def _time(seconds: float) -> str:
+    if seconds < LEAST_SECONDS:
+        return "under 0.01 µs"
     return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"

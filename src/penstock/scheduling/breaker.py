@@ -56,7 +56,9 @@ class Breaker:
             if left <= 0.0:
                 self._probing, self._until = True, now + self._seconds
                 return
-        error = Unavailable("the model fails on whatever it is given, and is left alone for a while")
+        error = Unavailable(
+            "the model fails on whatever it is given, and is left alone for a while; the log says why"
+        )
         error.retry_after_seconds = left
         raise error
 
