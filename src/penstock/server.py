@@ -319,7 +319,7 @@ def _log_model(model: Model) -> None:
         **({"keeps": str(model.kept)} if model.kept else {}),
     )
     policy = model.batcher.policy
-    if policy.batched and policy.max_rows > policy.queue_rows:
+    if policy.batched and policy.max_rows > max(policy.queue_rows, 2):
         log.warning(
             "no batch of this model can be full: batching.max_rows is more than batching.queue_rows",
             model=model.name,

@@ -197,6 +197,11 @@ def test_the_most_rows_follow_what_a_run_costs(tmp_path: Path) -> None:
     assert [model.batcher.policy.max_rows for model in loaded.registry.all()] == [256, 5]
 
 
+def test_batches_are_no_larger_than_what_may_wait(tmp_path: Path) -> None:
+    loaded = load(tmp_path, {"a": zoo.add()}, {"a": "batching.queue_rows = 5"})
+    assert [model.batcher.policy.max_rows for model in loaded.registry.all()] == [5]
+
+
 def test_batches_are_no_larger_than_rows_were_seen_to_agree(tmp_path: Path) -> None:
     def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
         if len(inputs["x"]) > 100:

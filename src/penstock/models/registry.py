@@ -241,12 +241,13 @@ def _fitted(
     Where the settings leave the rows open, they follow the cost; but not further than rows run together are
     seen to agree, and to cost no more each than in smaller batches.
     """
-    rows = batching.max_rows or LEAST_ROWS
+    most = max(batching.queue_rows, 2)  # no batch has more rows than may wait
+    rows = batching.max_rows or min(LEAST_ROWS, most)
     verdict = check_batching(backend, enabled is not False, enabled is True, rows, sample)
     cost = measure_cost(backend, verdict.enabled, rows, sample)
     if batching.max_rows or not verdict.enabled:
         return verdict, cost, rows
-    more = rows_worth_batching(cost, backend.signature, batching.queue_rows, sample)
+    more = min(rows_worth_batching(cost, backend.signature, batching.queue_rows, sample), most)
     if more > rows:
         larger = check_batching(backend, True, enabled is True, more, sample)
         if larger.enabled:
