@@ -4,7 +4,8 @@
 
 Serves a model that takes about 4 ms a run, one run at a time and one row a run, on one core, and sends it
 requests with a deadline of 50 ms from another core, at random times that do not depend on the answers. What
-counts is goodput: answers in time, as a share of the best rate, which is measured for every server by itself.
+counts is goodput: answers in time, as a share of the best rate, which is measured for every server by itself,
+in every round before and after the loads: the machine may be faster now than a minute ago.
 
     levels     goodput, latencies, refusals: at 0.5 to 3 times the best rate
     burst      how long after a burst at twice the best rate latencies are normal again
@@ -72,39 +73,47 @@ def measure(arguments: argparse.Namespace) -> Results:
         bench = Bench(Path(folder), arguments.seconds, stack)
         measures.make_models(Path(folder) / "models")
         try:
-            for subject in subjects:
-                _best(bench, subject, arguments.rounds, results)
             for turn in range(arguments.rounds):
-                _round(bench, only, results, f"round {turn + 1} of {arguments.rounds}")
+                _round(bench, subjects, only, results, f"round {turn + 1} of {arguments.rounds}")
         except KeyboardInterrupt:
             results["failed"].append("stopped early")
     progress("")
     return results
 
 
-def _best(bench: Bench, subject: str, rounds: int, results: Results) -> None:
-    """Notes a server's best rate; where it fails, it is not measured any further."""
-    progress(f"best rate: {SUBJECTS[subject].title}")
-    with _noting(results, SUBJECTS[subject].title):
-        rates = [measures.best_rate(bench, subject) for _ in range(rounds)]
-        results["best"][subject] = statistics.median(rates)
-
-
-def _round(bench: Bench, only: Sequence[str], results: Results, name: str) -> None:
-    for subject, best in results["best"].items():
+def _round(bench: Bench, subjects: Sequence[str], only: Sequence[str], results: Results, name: str) -> None:
+    for subject in subjects:
         title = f"{name}: {SUBJECTS[subject].title}"
         with _noting(results, title):
-            for factor in FACTORS if "levels" in only else ():
-                progress(f"{title}, {factor:g} x {best:.0f}/s")
-                figure = measures.at_rate(bench, subject, factor * best)
-                _note(results, "levels", subject, f"{factor:g}", figure)
+            best = _best(bench, subject, results, title)
+            if "levels" in only:
+                _levels(bench, subject, results, title, best)
             if "burst" in only:
                 progress(f"{title}, burst")
                 _note(results, "burst", subject, "", measures.burst(bench, subject, best))
     for other in OURS.keys() & set(only):
         progress(f"{name}: {other}")
         with _noting(results, other):
-            _note(results, other, "penstock", "", OURS[other](bench, results["best"]["penstock"]))
+            best = statistics.median(results["best"]["penstock"])
+            _note(results, other, "penstock", "", OURS[other](bench, best))
+
+
+def _best(bench: Bench, subject: str, results: Results, title: str) -> float:
+    progress(f"{title}, best rate")
+    best = measures.best_rate(bench, subject)
+    results["best"].setdefault(subject, []).append(best)
+    return best
+
+
+def _levels(bench: Bench, subject: str, results: Results, title: str, best: float) -> None:
+    """A server's loads of one round, as multiples of its best rate before them."""
+    figures = {}
+    for factor in FACTORS:
+        progress(f"{title}, {factor:g} x {best:.0f}/s")
+        figures[factor] = measures.at_rate(bench, subject, factor * best)
+    best = (best + _best(bench, subject, results, title)) / 2
+    for factor, figure in figures.items():
+        _note(results, "levels", subject, f"{factor:g}", {**figure, "goodput": figure["in_time"] / best})
 
 
 @contextlib.contextmanager

@@ -29,7 +29,8 @@ Open Inference Protocol at random times (a Poisson process from the same seed fo
 wait for answers. A latency counts from when a call was due, by the client's clock. Late is an answer that had
 not come {tolerance:g} ms after the deadline, but came: the server's clock for a deadline starts when it reads
 the call. A plain FIFO is this server with a queue without deadlines and priorities; MLServer has the model in
-a worker process, which is its default. Best rates, with eight calls in flight: {best}.
+a worker process, which is its default. Goodput is the share of the best rate, with eight calls in flight,
+by the mean of one measured before and one after a round's loads; medians of the best rates: {best}.
 """
 
 CODES = {"-1": "broken off", "-2": "no answer", "4": "DEADLINE_EXCEEDED", "8": "RESOURCE_EXHAUSTED"}
@@ -107,16 +108,12 @@ def _lines(name: str, results: Results) -> Iterator[dict[str, Any]]:
         points = []
         for factor, rounds in levels.items():
             value = (
-                100 * _goodput(results, subject, rounds)
+                100 * (median(rounds, "goodput") or 0.0)
                 if name == "goodput"
                 else median(rounds, f"{name}_ms")
             )
             points.append((float(factor), value))
         yield {"label": SUBJECTS[subject].title, "points": points}
-
-
-def _goodput(results: Results, subject: str, rounds: Sequence[dict[str, Any]]) -> float:
-    return (median(rounds, "in_time") or 0.0) / results["best"][subject]
 
 
 def median(rounds: Sequence[dict[str, Any]], name: str) -> float | None:
@@ -141,7 +138,7 @@ def _levels(results: Results) -> Rows:
     for subject, levels in results["levels"].items():
         for factor, rounds in levels.items():
             cells = [_number(median(rounds, name)) for name in ("offered", "in_time")]
-            cells.append(f"{_goodput(results, subject, rounds):.0%}")
+            cells.append(f"{median(rounds, 'goodput'):.0%}")
             cells += [_number(median(rounds, name)) for name in ("p50_ms", "p99_ms")]
             cells += [f"{median(rounds, 'refused'):.0%}", _number(median(rounds, "refusal_ms"))]
             cells += [str(sum(figure["late"] for figure in rounds)), _codes(rounds)]
@@ -209,7 +206,9 @@ def _facts(results: Results) -> Iterator[str]:
     given = results["facts"]
     yield f"{given['machine']}. {given['date']}, commit {given['commit']}.\n"
     yield ", ".join(f"{name} {version}" for name, version in given["versions"].items()) + ".\n"
-    rates = (f"{SUBJECTS[name].title} {rate:.0f}/s" for name, rate in results["best"].items())
+    rates = (
+        f"{SUBJECTS[name].title} {statistics.median(rates):.0f}/s" for name, rates in results["best"].items()
+    )
     yield MADE.format(**given, tolerance=TOLERANCE_SECONDS * 1e3, best=", ".join(rates))
 
 

@@ -74,14 +74,14 @@ def test_the_plain_queue_heeds_the_order_only() -> None:
 
 @pytest.fixture
 def results() -> dict[str, Any]:
-    figure = measures.ends([IN_TIME, REFUSED] * 20, 20)
-    none = measures.ends([REFUSED], 1)
+    figure = measures.ends([IN_TIME, REFUSED] * 20, 20) | {"goodput": 0.5}
+    none = measures.ends([REFUSED], 1) | {"goodput": 0.0}
     latency = {"p50_ms": 1.0, "p99_ms": 2.0, "failed": 0}
     facts = {"machine": "a machine", "date": "today", "commit": "abc", "versions": {"Python": "3"}}
     facts |= {"command": "python", "rounds": 2, "seconds": 1.0, "busy": 0.1}
     return {
         "facts": facts,
-        "best": {"penstock": 2.0, "fifo": 2.0},
+        "best": {"penstock": [2.0, 1.0, 3.0], "fifo": [2.0]},
         "failed": [],
         "levels": {"penstock": {"0.5": [figure, figure]}, "fifo": {"0.5": [none, none]}},
         "burst": {"penstock": {"": [{"recovery_ms": 5.0, "calm_p99_ms": 9.0}]},

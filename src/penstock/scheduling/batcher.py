@@ -89,7 +89,7 @@ class DynamicBatcher:
     ) -> None:
         self.policy = policy
         self.costs = RunCosts(cost)
-        self._execution = Execution(backend, packing or Rows(policy.batched), self.costs, isolation)
+        self._execution = Execution(backend, packing or Rows(policy.batched), isolation)
         self.breaker, self.runs = self._execution.breaker, self._execution.running
         self._observer: Observer = _Nobody()
         self._queue = RequestQueue(Bounds(policy.queue_rows, policy.queue_bytes), self.costs, total)
@@ -143,7 +143,8 @@ class DynamicBatcher:
             Unavailable: the model is shut off; says for how long.
         """
         now = request.arrived
-        if now < request.deadline < math.inf and request.deadline < now + self._surely_within():
+        busy = self._running or self._queue.rows
+        if busy and now < request.deadline < math.inf and request.deadline < now + self._surely_within():
             self._check_in_time(request, now)
         if self.breaker.is_open and request.deadline > now:  # what is refused anyhow is no probe
             self.breaker.admit(now)
@@ -250,15 +251,15 @@ class DynamicBatcher:
 
     def _run(self, taken: Taken, delivery: Delivery) -> None:
         """Runs a batch; where that takes long, whoever comes meanwhile is to know until when."""
-        closed = self._why_closed(taken)
-        seconds = taken.cost.expect(taken.rows)
+        cost, closed = taken.cost, self._why_closed(taken)
+        seconds = cost.expect(taken.rows)
         if seconds < QUICK_SECONDS:
-            self._execution.run(taken.batch, delivery, closed)
+            self._execution.run(taken.batch, cost, delivery, closed)
             return
         end = taken.now + seconds
         self._runs.began(end)
         try:
-            self._execution.run(taken.batch, delivery, closed)
+            self._execution.run(taken.batch, cost, delivery, closed)
         finally:
             self._runs.ended(end)
 
@@ -282,8 +283,6 @@ class DynamicBatcher:
     def _surely_within(self) -> float:
         """In how many seconds whoever comes now will be answered whatever he is: without a closer look."""
         batches = self._queue.rows / self._max_rows + self._running
-        if not batches:
-            return 0.0
         single = self.costs.is_single
         return (batches + 2.0) * self.costs.first.expect(self._max_rows) if single else math.inf
 

@@ -55,7 +55,8 @@ class Delivery:
             answered.append(request)
             if flush is not None:
                 self._flushes[flush] = None
-        self.flush()
+        if self._flushes:
+            self.flush()
         self._call(self._observer.batch_done, answered, run, time.monotonic())
 
     def fail(self, request: InferRequest, error: RequestError) -> None:

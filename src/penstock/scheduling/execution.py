@@ -15,7 +15,7 @@ from penstock.errors import ModelFailed
 from penstock.messages import Closed, InferRequest, Observer, Run
 from penstock.scheduling.batch import Packing
 from penstock.scheduling.breaker import Breaker
-from penstock.scheduling.cost import RunCosts
+from penstock.scheduling.cost import RunCost
 from penstock.scheduling.delivery import Delivery, expired
 from penstock.scheduling.running import Going, Running
 
@@ -43,7 +43,6 @@ class Execution:
     Args:
         backend: runs them.
         packing: puts them together and takes the answers apart.
-        costs: learn from them.
         isolation: keeps others from what goes wrong.
 
     Attributes:
@@ -51,27 +50,27 @@ class Execution:
         running: the runs that are going on.
     """
 
-    def __init__(
-        self, backend: Backend, packing: Packing, costs: RunCosts, isolation: Isolation | None = None
-    ) -> None:
+    def __init__(self, backend: Backend, packing: Packing, isolation: Isolation | None = None) -> None:
         self._backend = backend
         self._packing = packing
-        self._costs = costs
         isolation = isolation or Isolation()
         self._works = isolation.works
         self.breaker = Breaker(isolation.failures, isolation.open_seconds)
         self.running = Running(isolation.hung_seconds)
 
-    def run(self, batch: Sequence[InferRequest], delivery: Delivery, closed: Closed) -> None:
+    def run(self, batch: Sequence[InferRequest], cost: RunCost, delivery: Delivery, closed: Closed) -> None:
         """Runs a batch and answers it; where it fails, its parts.
 
         Args:
             batch: the requests.
+            cost: learns from it.
             delivery: answers them.
             closed: why there are not more of them.
         """
-        error = self._run(batch, delivery, closed)
-        if error is not None and not self._run_parts(batch, error, delivery) and self.breaker.failed():
+        error = self._run(batch, cost, delivery, closed)
+        if error is None:
+            return
+        if not self._run_parts(batch, cost, error, delivery) and self.breaker.failed():
             self._suspect(delivery)
 
     def watch(self, now: float, observer: Observer) -> None:
@@ -80,7 +79,9 @@ class Execution:
         for going in self.running.newly_hung(now):
             observer.happened("hung", seconds=round(now - going.started, 3), requests=len(going.batch))
 
-    def _run(self, batch: Sequence[InferRequest], delivery: Delivery, closed: Closed) -> Exception | None:
+    def _run(
+        self, batch: Sequence[InferRequest], cost: RunCost, delivery: Delivery, closed: Closed
+    ) -> Exception | None:
         """Runs requests together and answers them, unless the run fails: then nobody is answered yet."""
         packing = self._packing
         names = packing.wanted(batch)
@@ -106,13 +107,15 @@ class Execution:
             delivery.abandon(batch)
             delivery.happened("terminated", seconds=round(time.monotonic() - started, 3))
             return None
-        self._costs.of(batch[0].shape_key).learn(rows, finished - started)
+        cost.learn(rows, finished - started)
         if self.breaker.succeeded():
             delivery.happened("closed")
         delivery.answer(batch, answers, run)
         return None
 
-    def _run_parts(self, batch: Sequence[InferRequest], error: Exception, delivery: Delivery) -> bool:
+    def _run_parts(
+        self, batch: Sequence[InferRequest], cost: RunCost, error: Exception, delivery: Delivery
+    ) -> bool:
         """Runs the halves of requests that failed together; one that failed alone is told so.
 
         Returns:
@@ -128,8 +131,8 @@ class Execution:
             if len(wanted) < len(part):
                 delivery.flush()  # the run may take long
             if wanted:
-                problem = self._run(wanted, delivery, Closed.RETRY)
-                good = problem is None or self._run_parts(wanted, problem, delivery)
+                problem = self._run(wanted, cost, delivery, Closed.RETRY)
+                good = problem is None or self._run_parts(wanted, cost, problem, delivery)
                 any_good = any_good or good
             delivery.flush()
         return any_good

@@ -198,7 +198,7 @@ class RequestQueue:
         return ahead + self._class_rows[index] * min(share, 1.0)
 
     def _let_in(self, request: InferRequest) -> None:
-        index = _class_of(request)
+        index = _class_of(request) if request.priority else NORMAL
         key, groups = request.shape_key, self._groups
         group = groups.get(key)
         if group is None:
@@ -206,7 +206,8 @@ class RequestQueue:
         due = group.lanes[index].put(request)
         if groups.heap is not None:
             groups.came(key, group)
-        if due > self._latest_due[index] or not self._class_rows[index]:
+        class_rows = self._class_rows
+        if due > self._latest_due[index] or not class_rows[index]:
             self._latest_due[index] = due
         if request.deadline < self._earliest_deadline:
             self._earliest_deadline = request.deadline
@@ -215,7 +216,7 @@ class RequestQueue:
         self.bytes += size
         total.rows += rows
         total.bytes += size
-        self._class_rows[index] += rows
+        class_rows[index] += rows
         if self._shares is not None:
             self._shares.add(request, request.sender)
         elif self.rows > self._half.rows or self.bytes > self._half.bytes:
@@ -271,10 +272,10 @@ class RequestQueue:
 
         Where the first one is too late, nothing more is taken: another group may be more urgent now.
         """
-        group = self._groups[key]
         filling.cost = self._costs.of(key)
-        for index, lane in enumerate(group.lanes):
-            while (request := lane.head()) is not None:
+        for index, lane in enumerate(self._groups[key].lanes):
+            # Most have no priority: the empty lanes are not even looked at.
+            while self._class_rows[index] and (request := lane.head()) is not None:
                 if not self._move(index, lane, request, filling):
                     return
                 if not filling.batch:

@@ -24,7 +24,18 @@ class Taken:
         closed: why there is not more in it.
     """
 
-    __slots__ = ("_earliest", "_max_rows", "_room", "batch", "closed", "cost", "late", "now", "rows")
+    __slots__ = (
+        "_earliest",
+        "_max_rows",
+        "_most",
+        "_most_by",
+        "batch",
+        "closed",
+        "cost",
+        "late",
+        "now",
+        "rows",
+    )
 
     cost: RunCost
 
@@ -35,7 +46,8 @@ class Taken:
         self.closed = Closed.FREE
         self._earliest = math.inf  # the earliest deadline in it
         self.rows = 0
-        self._room: float = max_rows
+        self._most: float = max_rows  # the rows that can be run, as far as anybody asked,
+        self._most_by = math.inf  # by this deadline
         self._max_rows = max_rows
 
     def is_late(self, request: InferRequest, waiting_rows: int) -> bool:
@@ -53,17 +65,18 @@ class Taken:
 
     def takes(self, request: InferRequest) -> bool:
         """Adds a request, if there is room and nobody in the batch becomes late by it."""
-        rows, room = request.rows, self._room
-        if request.deadline < self._earliest:
-            room = min(room, self.cost.rows_within(request.deadline - self.now) - self.rows)
-        if rows > room and self.batch:
-            self.closed = Closed.FULL if self.rows + rows > self._max_rows else Closed.DEADLINE
-            return False
+        rows = self.rows + request.rows
         if request.deadline < self._earliest:
             self._earliest = request.deadline
-        self._room = room - rows
-        self.rows += rows
+        if self.batch:
+            if self._earliest != self._most_by:
+                self._most_by = self._earliest
+                self._most = min(self._max_rows, self.cost.rows_within(self._earliest - self.now))
+            if rows > self._most:
+                self.closed = Closed.FULL if rows > self._max_rows else Closed.DEADLINE
+                return False
+        self.rows = rows
         self.batch.append(request)
-        if self.rows >= self._max_rows:
+        if rows >= self._max_rows:
             self.closed = Closed.FULL
         return True
