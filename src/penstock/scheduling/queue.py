@@ -53,6 +53,7 @@ class RequestQueue:
         self._costs = costs
         self._total = total or Total(Bounds(2**63))
         self._lock = self._total.lock
+        self._only: InferRequest | None = None  # all that waits, and then in no group: see `_line_up`
         self._groups = Groups()
         self._class_rows = [0, 0, 0]
         self._latest_due = [-math.inf] * 3  # of each class: when the last of it is due
@@ -82,6 +83,7 @@ class RequestQueue:
             not make room: then it is not let in.
         """
         with self._lock:
+            self._line_up()
             share, (rows, size) = self._missing(request, now)
             displaced: list[InferRequest] = []
             for each in self._giving_way_to(request):
@@ -126,6 +128,7 @@ class RequestQueue:
             Whether it was waiting; False where it has been taken already.
         """
         with self._lock:
+            self._line_up()
             return self._remove(request)
 
     def take(self, max_rows: int, now: float) -> Taken:
@@ -143,15 +146,10 @@ class RequestQueue:
         """
         filling = Taken(max_rows, now)
         with self._lock:
-            self._takes += 1
-            if self._takes % AGED_TURN == 0:
-                self._begin_with_aged(filling)
-            while self._groups and not filling.batch:
-                self._fill(self._groups.most_urgent(), filling)
-            if not self._groups:
-                self._earliest_deadline = math.inf
-            if self._shares is not None and self._is_quiet():
-                self._shares = None
+            if self._only is not None:
+                self._take_only(self._only, filling)
+            else:
+                self._take(filling)
         return filling
 
     def expire(self, now: float) -> list[InferRequest]:
@@ -159,6 +157,7 @@ class RequestQueue:
         if now < self._earliest_deadline:
             return []
         with self._lock:
+            self._line_up()
             waiting = list(self._waiting())
             expired = [request for request in waiting if request.deadline <= now]
             for request in expired:
@@ -171,6 +170,7 @@ class RequestQueue:
     def oldest(self) -> float:
         """When the request came that has waited longest; infinity where nothing waits."""
         with self._lock:
+            self._line_up()
             return min((group.longest_waiting()[0] for group in self._groups.values()), default=math.inf)
 
     def earliest_deadline(self) -> float:
@@ -181,6 +181,8 @@ class RequestQueue:
         """About how many rows the next batch has, and what runs of its shapes take."""
         rows = self.rows
         with self._lock:
+            if self._only is not None:
+                return self._only.rows, self._costs.of(self._only.shape_key)
             if not self._groups:
                 return 0, self._costs.first
             key = self._groups.most_urgent()
@@ -191,6 +193,8 @@ class RequestQueue:
 
     def rows_ahead(self, request: InferRequest, now: float) -> float:
         """How many rows will be taken before a request that comes now, as if what waits were due evenly."""
+        with self._lock:
+            self._line_up()
         index = _class_of(request)
         ahead: float = sum(self._class_rows[:index])
         span = self._latest_due[index] - now
@@ -198,6 +202,35 @@ class RequestQueue:
         return ahead + self._class_rows[index] * min(share, 1.0)
 
     def _let_in(self, request: InferRequest) -> None:
+        if self.rows or self._shares is not None:
+            self._line_up()
+            self._into_group(request)
+        else:
+            self._only = request
+        if request.deadline < self._earliest_deadline:
+            self._earliest_deadline = request.deadline
+        rows, size, total = request.rows or 1, request.size, self._total
+        self.rows += rows
+        self.bytes += size
+        total.rows += rows
+        total.bytes += size
+        if self._shares is not None:
+            self._shares.add(request, request.sender)
+        elif self.rows > self._half.rows or self.bytes > self._half.bytes:
+            self._line_up()
+            self._shares = Shares(self._bounds, self._waiting())
+
+    def _line_up(self) -> None:
+        """Puts what has waited alone into its group.
+
+        Most requests find an empty queue and are taken before another one comes. To group them would cost
+        as much as all else that the queue does; so that waits until there is somebody to be ordered with.
+        """
+        if self._only is not None:
+            self._into_group(self._only)
+            self._only = None
+
+    def _into_group(self, request: InferRequest) -> None:
         index = _class_of(request) if request.priority else NORMAL
         key, groups = request.shape_key, self._groups
         group = groups.get(key)
@@ -209,18 +242,7 @@ class RequestQueue:
         class_rows = self._class_rows
         if due > self._latest_due[index] or not class_rows[index]:
             self._latest_due[index] = due
-        if request.deadline < self._earliest_deadline:
-            self._earliest_deadline = request.deadline
-        rows, size, total = request.rows or 1, request.size, self._total
-        self.rows += rows
-        self.bytes += size
-        total.rows += rows
-        total.bytes += size
-        class_rows[index] += rows
-        if self._shares is not None:
-            self._shares.add(request, request.sender)
-        elif self.rows > self._half.rows or self.bytes > self._half.bytes:
-            self._shares = Shares(self._bounds, self._waiting())
+        class_rows[index] += request.rows or 1
 
     def _check_room(self, request: InferRequest, now: float) -> None:
         rows, size = request.rows or 1, request.size
@@ -253,6 +275,28 @@ class RequestQueue:
         """Whether so little waits that nobody keeps anybody out: far less than where it becomes crowded."""
         half = self._half
         return 2 * self.rows < half.rows and 2 * self.bytes < half.bytes
+
+    def _take_only(self, request: InferRequest, filling: Taken) -> None:
+        filling.cost = self._costs.of(request.shape_key)
+        if request.deadline != math.inf and filling.is_late(request, self.rows):
+            filling.late.append(request)
+        else:
+            filling.takes(request)
+        self._only, self._earliest_deadline = None, math.inf
+        self._total.rows -= self.rows
+        self._total.bytes -= self.bytes
+        self.rows = self.bytes = 0
+
+    def _take(self, filling: Taken) -> None:
+        self._takes += 1
+        if self._takes % AGED_TURN == 0:
+            self._begin_with_aged(filling)
+        while self._groups and not filling.batch:
+            self._fill(self._groups.most_urgent(), filling)
+        if not self._groups:
+            self._earliest_deadline = math.inf
+        if self._shares is not None and self._is_quiet():
+            self._shares = None
 
     def _begin_with_aged(self, filling: Taken) -> None:
         """Begins the batch with the request that has waited longest, if it has waited long."""
