@@ -105,7 +105,13 @@ class RequestCancelled(RequestError):
 
 
 class Unavailable(RequestError):
-    """The model is loading, draining or gone, or the server is stopping."""
+    """The model is loading, draining or gone, or the server is stopping.
+
+    Attributes:
+        shut_off: whether it is because the model has failed on whatever it was given.
+    """
+
+    shut_off = False
 
 
 class ModelFailed(RequestError):

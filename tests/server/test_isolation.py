@@ -146,6 +146,7 @@ def test_a_model_that_fails_whatever_it_is_given_is_left_alone(serve) -> None:
         hint = error_details_pb2.RetryInfo()
         assert detail.Unpack(hint)
         assert 50 < hint.retry_delay.seconds <= 60
+        assert kit.metric(server.ops, "rejected_total", model="broken", reason="breaker_open") == 1
         assert stub.Predict(kit.request("scale", x=kit.rows(1)), timeout=kit.BOUND).model == "scale"
         models = model_pb2_grpc.ModelServiceStub(channel)
         reason = models.GetModel(model_pb2.GetModelRequest(model="broken")).state_reason

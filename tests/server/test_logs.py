@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import grpc
 import numpy as np
@@ -96,6 +97,21 @@ def test_every_answered_request_has_a_line_where_that_is_asked_for(serve) -> Non
     ]
     assert all(each["queue_seconds"] >= 0 and each["compute_seconds"] > 0 for each in lines)
     assert all(each["batch_rows"] >= each["rows"] for each in lines)
+
+
+def test_a_flood_of_failures_does_not_fill_the_log(serve) -> None:
+    """Callers decide how often a model fails: not each of 500 has a line, and those left out count."""
+    server = serve({"fails": zoo.fails_on(100)})
+    bad = kit.request("fails", x=kit.raw(np.array([[100]]), DataType.INT64))
+    with kit.connect(server.target) as channel:
+        results = kit.stream_all(channel, kit.one_each([bad] * 500))
+        assert {each.error.code for each in results} == {INTERNAL.value[0]}
+        time.sleep(1.0)  # another second, another line
+        assert kit.code_of(lambda: kit.stub_of(channel).Predict(bad, timeout=kit.BOUND)) is INTERNAL
+    assert server.stop() == 0
+    failures = [each for each in kit.logged(server) if each["event"] == "model failed"]
+    assert len(failures) < 500
+    assert len(failures) + sum(each.get("left_out", 0) for each in failures) == 501
 
 
 def test_the_numbers_that_a_model_fails_on_are_not_logged(serve) -> None:

@@ -131,6 +131,8 @@ def test_the_buckets_fit_from_50_microseconds_to_10_seconds() -> None:
     assert list(ROWS) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
 
 
+SHUT_OFF = errors.Unavailable("s")
+SHUT_OFF.shut_off = True
 FAILURES = [
     errors.QueueFull("q"),
     errors.QueueFull("q"),
@@ -142,6 +144,8 @@ FAILURES = [
     errors.RequestCancelled("r"),
     errors.InvalidRequest("i"),
     errors.ModelFailed("f"),
+    errors.Unavailable("u"),
+    SHUT_OFF,
 ]
 
 
@@ -149,7 +153,13 @@ def check_failures(seen: dict[Key, float], **labels: str) -> None:
     codes = Counter(map(code_of, FAILURES))
     for code, number in codes.items():
         assert seen[key("requests_total", rpc="Predict", code=code, **labels)] == number
-    rejected = {"queue_full": 2, "too_many_calls": 1, "message_too_large": 1, "exhausted": 1}
+    rejected = {
+        "queue_full": 2,
+        "too_many_calls": 1,
+        "message_too_large": 1,
+        "exhausted": 1,
+        "breaker_open": 1,
+    }
     for reason, number in rejected.items():
         assert seen[key("rejected_total", reason=reason, **labels)] == number
     assert seen[key("expired_total", **labels)] == 1

@@ -59,7 +59,7 @@ class Breaker:
         error = Unavailable(
             "the model fails on whatever it is given, and is left alone for a while; the log says why"
         )
-        error.retry_after_seconds = left
+        error.retry_after_seconds, error.shut_off = left, True
         raise error
 
     def failed(self) -> bool:

@@ -24,6 +24,7 @@ from penstock.errors import (
     RequestError,
     TooManyCalls,
     TooManySequences,
+    Unavailable,
 )
 from penstock.messages import EVENTS, Closed, InferRequest, Run
 
@@ -247,6 +248,8 @@ class ModelMetrics:
             counts.failed[rpc, code] += count
             if isinstance(error, Exhausted):
                 counts.rejected[_REASONS.get(type(error), "exhausted")] += count
+            elif isinstance(error, Unavailable) and error.shut_off:
+                counts.rejected["breaker_open"] += count
             elif isinstance(error, DeadlineExpired):
                 counts.expired += count
             elif isinstance(error, RequestCancelled):
