@@ -15,6 +15,8 @@ ALL_SUBJECTS = SUBJECTS | PEERS
 UNARY = (*YARDSTICKS, "reactor-echo", "penstock", "penstock-free", "processes", "portable")
 BESIDE_PEERS = ("yardstick-tuned", "penstock", *PEERS)
 START_ROUNDS = 10
+FIXED_RATES = (1_000, 2_500, 5_000, 10_000)
+"""Calls a second; every machine that this is run on can do as many."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,21 @@ GROUPS = {
         "Unary at half of the rate with 32 in flight, open loop",
         {
             name: Series(SUBJECTS[name].title, measures.half_rate(name, 32), SUBJECTS[name].missing)
-            for name in ("yardstick-tuned", "penstock", "penstock-free")
+            for name in ("yardstick-tuned", "reactor-echo", "penstock", "penstock-free")
         },
         ("rate", "p50_us", "p99_us", "p999_us", "max_us", "late_us", "tail"),
         ratio="",
+    ),
+    "fixed-rates": Group(
+        "Unary at fixed rates, open loop",
+        {
+            f"{name}-{rate}": Series(f"{SUBJECTS[name].title}, {rate:,}/s", measures.fixed_rate(name, rate))
+            for name in ("reactor-echo", "penstock")
+            for rate in FIXED_RATES
+        },
+        ("cpu_us", "busy", "p50_us", "p99_us"),
+        ratio="",
+        part="full",
     ),
     "memory": Group(
         "Memory over a million predictions",

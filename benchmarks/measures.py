@@ -105,6 +105,19 @@ def direct(model: str, rows: int) -> Measure:
     return measure
 
 
+def fixed_rate(subject: str, rate: int) -> Measure:
+    """An open loop: `rate`, `p50_us`, `p99_us`, `cpu_us`, and `busy`, the share of a core that takes."""
+
+    def measure(bench: Bench) -> Figure:
+        server, calls, seconds = bench.server(subject), bench.calls(subject), 2 * bench.seconds
+        before = server.cpu_seconds()
+        figure = loads.open_loop(server.target, calls, rate, seconds, bench.load_core)
+        cpu = server.cpu_seconds() - before
+        return figure | {"cpu_us": cpu / (rate * seconds) * 1e6, "busy": cpu / seconds}
+
+    return measure
+
+
 def half_rate(subject: str, in_flight: int) -> Measure:
     """An open loop at half of the rate just measured: `rate`, `p50_us`, `p99_us`, `late_us`, and
     `tail`, p99 over p50."""

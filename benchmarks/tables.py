@@ -18,6 +18,7 @@ HEADINGS = {
     "max_us": "max µs",
     "late_us": "sent late µs",
     "tail": "p99/p50",
+    "busy": "of a core",
     "growth_mb": "growth MB",
     "resident_mb": "resident MB",
     "start_seconds": "seconds",
