@@ -231,7 +231,7 @@ class RequestQueue:
             self._only = None
 
     def _into_group(self, request: InferRequest) -> None:
-        index = _class_of(request) if request.priority else NORMAL
+        index = _class_of(request)
         key, groups = request.shape_key, self._groups
         group = groups.get(key)
         if group is None:
