@@ -7,6 +7,15 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 
+# ONNX Runtime's operators on text need this locale, which the Python image lacks: without it, text models of
+# scikit-learn cannot be loaded. Only the output of localedef is shipped, so the package's version is not pinned.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends locales \
+    && rm -rf /var/lib/apt/lists/* \
+    && mkdir -p /opt/penstock/lib/locale \
+    && localedef -i en_US -f UTF-8 /opt/penstock/lib/locale/en_US.UTF-8
+
 # What changes rarely comes first, so that a change of the source does not fetch the dependencies again.
 # The environment that is shipped has no pip: the builder's own pip fills it from outside.
 COPY requirements/serve.txt requirements/build.txt requirements/
@@ -31,13 +40,14 @@ LABEL org.opencontainers.image.title="penstock" \
 # An environment knows its own path: it must lie where the builder made it.
 COPY --from=builder /opt/penstock /opt/penstock
 ENV PATH=/opt/penstock/bin:$PATH \
+    LOCPATH=/opt/penstock/lib/locale \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 
 # By number, so that an orchestrator can see that it is not root.
 USER 10001:10001
 VOLUME /models
-EXPOSE 8001 8002
+EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["penstock", "health"]
 ENTRYPOINT ["penstock"]

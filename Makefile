@@ -9,28 +9,36 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
 OLDER_PYTHONS := python3.13 python3.12 python3.11
 
 VENV ?= .venv
+# Tests that run beside each other; those that measure time or memory (marked `alone`) have the machine to themselves.
+WORKERS ?= 3
 # The oldest supported release, one in between, and the newest that pyproject.toml allows.
-GRPCIO ?= 1.74.0 1.78.2 1.85.1
+GRPCIO ?= 1.74.0 1.78.2 1.85.3
 GRPCIO_TESTS ?= tests/transport
 # Environments of the benchmarks: what every run needs, and other servers to compare with.
 BENCH := yardstick pictures
 PEERS := mlserver kserve triton
-# Clients that tests/oip runs: tritonclient, new and a year old, and perf_analyzer.
+# Clients that tests/open_inference runs: tritonclient, new and a year old, and perf_analyzer.
 OIP := newest older perf
+# Families of exporters: make exporters EXPORTERS=trees
+EXPORTERS ?= trees torch tensorflow paddle
 # Only `make lock` uses it, in an environment of its own.
 UV_VERSION := 0.13.8
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Passed on: make serve ARGS="--port 9001", make test ARGS="tests/client -x", make lock ARGS=--upgrade
 ARGS ?=
 
+BESIDE := -n $(WORKERS) --dist worksteal
 PIP := -m pip --disable-pip-version-check
-IN_PLACE := install -q --no-deps --no-build-isolation -e clients/python -e .
-PROJECTS := pyproject.toml clients/python/pyproject.toml
+IN_PLACE := install -q --no-deps --no-build-isolation -e clients/python -e . -e tools/bench
+PROJECTS := pyproject.toml clients/python/pyproject.toml tools/bench/pyproject.toml
+
+# A test run starts some hundred processes. Each would compile Penstock again if Python might not keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients conformance test-grpcio test-all soak docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients exporters conformance zoo test-grpcio test-all soak wheels docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -43,8 +51,9 @@ serve: $(VENV)/.serve  ## Serve the bundled models on 127.0.0.1:8001 (gRPC) and 
 
 test: check pytest  ## Check, and run the tests
 
+# With short tracebacks, as CI may keep only the end of what is printed.
 pytest: $(VENV)/.dev
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest $(BESIDE) --tb=short $(ARGS)
 
 check: $(VENV)/.dev  ## Lint, formatting and types
 	@$(VENV)/bin/ruff check --quiet .
@@ -67,12 +76,18 @@ bench-peers: $(PEERS:%=.venv-bench/%/.made)  ## Install the peers that `make ben
 bench-grpcio: $(VENV)/.dev $(GRPCIO:%=.venv-grpcio/%/.made)  ## Compare releases and settings of grpcio
 	@$(VENV)/bin/python -m benchmarks.grpcio_versions $(GRPCIO) $(ARGS)
 
-oip-clients: $(OIP:%=.venv-oip/%/.made) .venv-bench/kserve/.made  ## Install the clients that tests/oip runs
+oip-clients: $(OIP:%=.venv-oip/%/.made) .venv-bench/kserve/.made  ## Install the clients that tests/open_inference runs
+
+# The models of tests/exporters, with each family of exporters in an environment of its own; some are gigabytes.
+exporters: $(EXPORTERS:%=.venv-exporters/%/.made)  ## Write the models of tests/exporters again, with the exporters themselves
+	@for name in $(EXPORTERS); do \
+		.venv-exporters/$$name/bin/python tests/exporters/make.py $$name tests/exporters/models || exit 1; \
+	done
 
 test-grpcio: $(GRPCIO:%=.venv-grpcio/%/.made)  ## Run the transport tests on several releases of grpcio
 	@for release in $(GRPCIO); do \
 		echo "== grpcio $$release"; \
-		.venv-grpcio/$$release/bin/python -m pytest $(GRPCIO_TESTS) $(ARGS) || exit 1; \
+		.venv-grpcio/$$release/bin/python -m pytest $(BESIDE) $(GRPCIO_TESTS) $(ARGS) || exit 1; \
 	done
 
 test-all:  ## Run the tests on every Python 3.11 to 3.14 of this machine
@@ -88,14 +103,21 @@ test-all:  ## Run the tests on every Python 3.11 to 3.14 of this machine
 conformance: $(VENV)/.dev  ## Serve every ONNX backend test case and compare bit for bit (ARGS=--write for the page)
 	@$(VENV)/bin/python -m tests.conformance $(ARGS)
 
+zoo: $(VENV)/.dev  ## Fetch real models, serve each and compare every answer (ARGS=--write for the page)
+	@$(VENV)/bin/python -m tests.zoo $(ARGS)
+
 soak: $(VENV)/.dev  ## Run the long tests
 	@$(VENV)/bin/python -m pytest -m soak --timeout 0 $(ARGS)
+
+wheels: $(VENV)/.locked  ## Build the wheels of penstock, its client and its load tool into dist/
+	@$(VENV)/bin/python $(PIP) wheel -q --no-deps --no-build-isolation --wheel-dir dist $(ARGS) ./clients/python . ./tools/bench
 
 docker:  ## Build the container image
 	docker build --build-arg VERSION=$(VERSION) --tag penstock:$(VERSION) $(ARGS) .
 
+# The distributions of this tree are installed from it, so no lock names them.
 LOCK_ANY = .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-emit-package penstock-client \
+	--no-emit-index-url --no-emit-find-links --no-emit-package penstock --no-emit-package penstock-client \
 	--custom-compile-command "make lock" $(ARGS)
 LOCK = $(LOCK_ANY) --universal
 # The peers are only run where the benchmarks are, and one of them has wheels for nothing else.
@@ -103,7 +125,7 @@ LOCK_HERE = $(LOCK_ANY) --python-platform x86_64-manylinux_2_35
 
 lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the newest)
 	@echo "pinning requirements/*.txt"
-	@$(LOCK) pyproject.toml --group dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml tools/bench/pyproject.toml --group dev -o requirements/dev.txt
 	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	@$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	@$(LOCK) --group protos -o requirements/protos.txt
@@ -154,7 +176,7 @@ $(VENV)/.locked: $(VENV)/.made requirements/serve.txt requirements/build.txt
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.locked $(PROJECTS)
-	@echo "installing penstock and penstock-client in place"
+	@echo "installing penstock, its client and its load tool in place"
 	@$(VENV)/bin/python $(PIP) $(IN_PLACE)
 	@touch $@
 
@@ -184,16 +206,25 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 # The older client's grpcio has wheels for older interpreters only; perf_analyzer is pinned for one.
 .venv-oip/%/.made: requirements/oip-%.txt
 	$(call make_venv,.venv-oip/$*,$(if $(filter $*,perf),python3.11,$(OLDER_PYTHONS) python3))
-	@echo "installing $* for tests/oip"
+	@echo "installing $* for tests/open_inference"
 	@.venv-oip/$*/bin/python $(PIP) install -q --require-hashes -r requirements/oip-$*.txt
 	@touch $@
 
-# The locked environment first, then grpc's own packages, and what they need, at the wanted release.
-GRPC_PACKAGES := grpcio grpcio-health-checking grpcio-reflection grpcio-status grpcio-tools
+# With the interpreter that they have wheels for.
+.venv-exporters/%/.made: requirements/exporters-%.in
+	$(call make_venv,.venv-exporters/$*,python3.11)
+	@echo "installing the exporters of $*"
+	@.venv-exporters/$*/bin/python $(PIP) install -q -r requirements/exporters-$*.in
+	@touch $@
+
+# The locked environment first, then grpcio at the wanted release, and the packages made from the same source. Not
+# all of them have every patch release, so they come at the newest of the same minor release.
+GRPC_PACKAGES := grpcio-health-checking grpcio-reflection grpcio-status grpcio-tools
 .venv-grpcio/%/.made: requirements/dev.txt $(PROJECTS)
 	$(call make_venv,.venv-grpcio/$*,$(OLDER_PYTHONS) python3)
 	@echo "installing the tests with grpcio $*"
 	@.venv-grpcio/$*/bin/python $(PIP) install -q --require-hashes -r requirements/dev.txt
-	@.venv-grpcio/$*/bin/python $(PIP) install -q --prefer-binary $(GRPC_PACKAGES:%=%==$*)
+	@.venv-grpcio/$*/bin/python $(PIP) install -q --prefer-binary grpcio==$* \
+		$(foreach package,$(GRPC_PACKAGES),'$(package)>=$(basename $*),<=$*')
 	@.venv-grpcio/$*/bin/python $(PIP) $(IN_PLACE)
 	@touch $@

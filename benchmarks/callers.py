@@ -41,6 +41,33 @@ def inputs_of(info: ModelInfo) -> dict[str, Any]:
     return made
 
 
+class Fields:
+    """What differs from call to call, besides the inputs.
+
+    Args:
+        timeout: of every call, in seconds; None for none.
+        ids: whether every call has an id of its own.
+        traces: whether every call has a fresh trace context.
+    """
+
+    def __init__(self, timeout: float | None, ids: bool, traces: bool) -> None:
+        self._always = {} if timeout is None else {"timeout": timeout}
+        self._ids, self._traces = ids, traces
+        self._count = 0
+
+    def next(self) -> dict[str, Any]:
+        """The arguments of the next call of `predict`."""
+        if not self._ids and not self._traces:
+            return self._always
+        self._count = count = self._count + 1
+        fields: dict[str, Any] = dict(self._always)
+        if self._ids:
+            fields["id"] = f"request-{count:08}"
+        if self._traces:
+            fields["metadata"] = {"traceparent": f"00-{count:032x}-{count:016x}-01"}
+        return fields
+
+
 class Meter:
     """What one run counts, from `begin` on."""
 
@@ -84,6 +111,7 @@ class Meter:
 async def tasks(arguments: argparse.Namespace, callers: int) -> dict[str, float]:
     """The figures of so many asyncio callers."""
     meter = Meter(arguments.server_pid)
+    fields = Fields(arguments.timeout, arguments.ids, arguments.traces)
     settings = {"transport": arguments.transport, "merge_rows": arguments.merge_rows}
     async with AsyncClient(arguments.target, **settings) as client:
         inputs = inputs_of(await client.model(arguments.model))
@@ -93,7 +121,7 @@ async def tasks(arguments: argparse.Namespace, callers: int) -> dict[str, float]
             predict, clock, model = client.predict, time.perf_counter, arguments.model
             while meter.running:
                 started = clock()
-                (await predict(model, inputs))[output]
+                (await predict(model, inputs, **fields.next()))[output]
                 meter.took(clock() - started)
 
         running = [asyncio.create_task(call()) for _ in range(callers)]
@@ -109,6 +137,7 @@ async def tasks(arguments: argparse.Namespace, callers: int) -> dict[str, float]
 def threads(arguments: argparse.Namespace, callers: int) -> dict[str, float]:
     """The figures of so many calling threads."""
     meter = Meter(arguments.server_pid)
+    fields = Fields(arguments.timeout, arguments.ids, arguments.traces)
     settings = {"transport": arguments.transport, "merge_rows": arguments.merge_rows}
     with Client(arguments.target, **settings) as client:
         info = client.model(arguments.model)
@@ -118,7 +147,7 @@ def threads(arguments: argparse.Namespace, callers: int) -> dict[str, float]:
             predict, clock, model = client.predict, time.perf_counter, arguments.model
             while meter.running:
                 started = clock()
-                predict(model, inputs)[output]
+                predict(model, inputs, **fields.next())[output]
                 meter.took(clock() - started)
 
         running = [threading.Thread(target=call) for _ in range(callers)]
@@ -144,6 +173,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--model", default="tiny_mlp")
     parser.add_argument("--server-pid", type=int)
+    parser.add_argument("--timeout", type=float, help="seconds, of every call")
+    parser.add_argument("--ids", action="store_true", help="every call has an id of its own")
+    parser.add_argument("--traces", action="store_true", help="every call has a fresh trace context")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser.parse_args()
 

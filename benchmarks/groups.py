@@ -69,7 +69,7 @@ def unary(in_flight: int, subjects: Iterable[str] = UNARY) -> dict[str, Series]:
 def streams() -> dict[str, Series]:
     """Streams of one and of 32 requests a message, beside echoed messages; the tuned echo is the quicker."""
     lines = {"yardstick-tuned": ("yardstick, messages echoed", "yardstick-tuned", echoed(128))}
-    for name, title in (("penstock", "Penstock"), ("portable", "Penstock, portable road")):
+    for name, title in (("penstock", "Penstock"), ("portable", "Penstock, portable transport")):
         lines[f"{name}-1"] = (f"{title}, 1 a message", name, gathered("tiny_mlp", 1, 128))
         lines[f"{name}-32"] = (f"{title}, 32 a message", name, gathered("tiny_mlp", 32, 4))
     return {

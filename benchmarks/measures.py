@@ -155,7 +155,7 @@ def start(bench: Bench) -> Figure:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [SCRIPT, "serve", ROOT / "examples/models", "--port", port, "--ops-port", 0]
+    command = [SCRIPT, "serve", ROOT / "examples/models", "--port", port, "--http-port", 0, "--ops-port", 0]
     begun = time.monotonic()
     with launched(command, (bench.server_core, bench.load_core), NO_EXPERIMENTS) as process:
         while time.monotonic() < begun + START_SECONDS and process.poll() is None:

@@ -61,7 +61,7 @@ def _fifo(how: str) -> Callable[[Path], list[str | Path]]:
 
 
 def _serve(models: Path) -> list[str | Path]:
-    return ["serve", models, "--port", "0", "--ops-port", "0"]
+    return ["serve", models, "--port", "0", "--http-port", "0", "--ops-port", "0"]
 
 
 def _mlserver(models: Path) -> list[str | Path]:

@@ -24,13 +24,15 @@ Rows = list[list[str]]
 MADE = """\
 Made by `{command}`: medians of {rounds} rounds, {seconds:g} s a load. The load average was {busy:.1f} before.
 
-A model of about 4 ms a run, one row a run, one run at a time; server and load on a core each; calls of the
-Open Inference Protocol at random times (a Poisson process from the same seed for all servers), which do not
-wait for answers. A latency counts from when a call was due, by the client's clock. Late is an answer that had
-not come {tolerance:g} ms after the deadline, but came: the server's clock for a deadline starts when it reads
-the call. A plain FIFO is this server with a queue without deadlines and priorities; MLServer has the model in
-a worker process, which is its default. Goodput is the share of the best rate, with eight calls in flight,
-by the mean of one measured before and one after a round's loads; medians of the best rates: {best}.
+The model takes about 4 ms a run, with one row a run and one run at a time. The server and the load
+generator have one core each. Calls use the Open Inference Protocol and are sent at random times (a Poisson
+process with the same seed for all servers), without waiting for answers. A latency is measured from the
+time at which the call was due, by the client's clock. "Late" counts answers that arrived more than
+{tolerance:g} ms after the deadline; the server's clock for a deadline starts when it reads the call. "Plain
+FIFO" is this server with a queue that ignores deadlines and priorities. MLServer has the model in a worker
+process, which is its default. Goodput is the rate of answers in time as a share of the best rate. The best
+rate is measured with eight calls in flight, as the mean of one measurement before and one after the loads
+of a round. Medians of the best rates: {best}.
 """
 
 CODES = {"-1": "broken off", "-2": "no answer", "4": "DEADLINE_EXCEEDED", "8": "RESOURCE_EXHAUSTED"}
@@ -41,10 +43,10 @@ HEADINGS = (
     "goodput",
     "p50 ms",
     "p99 ms",
-    "refused",
-    "told after ms",
+    "rejected",
+    "status after ms",
     "late",
-    "told by",
+    "status",
 )
 PICTURES = {
     "goodput": ("Answers in time, as a share of the best rate", "%"),

@@ -42,7 +42,7 @@ def renewed(text: str, results: Results, drawn: dict[str, str]) -> str:
 
 def _measured(results: Results, drawn: dict[str, str]) -> Iterator[str]:
     yield from _facts(results)
-    yield "## Reach\n"
+    yield "## Targets\n"
     yield from reach.table(results)
     yield ""
     yield from (_picture(name, title) for name, title in drawn.items())

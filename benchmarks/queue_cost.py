@@ -46,11 +46,14 @@ def pouring() -> Callable[[int, float], float]:
     Its arguments are the requests of a batch, and in how many seconds each is due.
     """
     # Only now, since the source to take them from is known only now.
-    from penstock.messages import InferRequest
+    try:
+        from penstock.core import request as requests
+    except ImportError:  # an older layout of the code
+        from penstock import messages as requests
     from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
     from penstock.scheduling.cost import RunCost
 
-    class Request(InferRequest):
+    class Request(getattr(requests, "Request", None) or requests.InferRequest):
         __slots__ = ()
 
         def reply(self, result: object) -> None:

@@ -122,14 +122,14 @@ TARGETS = (
     Target("p99 / p50 at half of the rate, open loop", "half-rate", "penstock", 4, "tail"),
     Target("memory growth over a million predictions", "memory", "penstock", 5, "growth_mb", unit=" MB"),
     Target("from process start to SERVING", "start", "penstock", 1.0, "start_seconds", unit=" s"),
-    Target("portable road, unary 32 in flight", "unary-32", "portable", 0.8, at_least=True),
+    Target("portable transport, unary 32 in flight", "unary-32", "portable", 0.8, at_least=True),
 )
 
 
 def table(results: Results) -> Iterator[str]:
     """The lines of a Markdown table: each target that was measured, the median, the spread, and whether it
     is reached."""
-    yield "| what | reach | median | min–max | |"  # noqa: RUF001
+    yield "| what | target | median | min–max | |"  # noqa: RUF001
     yield "|---|---|---|---|---|"
     for target in TARGETS:
         if not target.values(results):

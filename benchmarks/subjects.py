@@ -95,11 +95,10 @@ def penstock(title: str, *flags: str, both_cores: bool = False, script: Path = S
         both_cores: it may use the load's core too.
         script: the command; that of this environment where left out.
     """
-    ports = ("--port", "0", "--ops-port", "0")
     least = len(messages.echo_answer(timing=False))
     return Subject(
         title,
-        lambda files: [script, "serve", files.models, *ports, *flags],
+        lambda files: [script, "serve", files.models, *free_ports(script), *flags],
         lambda files: load.Calls(
             messages.SERVICE + "Predict",
             messages.request().SerializeToString(),
@@ -119,6 +118,12 @@ def _why_not(script: Path, flags: Sequence[str]) -> str:
         return f"{script.relative_to(ROOT) if script.is_relative_to(ROOT) else script} is not there"
     unknown = [flag for flag in flags if flag.startswith("--") and flag not in _help(script)]
     return f"`penstock serve` has no {unknown[0]}" if unknown else ""
+
+
+def free_ports(script: Path) -> tuple[str, ...]:
+    """The flags for ports that are free; older versions serve no HTTP."""
+    ports = ("--port", "0", "--ops-port", "0")
+    return (*ports, "--http-port", "0") if "--http-port" in _help(script) else ports
 
 
 @cache
@@ -143,6 +148,6 @@ SUBJECTS = {
     "penstock": penstock("Penstock", "--transport", "reactor"),
     "penstock-free": penstock("Penstock, on both cores", "--transport", "reactor", both_cores=True),
     "processes": penstock("Penstock, 2 processes on both cores", "--processes", "2", both_cores=True),
-    "portable": penstock("Penstock, portable road", "--transport", "portable"),
+    "portable": penstock("Penstock, portable transport", "--transport", "portable"),
 }
 YARDSTICKS = ("yardstick", "yardstick-tuned")

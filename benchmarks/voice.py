@@ -36,7 +36,8 @@ def main() -> None:
     arguments = parsed()
     if not (MODELS / MODEL / "1" / "model.onnx").is_file():
         raise SystemExit("there is no model: run examples/voice_activity/fetch.py first")
-    command = [Path(sys.executable).with_name("penstock"), "serve", MODELS, "--port", "0", "--ops-port", "0"]
+    command = [Path(sys.executable).with_name("penstock"), "serve", MODELS]
+    command += ["--port", "0", "--http-port", "0", "--ops-port", "0"]
     command += ["--processes", str(arguments.processes)]
     with tempfile.TemporaryDirectory() as folder, servers.started(command, arguments.cores) as server:
         messages = Path(folder) / "messages"

@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from penstock.core.errors import DeadlineExpired, NotFound, QueueFull, RequestCancelled, Unavailable
+from penstock.core.request import Request, Response, Step
+from penstock.core.tensors import Array
 from penstock.engine import SWEEP_SECONDS, Engine
-from penstock.errors import DeadlineExpired, NotFound, QueueFull, RequestCancelled, Unavailable
-from penstock.messages import InferRequest, InferResponse, Step
 from penstock.models.model import Batching, Model
-from penstock.routing import Router
-from penstock.scheduling.batch import Rows
 from penstock.scheduling.cost import RunCost
-from penstock.scheduling.execution import Isolation
+from penstock.scheduling.packing.rows import Rows
+from penstock.scheduling.packing.states import States, StateTensor
+from penstock.scheduling.policy import Isolation
 from penstock.scheduling.runners import Runners
-from penstock.scheduling.sequences import SequenceBatcher
-from penstock.scheduling.state import States, StateTensor
-from penstock.scheduling.steps import SequenceBounds
-from penstock.tensors import Array
+from penstock.scheduling.sequence_batcher import SequenceBatcher
+from penstock.scheduling.sequence_table import SequenceLimits
+from penstock.traffic.router import Router
 from support.work import (
     Caller,
     HandBackend,
@@ -58,7 +58,7 @@ class House:
         self.router.set(self.models)
         return model, tally
 
-    def submit(self, model: Model, each: InferRequest) -> InferRequest:
+    def submit(self, model: Model, each: Request) -> Request:
         self.engine.submit(model, each)
         return each
 
@@ -196,7 +196,7 @@ def test_a_cancelled_request_is_not_run() -> None:
         assert isinstance(caller(gone).error(), RequestCancelled)
         gate.open.set()
         assert caller(running).wait()
-        wait_until(lambda: not model.batcher.running)
+        wait_until(lambda: not model.batcher.running_batches)
         assert tally.batches == [1]
 
 
@@ -257,10 +257,10 @@ def test_everything_accepted_while_a_drain_begins_is_answered() -> None:
     """Requests and the drain race: each is either answered, or refused."""
     with serving() as house:
         model, _ = house.add()
-        requests: list[list[InferRequest]] = [[], []]
+        requests: list[list[Request]] = [[], []]
         begin = threading.Event()
 
-        def send(mine: list[InferRequest]) -> None:
+        def send(mine: list[Request]) -> None:
             for number in range(500):
                 mine.append(house.submit(model, request()))
                 if number == 100:
@@ -276,7 +276,7 @@ def test_everything_accepted_while_a_drain_begins_is_answered() -> None:
         everything = [each for mine in requests for each in mine]
         assert all(caller(each).wait() for each in everything)
         kinds = {type(each.results[0]) for each in map(caller, everything)}
-        assert kinds <= {InferResponse, Unavailable}
+        assert kinds <= {Response, Unavailable}
         assert all(len(caller(each).results) == 1 for each in everything)
 
 
@@ -300,12 +300,12 @@ def test_a_step_whose_turn_comes_by_what_was_dropped_is_run() -> None:
         policy(),
         RunCost(1e-5),
         States(Rows(batched=True), [state]),
-        SequenceBounds(60, 100),
+        SequenceLimits(60, 100),
     )
     model = Model("m", 1, HandBackend(echo), made, Batching(True, "for a test"))
     model.observe(Tally())
     looked: list[int] = []
-    runners: Any = SimpleNamespace(touch=lambda batcher: looked.append(batcher.waiting_rows))
+    runners: Any = SimpleNamespace(notify=lambda batcher: looked.append(batcher.waiting_rows))
     engine = Engine(Router(), runners, lambda: [model])
     steps = [request([1], deadline=deadline) for deadline in (math.inf, time.monotonic() + 100, math.inf)]
     for each in steps:

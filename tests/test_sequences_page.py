@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 def test_the_model_keeps_its_total(server: RunningServer) -> None:
-    assert "keeps    total from total_out, until no step has come for 60 s\n" in server.stdout
+    assert "state      total from total_out, dropped 60 s after the last step\n" in server.stdout
 
 
 @pytest.mark.parametrize(("code", "shown"), [*zip(ASKS, SHOWN, strict=True)])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, as ONNX Runtime is loaded
+
 import onnxruntime
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec

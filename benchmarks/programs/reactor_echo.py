@@ -13,8 +13,8 @@ import threading
 import traceback
 from pathlib import Path
 
-from penstock.transport.call import OK, Ignoring, Kind, Limits, Method, ServerCall
-from penstock.transport.reactor import Reactor
+from penstock.transport.grpc.call import OK, Ignoring, Kind, Limits, Method, ServerCall
+from penstock.transport.grpc.reactor import Reactor
 
 ANSWER = Path(sys.argv[1]).read_bytes()
 

@@ -1,31 +1,51 @@
-"""The core's front: finds the model, lets requests in, and empties the house when the server stops."""
+"""The entry point of all requests: routes and queues them, watches deadlines, and drains at shutdown."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from penstock.errors import RequestError, Unavailable
-from penstock.messages import InferRequest
+from penstock.core.errors import RequestError, Unavailable
+from penstock.core.request import Request
 from penstock.models.model import Model
-from penstock.routing import Router
 from penstock.scheduling.runners import Runners
+from penstock.traffic.router import Router
 
 SWEEP_SECONDS = 0.02  # how late a waiting request may learn that its deadline has passed
 
 
+class Held(Protocol):
+    """Requests that were accepted, and are submitted when there is room for their answers."""
+
+    def is_empty(self) -> bool:
+        """Whether there are none."""
+
+    def expire(self, now: float) -> None:
+        """Ends those whose deadline has passed, or which no caller waits for any more."""
+
+    def fail_all(self, error: RequestError) -> None:
+        """Ends all with an error."""
+
+    def tidy(self, now: float) -> None:
+        """Gives memory back that answers have left behind."""
+
+
 class Engine:
-    """Takes requests for models.
+    """Accepts requests for models, and answers all of them before the server stops.
 
     Args:
-        router: knows the models by name and version.
-        runners: run their batches.
-        models: all models there are, now.
-        tell_hung: told of the names of the models that hang, whenever these change.
+        router: finds a model by name and version.
+        runners: run the batches.
+        models: returns all models that are loaded now.
+        on_hung: called with the names of the models that hang, whenever these change.
 
     Attributes:
-        hung: the names of the models that hang: those of which any run goes on for far too long.
+        router: as given.
+        route: the model that answers, by name and version; see `Router.find`.
+        hung: the names of the models that hang: a run of theirs takes far too long.
+        held: the requests that are submitted later; None if there are no such ones.
     """
 
     def __init__(
@@ -33,29 +53,36 @@ class Engine:
         router: Router,
         runners: Runners,
         models: Callable[[], Sequence[Model]],
-        tell_hung: Callable[[frozenset[str]], None] = lambda _: None,
+        on_hung: Callable[[frozenset[str]], None] = lambda _: None,
     ) -> None:
+        self.router = router
         self.route = router.find
         self._runners = runners
         self._models = models
-        self._tell_hung = tell_hung
+        self._on_hung = on_hung
         self.hung: frozenset[str] = frozenset()
+        self.held: Held | None = None
         self._draining = False
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="penstock-sweeper", daemon=True)
 
     def start(self) -> None:
-        """Begins to watch deadlines and runs."""
+        """Starts the thread that watches deadlines and runs."""
         self._sweeper.start()
 
-    def submit(self, model: Model, request: InferRequest) -> None:
-        """Takes a request, which from now on gets exactly one answer or error by its `reply`.
+    def submit(self, model: Model, request: Request, accepted: bool = False) -> None:
+        """Accepts a request, which gets exactly one answer or error through its `reply`.
 
-        Returns at once. A refusal, too, comes by `reply`.
+        Returns at once. If the request is rejected, `reply` gets the error.
+
+        Args:
+            model: the model that answers.
+            request: the request.
+            accepted: whether it came before the server began to stop, and was held: it is run all the same.
         """
         try:
-            if self._draining:
-                raise Unavailable("the server is stopping and takes no new requests")
+            if self._draining and not accepted:
+                raise Unavailable("the server is stopping and accepts no new requests")
             model.batcher.put(request)
         except RequestError as error:
             model.observer.failed(request.rpc, error, request.count, time.monotonic() - request.arrived)
@@ -63,12 +90,37 @@ class Engine:
             if flush is not None:
                 flush()
         else:
-            self._runners.touch(model.batcher)
+            self._runners.notify(model.batcher)
 
-    def cancel(self, model: Model, request: InferRequest) -> None:
-        """Drops a request that nobody waits for any more."""
+    def cancel(self, model: Model, request: Request) -> None:
+        """Drops a request, since no caller waits for its answer any more."""
         model.batcher.cancel(request)
         self._wake(model)
+
+    def replace(self, model: Model, request: Request, kept: Request, dropped: Request) -> bool:
+        """Replaces a waiting request by a part of it, and cancels the other part.
+
+        Args:
+            model: the model that it waits for; one without a state.
+            request: the request.
+            kept: the part that waits in its place.
+            dropped: the part that is cancelled.
+
+        Returns:
+            Whether the request was waiting; if not, nothing was done.
+        """
+        replaced = model.batcher.replace(request, kept, dropped)
+        if replaced:
+            self._runners.notify(model.batcher)
+        return replaced
+
+    def is_polling_thread(self) -> bool:
+        """Whether the caller is the thread that polls gRPC."""
+        return self._runners.is_polling_thread()
+
+    def take_turns(self, turn: Callable[[], bool]) -> None:
+        """Takes the turns of work on a message; see `Runners.take_turns`."""
+        self._runners.take_turns(turn)
 
     def release(self, owner: object) -> None:
         """Drops the states of the sequences that began on a stream which has ended."""
@@ -77,34 +129,42 @@ class Engine:
                 model.sequences.release(owner)
 
     def drain(self, seconds: float) -> bool:
-        """Takes nothing more, and waits up to `seconds` until all that was taken is answered.
+        """Rejects further requests, and waits up to `seconds` until all accepted ones are answered.
 
         Returns:
-            Whether all was. What was not is answered with UNAVAILABLE where it still waits.
+            Whether all were. Requests that still wait then are answered with UNAVAILABLE.
         """
         self._draining = True
         end = time.monotonic() + seconds
         for model in self._models():
             model.batcher.drain()
-            self._runners.touch(model.batcher)
+            self._runners.notify(model.batcher)
         while (busy := self._busy()) and time.monotonic() < end:
             time.sleep(0.002)
+        error = Unavailable("the server stopped before the request was run")
+        if self.held is not None:
+            self.held.fail_all(error)
         for model in self._models():
-            model.batcher.fail_all(Unavailable("the server stopped before the request's turn came"))
+            model.batcher.fail_all(error)
         return not busy
 
     def stop(self) -> None:
-        """Stops watching."""
+        """Stops the thread that watches deadlines and runs."""
         self._stopped.set()
         if self._sweeper.is_alive():
             self._sweeper.join()
 
     def _wake(self, model: Model) -> None:
-        """Has the steps run whose turn has come because of what was dropped."""
-        if model.sequences is not None and model.sequences.wants_a_look():
-            self._runners.touch(model.batcher)
+        """Notifies the runners if a step of a sequence may run now, since the one before it was dropped."""
+        if model.sequences is not None and model.sequences.has_runnable_step():
+            self._runners.notify(model.batcher)
+
+    def _is_idle(self) -> bool:
+        return not self._draining and not self._busy()
 
     def _busy(self) -> bool:
+        if self.held is not None and not self.held.is_empty():
+            return True
         return any(model.batcher.is_busy() for model in self._models())
 
     def _sweep(self) -> None:
@@ -112,7 +172,12 @@ class Engine:
             now = time.monotonic()
             for model in self._models():
                 self._guarded(self._expire, model, now)
+            if self.held is not None:
+                if not self.held.is_empty():
+                    self._guarded(self.held.expire, now)
+                self._guarded(self.held.tidy, now)
             self._guarded(self._look_for_hung)
+            self._guarded(self._runners.verifier.look, self._is_idle)
 
     def _expire(self, model: Model, now: float) -> None:
         model.batcher.expire(now)
@@ -122,10 +187,10 @@ class Engine:
         hung = frozenset(model.name for model in self._models() if model.is_hung)
         if hung != self.hung:
             self.hung = hung
-            self._tell_hung(hung)
+            self._on_hung(hung)
 
     def _guarded(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             function(*arguments)
-        except Exception as error:  # deadlines are to be watched on
+        except Exception as error:  # the thread must keep watching deadlines
             self._runners.failed(error)

@@ -1,54 +1,68 @@
-"""What `penstock serve` prints once it is ready: what is served, where, and a line to try it with."""
+"""The summary that `penstock serve` prints once it is ready: models, addresses and a command to try."""
 
 from __future__ import annotations
 
 import json
-import math
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from penstock import __version__
+from penstock.core.minifloats import BY_BITS, widened
+from penstock.core.names import on_lines
+from penstock.core.tensors import Array, Kind, TensorSpec
 from penstock.models.model import Model
-from penstock.models.samples import Sample
-from penstock.tensors import Kind, TensorSpec
 
 LISTED = 20  # models shown in full
-SHORT_VALUES = 16  # of an input, written out in the line to try
-MOST_VALUES = 4096  # repeated in it by the shell; much longer lines are more than a shell takes
-EXAMPLES: Mapping[Kind, tuple[str, bool | int | float | str]] = {
-    Kind.BOOL: ("bool_values", True),
-    Kind.INT: ("int_values", 1),
-    Kind.UINT: ("uint_values", 1),
-    Kind.FLOAT: ("float_values", 0.5),
-    Kind.DOUBLE: ("double_values", 0.5),
-    Kind.BYTES: ("string_values", "text"),
+SHORT_VALUES = 16  # of an input, written out in the command to try
+MOST_WRITTEN = 256  # of an input, written out if no model has a shorter request
+MOST_VALUES = 4096  # of an input, repeated by the shell in that command; shells limit the length of a command
+MOST_PIPED = 1 << 20  # of an input, repeated by the shell and piped into that command
+FIELDS: Mapping[Kind, str] = {
+    Kind.BOOL: "bool_values",
+    Kind.INT: "int_values",
+    Kind.UINT: "uint_values",
+    Kind.FLOAT: "float_values",
+    Kind.DOUBLE: "double_values",
+    Kind.BYTES: "string_values",
 }
 
 
-def address(host: str, port: int) -> str:
-    """Host and port as gRPC, URLs and people write them."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the summary says about a server besides its models.
 
-
-def summary(
-    models: Sequence[Model], grpc_address: str, ops_address: str, transport: str, processes: str = ""
-) -> str:
-    """The text.
-
-    Args:
-        models: what is served.
+    Attributes:
         grpc_address: "host:port" of gRPC.
         ops_address: "host:port" of operations.
-        transport: the road in use.
-        processes: how many serve and what each has of the machine; "" where there is only one.
+        transport: the transport in use.
+        processors: how many the server may use, and why not all.
+        processes: how many processes serve, and the cores of each; "" if there is only one.
+        http_address: "host:port" of HTTP; "" if it is switched off.
     """
-    return "\n".join(_lines(models, grpc_address, ops_address, transport, processes)) + "\n"
+
+    grpc_address: str
+    ops_address: str
+    transport: str
+    processors: str
+    processes: str = ""
+    http_address: str = ""
 
 
-def _lines(
-    models: Sequence[Model], grpc_address: str, ops_address: str, transport: str, processes: str
-) -> Iterator[str]:
+def summary(models: Sequence[Model], facts: Facts) -> str:
+    """The text of the summary.
+
+    Args:
+        models: the loaded models.
+        facts: everything else.
+    """
+    return "\n".join(_lines(models, facts)) + "\n"
+
+
+def _lines(models: Sequence[Model], facts: Facts) -> Iterator[str]:
     yield f"Penstock {__version__}"
     for model in models[:LISTED]:
         yield ""
@@ -57,95 +71,135 @@ def _lines(
         yield ""
         yield f"  and {len(models) - LISTED} more: penstock.v1.ModelService/ListModels lists them"
     yield ""
-    if processes:
-        yield f"processes   {processes}"
-    yield f"gRPC        {grpc_address}  ({transport})"
-    yield f"operations  http://{ops_address}  (/metrics /livez /readyz)"
+    yield f"processors  {facts.processors}"
+    if facts.processes:
+        yield f"processes   {facts.processes}"
+    yield f"gRPC        {facts.grpc_address}  ({facts.transport})"
+    if facts.http_address:
+        yield f"HTTP        http://{facts.http_address}  (/predict /v2 /openapi.json /health)"
+    yield f"operations  http://{facts.ops_address}  (/metrics /livez /readyz)"
     yield ""
     yield "Try it:"
-    yield f"  {_try_line(models, grpc_address)}"
+    yield f"  {_try_line(models, facts.grpc_address)}"
 
 
 def _model(model: Model) -> Iterator[str]:
     default = ", the default" if model.is_default else ""
     labels = f", also {', '.join(model.labels)}" if model.labels else ""
     yield f"  {model.name}  version {model.version}{default}{labels}"
-    yield f"    takes    {_listed(_taken(model))}"
-    yield f"    gives    {_listed(model.signature.outputs.values())}"
-    if model.kept is not None:
-        yield f"    keeps    {model.kept}"
+    yield on_lines("    inputs     ", list(_inputs(model)))
+    yield on_lines("    outputs    ", [str(spec) for spec in model.signature.outputs.values()])
+    if model.sequence_state is not None:
+        yield f"    state      {model.sequence_state}"
+    for change in model.backend.file.changes:
+        yield f"    changed    {change}"
     if model.batching.enabled:
-        yield f"    batched  up to {model.batcher.policy.max_rows} rows: {model.batching.reason}"
+        yield f"    batched    up to {model.batcher.policy.max_rows} rows: {model.batching.reason}"
     else:
-        yield f"    alone    {model.batching.reason}"
+        yield f"    alone      {model.batching.reason}"
 
 
-def _taken(model: Model) -> Iterator[str]:
+def _inputs(model: Model) -> Iterator[str]:
     for name, spec in model.signature.inputs.items():
         yield f"{spec} (optional)" if name in model.optional_inputs else str(spec)
 
 
-def _listed(specs: Iterable[object]) -> str:
-    return ", ".join(map(str, specs)) or "nothing"
-
-
 def _try_line(models: Sequence[Model], address: str) -> str:
-    """A command for a shell that asks the first model whose request is short, or else not all too long."""
-    for most in (SHORT_VALUES, MOST_VALUES):
+    """A shell command that asks a model for a prediction, the one with the shortest command that is known."""
+    for form in _FORMS:
         for model in models:
-            examples = {
-                name: _example(model.sample, spec)
+            wanted = {
+                name: spec
                 for name, spec in model.signature.inputs.items()
-                if name not in model.optional_inputs
+                if name not in model.optional_inputs or name in model.start_inputs
             }
-            if all(each.size <= most for each in examples.values()):
-                return _predict_line(model, examples, address)
+            if not wanted.keys() <= model.example.keys():
+                continue  # no run of it is known
+            inputs = {name: _Input(spec, model.example[name]) for name, spec in wanted.items()}
+            if all(form.fits(each) for each in inputs.values()):
+                return _predict_line(model, inputs, address, form)
     return f"grpcurl -plaintext {address} penstock.v1.ModelService/ListModels"
 
 
-def _predict_line(model: Model, examples: Mapping[str, _Example], address: str) -> str:
-    step = {"sequence": {"id": "try", "start": True}} if model.kept else {}
-    marks = {name: f"\0{place}" for place, name in enumerate(examples)}  # where a shell puts many values
-    inputs = {name: each.tensor(marks[name]) for name, each in examples.items()}
-    request = shlex.quote(json.dumps({"model": model.name, "inputs": inputs, **step}))
-    for name, each in examples.items():
+def _predict_line(model: Model, inputs: Mapping[str, _Input], address: str, form: _Form) -> str:
+    step = {"sequence": {"id": "try", "start": True}} if model.sequence_state else {}
+    marks = {name: f"\0{place}" for place, name in enumerate(inputs)}  # where a shell puts many values
+    tensors = {name: each.tensor(marks[name]) for name, each in inputs.items()}
+    request = shlex.quote(json.dumps({"model": model.name, "inputs": tensors, **step}))
+    for name, each in inputs.items():
         request = request.replace(json.dumps(marks[name]), f"'{each.repeated()}'")
-    return f"grpcurl -plaintext -d {request} {address} penstock.v1.PredictionService/Predict"
+    method = f"{address} penstock.v1.PredictionService/Predict"
+    if form.is_piped:
+        return f"printf %s {request} | grpcurl -plaintext -d @ {method}"
+    return f"grpcurl -plaintext -d {request} {method}"
 
 
-class _Example(NamedTuple):
-    """What a person could send as an input of one row.
+class _Form(NamedTuple):
+    """A form of the command.
 
     Attributes:
-        field: the list of a tensor that the values go into.
-        value: each of them.
-        size: how many there are.
-        shape: what the tensor has to say of its shape.
+        written: the most values of an input that are written out.
+        repeated: the most values of an input that the shell repeats, if they are all the same.
+        is_piped: whether the request comes from a pipe, since shells limit the length of a command.
     """
 
-    field: str
-    value: object
-    size: int
-    shape: Sequence[int]
+    written: int
+    repeated: int
+    is_piped: bool = False
+
+    def fits(self, given: _Input) -> bool:
+        """Whether the values of an input are not too many."""
+        return given.size <= (self.repeated if given.is_repeated else self.written)
+
+
+_FORMS = (
+    _Form(SHORT_VALUES, SHORT_VALUES),
+    _Form(MOST_WRITTEN, MOST_VALUES),
+    _Form(MOST_VALUES, MOST_PIPED, is_piped=True),
+)
+"""The forms of the command, the shortest first."""
+
+
+class _Input:
+    """An input of an example, as JSON has it.
+
+    Args:
+        spec: the input.
+        array: its values.
+
+    Attributes:
+        size: the number of its elements.
+        is_repeated: whether there are many elements, all with the same value.
+    """
+
+    def __init__(self, spec: TensorSpec, array: Array) -> None:
+        self.size = array.size
+        self._field = FIELDS[spec.datatype.kind]
+        self._datatype = spec.datatype
+        self._flat = array.reshape(-1)
+        self.is_repeated = self.size > SHORT_VALUES and bool((self._flat == self._flat[0]).all())
+        # The server derives the length of one open axis, if it knows the rest of the shape.
+        is_open = sum(isinstance(length, str) for length in spec.shape or ())
+        self._shape = list(array.shape) if is_open > 1 or spec.shape is None or not array.size else []
 
     def tensor(self, mark: str) -> dict[str, object]:
-        """The tensor as JSON has it, with the mark in place of many values."""
-        values = [self.value] * self.size if self.size <= SHORT_VALUES else [mark]
-        return {self.field: values, **({"shape": self.shape} if self.shape else {})}
+        """The tensor as JSON has it, with the mark in place of values that are repeated."""
+        values = [mark] if self.is_repeated else self._values(self._flat)
+        return {self._field: values, **({"shape": self._shape} if self._shape else {})}
 
     def repeated(self) -> str:
-        """The values as a shell is asked for them."""
-        value = json.dumps(self.value)
+        """A shell command that prints the values, with commas between them."""
+        value = json.dumps(self._values(self._flat[:1])[0])
         value = shlex.quote(f" {value}" if value.startswith("-") else value)  # not to be taken for an option
         return f'"$(yes {value} | head -n {self.size} | paste -sd, -)"'
 
+    def _values(self, array: Array) -> list[object]:
+        if self._datatype in BY_BITS:
+            array = widened(self._datatype, array)
+        if array.dtype.kind != "f":
+            return list(array.tolist())
+        # The shortest decimals that become the same value again; JSON has no words for what is not finite.
+        return [float(str(each)) if np.isfinite(each) else _NOT_FINITE[str(each)] for each in array]
 
-def _example(sample: Sample, spec: TensorSpec) -> _Example:
-    field, value = EXAMPLES[spec.datatype.kind]
-    known = sample.shape(spec, alone=True)
-    shape = [1 if isinstance(size, str) else size for size in known or ()]
-    count = math.prod(shape)
-    # The server works one open axis out, of a shape that it knows.
-    is_told = sum(isinstance(size, str) for size in spec.shape or ()) > 1 or spec.shape is None or not count
-    said = type(value)(sample.said.get(spec.name, value))
-    return _Example(field, said, count, shape if is_told else ())
+
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

@@ -18,12 +18,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from penstock.backends import onnx as backend_module
-from penstock.backends.backend import Stop
 from penstock.backends.onnx import OnnxBackend, _runner
-from penstock.bits import BY_BITS, FORMATS
 from penstock.config import RuntimeConfig
-from penstock.errors import ModelFailed
-from penstock.tensors import Array, DataType, TensorSpec
+from penstock.core.errors import ModelFailed
+from penstock.core.minifloats import BY_BITS, FORMATS
+from penstock.core.processors import available
+from penstock.core.tensors import Array, DataType, TensorSpec
+from penstock.scheduling.execution.execution import InFlightRun
 from support import zoo
 from support.work import ONE_THREAD, opened
 
@@ -94,7 +95,7 @@ def graph(
 
 
 def identity_of(onnx_type: int, shape: Any = ("N", 3), **changes: Any) -> onnx.ModelProto:
-    """As `zoo.identity`, for types that the house does not know."""
+    """As `zoo.identity`, for types that cannot be served."""
     x, y = (helper.make_tensor_value_info(name, onnx_type, shape) for name in "xy")
     return graph([helper.make_node("Identity", ["x"], ["y"])], [x], [y], **changes)
 
@@ -165,11 +166,11 @@ def test_answers_outlive_the_session(tmp_path: Path) -> None:
 def test_a_run_that_is_asked_to_stop_fails(tmp_path: Path, datatype: DataType) -> None:
     backend = opened(zoo.identity(datatype), tmp_path)
     feeds = {"x": np.ones((1, 3), datatype.dtype)}
-    stop = Stop()
-    assert backend.run(("y",), feeds, stop)[0].tolist() == [[1, 1, 1]]
-    stop.ask()
+    control = InFlightRun((), 0.0)
+    assert backend.run(("y",), feeds, control)[0].tolist() == [[1, 1, 1]]
+    control.stop()
     with pytest.raises(ModelFailed, match="terminate"):
-        backend.run(("y",), feeds, stop)
+        backend.run(("y",), feeds, control)
 
 
 def test_outputs_come_in_the_order_asked_for(tmp_path: Path) -> None:
@@ -279,7 +280,7 @@ def test_the_providers_in_use(tmp_path: Path) -> None:
     [
         (RuntimeConfig(intra_op_threads=3), 1, 3, 1),
         (RuntimeConfig(intra_op_threads=3), 5, 3, 1),
-        (RuntimeConfig(), 1, backend_module.cores(), 1),
+        (RuntimeConfig(), 1, available().count, 1),
         (RuntimeConfig(), 10_000, 1, 1),
         (RuntimeConfig(intra_op_threads=1, inter_op_threads=4), 1, 1, 4),
     ],

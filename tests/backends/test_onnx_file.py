@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import onnx
@@ -17,6 +18,11 @@ from penstock.backends import onnx_file
 from support import zoo
 
 MEBIBYTE = 2**20
+READERS: tuple[Callable[[Path], Iterable[str]], ...] = (
+    onnx_file.opsets,
+    onnx_file.tensors_of_any_rank,
+    onnx_file.external_files,
+)
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -66,7 +72,7 @@ def test_a_version_that_is_no_number_is_none(path: Path) -> None:
     assert onnx_file.opsets(path) == {"ai.onnx": 0}
 
 
-def test_fields_that_nobody_knows_are_passed_over(path: Path) -> None:
+def test_unknown_fields_are_passed_over(path: Path) -> None:
     unknown = varint(99 << 3 | 5) + b"four" + varint(98 << 3 | 1) + b"eight..." + varint(97 << 3) + varint(5)
     path.write_bytes(unknown + zoo.identity().SerializeToString() + unknown)
     assert onnx_file.opsets(path)["ai.onnx"] == zoo.OPSET
@@ -93,6 +99,82 @@ def test_one_of_several_tensors_without_a_shape(path: Path) -> None:
     nodes = [helper.make_node("Identity", [each.name], [f"{each.name}_out"]) for each in values]
     zoo.write(helper.make_model(helper.make_graph(nodes, "g", values, outputs)), path)
     assert onnx_file.tensors_of_any_rank(path) == {"ü"}
+
+
+def test_the_version_of_the_format(path: Path) -> None:
+    zoo.write(zoo.identity(), path)
+    assert onnx_file.ir_version(path) == zoo.IR_VERSION
+    path.write_bytes(b"")
+    assert onnx_file.ir_version(path) == 0
+
+
+def external(name: str, location: str, **more: str) -> TensorProto:
+    """A tensor whose values lie in a file."""
+    made = TensorProto(name=name, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    for key, value in {"length": "4", **more, "location": location}.items():
+        made.external_data.add(key=key, value=value)
+    return made
+
+
+def with_external_data() -> onnx.ModelProto:
+    """A model with tensors in files of their own wherever a model can have some."""
+    model = zoo.rank_unknown()
+    model.graph.initializer.extend([external("b", "b.bin"), external("a", "a.bin"), external("c", "b.bin")])
+    model.graph.initializer.append(TensorProto(name="location"))
+    sparse = model.graph.sparse_initializer.add()
+    sparse.values.CopyFrom(external("d", "values.bin"))
+    sparse.indices.CopyFrom(external("e", "indices.bin"))
+    inner = helper.make_graph(
+        [helper.make_node("Constant", [], ["f"], value=external("f", "folder/deep.bin"))],
+        "inner",
+        [],
+        [],
+        [external("g", "inner.bin")],
+    )
+    model.graph.node.append(helper.make_node("If", ["x"], ["h"], then_branch=inner))
+    function = model.functions.add(name="fun")
+    function.node.append(helper.make_node("Constant", [], ["i"], value=external("i", "function.bin")))
+    return model
+
+
+def test_the_files_of_external_data(path: Path) -> None:
+    zoo.write(with_external_data(), path)
+    assert onnx_file.external_files(path) == [
+        "a.bin",
+        "b.bin",
+        "folder/deep.bin",
+        "function.bin",
+        "indices.bin",
+        "inner.bin",
+        "values.bin",
+    ]
+
+
+def test_tensors_that_hold_their_values_name_no_file(path: Path) -> None:
+    model = zoo.scale(2)
+    model.graph.initializer[0].external_data.add(key="location", value="not_used.bin")
+    zoo.write(model, path)
+    assert onnx_file.external_files(path) == []
+
+
+def test_only_files_below_the_models_folder_are_beside_it(path: Path) -> None:
+    folder = path.parent
+    (folder / "below").mkdir()
+    for name in ("a.bin", "below/b.bin"):
+        (folder / name).write_bytes(b"data")
+    (folder / "c.bin").symlink_to("nowhere")
+    names = ["a.bin", "below/b.bin", "c.bin", "below", "../x.bin", str(folder / "a.bin"), "a\0b", "no.bin"]
+    assert onnx_file.beside(path, names) == ["a.bin", "below/b.bin"]
+
+
+def test_graphs_as_deep_as_a_hostile_file_has_them(path: Path) -> None:
+    data = TensorProto.EXTERNAL
+    tensor = field(13, field(1, b"location") + field(2, b"w.bin")) + varint(14 << 3) + varint(data)
+    inner = field(5, tensor)
+    for _ in range(5000):
+        inner = field(1, field(5, field(6, inner)))
+    path.write_bytes(field(7, inner))
+    assert onnx_file.external_files(path) == ["w.bin"]
 
 
 @pytest.mark.parametrize("size", [MEBIBYTE - 1, MEBIBYTE, MEBIBYTE + 1])
@@ -125,7 +207,7 @@ def test_files_of_any_size(size: int, path: Path) -> None:
 def test_what_is_no_message_is_a_value_error(data: bytes, path: Path) -> None:
     path.write_bytes(data)
     errors = 0
-    for read in (onnx_file.opsets, onnx_file.tensors_of_any_rank):
+    for read in READERS:
         try:
             read(path)
         except ValueError:
@@ -135,7 +217,7 @@ def test_what_is_no_message_is_a_value_error(data: bytes, path: Path) -> None:
 
 def mutated() -> st.SearchStrategy[bytes]:
     """A real file with a few bytes changed, cut out or put in: deeper than random bytes ever come."""
-    whole = zoo.rank_unknown().SerializeToString()
+    whole = with_external_data().SerializeToString()
     change = st.tuples(st.integers(0, len(whole)), st.integers(0, 3), st.binary(max_size=3))
 
     def apply(changes: list[tuple[int, int, bytes]]) -> bytes:
@@ -153,12 +235,14 @@ def mutated() -> st.SearchStrategy[bytes]:
 @example(field(8, field(2, b"")))
 def test_hostile_bytes_end_in_an_answer_or_a_value_error(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    for read in (onnx_file.opsets, onnx_file.tensors_of_any_rank):
+    for read in READERS:
         try:
             found = read(path)
         except ValueError:
             continue
         assert all(isinstance(name, str) for name in found)
+    with suppress(ValueError):
+        assert isinstance(onnx_file.ir_version(path), int)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
-from penstock.errors import ModelFailed, ModelLoadError
-from penstock.tensors import Array
+from penstock.core.errors import ModelFailed, ModelLoadError
+from penstock.core.tensors import Array
 from support import zoo
 from support.work import ONE_THREAD, opened
 
@@ -30,16 +30,24 @@ def graph(
 
 
 def identity_of(onnx_type: int, shape: Any = ("N", 3), **changes: Any) -> onnx.ModelProto:
-    """As `zoo.identity`, for types that the house does not know."""
+    """As `zoo.identity`, for types that cannot be served."""
     x, y = (helper.make_tensor_value_info(name, onnx_type, shape) for name in "xy")
     return graph([helper.make_node("Identity", ["x"], ["y"])], [x], [y], **changes)
 
 
 def cast_to(onnx_type: int) -> onnx.ModelProto:
-    """x, FP32, to y, of a type that the house does not know."""
+    """x, FP32, to y, of a type that cannot be served."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])
     y = helper.make_tensor_value_info("y", onnx_type, ["N", 3])
     return graph([helper.make_node("Cast", ["x"], ["y"], to=onnx_type)], [x], [y], opset=21, ir=10)
+
+
+def maps_in_the_middle() -> onnx.ModelProto:
+    """As `zoo.map_output`, but its output comes from behind the ZipMap."""
+    model = zoo.map_output()
+    model.graph.node[0].output[0] = "maps"
+    model.graph.node.append(helper.make_node("Identity", ["maps"], ["y"]))
+    return model
 
 
 def reason(path: Path, config: RuntimeConfig = ONE_THREAD) -> str:
@@ -66,7 +74,7 @@ def assert_plain(text: str) -> None:
     [
         (zoo.sequence_output, "output y is seq(tensor(float)): only tensors can be served"),
         (zoo.sequence_input, "input x is seq(tensor(float)): only tensors can be served"),
-        (zoo.map_output, "without ZipMap (options={'zipmap': False})"),
+        (maps_in_the_middle, "output y is seq(map(int64,tensor(float))): only tensors can be served"),
         (zoo.map_input, "input x is map(int64,tensor(float))"),
         (lambda: cast_to(TensorProto.UINT4), "this datatype cannot be served"),
         (lambda: identity_of(TensorProto.INT4, ir=10, opset=21), "Identity"),
@@ -91,7 +99,7 @@ def test_text_beside_bf16_is_refused(tmp_path: Path) -> None:
     assert "both BYTES and BF16" in reason(zoo.write(graph(nodes, *values), tmp_path / "model.onnx"))
 
 
-def test_an_operator_that_nobody_knows_is_named(tmp_path: Path) -> None:
+def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
     model = zoo.identity()
     model.graph.node[0].op_type = "Nonesuch"
     assert "Nonesuch" in reason(zoo.write(model, tmp_path / "model.onnx"))
@@ -128,7 +136,9 @@ def test_nothing_is_written_to_the_terminal(tmp_path: Path, capfd: pytest.Captur
 def test_a_provider_that_is_not_there_is_refused(tmp_path: Path) -> None:
     config = RuntimeConfig(providers=("NonesuchProvider", "CPUExecutionProvider"))
     path = zoo.write(zoo.identity(), tmp_path / "model.onnx")
-    with pytest.raises(ModelLoadError, match=r"no execution provider NonesuchProvider here; .*CPUExecution"):
+    with pytest.raises(
+        ModelLoadError, match=r"execution provider NonesuchProvider is not available; .*CPUExecution"
+    ):
         OnnxBackend(path, config, 1)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from penstock.cli import main
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from support import zoo
 from support.oip_server import OipServer, oip_server
 from support.servers import RunningServer, running_server

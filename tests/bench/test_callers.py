@@ -30,4 +30,4 @@ def test_a_model_that_is_not_there_is_one_line(server: RunningServer, flags: lis
     assert (run.returncode, run.stdout) == (1, "")
     [line] = run.stderr.splitlines()
     assert line.startswith(f"{server.target}: ")
-    assert "there is no model 'nothing'" in line
+    assert "no model 'nothing'" in line

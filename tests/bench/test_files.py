@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.cli.bench_inputs import MOST_REQUESTS, from_file, pairs, ranges, shapes
-from penstock.cli.cells import Bad
+from penstock.row_files.fields import Invalid
+from penstock_bench.inputs import MOST_REQUESTS, from_file, pairs, ranges, shapes
 from penstock_client import TensorInfo
 
 INPUTS = [TensorInfo("x", "FP32", ("N", 2)), TensorInfo("word", "BYTES", ("N", 1))]
@@ -56,7 +56,7 @@ def test_one_array(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.arange(4.0).reshape(2, 2))
     assert rows(path, 1, INPUTS[:1]) == [{"x": [[0, 1]]}, {"x": [[2, 3]]}]
-    with pytest.raises(Bad, match=r"takes 2 inputs: use a \.npz"):
+    with pytest.raises(Invalid, match=r"has 2 inputs: use a \.npz"):
         rows(path)
 
 
@@ -71,7 +71,7 @@ def test_a_long_file_is_read_as_far_as_needed(tmp_path: Path) -> None:
         ("a.csv", "x.0,x.1,word\n1,2,a\n1,z,a\n", 'a.csv: line 3: input "x": it is not a number'),
         ("a.csv", "x.0,x.1,word\n1,2\n", "line 2: it has 2 cells"),
         ("a.csv", "x.0,word\n", "no column"),
-        ("a.csv", "x.0,x.1,word\n", "not as many as 1 rows"),
+        ("a.csv", "x.0,x.1,word\n", "it has fewer than 1 rows"),
         ("a.jsonl", '{"x": [1, 2]}\n', "line 1: no value for input"),
         ("a.jsonl", '{"x": [1, 2, 3], "word": "a"}\n{"x":\n', "line 2: it is not JSON"),
         ("a.npz", "no archive", "a.npz"),
@@ -82,21 +82,21 @@ def test_files_that_cannot_be_used(tmp_path: Path, name: str, text: str | None, 
     path = tmp_path / name
     if text is not None:
         write(path, text)
-    with pytest.raises(Bad, match=said.replace("(", r"\(")):
+    with pytest.raises(Invalid, match=said.replace("(", r"\(")):
         rows(path)
 
 
 def test_arrays_of_different_lengths(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, x=np.zeros((3, 2)), word=np.array([["a"]]))
-    with pytest.raises(Bad, match="different numbers of rows"):
+    with pytest.raises(Invalid, match="different numbers of rows"):
         rows(path)
 
 
 def test_an_array_of_an_unknown_input(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, z=np.zeros((3, 2)))
-    with pytest.raises(Bad, match="the inputs are z; expected: x"):
+    with pytest.raises(Invalid, match="the inputs are z; expected: x"):
         rows(path)
 
 
@@ -123,10 +123,10 @@ def test_what_flags_say() -> None:
     ],
 )
 def test_what_flags_cannot_say(read: Any, text: str) -> None:
-    with pytest.raises(Bad, match=r"--(shape|range)"):
+    with pytest.raises(Invalid, match=r"--(shape|range)"):
         read([text])
 
 
 def test_an_input_twice() -> None:
-    with pytest.raises(Bad, match="twice"):
+    with pytest.raises(Invalid, match="twice"):
         shapes(["x:1", "x:2"])

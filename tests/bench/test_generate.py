@@ -1,4 +1,4 @@
-"""Inputs that are made up from a signature."""
+"""Inputs that are generated from a signature."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.bench.errors import BenchError
-from penstock.bench.generate import Wishes, generated
-from penstock.bench.payloads import Encoder, Payload, stacked
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
+from penstock_bench.errors import BenchError
+from penstock_bench.generate import Wishes, generated
+from penstock_bench.payloads import Encoder, Payload, stacked
 from penstock_client import TensorInfo
 from support.dtypes import SMALL
 
@@ -108,10 +108,10 @@ def test_numbers_can_be_chosen_too() -> None:
         (("N", 3), {"shapes": {"x": (3,)}}, r"x.*\[3\]"),
         (("N", "N"), {"shapes": {"x": (2, 3)}}, r"\[2, 3\]"),
         (("N", 3), {"shapes": {"x": (2, 3)}, "rows": 4}, "--rows 4"),
-        (("N", 3), {"shapes": {"z": (1,)}}, '--shape: no input "z"; the model takes: x'),
+        (("N", 3), {"shapes": {"z": (1,)}}, '--shape: no input "z"; inputs: x'),
         (("N", 3), {"ranges": {"z": (0, 1)}}, "--range: no input"),
         (("N", 3), {"choices": {"z": ["a"]}}, "--choices: no input"),
-        (("N", 3), {"choices": {"x": ["a"]}}, "--choices.*came a"),
+        (("N", 3), {"choices": {"x": ["a"]}}, "--choices.*got a"),
     ],
 )
 def test_what_cannot_be_is_refused(shape: Any, wishes: dict[str, Any], said: str) -> None:
@@ -125,7 +125,7 @@ def test_what_cannot_be_is_refused(shape: Any, wishes: dict[str, Any], said: str
         ("INT8", {"ranges": {"x": (0, 128)}}, "0 to 128 does not fit"),
         ("INT8", {"ranges": {"x": (0, 1.5)}}, "does not fit"),
         ("BYTES", {"ranges": {"x": (0, 1)}}, "not of numbers"),
-        ("BOOL", {"choices": {"x": ["maybe"]}}, "came maybe"),
+        ("BOOL", {"choices": {"x": ["maybe"]}}, "got maybe"),
         ("INT8", {"choices": {"x": ["300"]}}, "300 to 300 does not fit"),
     ],
 )

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from penstock.bench.histogram import HIGHEST_SECONDS, LOWEST_SECONDS, Histogram
+from penstock_bench.histogram import HIGHEST_SECONDS, LOWEST_SECONDS, Histogram
 
 
 def of(values: list[float]) -> Histogram:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from penstock.bench import results
-from penstock.bench.codecs import Ask
-from penstock.bench.fleet import Measured
-from penstock.bench.pacing import Load
-from penstock.bench.tally import Tally
-from penstock.bench.worker import codec_of
+from penstock_bench import results
+from penstock_bench.codecs import Ask
+from penstock_bench.fleet import Measured
+from penstock_bench.pacing import Load
+from penstock_bench.tally import Tally
+from penstock_bench.worker import codec_of
 from server.kit import metric
 from support import zoo
 from support.oip_server import OipServer
@@ -227,7 +227,7 @@ def check_broken(level: dict[str, Any]) -> None:
     assert level["answered"] >= 20
     assert set(level["errors"]) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}, level["error_examples"]
     assert level["errors"]["UNAVAILABLE"] > 0
-    assert level["failed"] < 10_000  # it does not hammer at a door that is shut
+    assert level["failed"] < 10_000  # it does not hammer at a closed port
 
 
 @pytest.mark.parametrize("mode", ["unary", "stream"])

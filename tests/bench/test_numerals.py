@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.bench.numerals import duration, plain
+from penstock_bench.numerals import duration, plain
 
 
 @pytest.mark.parametrize(

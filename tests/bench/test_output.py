@@ -94,6 +94,7 @@ def test_a_generator_at_its_limit_says_so(cli: Bench, oip: OipServer) -> None:
     assert any("the load tool's limit, not the server's" in note for note in generator["notes"])
 
 
+@pytest.mark.alone
 def test_a_generator_with_time_to_spare_does_not(cli: Bench, oip: OipServer) -> None:
     oip.stall_at, oip.stall_seconds = 2, 0.5
     flags = ["--target", oip.target, "--json", "--warmup", 0, "--concurrency", 1, "--requests", 10]
@@ -107,13 +108,13 @@ def test_a_generator_with_time_to_spare_does_not(cli: Bench, oip: OipServer) -> 
     [
         (["--concurrency", "8", "--rate", "5"], "either --concurrency or --rate"),
         (["--duration", "1", "--requests", "5"], "either --duration or --requests"),
-        (["--poisson"], "--poisson goes with --rate"),
-        (["--concurrency", "1,x"], "--concurrency takes numbers above 0, as 1,8,32; came '1,x'"),
-        (["--concurrency", "0"], "came '0'"),
-        (["--concurrency", "1.5"], "came '1.5'"),
+        (["--poisson"], "--poisson needs --rate"),
+        (["--concurrency", "1,x"], "--concurrency takes numbers above 0, as 1,8,32; got '1,x'"),
+        (["--concurrency", "0"], "got '0'"),
+        (["--concurrency", "1.5"], "got '1.5'"),
         (["--rate", "-5"], "--rate takes numbers above 0"),
         (["--rate", "nan"], "--rate takes numbers above 0"),
-        (["--rate", "5,2e9"], "--rate: at most 1,000,000,000 requests a second can be scheduled; came 2e+09"),
+        (["--rate", "5,2e9"], "--rate: at most 1,000,000,000 requests a second can be scheduled; got 2e+09"),
         (["--rate", "5,,6"], "--rate takes numbers above 0"),
         (["--mode", "smoke"], "'smoke' is not one of"),
         (["--timeout", "0"], "--timeout"),
@@ -121,18 +122,18 @@ def test_a_generator_with_time_to_spare_does_not(cli: Bench, oip: OipServer) -> 
         (["--duration", "inf"], "--duration is a number of seconds, not inf"),
         (["--processes", "0"], "--processes"),
         (["--max-in-flight", "0"], "--max-in-flight"),
-        (["--max-in-flight", "5"], "--max-in-flight goes with --rate"),
-        (["--concurrency", ""], "--concurrency takes numbers above 0, as 1,8,32; came ''"),
+        (["--max-in-flight", "5"], "--max-in-flight needs --rate"),
+        (["--concurrency", ""], "--concurrency takes numbers above 0, as 1,8,32; got ''"),
         (["--rate", ""], "--rate takes numbers above 0"),
-        (["--mode", "merged", "--protocol", "oip"], "--mode merged speaks penstock.v1, not --protocol oip"),
+        (["--mode", "merged", "--protocol", "oip"], "--mode merged uses penstock.v1, not --protocol oip"),
         (["--mode", "multiplexed", "--protocol", "oip"], "--protocol oip"),
-        (["--shape", "x"], "--shape is given as NAME:A,B"),
-        (["--shape", "x:0"], "--shape: lengths are whole numbers above 0; came x:0"),
-        (["--range", "x:5"], "two numbers; came x:5"),
-        (["--choices", "x"], "--choices is given as NAME:A,B"),
+        (["--shape", "x"], "--shape: expected NAME:A,B"),
+        (["--shape", "x:0"], "--shape: lengths are whole numbers above 0; got x:0"),
+        (["--range", "x:5"], "two numbers; got x:5"),
+        (["--choices", "x"], "--choices: expected NAME:A,B"),
         (["--plot", "a.bmp"], "a.bmp must end with .pdf, .png, .svg"),
         (["--file", "a.png"], "a.png must end with .csv, .jsonl, .ndjson, .npy, .npz"),
-        (["--file", "a.csv", "--range", "x:0,1"], "--range is for inputs that are made up"),
+        (["--file", "a.csv", "--range", "x:0,1"], "--range is for generated inputs"),
     ],
 )
 def test_flags_that_do_not_go(bench: Bench, flags: list[str], said: str) -> None:
@@ -146,11 +147,11 @@ def test_flags_that_do_not_go(bench: Bench, flags: list[str], said: str) -> None
     [
         ("nothing", [], "NOT_FOUND"),
         ("triples", ["--version", "7"], "NOT_FOUND"),
-        ("triples", ["--outputs", "z"], 'no output "z"; the model gives: y'),
-        ("triples", ["--shape", "x:1,4"], 'input "x" is FP32[N,3]; came [1, 4]'),
+        ("triples", ["--outputs", "z"], 'unknown output "z"; outputs: y'),
+        ("triples", ["--shape", "x:1,4"], 'input "x" is FP32[N,3]; got [1, 4]'),
         ("open", [], "--shape x:1,1"),
         ("triples", ["--file", "nowhere.csv"], "nowhere.csv: No such file"),
-        ("triples", ["--plot", "nowhere/a.png"], "there is no folder"),
+        ("triples", ["--plot", "nowhere/a.png"], "no such folder"),
     ],
 )
 def test_what_cannot_be_measured(bench: Bench, model: str, flags: list[str], said: str) -> None:
@@ -165,8 +166,8 @@ def test_a_model_that_keeps_a_state_is_measured_by_streams(bench: Bench, mode: s
     run = bench("sum", "--mode", mode)
     assert (run.code, run.out) == (1, "")
     assert run.err == (
-        f"Error: sum keeps a state, and requests of --mode {mode} do not say of which sequence they are "
-        "steps; --mode stream works for such models: a stream is a sequence of its own\n"
+        f"Error: sum has a state, which needs --mode stream, where each stream is a sequence; requests of "
+        f"--mode {mode} name none\n"
     )
     run = bench("sum", "--mode", "stream", "--requests", 50, "--concurrency", 4)
     assert (run.code, run.level["requests"], run.level["answered"]) == (0, 50, 50)
@@ -182,7 +183,7 @@ def test_what_cannot_be_measured_with_open_inference(
 
 
 def test_without_a_server(cli: Bench) -> None:
-    with socket.socket() as taken:  # bound and not listening: nobody else gets the port
+    with socket.socket() as taken:  # bound and not listening: no other process gets the port
         taken.bind(("127.0.0.1", 0))
         target = f"127.0.0.1:{taken.getsockname()[1]}"
         run = cli("triples", "--target", target)
@@ -205,7 +206,7 @@ def test_a_matplotlib_that_is_broken_is_found_out_before_the_run(tmp_path: Path)
     )
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == (
-        "Error: --plot: matplotlib is installed and cannot be loaded: No module named 'a_part_that_is_gone'\n"
+        "Error: --plot: matplotlib is installed but cannot be loaded: No module named 'a_part_that_is_gone'\n"
     )
 
 
@@ -221,16 +222,16 @@ def test_without_matplotlib(tmp_path: Path) -> None:
         [sys.executable, "-c", code, path], capture_output=True, text=True, check=False, timeout=60
     )
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == 'Error: --plot needs matplotlib: pip install "penstock[plot]"\n'
+    assert run.stderr == 'Error: --plot needs matplotlib: pip install "penstock-bench[plot]"\n'
 
 
 @pytest.mark.parametrize(("protocol", "loads"), [("penstock", False), ("oip", True)])
 def test_stubs_of_open_inference_are_loaded_for_it_only(protocol: str, loads: bool) -> None:
     code = f"""if True:
         import json, sys
-        from penstock.bench import fleet, plot, report, servers, session
-        from penstock.bench.codecs import Ask
-        from penstock.bench.worker import codec_of
+        from penstock_bench import fleet, plot, report, servers, session
+        from penstock_bench.codecs import Ask
+        from penstock_bench.worker import codec_of
         codec_of({protocol!r}, Ask("m"))
         print(json.dumps(sorted(sys.modules)))
         """

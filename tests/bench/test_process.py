@@ -165,7 +165,7 @@ def test_progress_on_a_terminal_only(start: Start) -> None:
     while select.select([ours], [], [], SECONDS)[0]:
         try:
             seen += os.read(ours, 65536)
-        except OSError:  # how Linux tells that nobody has the other end open
+        except OSError:  # Linux: the other end is closed
             break
     os.close(ours)
     out, _ = process.communicate(timeout=SECONDS)

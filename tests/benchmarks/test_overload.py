@@ -18,10 +18,10 @@ from benchmarks import overload_measures as measures
 from benchmarks import overload_page as page
 from benchmarks.overload_measures import Bench, Record
 from benchmarks.programs import fifo_server
-from penstock.errors import QueueFull
-from penstock.messages import InferRequest
-from penstock.scheduling.bounds import Bounds
+from penstock.core.errors import QueueFull
+from penstock.core.request import Request
 from penstock.scheduling.cost import RunCost, RunCosts
+from penstock.scheduling.queue.limits import QueueLimits
 
 IN_TIME: Record = (0.1, 0.01, 0, 0.009)
 TOO_LATE: Record = (0.2, 0.06, 0, 0.058)
@@ -51,12 +51,12 @@ def test_normal_again_means_several_in_a_row() -> None:
     assert measures._recovered(normal[:9]) is None
 
 
-def a_request(**more: Any) -> InferRequest:
-    return InferRequest({}, (), 1, "key", "Predict", 0.0, **more)
+def a_request(**more: Any) -> Request:
+    return Request({}, (), 1, "key", "Predict", 0.0, **more)
 
 
 def a_queue(rows: int = 3) -> fifo_server.FirstComeQueue:
-    return fifo_server.FirstComeQueue(Bounds(rows), RunCosts(RunCost(0.004)))
+    return fifo_server.FirstComeQueue(QueueLimits(rows), RunCosts(RunCost(0.004)))
 
 
 def test_the_plain_queue_heeds_the_order_only() -> None:

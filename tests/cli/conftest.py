@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from penstock.cli import main
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from support import zoo
 from support.servers import RunningServer, running_server
 

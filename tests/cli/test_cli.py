@@ -7,17 +7,23 @@ import socket
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from penstock import __version__
-from penstock.cli.main import COMMANDS
+from penstock.cli.group import COMMANDS
 from support.servers import SCRIPT, RunningServer
 
 if TYPE_CHECKING:
     from conftest import Cli
+
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -25,7 +31,7 @@ def test_help_lists_every_command(cli: Cli, flag: str) -> None:
     run = cli(flag)
     assert (run.code, run.err) == (0, "")
     listed = run.out.split("Commands:")[1].splitlines()
-    assert {line.split()[0] for line in listed if line.strip()} == set(COMMANDS)
+    assert {line.split()[0] for line in listed if line.strip()} == {*COMMANDS, "bench"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -40,7 +46,7 @@ def test_models_lists_what_is_served(cli: Cli, server: RunningServer) -> None:
     run = cli("models", server.target)
     assert (run.code, run.err) == (0, "")
     assert "version 1" in run.out
-    assert re.search(r"  costs    [\d.]+ µs a run and [\d.]+ µs a row", run.out)
+    assert re.search(r"  costs      [\d.]+ µs a run and [\d.]+ µs a row", run.out)
 
 
 def test_models_without_a_server(cli: Cli) -> None:
@@ -51,7 +57,27 @@ def test_models_without_a_server(cli: Cli) -> None:
 
 def test_version() -> None:
     run = subprocess.run([SCRIPT, "--version"], capture_output=True, text=True, check=True)
-    assert run.stdout == f"penstock, version {__version__}\n"
+    first, *libraries = run.stdout.splitlines()
+    assert first == f"penstock, version {__version__}"
+    assert [line.split()[0] for line in libraries] == ["grpcio", "onnxruntime"]
+    for name, line in zip(("grpcio", "onnxruntime"), libraries, strict=True):
+        wanted = next(each for each in map(Requirement, PROJECT["dependencies"]) if each.name == name)
+        found = re.fullmatch(rf"{name} (\S+) \(tested with (\S+)\)", line)
+        assert found is not None, line
+        assert (found[1], SpecifierSet(found[2])) == (version(name), wanted.specifier)
+
+
+def test_the_version_needs_metadata_only() -> None:
+    code = """if True:
+        import sys
+        from penstock.cli import main
+        try:
+            main(["--version"])
+        except SystemExit:
+            print("loaded", *sorted({"grpc", "numpy", "onnxruntime", "pydantic"} & sys.modules.keys()))
+        """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "loaded"
 
 
 def test_an_unknown_command(cli: Cli) -> None:
@@ -138,11 +164,12 @@ def test_health(cli: Cli, server: RunningServer, flags: tuple[str, ...], code: i
 
 
 def test_health_of_an_unknown_model(cli: Cli, server: RunningServer) -> None:
-    assert cli("health", server.target, "--model", "nothing") == (1, "UNKNOWN\n", "")
+    words = f"{server.target} has no model 'nothing'; `penstock models` lists them\n"
+    assert cli("health", server.target, "--model", "nothing") == (1, "UNKNOWN\n", words)
 
 
 def test_health_without_a_server(cli: Cli) -> None:
-    with socket.socket() as taken:  # bound and not listening: nobody else gets the port
+    with socket.socket() as taken:  # bound and not listening: no other process gets the port
         taken.bind(("127.0.0.1", 0))
         target = f"127.0.0.1:{taken.getsockname()[1]}"
         run = cli("health", target)

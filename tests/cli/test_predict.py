@@ -159,20 +159,20 @@ def test_a_file_gives_json(predict: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "value", "why"),
     [
-        ("bytes8", "abc", 'it is not a whole number; came "abc", expected INT8[N]'),
-        ("bytes8", "1.5", 'it is not a whole number; came "1.5"'),
-        ("bytes8", "1_0", 'it is not a whole number; came "1_0"'),
-        ("bytes8", "", 'it is empty; came ""'),
+        ("bytes8", "abc", 'it is not a whole number; got "abc", expected INT8[N]'),
+        ("bytes8", "1.5", 'it is not a whole number; got "1.5"'),
+        ("bytes8", "1_0", 'it is not a whole number; got "1_0"'),
+        ("bytes8", "", 'it is empty; got ""'),
         ("bytes8", "128", "a value would not survive the cast"),
         ("bytes8", "[1.5]", "a value would not survive the cast"),
-        ("doubles", "1,5", 'it is not a number; came "1,5", expected FP64[N,1]'),
-        ("doubles", "1e999", 'it is not a number; came "1e999"'),
+        ("doubles", "1,5", 'it is not a number; got "1,5", expected FP64[N,1]'),
+        ("doubles", "1e999", 'it is not a number; got "1e999"'),
         ("doubles", "[1, null]", "it is not numeric"),
         ("doubles", "[1", "it is not a JSON list"),
         ("halves", "1e6", "a value would not survive the cast"),
-        ("flags", "perhaps", 'it is neither true nor false; came "perhaps", expected BOOL[N,1]'),
+        ("flags", "perhaps", 'it is neither true nor false; got "perhaps", expected BOOL[N,1]'),
         ("triples", "[1, 2]", ""),
-        ("triples", "7", "it has 0 axes where 2 are expected"),
+        ("triples", "7", "it has 0 axes, expected 2"),
         ("triples", "@x.png", "a file is .npy or .json"),
         ("triples", "@nowhere.npy", "nowhere.npy: No such file or directory"),
     ],
@@ -217,7 +217,7 @@ def test_some_outputs(predict: Cli) -> None:
     }
     assert "double" not in predict(*args, "--outputs", "total").out
     said = refusal(predict, *args, "--outputs", "total,sum")
-    assert said == 'no output "sum"; the model gives: double, total, positive'
+    assert said == 'unknown output "sum"; outputs: double, total, positive'
 
 
 def test_a_version(predict: Cli) -> None:
@@ -240,7 +240,7 @@ def test_a_timeout(predict: Cli) -> None:
 
 
 def test_no_server(cli: Cli) -> None:
-    with socket.socket() as taken:  # bound and not listening: nobody else gets the port
+    with socket.socket() as taken:  # bound and not listening: no other process gets the port
         taken.bind(("127.0.0.1", 0))
         target = f"127.0.0.1:{taken.getsockname()[1]}"
         run = cli("predict", "m", "x=1", "--target", target)
@@ -252,15 +252,15 @@ def test_no_server(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("args", "why"),
     [
-        (["x"], "INPUT=VALUE, not 'x'"),
+        (["x"], "expected INPUT=VALUE, got 'x'"),
         (["=3"], "INPUT=VALUE"),
         (["x=1", "x=2"], 'input "x" is given twice'),
         (["x=1", "--file", "rows.csv"], "either values or --file"),
         (["--json", "--file", "rows.csv"], "use --format jsonl"),
-        (["x=1", "--output", "out.csv"], "--output goes with --file"),
-        (["x=1", "--format", "csv"], "--format goes with --file"),
-        (["x=1", "--fail-fast"], "--fail-fast goes with --file"),
-        (["x=1", "--outputs", " ,"], "--outputs names no output"),
+        (["x=1", "--output", "out.csv"], "--output needs --file"),
+        (["x=1", "--format", "csv"], "--format needs --file"),
+        (["x=1", "--fail-fast"], "--fail-fast needs --file"),
+        (["x=1", "--outputs", " ,"], "--outputs is empty"),
         (["x=1", "--timeout", "0"], "--timeout"),
         (["--file", "rows.csv", "--format", "xml"], "--format"),
     ],

@@ -87,7 +87,7 @@ def test_a_bad_row_does_not_stop_the_file(predict: Cli, tmp_path: Path) -> None:
     path.write_text('x,z\n1,a\nmany,b\n\n200,c\n4\n5,e,f\n6,"g\n')
     ran = predict("below_100", "--file", path)
     assert ran.code == 1
-    assert ran.err == 'Error: 5 of 6 rows have no answer; "error" beside them says why\n'
+    assert ran.err == 'Error: 5 of 6 rows failed; see their column "error"\n'
     rows = rows_of(ran.out)
     assert [(row["x"], row["z"], row["y"]) for row in rows] == [
         ("1", "a", "1"),
@@ -98,11 +98,11 @@ def test_a_bad_row_does_not_stop_the_file(predict: Cli, tmp_path: Path) -> None:
         ("", "", ""),
     ]
     errors = [row["error"] for row in rows]
-    assert errors[:2] == ["", 'input "x": it is not a whole number; came "many", expected INT64[N,1]']
+    assert errors[:2] == ["", 'input "x": it is not a whole number; got "many", expected INT64[N,1]']
     assert "out of data bounds" in errors[2]
     assert errors[3:5] == [
-        "it has 1 cells where the header has 2",
-        "it has 3 cells where the header has 2",
+        "it has 1 cells, but the header has 2",
+        "it has 3 cells, but the header has 2",
     ]
     assert errors[5].startswith("it cannot be read: unexpected end of data")
 
@@ -115,7 +115,7 @@ def test_bad_lines_of_json(through: Cli) -> None:
     assert out[1]["error"].startswith("it is not JSON: ")
     assert out[2] == {"line": [2], "error": "it is not a JSON object"}
     assert out[3] == {"y": 3, "error": 'no value for input "x" INT64[N,1]'}
-    assert "it is 2 rows where one belongs" in out[4]["error"]
+    assert "it has 2 rows, expected one" in out[4]["error"]
     assert "it is not numeric" in out[5]["error"]
     assert "would not survive" in out[6]["error"]
     assert out[7] == {"x": 7, "y": 7}
@@ -317,6 +317,7 @@ def test_a_full_disk(predict: Cli, tmp_path: Path) -> None:
     assert (ran.code, ran.err) == (1, "Error: No space left on device\n")
 
 
+@pytest.mark.alone
 def test_rows_that_time_out(through: Cli) -> None:
     rows = rows_of(through("slow", "rows.csv", "x\n" + "1\n" * 50, "--timeout", "0.0005", code=1))
     assert len(rows) == 50

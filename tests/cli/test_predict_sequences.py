@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from penstock.cli.rows import Row
-from penstock.cli.streaming import _until_last
+from penstock.cli.predict.streaming import _until_last
+from penstock.row_files.readers import Row
 from penstock_client import Client, FailedPrecondition
 from support import zoo
 from support.servers import RunningServer, running_server
@@ -72,37 +72,37 @@ def test_step_by_step(step: Callable[..., Any], predict: Cli) -> None:
     assert step(1, "--sequence", "till", "--end") == 6
     ran = predict("sum", "x=1", "--sequence", "till")
     assert (ran.code, ran.out) == (1, "")
-    assert "sequence till has no state here" in ran.err
+    assert "sequence till has no state" in ran.err
 
 
 def test_a_step_names_its_sequence(predict: Cli) -> None:
     ran = predict("sum", "x=1")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == (
-        "Error: sum version 1 keeps a state: --sequence ID says of which sequence this is a step, --start "
-        "with the first; or send all steps with --file\n"
+        "Error: sum version 1 has a state: name the sequence with --sequence ID, add --start to its first "
+        "step; or send all steps with --file\n"
     )
 
 
 def test_a_model_without_state_has_no_sequences(predict: Cli) -> None:
     ran = predict("plain", "x=[1,2,3]", "--sequence", "till", "--start")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "Error: plain version 1 keeps no state, so that it has no sequences\n"
+    assert ran.err == "Error: plain version 1 has no state, so --sequence cannot be used\n"
 
 
 def test_the_state_is_not_given(predict: Cli) -> None:
     ran = predict("sum", "x=1", "sum=0", "--sequence", "till", "--start")
     assert (ran.code, ran.out) == (1, "")
     assert "unknown: 'sum'" in ran.err
-    assert "the server keeps sum, which callers neither send nor get" in ran.err
+    assert "the server keeps sum; requests must not send it or ask for it" in ran.err
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--start"], "--start goes with --sequence"),
-        (["--end"], "--end goes with --sequence"),
-        (["--sequence", ""], "--sequence takes an id, which is not empty"),
+        (["--start"], "--start needs --sequence"),
+        (["--end"], "--end needs --sequence"),
+        (["--sequence", ""], "--sequence needs an id that is not empty"),
     ],
 )
 def test_flags_that_do_not_go(predict: Cli, flags: list[str], said: str) -> None:
@@ -126,7 +126,7 @@ def test_the_lines_are_steps_of_the_sequence_named(
     with Client(keeping.target) as client, pytest.raises(FailedPrecondition):
         client.predict("sum", {"x": 1}, sequence="file")
     rows = through("sum", [1, 2], "--sequence", "file", code=1)
-    assert ["has no state here" in row["error"] for row in rows] == [True, True]
+    assert ["has no state" in row["error"] for row in rows] == [True, True]
 
 
 def test_start_is_for_the_first_line_that_can_be_sent(
@@ -168,6 +168,6 @@ def test_the_last_row_is_known_as_such() -> None:
 
 
 def test_serve_and_models_say_the_same(cli: Cli, keeping: RunningServer) -> None:
-    said = "keeps    sum from sumN, until no step has come for 60 s\n"
+    said = "state      sum from sumN, dropped 60 s after the last step\n"
     assert said in keeping.stdout
     assert said in cli("models", keeping.target).out

@@ -10,6 +10,7 @@ import pytest
 from client.standin import StandIn
 from client.streams import BOUND, until
 from penstock_client import AsyncClient, Client
+from support.threads import NewThreads
 
 
 class Loop:
@@ -23,11 +24,9 @@ class Loop:
     def run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(BOUND)
 
-    def tasks(self) -> int:
-        async def count() -> int:
-            return len(asyncio.all_tasks()) - 1  # this one
-
-        return self.run(count())
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """The tasks that are not done."""
+        return asyncio.all_tasks(self.loop)
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -82,7 +81,7 @@ TRANSPORTS: dict[str, dict[str, Any]] = {
 }
 
 
-ON_EVERY_TRANSPORT = {"test_predict", "test_errors", "test_real_server", "test_attacks"}
+ON_EVERY_TRANSPORT = {"test_predict", "test_errors", "test_real_server", "test_attacks", "test_gone"}
 """The modules whose tests concern `predict`; others make no difference between the transports."""
 
 
@@ -123,6 +122,8 @@ def client(server: StandIn, connect: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def leaves_nothing_behind(loop: Loop) -> Iterator[None]:
+    """A test must end the threads and tasks that it began; what an earlier one left is not its fault."""
+    threads, tasks = NewThreads(), loop.tasks()
     yield
-    until(lambda: not [each for each in threading.enumerate() if "penstock" in each.name])
-    until(lambda: loop.tasks() == 0)
+    until(lambda: not threads.named("penstock"))
+    until(lambda: loop.tasks() <= tasks)

@@ -35,7 +35,7 @@ def check(error: penstock_client.PenstockError, code: grpc.StatusCode) -> None:
 
 
 @pytest.mark.parametrize("code", FAILURES, ids=lambda code: code.name)
-def test_every_status_is_one_error_on_every_road(server, client, transport, code) -> None:
+def test_every_status_is_one_error_on_every_transport(server, client, transport, code) -> None:
     server.answer = lambda _: status(code, "the reason", 1.25)
     with pytest.raises(penstock_client.PenstockError) as caught:
         client.predict("echo", {"x": X})

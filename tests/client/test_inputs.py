@@ -5,12 +5,14 @@ import penstock_client
 from client.standin import model
 from penstock_client import _messages, _tensors
 from penstock_client._messages import Signature, Signatures
+from penstock_client._wire import input_of
 from penstock_proto.v1 import tensor_pb2
 
 
 def send(spec: str, value: object) -> np.ndarray:
     """What a server reads where `value` is given for an input `x` of this spec."""
-    ((name, datatype, shape, raw),) = Signature(model("m", x=spec)).pack({"x": value}).tensors
+    head, raw = Signature(model("m", x=spec)).write({"x": value})
+    name, datatype, shape = input_of(head)
     return _tensors.decode(name, tensor_pb2.Tensor(datatype=datatype, shape=shape, raw=raw))
 
 
@@ -58,17 +60,17 @@ def test_values_get_the_shape_of_the_model(spec, value, expected) -> None:
 @pytest.mark.parametrize(
     ("spec", "value", "reason"),
     [
-        ("FP32 N,3", np.zeros(3, np.float32), "it has 1 axes where 2 are expected; came a float32 "
+        ("FP32 N,3", np.zeros(3, np.float32), "it has 1 axes, expected 2; got a float32 "
          r"array of shape \(3,\), expected FP32\[N,3\]"),
-        ("FP32 N,1", np.zeros(3, np.float32), "1 axes where 2"),
-        ("FP32 N", np.zeros((1, 3), np.float32), "2 axes where 1"),
-        ("FP32 N,3", 1.0, "0 axes where 2.*came float 1.0"),
-        ("FP32 N,3", [1.0, 2.0], "1 axes where 2"),
+        ("FP32 N,1", np.zeros(3, np.float32), "1 axes, expected 2"),
+        ("FP32 N", np.zeros((1, 3), np.float32), "2 axes, expected 1"),
+        ("FP32 N,3", 1.0, "0 axes, expected 2.*got float 1.0"),
+        ("FP32 N,3", [1.0, 2.0], "1 axes, expected 2"),
         ("FP32 2,3", [[1.0], [2, 3]], "not of equal lengths"),
-        ("FP32 N", [[1.0], [2.0]], "2 axes where 1"),
-        ("FP32", [1.0], "1 axes where 0"),
+        ("FP32 N", [[1.0], [2.0]], "2 axes, expected 1"),
+        ("FP32", [1.0], "1 axes, expected 0"),
         ("INT64 N", [1.5], "would not survive"),
-        ("INT64 N", 1.5, r"came float 1.5, expected INT64\[N\]"),
+        ("INT64 N", 1.5, r"got float 1.5, expected INT64\[N\]"),
         ("FP32 N", np.array([0.1]), "would not survive"),
         ("FP32 N", [np.float64(0.1)], "would not survive"),
         ("FP32 N", [np.array([0.1])], "would not survive"),
@@ -85,7 +87,7 @@ def test_values_get_the_shape_of_the_model(spec, value, expected) -> None:
         ("BYTES N", np.array([1.0]), "neither text nor bytes"),
         ("BYTES N", ["\ud800"], "cannot be written as UTF-8"),
         ("BYTES N,1", [["a"], ["b", "c"]], "neither text nor bytes"),
-        ("BYTES N,1", np.array(["a"]), "1 axes where 2"),
+        ("BYTES N,1", np.array(["a"]), "1 axes, expected 2"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_what_came_and_what_was_expected(spec, value, reason) -> None:
@@ -102,25 +104,25 @@ def test_long_values_are_not_shown_in_full() -> None:
 def test_wrong_names_are_refused_with_the_right_ones() -> None:
     signature = Signature(model("m", a="FP32 N,3", b="BYTES N"))
     with pytest.raises(penstock_client.InvalidInput) as caught:
-        signature.pack({"a": 1, "c": 2, "d": 3})
+        signature.write_item({"a": 1, "c": 2, "d": 3})
     assert str(caught.value) == (
         "wrong inputs (unknown: 'c', 'd'; missing: 'b'); expected: a FP32[N,3], b BYTES[N]"
     )
     with pytest.raises(penstock_client.InvalidInput, match=r"missing: 'a', 'b'\)"):
-        signature.pack({})
+        signature.write_item({})
     with pytest.raises(penstock_client.InvalidInput, match="by name, not list"):
-        signature.pack([1])
+        signature.write_item([1])
 
 
 def test_a_state_that_the_server_keeps_is_not_sent() -> None:
     made = model("m", x="INT64 N")
     made.kept_state.state["total"] = "total_out"
-    for send in (Signature(made).pack, Signature(made).write):
+    for send in (Signature(made).write_item, Signature(made).write):
         with pytest.raises(penstock_client.InvalidInput) as caught:
             send({"x": 1, "total": 0})
         assert str(caught.value) == (
-            "wrong inputs (unknown: 'total'); expected: x INT64[N]; the server keeps total, which callers "
-            "neither send nor get"
+            "wrong inputs (unknown: 'total'); expected: x INT64[N]; the server keeps total; requests must "
+            "not send it or ask for it"
         )
         with pytest.raises(penstock_client.InvalidInput) as caught:
             send({"x": 1, "y": 0})
@@ -139,9 +141,9 @@ def test_only_the_signature_that_was_contradicted_is_forgotten() -> None:
 
 def test_a_model_without_inputs_takes_none() -> None:
     signature = Signature(model("m"))
-    assert signature.pack({}).tensors == []
+    assert signature.write_item({}) == []
     with pytest.raises(penstock_client.InvalidInput, match="expected: none"):
-        signature.pack({"x": 1})
+        signature.write_item({"x": 1})
 
 
 def test_more_than_a_message_can_carry_is_refused(monkeypatch) -> None:
@@ -156,5 +158,5 @@ def test_things_that_turn_into_arrays_are_arrays() -> None:
             return np.array([1.5, 2.5])
 
     assert send("FP32 N", Column()).tolist() == [1.5, 2.5]
-    with pytest.raises(penstock_client.InvalidInput, match="1 axes where 2"):
+    with pytest.raises(penstock_client.InvalidInput, match="1 axes, expected 2"):
         send("FP32 N,1", Column())

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from penstock_client import PenstockError, Prediction
 from penstock_client._mux import Multiplexer
-from penstock_client._wire import Template, opened
+from penstock_client._wire import KnownRequest, opened
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
 
@@ -84,7 +84,9 @@ def by_client(outcomes: list[tuple[int, object]]) -> dict[int, object]:
         if isinstance(outcome, Exception):
             raise outcome
         read = (
-            outcome if isinstance(outcome, Prediction) else Template("m", "", None, 0).read(outcome, b"", "")
+            outcome
+            if isinstance(outcome, Prediction)
+            else KnownRequest("m", "", None, 0).read(outcome, b"", "")
         )
         assert all(isinstance(each, np.ndarray) and not each.flags.writeable for each in read.values())
         arrays = {name: (each.shape, each.tobytes()) for name, each in read.items()}
@@ -145,8 +147,8 @@ def test_a_tag_that_comes_twice_in_a_run_is_an_error() -> None:
     random = Random(0)
     mux, tags = asked()
     data = b"".join(answer(tag, random, 0, 8) for tag in [*tags[:20], tags[3]])
-    with pytest.raises(PenstockError, match=f"request {tags[3]}, which waits"):
+    with pytest.raises(PenstockError, match=f"request {tags[3]}, which is not pending"):
         mux.receive(data, settled := [])
-    # Nobody is left waiting, neither those whose answers came before.
+    # No caller is left waiting, not even those with earlier answers.
     assert sorted([*mux.give_up(), *(waiter for waiter, _ in settled)]) == sorted(tags)
     assert not mux.has_pending

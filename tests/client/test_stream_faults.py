@@ -129,7 +129,7 @@ def test_an_answer_to_no_item_ends_the_stream(server, client) -> None:
     server.stream = twice
     results = client.predict_stream("echo", [item(0)])
     assert number(next(results)) == 0
-    with pytest.raises(penstock_client.PenstockError, match="item 0, which waits for no answer"):
+    with pytest.raises(penstock_client.PenstockError, match="item 0, which is not pending"):
         next(results)
 
 

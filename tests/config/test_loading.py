@@ -10,7 +10,7 @@ import pytest
 
 from penstock.config import Config, flag_name, load
 from penstock.config.keys import leaves, value_at
-from penstock.errors import ConfigError, StartupError
+from penstock.core.errors import ConfigError, StartupError
 
 
 @pytest.fixture
@@ -51,16 +51,26 @@ def test_each_place_overrides_the_one_before(file: Path) -> None:
 
 TEXT_FOR = {
     "server.host": ("::1", "::1"),
+    "server.http": ("false", False),
     "server.transport": ("portable", "portable"),
     "runtime.optimization": ("basic", "basic"),
     "runtime.providers": ("A, B", ("A", "B")),
     "runtime.arena": ("false", False),
     "runtime.spinning": ("true", True),
+    "batching.exact": ("true", True),
+    "batching.tolerance": ("0.01", 0.01),
     "server.triton_status_codes": ("true", True),
+    "server.max_metadata_bytes": ("65536", 65_536),
+    "server.on_broken": ("serve", "serve"),
+    "runners.hung_unready": ("server", "server"),
+    "trial.enabled": ("no", False),
+    "cache.enabled": ("no", False),
+    "cache.folder": ("folder", "folder"),
     "log.level": ("error", "error"),
     "log.format": ("json", "json"),
     "log.access_sample": ("0.5", 0.5),
     "batching.max_delay_seconds": ("0.25", 0.25),
+    "batching.verify": ("0.25", 0.25),
 }
 
 
@@ -152,6 +162,8 @@ def test_the_value_that_wins_is_the_one_that_is_blamed(file: Path) -> None:
         "runtime.arena = 'perhaps'",
         "log.access_sample = 1.01",
         "log.level = 'trace'",
+        "batching.exact = 1",
+        "trial.enabled = 0",
         "server.transport = 1979-05-27",
     ],
 )
@@ -178,6 +190,13 @@ def test_an_unknown_section_and_a_key_without_section_name_the_nearest(file: Pat
     assert 'loging.level = "info": loging.level is not a setting; did you mean log.level?' in text
     assert "sever = {}: sever is not a setting" in text
     assert "server.x.y = 1: server.x.y is not a setting" in text
+
+
+def test_what_is_like_no_setting_is_not_said_to_be_meant(file: Path) -> None:
+    file.write_text("[batching]\nrows = 3\nxyzzy = 1\n")
+    text = problem(file)
+    assert "batching.xyzzy is not a setting; known: batching." in text
+    assert "batching.rows is not a setting; did you mean batching." in text
 
 
 def test_an_unknown_variable_and_an_unknown_flag_are_refused() -> None:

@@ -16,7 +16,7 @@ from penstock.config import (
     effective_runtime,
     load_model_config,
 )
-from penstock.errors import ConfigError
+from penstock.core.errors import ConfigError
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_what_a_model_leaves_out_it_inherits() -> None:
 
 def test_a_model_can_override_every_setting_of_the_server_with_the_same_bounds() -> None:
     assert set(ModelRuntime.model_fields) == set(RuntimeConfig.model_fields)
-    assert set(ModelBatching.model_fields) - {"enabled"} == set(BatchingConfig.model_fields)
+    assert set(ModelBatching.model_fields) - {"enabled", "axes"} == set(BatchingConfig.model_fields)
     for server, model in ((RuntimeConfig, ModelRuntime), (BatchingConfig, ModelBatching)):
         for name in server.model_fields:
             for bad in (-1, True, "", []):
@@ -116,6 +116,10 @@ def _refuses(section: type, name: str, value: object) -> bool:
         ("runs_in_parallel = -1", "greater than or equal to 0"),
         ("runs_in_parallel = true", "should not be true or false"),
         ("batching.enabled = 'no way'", "should be"),
+        ("batching.enabled = 1", "should be true or false"),
+        ("batching.exact = 1", "should be true or false"),
+        ("batching.exact = 0.0", "should be true or false"),
+        ("runtime.arena = 1", "should be true or false"),
         ("batching.max_rows = -1", "greater than or equal to 0"),
         ("runtime.providers = []", "at least 1 item"),
         ("batching.max_row = 0", "did you mean batching.max_rows?"),

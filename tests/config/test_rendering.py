@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from docs.write_configuration import main, updated
 from penstock.config import Config, ModelConfig, load, render
 from penstock.config.keys import leaves
-from penstock.config.reference import main, updated
 from penstock.config.toml import toml_value
 
 PAGE = Path(__file__).parents[2] / "docs/configuration.md"
+SCRIPT = PAGE.with_name("write_configuration.py")
 
 
 def test_every_value_has_its_origin_beside_it(tmp_path: Path) -> None:
@@ -49,7 +50,7 @@ def test_values_are_written_as_toml_reads_them(value: object) -> None:
 
 def test_the_documentation_is_up_to_date() -> None:
     page = PAGE.read_text("utf-8")
-    command = "python -m penstock.config.reference docs/configuration.md"
+    command = "python docs/write_configuration.py docs/configuration.md"
     assert updated(page) == page, f"docs/configuration.md is stale: run {command}"
 
 
@@ -72,5 +73,5 @@ def test_the_command_writes_stale_tables_anew(tmp_path: Path) -> None:
     main([str(stale)])
     assert stale.read_text("utf-8") == page
     stale.write_text(page.replace("| `20.0` |", "| `10.0` |"), "utf-8")
-    subprocess.run([sys.executable, "-W", "error", "-m", "penstock.config.reference", stale], check=True)
+    subprocess.run([sys.executable, "-W", "error", SCRIPT, stale], check=True)
     assert stale.read_text("utf-8") == page

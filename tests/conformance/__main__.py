@@ -14,9 +14,9 @@ import onnx
 
 from tests.conformance import cases, suite
 from tests.conformance.cases import LIGHT, Case
-from tests.conformance.doors import DOORS, connect, listed
 from tests.conformance.growth import growth
 from tests.conformance.page import page
+from tests.conformance.protocols import METHODS, connect, listed
 from tests.conformance.reference import Judged
 from tests.conformance.report import Run, summary
 from tests.conformance.serving import lay_out, serving
@@ -63,7 +63,7 @@ def _run(found: Sequence[Case], folder: Path, with_growth: bool) -> Run:
     run = Run(suite.judge_all(found, _progress))
     judged = suite.served(run.judged)
     with _serving(folder / "cases", _models(judged)) as (target, channel):
-        run.passages = [suite.pass_through(target, channel, name, judged, _progress) for name in DOORS]
+        run.passages = [suite.pass_through(target, channel, name, judged, _progress) for name in METHODS]
     variants = suite.variants_of(judged, folder, _progress)
     models = [*variants, *suite.mixers_of(folder), *suite.unseen()]
     with _serving(folder / "rows", {each.name: each.model for each in models}) as (_, channel):

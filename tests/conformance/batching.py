@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import prediction_pb2_grpc as pb_grpc
 from tests.conformance.closeness import apart, is_within
-from tests.conformance.doors import BOUND, outputs_of, prediction, said, streamed
+from tests.conformance.protocols import BOUND, outputs_of, prediction, said, streamed
 from tests.conformance.tensors import Raw, Tensors, difference, unpacked
 
 STREAMED = 32

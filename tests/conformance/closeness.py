@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from penstock.models.check import TOLERANCES
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
+from penstock.models.checks.closeness import TOLERANCES
 from tests.support.dtypes import SMALL
 
 
@@ -47,7 +47,7 @@ def _between(first: np.ndarray, second: np.ndarray, values: np.ndarray) -> float
         return math.inf
     largest = np.abs(values[np.isfinite(values)]).max(initial=np.finfo(np.float32).tiny)
     difference = np.abs(first[finite] - second[finite]).max(initial=0.0)
-    # Zeros of another sign, and numbers that are none in another way, are still not the same bits.
+    # Zeros of another sign, and NaNs with another payload, still have different bits.
     return max(float(difference / largest), float(np.finfo(np.float64).tiny))
 
 

@@ -14,6 +14,8 @@ from tests.conformance.reference import Verdict
 from tests.conformance.report import Run, careful, differing, summary, with_verdict
 from tests.conformance.suite import MIXER, UNSEEN, Shared
 
+FILE = re.compile(r"^/\S*\.onnx(?= |: )")
+"""The path that some reasons begin with."""
 DETAILS = re.compile(
     r"'[^']*'"
     r'|"[^"]*"'
@@ -28,27 +30,28 @@ LONGEST_REASON = 160
 
 INTRODUCTION = """# Conformance
 
-The [onnx](https://onnx.ai) package brings test cases for whoever runs ONNX models: small models of one
-operator, some of many, and a few networks. `make conformance` serves all that ONNX Runtime runs on a CPU
-from one repository, sends each case's inputs, and compares every output with what ONNX Runtime gives within
-the harness's own process, on one thread and with the same optimizations: bit for bit, names, datatypes and
-shapes included.
+The [onnx](https://onnx.ai) package has test cases for runtimes of ONNX models: small models of one operator,
+some of several operators, and a few networks. `make conformance` serves all cases that ONNX Runtime runs on
+a CPU from one repository and sends each case's inputs. It compares every output with the output of ONNX
+Runtime in the test's own process, on one thread and with the same optimizations: bit for bit, names,
+datatypes and shapes included.
 
-Then batching. The first axis of every case is made open, inputs without rows become constants, and rows are
-made of the case's own values. Whether they depend on each other is found out without the server, by running
-them alone and together. Then they are sent to a server, 32 in one message and 16 by calls at once, so that
-they run together, and each answer is compared with the row alone. Where rows mix, the server must have
-found that out at load, from rows that it made up itself, and run every request alone.
+Then it tests batching. The first axis of every case is made open, inputs without rows become constants, and
+rows are made from the case's own values. The test finds out without the server whether rows depend on each
+other, by running them alone and together. Then it sends them to a server, 32 in one message and 16 by
+concurrent calls, so that they run together, and compares each answer with the row alone. If rows influence
+each other, the server must have found this out at load, from its own generated rows, and must run every
+request alone.
 
 A quick part of this runs in `make test`.
 
-**Last bits.** What ONNX Runtime computes for a row can depend on where the row lies. Functions such as Log,
-Sin or Elu are computed four elements at a time, and what is left at the end of a tensor one by one, by
-another formula: so three elements alone and the same three within a batch can differ. Sums along a row are
-vectorized from the next address that is a multiple of 16 on, so that their order depends on the address,
-and a row of a batch lies elsewhere than the same row alone. Neither the optimization level nor
-`use_deterministic_compute` changes that. A model whose answers must be the same to the last bit has
-`batching.enabled = false`.
+**Last bits.** The result of ONNX Runtime for a row can depend on the position of the row in memory.
+Functions such as Log, Sin or Elu are computed four elements at a time; the elements that are left at the end
+of a tensor are computed one by one with another formula. So three elements alone and the same three in a
+batch can differ. Sums along a row are vectorized from the next address that is a multiple of 16, so their
+order depends on the address, and a row of a batch has another address than the same row alone. Neither the
+optimization level nor `use_deterministic_compute` changes this. If the answers of a model must be the same
+to the last bit, set `batching.enabled = false`.
 """
 MARK = "<!-- From here on, `make conformance ARGS=--write` writes. -->"
 
@@ -67,7 +70,8 @@ def groups(reasons: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _general(reason: str) -> str:
-    text = DETAILS.sub("…", reason.partition("those that can are")[0])
+    reason = FILE.sub("the file", reason)
+    text = DETAILS.sub("…", reason.partition("supported datatypes: ")[0])
     text = text.replace("ONNX Runtime cannot load: ", "").rstrip(" ;,:")
     text = text.replace("the model failed on this request: Non-zero status code returned while running ", "")
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON].rstrip()}…"
@@ -81,25 +85,25 @@ def _parts(run: Run) -> Iterator[str]:
     yield from _by_hand(run)
     for title, words, verdict in (
         (
-            "Refused by the server",
-            "ONNX Runtime loads these; the server says why it does not serve them.",
+            "Rejected by the server",
+            "ONNX Runtime loads these models; the server rejects them with the reason.",
             Verdict.REFUSED,
         ),
         (
             "Not run by ONNX Runtime",
-            "Its CPU provider has no kernel for these, or they fail.",
+            "Its CPU provider has no kernel for these cases, or they fail.",
             Verdict.NOT_RUN,
         ),
         (
             "Random",
-            "Run again, they give other values: only datatypes and shapes are compared.",
+            "Each run gives other values, so only datatypes and shapes are compared.",
             Verdict.RANDOM,
         ),
     ):
         found = [(each.case.name, each.reason) for each in with_verdict(run.judged, verdict)]
         yield from _section(title, words, groups(found))
     other = [(each.case.name, each.case.operator) for each in run.judged if each.as_expected is False]
-    words = "Served as ONNX Runtime computes them, which is not what the case says, within its tolerance."
+    words = "The server answers as ONNX Runtime does, which is outside of the case's tolerance."
     yield from _section("Not as the case expects", words, groups(other))
 
 
@@ -114,15 +118,15 @@ def _rows(cases: Sequence[Shared]) -> Iterator[str]:
         yield f"| {each.variant.name} | {each.variant.operator} | {worst:.0e} | {_cell(each.reason)} |"
     yield ""
     found = groups((each.variant.name, each.reason) for each in careful(cases))
-    words = "By the case's own rows they could be batched; by those that the server made up they could not."
+    words = "The case's own rows could be batched; the server's generated rows could not."
     yield from _section("Rows that seem independent, and run alone", words, found)
 
 
 def _by_hand(run: Run) -> Iterator[str]:
     for title, beginning in (
-        ("Made by hand to mix rows", MIXER),
+        ("Hand-made models whose rows mix", MIXER),
         (
-            "Made by hand to mix where no made-up row shows it: `batching.enabled = false` is for these",
+            "Hand-made models whose generated rows do not show the mixing: use `batching.enabled = false`",
             UNSEEN,
         ),
     ):
@@ -138,7 +142,7 @@ def _by_hand(run: Run) -> Iterator[str]:
 def _starts(starts: Mapping[str, Sequence[Start]]) -> Iterator[str]:
     if starts:
         yield "## Starting with many models\n"
-        yield "Until the server serves, the quickest of three; what a model adds is beside the first line.\n"
+        yield "Time until the server serves, best of three. The last columns compare with the first line.\n"
     for title, measured in starts.items():
         yield f"| {title} | seconds | resident MiB | ms a model | KiB a model |\n|---|---|---|---|---|"
         first = measured[0]

@@ -12,8 +12,8 @@ import numpy as np
 
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
-from penstock.errors import ModelFailed, ModelLoadError
-from penstock.tensors import Signature
+from penstock.core.errors import ModelFailed, ModelLoadError
+from penstock.core.tensors import Signature
 from tests.conformance.cases import Case, DataSet, Unreadable
 from tests.conformance.tensors import Raw, Tensors, held, packed, packed_inputs
 

@@ -30,7 +30,7 @@ class Run:
 
     def failures(self) -> list[str]:
         """What must not be, a line each."""
-        through = [(each.door, name, why) for each in self.passages for name, why in each.failed.items()]
+        through = [(each.method, name, why) for each in self.passages for name, why in each.failed.items()]
         together = [
             ("rows together", each.variant.name, each.failure)
             for each in self.shared
@@ -75,10 +75,10 @@ def _cases(run: Run) -> Iterator[str]:
     yield f"{len(run.judged)} cases of onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}"
     for each in run.passages:
         if each.missing:
-            yield f"{each.door}: the server has no such door"
+            yield f"{each.method}: the server has no such method"
         else:
             counts = f"{len(each.passed)} passed, {len(each.random)} random, {len(each.failed)} failed"
-            yield f"{each.door}: {counts}"
+            yield f"{each.method}: {counts}"
     for verdict in (Verdict.REFUSED, Verdict.NOT_RUN):
         yield f"{verdict.value}: {len(with_verdict(run.judged, verdict))}"
     checked = [each.as_expected for each in run.judged if each.as_expected is not None]

@@ -14,7 +14,7 @@ from tests.conformance.variants import Rows, Variant
 
 LEAST = 260
 EACH = 6
-"""Of every unusual kind, so many."""
+"""The number of models of every unusual kind."""
 
 
 def _tensors(judged: Judged) -> Iterator[Raw]:

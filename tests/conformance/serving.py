@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -15,6 +16,7 @@ import onnx
 from tests.conformance.reference import SETTINGS
 from tests.support.servers import RunningServer
 
+CACHE = "PENSTOCK_CACHE__FOLDER"
 START_SECONDS = 600.0
 """The longest that a start may take: 2,000 models on a busy machine."""
 
@@ -41,7 +43,8 @@ def serving(repository: Path, settings: str = SETTINGS) -> Iterator[RunningServe
     """
     config = repository.with_name(f"{repository.name}.toml")
     config.write_text(settings)
-    server = RunningServer(repository, "--config", str(config), "--log-level", "warning")
+    env = {CACHE: os.environ.get(CACHE) or str(repository.with_name("cache"))}
+    server = RunningServer(repository, "--config", str(config), "--log-level", "warning", env=env)
     try:
         wait_until_ready(server)
         yield server

@@ -1,4 +1,4 @@
-"""Every case through every door, and every row beside others; what came of it, counted."""
+"""Every case through every method, and every row beside others; the results, counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock_proto.v1 import model_pb2
 from tests.conformance import graphs, mixers
 from tests.conformance.batching import Answered, send_together
 from tests.conformance.cases import Case
-from tests.conformance.doors import DOORS, Door, is_missing, said
+from tests.conformance.protocols import METHODS, Method, is_missing, said
 from tests.conformance.reference import Judged, Verdict, judge
 from tests.conformance.tensors import Tensors, difference
 from tests.conformance.variants import INDEPENDENT, ROWS, Rows, Variant, examine, variant
@@ -28,22 +28,22 @@ SERVED = (Verdict.SERVED, Verdict.RANDOM)
 
 
 def silent(_title: str, things: Sequence[T]) -> Iterator[T]:
-    """Progress that nobody looks at."""
+    """Discards the progress."""
     return iter(things)
 
 
 @dataclass
 class Passage:
-    """How the cases went through one door.
+    """How the cases went through one method.
 
     Attributes:
-        missing: the server has no such door.
+        missing: the server has no such method.
         passed: the cases whose every output was the same bit for bit.
         random: those of which only shapes and datatypes can be compared, and were the same.
         failed: why, by case.
     """
 
-    door: str
+    method: str
     missing: bool = False
     passed: list[str] = field(default_factory=list)
     random: list[str] = field(default_factory=list)
@@ -99,13 +99,13 @@ def pass_through(
     judged: Sequence[Judged],
     progress: Progress[Judged] = silent,
 ) -> Passage:
-    """Sends the inputs of cases through a door and compares the outputs."""
+    """Sends the inputs of cases through a method and compares the outputs."""
     passage = Passage(name, is_missing(target, name))
     if passage.missing:
         return passage
-    door = DOORS[name](channel)
+    method = METHODS[name](channel)
     for each in progress(name, judged):
-        why = _why_failed(door, each)
+        why = _why_failed(method, each)
         if why is not None:
             passage.failed[each.case.name] = why
         else:
@@ -130,7 +130,7 @@ def mixers_of(folder: Path) -> list[Variant]:
 
 
 def unseen() -> list[Variant]:
-    """Those made by hand that no made-up row of moderate value gives away."""
+    """Handmade models that generated rows of moderate values do not detect."""
     return [Variant(f"{UNSEEN}{name}", name, model) for name, model in mixers.UNSEEN.items()]
 
 
@@ -158,10 +158,10 @@ def share(
     return found
 
 
-def _why_failed(door: Door, judged: Judged) -> str | None:
+def _why_failed(method: Method, judged: Judged) -> str | None:
     for expectation in judged.expectations:
         try:
-            came = door(judged.case.name, expectation.inputs)
+            came = method(judged.case.name, expectation.inputs)
         except (grpc.RpcError, ValueError) as error:
             return said(error)
         expected = expectation.outputs

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from penstock.tensors import DataType, Signature
+from penstock.core.tensors import DataType, Signature
 
 LENGTH = struct.Struct("<I")
 

@@ -13,8 +13,8 @@ import pytest
 from penstock_proto.v1 import model_pb2
 from tests.conformance import cases, sample, suite
 from tests.conformance.cases import LIGHT
-from tests.conformance.doors import DOORS, connect, listed
 from tests.conformance.page import MARK
+from tests.conformance.protocols import METHODS, connect, listed
 from tests.conformance.reference import Judged, Verdict
 from tests.conformance.serving import lay_out, serving
 from tests.conformance.suite import MIXER, Shared
@@ -72,9 +72,9 @@ def test_the_sample_has_everything_unusual(server: Served) -> None:
         assert any(map(is_one, server.judged)), kind
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_output_is_the_same_bit_for_bit(server: Served, door: str) -> None:
-    passage = suite.pass_through(server.target, server.channel, door, server.judged)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_output_is_the_same_bit_for_bit(server: Served, method: str) -> None:
+    passage = suite.pass_through(server.target, server.channel, method, server.judged)
     assert not passage.missing
     assert passage.failed == {}
     assert len(passage.passed) >= 200

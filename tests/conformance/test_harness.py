@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from tests.conformance import graphs
 from tests.conformance.batching import Answered
 from tests.conformance.closeness import apart, is_within

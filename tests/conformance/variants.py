@@ -17,8 +17,8 @@ import onnx
 from onnx import numpy_helper
 
 from penstock.backends.onnx import OnnxBackend
-from penstock.errors import ModelFailed, ModelLoadError
-from penstock.tensors import TensorSpec
+from penstock.core.errors import ModelFailed, ModelLoadError
+from penstock.core.tensors import TensorSpec
 from tests.conformance.closeness import apart, is_within
 from tests.conformance.reference import Judged, opened
 from tests.conformance.tensors import Raw, held, packed

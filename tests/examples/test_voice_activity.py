@@ -255,7 +255,7 @@ def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 @needs_silero
 def test_the_line_that_the_server_prints_to_try_it_works(server: RunningServer, tmp_path: Path) -> None:
-    assert "    batched  up to " in server.stdout
+    assert "    batched    up to " in server.stdout
     (probability,) = tried(server, tmp_path)["output"]["floatValues"]
     assert 0 <= probability <= 1
 
@@ -265,4 +265,4 @@ def test_an_error_is_one_line(tmp_path: Path) -> None:
     with running_server(zoo.EXAMPLES / "models") as server:
         done = run(server, path)
     assert done.returncode == 1
-    assert done.stderr == f"{server.target}: there is no model 'voice_activity'; there is lead_scoring\n"
+    assert done.stderr == f"{server.target}: no model 'voice_activity'; available: lead_scoring\n"

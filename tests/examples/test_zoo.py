@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from penstock.bits import BY_BITS
-from penstock.tensors import DataType
+from penstock.core.minifloats import BY_BITS
+from penstock.core.tensors import DataType
 from support import zoo
 
 ROWS = np.array([[1, 2, 3], [5, -7, 11]], np.float32)
@@ -48,7 +48,7 @@ EXPECTED = [
     (zoo.constant(), {}, [np.array([1, 2, 3], np.float32)]),
     (zoo.fixed_batch(), {"x": ROWS[:1]}, [ROWS[:1] * 2]),
     (zoo.fixed_vector(), {"x": np.ones(4, np.float32)}, [np.full(4, 2, np.float32)]),
-    (zoo.axes_not_shared(), {"x": ROWS}, [ROWS * 2]),
+    (zoo.axes_not_shared(), {"x": ROWS, "z": ROWS[:1]}, [ROWS * 2, ROWS[:1] * 2]),
     (zoo.axes_unnamed(), {"x": ROWS}, [ROWS * 2]),
     (zoo.one_closed_output(), {"x": ROWS}, [ROWS * 2, np.array(15, np.float32)]),
     (zoo.rank_unknown(), {"x": ROWS}, [ROWS * 2]),
@@ -68,7 +68,7 @@ DECLARED = [
     (zoo.constant(), [], [[3]]),
     (zoo.fixed_batch(), [[1, 3]], [[1, 3]]),
     (zoo.fixed_vector(), [[4]], [[4]]),
-    (zoo.axes_not_shared(), [["A", 3]], [["B", 3]]),
+    (zoo.axes_not_shared(), [["A", 3], ["B", 3]], [["A", 3], ["B", 3]]),
     (zoo.axes_unnamed(), [[None, 3]], [[None, 3]]),
     (zoo.one_closed_output(), [["N", 3]], [["N", 3], []]),
     (zoo.centred_rows(), [["N", 3]], [["N", 3]]),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.errors import ModelLoadError
+from penstock.core.errors import ModelLoadError
+from penstock.core.tensors import DataType
 from penstock.models.class_labels import ClassLabels, read_class_labels
-from penstock.tensors import DataType
 from support.work import spec
 
 OUTPUTS = {
@@ -29,9 +29,9 @@ def test_a_line_is_a_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("output", "text", "words"),
     [
-        ("z", b"a\nb\nc\n", "names the output z, which is not there; there is y, open, text"),
+        ("z", b"a\nb\nc\n", "names output z, which does not exist; the model has y, open, text"),
         ("y", b"a\nb\n", "output y FP32[N,3] has 3 classes, a.txt names 2"),
-        ("text", b"a\nb\nc\n", "output text BYTES[N,3] has no values that make classes"),
+        ("text", b"a\nb\nc\n", "output text BYTES[N,3] cannot have class labels"),
         ("y", b"\xff\xff", "cannot read a.txt"),
         ("y", None, "cannot read a.txt"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from onnx import TensorProto, helper
 
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import Config, PaddingConfig, RuntimeConfig
-from penstock.errors import ConfigError, ModelLoadError
+from penstock.core.errors import ConfigError, ModelLoadError
+from penstock.core.tensors import DataType, Signature
 from penstock.models.model import Batching, Model
 from penstock.models.padding import check_padding, plan_padding
 from penstock.models.registry import ModelRegistry
 from penstock.models.repository import scan
-from penstock.scheduling.padding import PaddedRows, PaddingPlan
-from penstock.tensors import DataType, Signature
+from penstock.scheduling.packing.padding import PaddedRows, PaddingPlan
 from support import lengths, zoo
 from support.work import Tally, caller, opened, request, run_all, signature_of, spec
 
@@ -83,37 +84,46 @@ def test_the_mask_is_padded_too_and_may_be_left_out() -> None:
     [
         (
             {"axes": {"ids": 1}},
-            "padding.axes names the input ids, which is not there; there is input_ids INT64",
+            "padding.axes names input ids, which does not exist; the model has input_ids INT64",
         ),
-        ({"axes": {"input_ids": 1}, "mask": "m"}, "padding.mask names the input m, which is not there"),
-        ({"axes": {"input_ids": 1}, "lengths": "n"}, "padding.lengths names the input n, which is not there"),
-        ({"axes": {"input_ids": 1}, "values": {"x": 1}}, "padding.values names the input x"),
-        ({"axes": {"input_ids": 1}, "outputs": {"y": 1}}, "padding.outputs names the output y"),
+        ({"axes": {"input_ids": 1}, "mask": "m"}, "padding.mask names input m, which does not exist"),
+        ({"axes": {"input_ids": 1}, "lengths": "n"}, "padding.lengths names input n, which does not exist"),
+        ({"axes": {"input_ids": 1}, "values": {"x": 1}}, "padding.values names input x"),
+        ({"axes": {"input_ids": 1}, "outputs": {"y": 1}}, "padding.outputs names output y"),
         (
             {"axes": {"input_ids": 1}, "mask": "attention_mask", "outputs": {"pooled": 1}},
             "axis 1 of output pooled FP32[N,8] is not an",
         ),
         (
             {"buckets": (8,)},
-            "padding.axes names no input: [padding] needs at least one; with an open axis there",
+            "padding.axes must name at least one input; inputs with an open axis: ",
         ),
-        ({"axes": {"attention_mask": 1}, "mask": "attention_mask"}, "names no input beside the mask"),
+        (
+            {"axes": {"attention_mask": 1}, "mask": "attention_mask"},
+            "at least one input beside the mask",
+        ),
         ({"axes": {"input_ids": 2}}, "axis 2 of input input_ids INT64[N,L] cannot be padded"),
-        ({"axes": {"input_ids": 1}}, "axis 1 of input attention_mask INT64[N,L] is called L as well"),
         (
             {"axes": {"input_ids": 1}},
-            "an input that is 1 for values and 0 for padding is named by padding.mask",
+            "input attention_mask INT64[N,L] has the same name L as a padded axis",
+        ),
+        (
+            {"axes": {"input_ids": 1}},
+            "name the input that is 1 for values and 0 for padding in padding.mask",
         ),
         ({"axes": {"input_ids": 1}, "mask": "attention_mask", "lengths": "attention_mask"}, "another shape"),
         (
             {"axes": {"input_ids": 1}, "mask": "attention_mask", "values": {"input_ids": 0.5}},
-            "padding.values: 0.5 is no value of input input_ids INT64[N,L]",
+            "padding.values: 0.5 is not a valid value for input input_ids INT64[N,L]",
         ),
         (
             {"axes": {"input_ids": 1}, "mask": "attention_mask", "values": {"input_ids": "a"}},
-            "'a' is no value",
+            "'a' is not a valid value",
         ),
-        ({"axes": {"input_ids": 1}, "mask": "attention_mask", "values": {"input_ids": 2**70}}, "is no value"),
+        (
+            {"axes": {"input_ids": 1}, "mask": "attention_mask", "values": {"input_ids": 2**70}},
+            "is not a valid value",
+        ),
         (
             {"axes": {"input_ids": 1}, "mask": "attention_mask", "values": {"attention_mask": 1}},
             "padding is 0",
@@ -133,7 +143,7 @@ def test_a_fixed_axis_cannot_be_padded() -> None:
 @pytest.mark.parametrize("datatype", [DataType.BF16, DataType.BYTES])
 def test_masks_are_plain_numbers(datatype: DataType) -> None:
     signature = signature_of([IDS, spec("m", ("N", "L"), datatype)], [POOLED])
-    assert "expected plain numbers" in refusal(signature, axes={"input_ids": 1}, mask="m")
+    assert "expected a numeric input" in refusal(signature, axes={"input_ids": 1}, mask="m")
 
 
 def test_padding_of_what_numpy_lacks_is_its_bits() -> None:
@@ -174,7 +184,7 @@ def test_what_padding_changes_is_refused_with_the_difference(make: Any, name: st
     with pytest.raises(
         ModelLoadError,
         match=r"\[padding\] changes the answers: output y FP32\[N,.\] of rows padded to 16 differs from the "
-        r"same rows alone by \d\.\de[+-]\d\d, more than 1e-04; leave \[padding\] out of model\.toml, or",
+        r"same rows alone by \d\.\de[+-]\d\d, more than 1e-04; remove \[padding\] from model\.toml; or",
     ):
         checked(make(), tmp_path, axes={name: 1})
 
@@ -189,7 +199,7 @@ def test_the_tolerance_can_be_wider(tmp_path: Path) -> None:
 def test_an_output_that_is_not_cut_back_is_refused(tmp_path: Path) -> None:
     unnamed = lengths.per_position(("N", "M", 4))
     with pytest.raises(
-        ModelLoadError, match=r"\[1, 8, 4\] where padded to 8 .* \[1, 1, 4\] alone; padding.outputs"
+        ModelLoadError, match=r"\[1, 8, 4\] where padded to 8 .* \[1, 1, 4\] alone; set padding.outputs"
     ):
         checked(unnamed, tmp_path, axes={"input_ids": 1}, buckets=(8,))
     assert checked(unnamed, tmp_path, axes={"input_ids": 1}, buckets=(8,), outputs={"y": 1}).tolerance == 0.0
@@ -197,7 +207,7 @@ def test_an_output_that_is_not_cut_back_is_refused(tmp_path: Path) -> None:
 
 def test_buckets_that_are_too_long_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ModelLoadError, match=r"padded to 20, make the model run; padding.buckets may be larger"
+        ModelLoadError, match=r"padded to 20; a length in padding.buckets may be too large for the model"
     ):
         checked(lengths.short(10), tmp_path, axes={"input_ids": 1}, buckets=(10, 20))
 
@@ -246,7 +256,7 @@ def test_padding_is_tried_on_what_requests_hold(tmp_path: Path) -> None:
     padding, sample = "[padding]\naxes = { x = 1 }\nbuckets = [8]\n", "[sample]\nshapes = { x = [1, 3, 5] }\n"
     model = load(tmp_path / "said", lengths.weighed(), f"{padding}{sample}values = {{ weight = 4.0 }}\n")
     assert "lengths are padded to 8" in model.batching.reason
-    with pytest.raises(ModelLoadError, match="requests run alone: no made-up input of 2 rows"):
+    with pytest.raises(ModelLoadError, match="alone: the model fails on every generated input: "):
         load(tmp_path / "unsaid", lengths.weighed(), padding)
 
 
@@ -259,7 +269,7 @@ def test_the_refusal_names_the_model(tmp_path: Path) -> None:
 
 def test_what_is_not_batched_cannot_be_padded(tmp_path: Path) -> None:
     with pytest.raises(
-        ModelLoadError, match=r"of no use, since requests run alone: switched off in model\.toml"
+        ModelLoadError, match=r"has no effect, because requests run alone: switched off in model\.toml"
     ):
         load(tmp_path, lengths.per_position(), "padding.axes = {input_ids = 1}\nbatching.enabled = false")
 
@@ -321,3 +331,10 @@ def test_the_packing_is_what_the_plan_says(tmp_path: Path) -> None:
     assert model.padding is not None
     made = PaddedRows(model.padding).assemble([request({"input_ids": np.array([[1, 2]])})])
     assert made["input_ids"].tolist() == [[1, 2] + [3] * 14]
+
+
+def test_exact_batching_takes_no_padding_that_changes_the_last_digits(tmp_path: Path) -> None:
+    backend = opened(lengths.masked_mean(), tmp_path)
+    plan = planned(backend.signature, axes={"input_ids": 1}, mask="attention_mask", buckets=(8, 32))
+    with pytest.raises(ModelLoadError, match=r"changes the last digits of answers \(within .*batching.exact"):
+        check_padding(backend, plan, replace(BATCHED, exact=True), 0.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.config import ModelConfig
-from penstock.errors import ConfigError, ModelLoadError, StartupError
+from penstock.core.errors import ConfigError, ModelLoadError, StartupError
 from penstock.models.repository import ModelOnDisk, scan
 
 
@@ -45,9 +45,15 @@ def test_models_by_name_and_versions_by_number(tmp_path: Path) -> None:
 
 
 def test_a_single_file(tmp_path: Path) -> None:
-    put(tmp_path, "my model.v2.onnx", "model.toml:versions = 'latest'")
+    put(tmp_path, "my model.v2.onnx")
     path = tmp_path / "my model.v2.onnx"
-    assert scan(path) == [ModelOnDisk("my model.v2", ModelConfig(), {1: path})]
+    assert scan(path) == [ModelOnDisk("my model.v2", ModelConfig(), {1: path}, tmp_path)]
+
+
+def test_a_single_file_has_the_settings_beside_it(tmp_path: Path) -> None:
+    put(tmp_path, "m.onnx", "model.toml:versions = 'latest'")
+    (found,) = scan(tmp_path / "m.onnx")
+    assert found.config == ModelConfig(versions="latest")
 
 
 def test_other_files_beside_the_model_are_left_alone(tmp_path: Path) -> None:
@@ -86,7 +92,7 @@ def test_symbolic_links_are_followed(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_called_like_the_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "a" / "1" / "model.onnx").mkdir(parents=True)
-    assert "there is no model" in refusal(tmp_path)
+    assert "is a folder, so there is no model" in refusal(tmp_path)
 
 
 def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +131,7 @@ def test_the_folder_of_one_model_is_told_to_be_one_too_deep(tmp_path: Path) -> N
 def test_a_folder_of_files_is_told_both_ways_out(tmp_path: Path) -> None:
     put(tmp_path, "net.onnx")
     text = refusal(tmp_path)
-    assert "serve one of them by its own path" in text
+    assert "serve one by its path" in text
     assert "PATH/<model>/<version>/model.onnx" in text
 
 
@@ -142,11 +148,11 @@ def test_folders_that_are_no_versions_are_refused(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("files", "there"),
     [
-        (["b/model.onnx"], "there is model.onnx"),
-        (["b/1/net.onnx", "b/1/other.onnx"], "there is 1/net.onnx, 1/other.onnx"),
-        (["b/1/model.onnx", "b/2/net.onnx"], "there is 2/net.onnx"),
-        (["b/model.toml:"], "there is no such file"),
-        (["b/model.toml:", "b/net.onnx"], "there is net.onnx"),
+        (["b/model.onnx"], "b contains model.onnx"),
+        (["b/1/net.onnx", "b/1/other.onnx"], "b contains 1/net.onnx, 1/other.onnx"),
+        (["b/1/model.onnx", "b/2/net.onnx"], "b contains 2/net.onnx"),
+        (["b/model.toml:"], "b contains no .onnx file"),
+        (["b/model.toml:", "b/net.onnx"], "b contains net.onnx"),
     ],
 )
 @pytest.mark.parametrize("beside", [[], ["a/1/model.onnx"]])
@@ -193,7 +199,7 @@ def test_settings_are_read(tmp_path: Path) -> None:
 def test_versions_that_are_asked_for_and_not_there(tmp_path: Path) -> None:
     put(tmp_path, "a/1/model.onnx", "a/model.toml:versions = [3, 1, 2]")
     with pytest.raises(
-        ModelLoadError, match=r"model a: model.toml asks for versions \[2, 3\], on disk are \[1\]"
+        ModelLoadError, match=r"model a: model.toml selects versions \[2, 3\], but only \[1\] exist"
     ):
         scan(tmp_path)
 
@@ -202,14 +208,15 @@ def test_versions_that_are_asked_for_and_not_there(tmp_path: Path) -> None:
 def test_labels_that_lead_nowhere(versions: str, tmp_path: Path) -> None:
     put(tmp_path, "a/1/model.onnx", "a/2/model.onnx", f"a/model.toml:labels = {{old = 3}}\n{versions}")
     with pytest.raises(
-        ModelLoadError, match=r"model a: label old in model.toml leads to version 3, served are \["
+        ModelLoadError,
+        match=r"model a: label old in model.toml points to version 3, which is not served; served ver.*: \[",
     ):
         scan(tmp_path)
 
 
 def test_a_label_of_a_version_that_is_not_served(tmp_path: Path) -> None:
     put(tmp_path, "a/1/model.onnx", "a/2/model.onnx", "a/model.toml:labels={old=1}\nversions='latest'")
-    with pytest.raises(ModelLoadError, match=r"label old .* version 1, served are \[2\]"):
+    with pytest.raises(ModelLoadError, match=r"label old .* version 1, .*; served versions: \[2\]"):
         scan(tmp_path)
 
 

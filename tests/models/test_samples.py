@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from penstock.config import ModelSample
-from penstock.errors import ModelLoadError
-from penstock.models.samples import SIZES, UNKNOWN, read_sample, samples
-from penstock.tensors import DataType
-from support.work import signature_of, spec
+from penstock.core.errors import ModelLoadError
+from penstock.core.tensors import DataType
+from penstock.models.checks.trying import run_example
+from penstock.models.fills import RATE
+from penstock.models.samples import RECORDED, SIZES, UNKNOWN, read_sample, samples
+from support import lengths
+from support.work import opened, signature_of, spec
 
 
 def test_samples_have_the_declared_shape_and_datatype() -> None:
@@ -32,7 +36,7 @@ def test_samples_have_the_declared_shape_and_datatype() -> None:
             assert array.dtype == signature.inputs[name].datatype.dtype
         assert all(type(text) is str for text in sample["text"])
     assert shapes[0] == {"fixed": (2, 3), "open": (7, 4, 5), "text": (7,), "any": (7, 4), "scalar": ()}
-    assert [shape["open"][1] for shape in shapes] == [*SIZES, *SIZES]
+    assert [shape["open"][1] for shape in shapes] == [*SIZES, *SIZES, *RECORDED]
 
 
 def test_samples_without_an_open_axis_are_few() -> None:
@@ -47,6 +51,30 @@ def test_samples_are_the_same_for_the_same_seed_and_differ_by_row() -> None:
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
     assert len(np.unique(one, axis=0)) == 8
+
+
+def test_recordings_are_tried_last_with_a_rate_and_the_lengths_of_rows() -> None:
+    signature = signature_of(
+        [
+            spec("audio", ("N", "L")),
+            spec("rate", (), DataType.INT64),
+            spec("lengths", ("N",), DataType.INT32),
+        ],
+        [],
+    )
+    *_, short, long = samples(signature, 3)
+    for made, size in zip((short, long), RECORDED, strict=True):
+        assert made["audio"].shape == (3, size)
+        assert made["rate"] == RATE
+        assert made["lengths"].tolist() == [size] * 3
+    image = signature_of([spec("image", ("N", 3, "H", "W"))], [])
+    assert max(made["image"].shape[2] for made in samples(image, 1)) == max(SIZES)
+
+
+def test_a_model_of_sound_runs_at_its_rate(tmp_path: Path) -> None:
+    backend = opened(lengths.at_a_rate(), tmp_path)
+    tried = run_example(backend)
+    assert tried.inputs["rate"] == RATE
 
 
 # What model.toml says of requests
@@ -95,19 +123,31 @@ def test_where_nothing_is_said_nothing_is_known() -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"shapes": {"x": (1,)}}, "sample.shapes names the input x, which is not there; there is audio FP32"),
-        ({"values": {"x": 1}}, "sample.values names the input x, which is not there; there is audio FP32"),
-        ({"values": {"state": 1}}, "sample.values names the input state, which sequence.state keeps"),
+        (
+            {"shapes": {"x": (1,)}},
+            "sample.shapes names input x, which does not exist; the model has audio",
+        ),
+        ({"values": {"x": 1}}, "sample.values names input x, which does not exist; the model has audio"),
+        ({"values": {"state": 1}}, "sample.values names input state, which is a state in sequence.state"),
         ({"shapes": {"audio": (576,)}}, "[576] does not fit input audio FP32[N,?]: expected a length"),
         ({"shapes": {"half": (1, 3)}}, "axis 1 of [1, 3] is 3, expected 2 as in input half BF16[N,2]"),
-        ({"values": {"rate": 0.5}}, "sample.values: 0.5 is no value of input rate INT64[]"),
-        ({"values": {"rate": "16 kHz"}}, "sample.values: '16 kHz' is no value of input rate INT64[]"),
-        ({"values": {"rate": 2**63}}, f"sample.values: {2**63} is no value of input rate INT64[]"),
-        ({"values": {"text": 1}}, "sample.values: 1 is no value of input text BYTES[N]"),
+        ({"values": {"rate": 0.5}}, "sample.values: 0.5 is not a valid value for input rate INT64[]"),
+        (
+            {"values": {"rate": "16 kHz"}},
+            "sample.values: '16 kHz' is not a valid value for input rate INT64",
+        ),
+        ({"values": {"rate": 2**63}}, f"sample.values: {2**63} is not a valid value for input rate INT64[]"),
+        ({"values": {"text": 1}}, "sample.values: 1 is not a valid value for input text BYTES[N]"),
     ],
 )
 def test_what_does_not_fit_is_said(said: dict[str, Any], words: str) -> None:
     with pytest.raises(ModelLoadError) as refused:
-        read_sample(ModelSample(**said), AUDIO, kept=["state"])
+        read_sample(ModelSample(**said), AUDIO, state_inputs=["state"])
     assert words in str(refused.value)
     assert "state FP32" not in str(refused.value)
+
+
+def test_sizes_of_an_output_stay_small() -> None:
+    """A list of whole numbers is no length of a recording: 512 along five axes would fill the memory."""
+    signature = signature_of([spec("theta", (2, 3, 4)), spec("size", (5,), DataType.INT64)], [spec("y")])
+    assert max(int(made["size"].max()) for made in samples(signature, None)) < 16

@@ -12,11 +12,13 @@ import pytest
 
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import ModelSequence
-from penstock.errors import ModelLoadError
-from penstock.models.check import check_batching
+from penstock.core.errors import ModelLoadError
+from penstock.core.tensors import DataType, Signature
+from penstock.models.checks.batching import check_batching
 from penstock.models.model import Batching
-from penstock.models.sequence import RowsFirst, proposal, read_kept_state
-from penstock.tensors import DataType, Signature
+from penstock.models.rows_first import RowsFirst
+from penstock.models.sequence import read_sequence_state
+from penstock.models.sequence_advice import proposal
 from support import zoo
 from support.work import HandBackend, opened, signature_of, spec
 
@@ -29,30 +31,30 @@ def settings(**changes: Any) -> ModelSequence:
 
 
 def axis_of(signature: Signature, **changes: Any) -> int | None:
-    kept = read_kept_state(Path(), settings(**changes), signature)
-    assert kept is not None
-    return kept.tensors[0].axis
+    state = read_sequence_state(Path(), settings(**changes), signature)
+    assert state is not None
+    return state.tensors[0].axis
 
 
 def test_a_state_is_what_is_declared_and_zeros_at_first() -> None:
-    kept = read_kept_state(Path(), settings(idle_seconds=5.0), WIDE)
-    assert kept is not None
-    (tensor,) = kept.tensors
+    state = read_sequence_state(Path(), settings(idle_seconds=5.0), WIDE)
+    assert state is not None
+    (tensor,) = state.tensors
     assert (tensor.input, tensor.output, tensor.axis) == ("h", "hn", 1)
     assert (tensor.initial.shape, tensor.initial.dtype, tensor.initial.any()) == (
         (2, 1, 3),
         np.float32,
         False,
     )
-    assert kept.rows_of == ("x",)
-    assert str(kept) == "h from hn, until no step has come for 5 s"
-    assert kept.without(WIDE) == signature_of([spec("x")], [spec("y")])
+    assert state.rows_of == ("x",)
+    assert str(state) == "h from hn, dropped 5 s after the last step"
+    assert state.without(WIDE) == signature_of([spec("x")], [spec("y")])
 
 
 def test_nothing_is_kept_where_nothing_is_declared() -> None:
-    assert read_kept_state(Path(), ModelSequence(), WIDE) is None
+    assert read_sequence_state(Path(), ModelSequence(), WIDE) is None
     with pytest.raises(ModelLoadError, match=r"\[sequence\] lacks state, such as"):
-        read_kept_state(Path(), ModelSequence(idle_seconds=5.0), WIDE)
+        read_sequence_state(Path(), ModelSequence(idle_seconds=5.0), WIDE)
 
 
 @pytest.mark.parametrize(
@@ -71,17 +73,17 @@ def test_the_batch_axis(
 ) -> None:
     np.save(tmp_path / "h.npy", np.zeros((4, 1), np.float32))
     signature = signature_of([spec("x"), spec("h", shape)], [spec("y"), spec("hn", shape)])
-    kept = read_kept_state(tmp_path, settings(**changes), signature)
-    assert kept is not None
-    assert kept.tensors[0].axis == axis
+    state = read_sequence_state(tmp_path, settings(**changes), signature)
+    assert state is not None
+    assert state.tensors[0].axis == axis
 
 
 def test_the_state_begins_as_the_file_says(tmp_path: Path) -> None:
     first = np.arange(6, dtype=np.float32).reshape(2, 1, 3)
     np.save(tmp_path / "h.npy", first)
-    kept = read_kept_state(tmp_path, settings(initial={"h": "h.npy"}), WIDE)
-    assert kept is not None
-    assert np.array_equal(kept.tensors[0].initial, first)
+    state = read_sequence_state(tmp_path, settings(initial={"h": "h.npy"}), WIDE)
+    assert state is not None
+    assert np.array_equal(state.tensors[0].initial, first)
 
 
 def with_state(taken: Any = (2, "N", 3), given: Any = (2, "N", 3), **how: DataType) -> Signature:
@@ -93,24 +95,28 @@ def with_state(taken: Any = (2, "N", 3), given: Any = (2, "N", 3), **how: DataTy
 @pytest.mark.parametrize(
     ("signature", "changes", "words"),
     [
-        (WIDE, {"state": {"g": "hn"}}, "names the input g, which is not there; there is x, h"),
+        (WIDE, {"state": {"g": "hn"}}, "names input g, which does not exist; the model has x, h"),
         (
             WIDE,
             {"state": {"hn": "h"}},
             "wrong way round: hn is an output and h an input; expected input = output",
         ),
-        (WIDE, {"state": {"h": "gn"}}, "names the output gn, which is not there; there is y, hn"),
+        (WIDE, {"state": {"h": "gn"}}, "names output gn, which does not exist; the model has y, hn"),
         (WIDE, {"state": {"h": "hn", "x": "hn"}}, "names an output twice"),
         (WIDE, {"axis": {"x": 0}}, "sequence.axis names x, which sequence.state does not"),
         (WIDE, {"initial": {"x": "x.npy"}}, "sequence.initial names x, which sequence.state does not"),
-        (WIDE, {"axis": {"h": 0}}, "axis 0 of input h FP32[2,N,3] is none whose length is open"),
-        (WIDE, {"axis": {"h": 3}}, "axis 3 of input h FP32[2,N,3] is none whose length is open"),
+        (WIDE, {"axis": {"h": 0}}, "axis 0 of input h FP32[2,N,3] is not an open axis"),
+        (WIDE, {"axis": {"h": 3}}, "axis 3 of input h FP32[2,N,3] is not an open axis"),
         (with_state(("N", "N")), {}, "output hn FP32[2,N,3] does not fit input h FP32[N,N]"),
-        (with_state(("N", "N"), ("N", "N")), {}, "the batch axis of input h FP32[N,N] is not plain"),
-        (with_state(("L", 3), ("L", 3)), {}, "give it in model.toml, such as [sequence] axis = { h = 0 }"),
-        (with_state(("N", "L"), ("N", "L")), {}, "has open axes beside its batch axis"),
+        (
+            with_state(("N", "N"), ("N", "N")),
+            {},
+            "does not define the batch axis of input h FP32[N,N]",
+        ),
+        (with_state(("L", 3), ("L", 3)), {}, "set it in model.toml, such as [sequence] axis = { h = 0 }"),
+        (with_state(("N", "L"), ("N", "L")), {}, "has open axes besides its batch axis"),
         (with_state(None), {}, "input h declares no shape"),
-        (with_state(datatype=DataType.BYTES), {}, "is text, which cannot be kept"),
+        (with_state(datatype=DataType.BYTES), {}, "is text, and text cannot be a state"),
         (with_state(datatype=DataType.FP64), {}, "output hn FP32[2,N,3] does not fit input h FP64[2,N,3]"),
         (WIDE, {"initial": {"h": "none.npy"}}, "sequence.initial of input h: cannot read none.npy"),
         (WIDE, {"initial": {"h": "wide.npy"}}, "wide.npy holds float32[2,2,3], expected float32[2,1,3]"),
@@ -127,7 +133,7 @@ def test_what_does_not_fit_is_said(
     np.save(tmp_path / "flat.npy", np.zeros(6, np.float32))
     np.savez(tmp_path / "some.npz", np.zeros(6))
     with pytest.raises(ModelLoadError) as raised:
-        read_kept_state(tmp_path, settings(**changes), signature)
+        read_sequence_state(tmp_path, settings(**changes), signature)
     assert words in str(raised.value)
 
 
@@ -138,8 +144,9 @@ def test_what_does_not_fit_is_said(
 def test_what_is_plain_is_proposed(taken: str, given: str) -> None:
     signature = signature_of([spec("x"), spec(taken, (2, "N", 3))], [spec("y"), spec(given, (2, "?", 3))])
     assert proposal(signature) == (
-        f"it seems to take {given} as {taken} at its next step; model.toml keeps it by [sequence] state = "
-        f'{{ {taken} = "{given}" }}'
+        f"the next step seems to need {given} as {taken}; to keep it, "
+        "put this line at the top of model.toml: "
+        f'sequence = {{ state = {{ {taken} = "{given}" }} }}'
     )
 
 
@@ -164,9 +171,9 @@ def test_what_is_not_plain_is_not(inputs: Sequence[Any], outputs: Sequence[Any])
 
 def rows_first(model: onnx.ModelProto, folder: Path, state: dict[str, str]) -> tuple[OnnxBackend, RowsFirst]:
     backend = opened(model, folder)
-    kept = read_kept_state(folder, ModelSequence(state=state), backend.signature)
-    assert kept is not None
-    return backend, RowsFirst(backend, kept)
+    declared = read_sequence_state(folder, ModelSequence(state=state), backend.signature)
+    assert declared is not None
+    return backend, RowsFirst(backend, declared)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +191,9 @@ def test_states_that_mix_are_seen() -> None:
         after = inputs["h"] + inputs["h"].mean(axis=1, keepdims=True)
         return [{"y": inputs["x"], "hn": after}[name] for name in outputs]
 
-    kept = read_kept_state(Path(), settings(), WIDE)
-    assert kept is not None
-    found = check_batching(RowsFirst(HandBackend(mixing, WIDE), kept), True, False, 8)
+    state = read_sequence_state(Path(), settings(), WIDE)
+    assert state is not None
+    found = check_batching(RowsFirst(HandBackend(mixing, WIDE), state), True, False, 8)
     assert not found.enabled
     assert found.reason.startswith("output hn depends on the other rows of a batch")
 

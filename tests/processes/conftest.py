@@ -52,8 +52,12 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Starts two processes of a test's own: `serve({name: model}, *flags, ...)`."""
     with ExitStack() as stack:
 
-        def start(models: dict[str, Any], *flags: str, **how: Any) -> RunningServer:
+        def start(
+            models: dict[str, Any], *flags: str, settings: dict[str, str] | None = None, **how: Any
+        ) -> RunningServer:
             path = zoo.repository(tmp_path / "models", models)
+            for name, text in (settings or {}).items():
+                (path / name / "model.toml").write_text(text)
             return stack.enter_context(running_server(path, *TWO, *flags, **how))
 
         yield start

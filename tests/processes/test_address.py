@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from penstock.errors import StartupError
+from penstock.core.errors import StartupError
 from penstock.processes.address import ReservedPort
 
 
@@ -35,15 +35,17 @@ def test_nobody_else_can(host) -> None:
     with closing(ReservedPort(host, 0)) as reserved:
         with pytest.raises(OSError, match="in use"):
             listener(reserved.port, shares=False)
-        with pytest.raises(StartupError, match=f":{reserved.port}: Address already in use"):
+        with pytest.raises(StartupError, match=f":{reserved.port} for gRPC: Address already in use"):
             ReservedPort(host, reserved.port)
 
 
 @pytest.mark.parametrize("shares", [True, False])
 def test_a_port_that_somebody_has_is_not_to_be_had(shares) -> None:
-    with listener(0, shares=shares) as stranger:
-        port = stranger.getsockname()[1]
-        with pytest.raises(StartupError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
+    with listener(0, shares=shares) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(
+            StartupError, match=f"cannot listen on 127.0.0.1:{port} for gRPC: Address already in use"
+        ):
             ReservedPort("127.0.0.1", port)
 
 
@@ -58,5 +60,5 @@ def test_lingering_connections_do_not_take_the_port() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
 def test_a_host_that_is_not_this_machine(host) -> None:
-    with pytest.raises(StartupError, match=f"cannot listen on {host}:0: "):
+    with pytest.raises(StartupError, match=f"cannot listen on {host}:0 for gRPC: "):
         ReservedPort(host, 0)

@@ -88,7 +88,7 @@ def test_a_crash_is_noticed_and_hurts_nobody_else(serve) -> None:
     kit.wait_until(lambda: kit.metric(server.ops, "requests_total") == 20, "all are counted")
     first = pids_of(server)
     os.kill(first[1], signal.SIGKILL)
-    event = server.wait_for_log("a process ended unasked")
+    event = server.wait_for_log("a process ended unexpectedly")
     assert f'"worker_pid": {first[1]}, "signal": "SIGKILL"' in event
     kit.wait_until(lambda: kit.metric(server.ops, "processes") == 2, "another takes its place")
     second = pids_of(server)
@@ -107,4 +107,4 @@ def test_a_crash_is_noticed_and_hurts_nobody_else(serve) -> None:
 
 
 def crashes(server) -> list[dict]:
-    return [each for each in kit.logged(server) if each["event"] == "a process ended unasked"]
+    return [each for each in kit.logged(server) if each["event"] == "a process ended unexpectedly"]

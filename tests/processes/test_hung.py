@@ -18,11 +18,12 @@ def events(server) -> list[str]:
 
 
 def test_a_process_whose_polling_thread_hangs_is_replaced(serve) -> None:
-    server = serve(ROUNDS, env=HUNG | SHORT_LIVED | {"PENSTOCK_SERVER__DRAIN_SECONDS": "0"})
+    env = HUNG | SHORT_LIVED | {"PENSTOCK_SERVER__DRAIN_SECONDS": "0"}
+    server = serve(ROUNDS, env=env, settings={"rounds": "inline = true"})
     before = children(server.pid)
     with kit.connect(server.target) as channel:
         future = kit.stub_of(channel).Predict.future(endless(), timeout=kit.BOUND)
-        kit.wait_until(lambda: "a process takes no calls and is replaced" in events(server), "it is seen")
+        kit.wait_until(lambda: "a process is stuck and is replaced" in events(server), "it is seen")
         kit.wait_until(lambda: len(set(children(server.pid)) - set(before)) == 1, "another one comes")
         kit.wait_until(lambda: len(children(server.pid)) == 2, "the old one is gone")
         assert kit.code_of_future(future) is grpc.StatusCode.UNAVAILABLE
@@ -47,13 +48,13 @@ def test_a_model_that_hangs_in_one_process_is_named_and_one_that_does_everywhere
 
     one_more()
     kit.wait_until(
-        lambda: readyz() == (200, "ok, but in some processes a run hangs of rounds\n"), "it is named"
+        lambda: readyz() == (200, "ok, but in some processes a run of rounds hangs\n"), "it is named"
     )
     kit.wait_until(one_more, "both have one")
-    assert readyz() == (503, "a run hangs of rounds in every process\n")
+    assert readyz() == (503, "a run of rounds hangs in every process\n")
     for call in calls:
         call.cancel()
     kit.wait_until(lambda: readyz() == (200, "ok\n"), "all runs have ended")
     for channel in channels:
         channel.close()
-    assert "a process takes no calls and is replaced" not in events(server)
+    assert "a process is stuck and is replaced" not in events(server)

@@ -40,7 +40,7 @@ def test_a_stop_answers_what_was_accepted_and_leaves_nothing(tmp_path) -> None:
             for channel in channels
             for _ in range(5)
         ]
-        kit.wait_until(lambda: in_house(server.ops) == 40, "all are accepted")
+        kit.wait_until(lambda: accepted(server.ops) == 40, "all are accepted")
         server.process.send_signal(signal.SIGTERM)
         kit.wait_until(lambda: health_of(channels) == {"NOT_SERVING"}, "all say so")
         assert kit.get(f"{server.ops}/readyz")[0] == 503
@@ -52,7 +52,7 @@ def test_a_stop_answers_what_was_accepted_and_leaves_nothing(tmp_path) -> None:
     assert kit.problems(server) == []
 
 
-def in_house(ops: str) -> float:
+def accepted(ops: str) -> float:
     seen = kit.Metrics(ops)
     return sum(seen.sum(name) for name in ("requests_total", "queue_rows", "running_batches"))
 
@@ -70,7 +70,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path) -> None:
         workers = children(server.pid)
         stub, request = kit.stub_of(channel), kit.request("slow", x=kit.rows(1, width=1))
         futures = [stub.Predict.future(request, timeout=kit.BOUND) for _ in range(500)]
-        kit.wait_until(lambda: in_house(server.ops) == 500, "ten seconds of work are accepted")
+        kit.wait_until(lambda: accepted(server.ops) == 500, "ten seconds of work are accepted")
         server.process.send_signal(signal.SIGTERM)
         server.wait_for_log("stopping")
         server.process.send_signal(signal.SIGINT)
@@ -102,13 +102,13 @@ def test_the_supervisor_may_be_killed_while_models_load(tmp_path) -> None:
         server.close()
 
 
-def test_a_port_that_a_stranger_would_share_is_taken(tmp_path) -> None:
+def test_a_port_that_another_program_would_share_is_taken(tmp_path) -> None:
     path = zoo.repository(tmp_path, IDENTITY)
-    with socket.socket() as stranger:
-        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        stranger.bind(("127.0.0.1", 0))
-        stranger.listen()
-        port = str(stranger.getsockname()[1])
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
         said = refused(str(path), "--port", port, "--ops-port", "0", *TWO)
     assert said.startswith(f"Error: cannot listen on 127.0.0.1:{port}")
     assert len(said.splitlines()) == 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from penstock.observability.families import Family
 from penstock.processes.merging import merged, summed
-from penstock.telemetry.families import Family
 
 CPU = "process_cpu_seconds"
 

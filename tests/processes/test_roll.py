@@ -21,10 +21,10 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize("road", kit.ROADS)
-def test_a_roll_under_load_refuses_and_loses_nothing(tmp_path, road) -> None:
+@pytest.mark.parametrize("transport", kit.TRANSPORTS)
+def test_a_roll_under_load_refuses_and_loses_nothing(tmp_path, transport) -> None:
     path = zoo.repository(tmp_path, IDENTITY)
-    with running_server(path, *TWO, "--transport", road, env=SHORT_LIVED) as server:
+    with running_server(path, *TWO, "--transport", transport, env=SHORT_LIVED) as server:
         before = children(server.pid)
         load = Load(server.target)
         with load.on(Load.unary, Load.connecting, Load.streams):
@@ -42,7 +42,7 @@ def test_a_roll_under_load_refuses_and_loses_nothing(tmp_path, road) -> None:
 
 
 def test_streams_and_watches_that_stay_open_are_ended_in_good_order(serve) -> None:
-    """All that was taken of a stream is answered, a watcher hears nothing of an end that is none."""
+    """All accepted requests of a stream are answered, and a watcher sees no change of the health."""
     server = serve(IDENTITY, "--drain-seconds", "0.3", env=SHORT_LIVED)
     with ExitStack() as stack:
         channels = [stack.enter_context(kit.connect(server.target)) for _ in range(6)]
@@ -63,7 +63,7 @@ def test_streams_and_watches_that_stay_open_are_ended_in_good_order(serve) -> No
         server.wait_for_log("all processes are restarted", 40)
         for stream in streams:
             assert stream.rest_and_code() == ([], UNAVAILABLE)
-            assert "all requests it took are answered" in stream.call.details()
+            assert "all accepted requests are answered" in stream.call.details()
             stream.half_close()
         for watch in watches:
             assert rest_and_code(watch) == ([], UNAVAILABLE)
@@ -87,7 +87,7 @@ def test_new_models_come_with_a_roll_and_bad_ones_do_not(tmp_path) -> None:
         before = children(server.pid)
         model.write_bytes(b"no model at all")
         server.process.send_signal(signal.SIGHUP)
-        server.wait_for_log("the restart is given up")
+        server.wait_for_log("the restart was abandoned")
         assert "model scale version 1" in server.wait_for_log("a process cannot start")
         kit.wait_until(lambda: children(server.pid) == before, "the old ones are alone")
         assert scaled(server) == {2.0}

@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 from typing_extensions import override
 
-from penstock.errors import DeadlineExpired, QueueFull, Unavailable
-from penstock.messages import InferRequest, Step
-from penstock.scheduling.batch import Rows
+from penstock.core.errors import DeadlineExpired, QueueFull, Unavailable
+from penstock.core.request import Request, Step
+from penstock.core.tensors import Array
 from penstock.scheduling.batcher import DynamicBatcher
-from penstock.scheduling.bounds import Bounds, Total
-from penstock.scheduling.breaker import Breaker
 from penstock.scheduling.cost import RunCost, RunCosts
-from penstock.scheduling.execution import Isolation
-from penstock.scheduling.forecast import Runs
-from penstock.scheduling.lane import Lane
+from penstock.scheduling.estimates import WaitEstimate
+from penstock.scheduling.execution.breaker import Breaker
+from penstock.scheduling.packing.rows import Rows
+from penstock.scheduling.packing.states import States, StateTensor
+from penstock.scheduling.policy import Isolation
+from penstock.scheduling.queue.limits import QueueLimits, QueueTotal
+from penstock.scheduling.queue.priority_line import PriorityLine
 from penstock.scheduling.runners import Runners
-from penstock.scheduling.sequences import SequenceBatcher
-from penstock.scheduling.state import States, StateTensor
-from penstock.scheduling.steps import SequenceBounds, Sequences
-from penstock.tensors import Array
-from support.work import BOUND_SECONDS, HandBackend, Request, batcher, caller, echo, policy, request
+from penstock.scheduling.sequence_batcher import SequenceBatcher
+from penstock.scheduling.sequence_table import SequenceLimits, SequenceTable
+from support.work import BOUND_SECONDS, HandBackend, MadeRequest, batcher, caller, echo, policy, request
 
 IDLE_SECONDS = 10.0
 
@@ -46,28 +46,28 @@ def kept() -> States:
     return States(Rows(batched=True), [StateTensor("sum", "sumN", 1, np.zeros((1, 1, 1), np.float32))])
 
 
-def sequenced(run: object = adding, total: Total | None = None, **changes: object) -> SequenceBatcher:
+def sequenced(run: object = adding, total: QueueTotal | None = None, **changes: object) -> SequenceBatcher:
     backend = HandBackend(run)  # type: ignore[arg-type]
-    bounds = SequenceBounds(IDLE_SECONDS, 100)
+    bounds = SequenceLimits(IDLE_SECONDS, 100)
     return SequenceBatcher(backend, policy(**changes), RunCost(1e-5), kept(), bounds, total)
 
 
 def step(
     key: object, value: float = 1, *, owner: object = None, start: bool = False, **how: object
-) -> Request:
+) -> MadeRequest:
     made = request([value], **how)  # type: ignore[arg-type]
     made.sequence = Step(key, start, False, key if isinstance(key, Stream) else owner)
     return made
 
 
-def run_all(made: SequenceBatcher, *steps: Request) -> None:
+def run_all(made: SequenceBatcher, *steps: MadeRequest) -> None:
     for each in steps:
         made.put(each)
     while made.run_once():
         pass
 
 
-def answer(each: Request) -> float:
+def answer(each: MadeRequest) -> float:
     return float(caller(each).output()[0, 0])
 
 
@@ -76,7 +76,7 @@ STATE = (np.zeros(1, np.float32),)
 
 def test_a_sequence_begun_again_on_a_new_stream_outlives_the_old_stream() -> None:
     """A client whose stream broke connects again and says start; then the server sees the old one end."""
-    known, old, new = Sequences(SequenceBounds(IDLE_SECONDS, 10)), Stream(), Stream()
+    known, old, new = SequenceTable(SequenceLimits(IDLE_SECONDS, 10)), Stream(), Stream()
     first = step("a", owner=old, start=True)
     known.enter(first)
     known.advance(first, STATE)
@@ -90,7 +90,7 @@ def test_a_sequence_begun_again_on_a_new_stream_outlives_the_old_stream() -> Non
 
 
 def test_starts_that_fail_leave_nothing_of_a_stream() -> None:
-    known, stream = Sequences(SequenceBounds(IDLE_SECONDS, 10)), Stream()
+    known, stream = SequenceTable(SequenceLimits(IDLE_SECONDS, 10)), Stream()
     known.release(stream)  # a worker that was decoding lets steps in all the same
     for number in range(5):
         failed = step(str(number), owner=stream, start=True)
@@ -100,7 +100,7 @@ def test_starts_that_fail_leave_nothing_of_a_stream() -> None:
 
 
 def test_a_sequence_begun_again_elsewhere_leaves_nothing_of_the_stream_it_began_on() -> None:
-    known, old, new = Sequences(SequenceBounds(IDLE_SECONDS, 10)), Stream(), Stream()
+    known, old, new = SequenceTable(SequenceLimits(IDLE_SECONDS, 10)), Stream(), Stream()
     for owner, end in ((old, False), (new, True)):
         each = request([1])
         each.sequence = Step("a", True, end, owner)
@@ -111,7 +111,7 @@ def test_a_sequence_begun_again_elsewhere_leaves_nothing_of_the_stream_it_began_
 
 
 def test_a_sequence_that_never_pauses_keeps_no_idle_one_alive() -> None:
-    known = Sequences(SequenceBounds(IDLE_SECONDS, 2))
+    known = SequenceTable(SequenceLimits(IDLE_SECONDS, 2))
     busy = step("busy", start=True)
     known.enter(busy)
     idle = step("idle", start=True)
@@ -150,7 +150,7 @@ def test_a_stream_that_ends_right_after_its_first_answer_leaves_no_state() -> No
     """Answers are sent before the steps leave, so the polling thread may see the stream end in between."""
     made, stream = sequenced(), Stream()
     first = step(stream)
-    first.caller = lambda _: made.release(stream)
+    first.waits = lambda _: made.release(stream)
     run_all(made, first)
     assert made.sequences == 0
 
@@ -163,14 +163,14 @@ def test_one_stream_s_steps_leave_room_for_others() -> None:
 
 
 def test_steps_held_back_count_against_the_bound_over_all_models() -> None:
-    made, stream = sequenced(total=Total(Bounds(10))), Stream()
+    made, stream = sequenced(total=QueueTotal(QueueLimits(10))), Stream()
     for _ in range(10):
         made.put(step(stream))
     with pytest.raises(QueueFull):
         made.put(step(stream))
 
 
-def test_what_is_refused_at_the_door_is_no_probe() -> None:
+def test_what_is_refused_on_arrival_is_no_probe() -> None:
     def fail(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
         raise ValueError("no")
 
@@ -201,7 +201,7 @@ def test_hopeless_requests_do_not_keep_a_mended_model_shut_off() -> None:
 
 
 def test_what_is_expired_on_arrival_is_not_told_to_try_again() -> None:
-    """Overloaded: "... and -1000.0 ms are left", with a retry hint, where it is DEADLINE_EXCEEDED if idle."""
+    """Overloaded: "... deadline is in -1000.0 ms", with a retry hint; DEADLINE_EXCEEDED if idle."""
     made, _ = batcher(echo)
     made.put(request())
     late = request()
@@ -221,7 +221,7 @@ class _EndsBetween(list[float]):
 
 
 def test_a_run_may_end_while_somebody_asks_when() -> None:
-    runs = Runs(1)
+    runs = WaitEstimate(1)
     runs._ends = _EndsBetween([5.0])
     assert runs.seconds_to_answer(0, 1, 8, RunCost(1.0), 4.0) >= 1.0
 
@@ -230,21 +230,22 @@ def test_shapes_that_are_remembered_hold_no_texts() -> None:
     costs = RunCosts(RunCost(1e-3))
     for number in range(100):
         costs.of((None, f"{number}" + "x" * 10_000))
-    assert sum(len(str(key)) for key in costs._by_key) < 100_000
+        costs.note_run((None, f"{number}" + "x" * 10_000))
+    assert sum(len(str(key)) for key in costs.by_shape) < 100_000
 
 
 def test_a_request_that_was_cancelled_is_let_go_of() -> None:
-    lane = Lane()
+    line = PriorityLine()
     first, last = request(deadline=0.5, arrived=0.0), request(deadline=0.4, arrived=0.0)
-    waiting: list[InferRequest] = [request(deadline=0.1, arrived=0.0), first, last]
+    waiting: list[Request] = [request(deadline=0.1, arrived=0.0), first, last]
     for each in waiting:
-        lane.put(each)
+        line.put(each)
     inputs = [weakref.ref(each.inputs["x"]) for each in (first, last)]
     for each in waiting[1:]:
-        lane.remove(each)
+        line.remove(each)
     del waiting[1:], first, last, each
     gc.collect()
-    assert lane.head() is waiting[0]
+    assert line.head() is waiting[0]
     assert [each() is None for each in inputs] == [True, True]
 
 
@@ -269,7 +270,7 @@ def test_what_was_handed_over_during_an_inline_run_finds_the_spare_thread() -> N
     def decode() -> None:
         running.wait(BOUND_SECONDS)
         made.put(long)
-        runners.touch(made)
+        runners.notify(made)
         time.sleep(0.05)  # for the spare thread to look at it, while it is being run
         handed_over.set()
 
@@ -280,7 +281,7 @@ def test_what_was_handed_over_during_an_inline_run_finds_the_spare_thread() -> N
     try:
         for each, its in ((request(), hog), (short, made)):
             its.put(each)
-            runners.touch(its)
+            runners.notify(its)
         while runners.work_inline():
             pass
         worker.join()

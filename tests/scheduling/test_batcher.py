@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.errors import ModelFailed, QueueFull, Unavailable
-from penstock.messages import InferResponse
-from penstock.tensors import Array
+from penstock.core.errors import ModelFailed, QueueFull, Unavailable
+from penstock.core.request import Response
+from penstock.core.tensors import Array
 from support import zoo
 from support.work import (
     Caller,
@@ -44,8 +44,8 @@ def test_all_of_a_batch_share_one_run() -> None:
     requests = [request([1]), request([2])]
     run_all(made, *requests)
     first, second = (caller(each).results[0] for each in requests)
-    assert isinstance(first, InferResponse)
-    assert isinstance(second, InferResponse)
+    assert isinstance(first, Response)
+    assert isinstance(second, Response)
     assert first.run is second.run
     assert first.run.rows == 2
     assert requests[1].arrived <= first.run.started <= first.run.finished <= time.monotonic()
@@ -89,7 +89,7 @@ def test_the_model_gives_what_somebody_wants_and_everybody_gets_what_he_wants(tm
     run_all(made, *requests)
     assert asked == [["double", "total"]]
     results = [caller(each).results[0] for each in requests]
-    assert [set(each.outputs) for each in results if isinstance(each, InferResponse)] == [
+    assert [set(each.outputs) for each in results if isinstance(each, Response)] == [
         {"double"},
         {"double", "total"},
     ]
@@ -112,8 +112,8 @@ def test_a_full_queue_of_low_priority_refuses_nobody_of_higher() -> None:
     (error,) = caller(low[2]).results
     assert isinstance(error, QueueFull)
     assert str(error) == (
-        "it gave way to a request of higher priority, "
-        "since the queue is full: 3 rows wait, 1 more came, 3 is the most"
+        "removed from the queue for a request of higher priority: "
+        "the queue is full: 3 rows are waiting, 1 more arrived, the limit is 3"
     )
     assert error.retry_after_seconds
     assert_adds_up(tally, [*low, urgent])
@@ -123,7 +123,7 @@ def test_nothing_to_run() -> None:
     made, tally = batcher(echo)
     assert not made.run_once()
     assert tally.batches == []
-    assert made.running == 0
+    assert made.running_batches == 0
 
 
 # Streams

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import (
+from penstock.core.errors import (
     DeadlineExpired,
     Overloaded,
     QueueFull,
@@ -17,10 +17,10 @@ from penstock.errors import (
     RequestError,
     Unavailable,
 )
-from penstock.messages import Closed, InferRequest, InferResponse
+from penstock.core.request import CutReason, Request, Response
+from penstock.core.tensors import Array
 from penstock.scheduling.batcher import LONGEST_RETRY_SECONDS, MARGIN_SECONDS, DynamicBatcher
 from penstock.scheduling.cost import RunCost
-from penstock.tensors import Array
 from support.work import (
     Caller,
     HandBackend,
@@ -79,7 +79,7 @@ def test_cancelled_while_it_runs_it_is_not_answered() -> None:
 def test_cancelled_while_the_batch_is_answered_it_is_counted_once() -> None:
     """A stream that ends when it gets an answer cancels the rest, and this answer too."""
     made, tally = batcher(echo)
-    requests: list[InferRequest] = []
+    requests: list[Request] = []
 
     class Leaving(Caller):
         def __call__(self, result: object) -> None:
@@ -89,7 +89,7 @@ def test_cancelled_while_the_batch_is_answered_it_is_counted_once() -> None:
 
     requests += [request(reply=Leaving()), request()]
     run_all(made, *requests)
-    assert isinstance(caller(requests[0]).results[0], InferResponse)
+    assert isinstance(caller(requests[0]).results[0], Response)
     assert caller(requests[1]).results == []
     assert tally.done == requests[:1]
     assert len(tally.failures) == 1
@@ -180,7 +180,7 @@ def test_fail_all_ends_what_waits_and_nothing_that_runs() -> None:
     made, tally = batcher(run, max_rows=2)
     requests = [request([value]) for value in range(7)]
     run_all(made, *requests)
-    assert [type(caller(each).results[0]) for each in requests] == [InferResponse] * 2 + [Unavailable] * 5
+    assert [type(caller(each).results[0]) for each in requests] == [Response] * 2 + [Unavailable] * 5
     assert_adds_up(tally, requests)
 
 
@@ -264,32 +264,32 @@ def test_where_no_more_may_wait_nothing_is_held_back() -> None:
 
 
 def test_why_a_batch_has_no_more_rows_is_known() -> None:
-    seen: list[Closed] = []
+    seen: list[CutReason] = []
     made, tally = batcher(echo, max_rows=2, expected_seconds=0.1)
-    tally.batch_done = lambda requests, run, answered: seen.append(run.closed)  # type: ignore[method-assign]
+    tally.batch_done = lambda requests, run, answered: seen.append(run.cut_reason)  # type: ignore[method-assign]
     run_all(made, request(), request(), request())
-    assert seen == [Closed.FULL, Closed.FREE]
+    assert seen == [CutReason.FULL, CutReason.FREE]
     dear = DynamicBatcher(HandBackend(echo), policy(), RunCost(0.1, 2, 0.2))
-    dear.tell(tally)
+    dear.set_observer(tally)
     run_all(dear, request(deadline=time.monotonic() + 0.15), request(), request([0.0] * 9))
-    assert seen[2:] == [Closed.DEADLINE, Closed.FULL, Closed.FULL]
+    assert seen[2:] == [CutReason.DEADLINE, CutReason.FULL, CutReason.FULL]
 
 
 def test_what_was_held_back_or_left_over_says_so() -> None:
-    seen: list[Closed] = []
+    seen: list[CutReason] = []
     made, now = held_back(0.5, 0.5)
     tally = Tally()
-    tally.batch_done = lambda requests, run, answered: seen.append(run.closed)  # type: ignore[method-assign]
-    made.tell(tally)
+    tally.batch_done = lambda requests, run, answered: seen.append(run.cut_reason)  # type: ignore[method-assign]
+    made.set_observer(tally)
     made.due(now)
     run_all(made)
     run_all(made, request())
     made.drain()
     run_all(made, request())
-    assert seen == [Closed.DELAY, Closed.FREE, Closed.DRAIN]
+    assert seen == [CutReason.DELAY, CutReason.FREE, CutReason.DRAIN]
 
 
-# Who is refused at the door
+# Requests that are rejected on arrival
 
 
 def test_what_would_be_answered_too_late_is_refused_at_once() -> None:
@@ -298,7 +298,9 @@ def test_what_would_be_answered_too_late_is_refused_at_once() -> None:
     for _ in range(24):
         made.put(request(arrived=now))
     made.put(request(arrived=now, deadline=now + 4.01, priority=-1))
-    with pytest.raises(Overloaded, match=r"behind 25 rows .* 4000\.0 ms, and 3500\.0 ms") as it:
+    with pytest.raises(
+        Overloaded, match=r"expected in 4000\.0 ms \(25 rows ahead, .* deadline is in 3500\.0 ms"
+    ) as it:
         made.put(request(arrived=now, deadline=now + 3.5, priority=-1))
     assert it.value.retry_after_seconds == pytest.approx(1.0), "before a run has ended, nothing changes"
     with pytest.raises(Overloaded) as it:
@@ -349,7 +351,7 @@ def test_no_more_runs_go_on_than_may(parallel: int) -> None:
     for thread in threads:
         thread.start()
         assert entered.acquire(timeout=20)
-    assert made.running == parallel
+    assert made.running_batches == parallel
     assert not made.may_run()
     assert not made.wants_another_runner()
     assert not made.run_once(), "one more may not begin"
@@ -357,7 +359,7 @@ def test_no_more_runs_go_on_than_may(parallel: int) -> None:
     gate.set()
     for thread in threads:
         thread.join()
-    assert made.running == 0
+    assert made.running_batches == 0
     run_all(made)
     assert all(len(caller(each).results) == 1 for each in requests)
 
@@ -377,6 +379,6 @@ def test_what_cannot_be_in_time_any_more_is_told_so() -> None:
     made.put(fine)
     made.run_once()
     words = str(caller(hopeless).error())
-    assert "the deadline cannot be met any more: after" in words
-    assert "ms are left, and a run is expected to take longer" in words
+    assert "the deadline cannot be met: " in words
+    assert "ms left, and a run is expected to take longer" in words
     assert caller(fine).output().item() == 0.0

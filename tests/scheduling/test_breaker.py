@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from penstock.errors import ModelFailed, Unavailable
-from penstock.scheduling.breaker import LONGEST_SECONDS, Breaker
-from penstock.scheduling.execution import Isolation
-from penstock.tensors import Array
+from penstock.core.errors import ModelFailed, Unavailable
+from penstock.core.tensors import Array
+from penstock.scheduling.execution.breaker import LONGEST_SECONDS, Breaker
+from penstock.scheduling.policy import Isolation
 from support.work import batcher, caller, echo, request, run_all
 
 
@@ -21,7 +21,7 @@ def tripped() -> Breaker:
 
 
 def refused_for(breaker: Breaker, now: float) -> float | None:
-    with pytest.raises(Unavailable, match="left alone") as caught:
+    with pytest.raises(Unavailable, match="fails on every input") as caught:
         breaker.admit(now)
     return caught.value.retry_after_seconds
 

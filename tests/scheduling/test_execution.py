@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.backends.backend import Stop
-from penstock.errors import DeadlineExpired, ModelFailed, RequestCancelled
-from penstock.messages import InferRequest
+from penstock.backends.backend import RunControl
+from penstock.core.errors import DeadlineExpired, ModelFailed, RequestCancelled
+from penstock.core.request import Request
+from penstock.core.tensors import Array
 from penstock.scheduling.batcher import DynamicBatcher
-from penstock.scheduling.execution import Isolation
-from penstock.tensors import Array
+from penstock.scheduling.execution.execution import InFlightRun
+from penstock.scheduling.policy import Isolation
 from support import zoo
 from support.work import (
     HandBackend,
@@ -75,7 +76,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self.began, self._over = threading.Event(), threading.Event()
-        self.stop: Stop | None = None
+        self.stop: RunControl | None = None
         self.backend = HandBackend(self._run)
 
     def go_on(self) -> None:
@@ -84,17 +85,15 @@ class Waiting:
     def _run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
         stop = self.backend.stop
         assert stop is not None
-        stop.by(self._over.set)
+        stop.stop_with(self._over.set)
         self.began.set()
         assert self._over.wait(20)
-        if stop.asked:
+        if stop.stopped:
             raise ModelFailed("ended early")
         return echo(outputs, inputs)
 
 
-def begun(
-    *requests: InferRequest, **isolation: float
-) -> tuple[Waiting, DynamicBatcher, Tally, threading.Thread]:
+def begun(*requests: Request, **isolation: float) -> tuple[Waiting, DynamicBatcher, Tally, threading.Thread]:
     """A run of these that is going on, on a thread of its own."""
     waiting = Waiting()
     made, tally = batcher(waiting.backend, isolation=Isolation(failures=1, **isolation))  # type: ignore[arg-type]
@@ -112,14 +111,14 @@ def test_a_run_is_ended_once_all_its_callers_are_gone() -> None:
     made.cancel(requests[0])
     made.cancel(requests[1])
     made.expire(time.monotonic())
-    assert not waiting.backend.stop.asked  # type: ignore[union-attr]
+    assert not waiting.backend.stop.stopped  # type: ignore[union-attr]
     made.expire(FAR)
     thread.join(20)
     assert [type(error) for _, error in tally.failures].count(RequestCancelled) >= 2
     assert not caller(requests[0]).results
     assert len(tally.failures) == 3
     assert tally.events == ["terminated"]
-    assert (tally.done, tally.batches, made.breaker.is_open, made.running) == ([], [], False, 0)
+    assert (tally.done, tally.batches, made.breaker.is_open, made.running_batches) == ([], [], False, 0)
 
 
 def test_what_was_too_late_is_told_so() -> None:
@@ -145,9 +144,9 @@ def test_a_run_that_somebody_waits_for_goes_on() -> None:
 
 
 def test_a_stop_that_came_before_the_backend_was_ready_is_not_lost() -> None:
-    stop, ended = Stop(), []
-    stop.ask()
-    stop.by(lambda: ended.append(True))
+    run, ended = InFlightRun((), 0.0), []
+    run.stop()
+    run.stop_with(lambda: ended.append(True))
     assert ended == [True]
 
 
@@ -157,7 +156,7 @@ def test_onnx_runtime_ends_a_run_between_two_nodes(tmp_path: Path) -> None:
     made.put(endless)
     thread = threading.Thread(target=made.run_once)
     thread.start()
-    wait_until(lambda: made.running)
+    wait_until(lambda: made.running_batches)
     made.cancel(endless)
     made.expire(time.monotonic())
     thread.join(20)
@@ -175,13 +174,13 @@ def test_a_run_that_hangs_is_told_once_and_so_is_its_end() -> None:
     waiting, made, tally, thread = begun(request([1.0]), hung_seconds=60.0)
     now = time.monotonic()
     made.expire(now + 59)
-    assert (made.runs.hung_threads(), tally.events) == ([], [])
+    assert (made.in_flight.hung_threads(), tally.events) == ([], [])
     made.expire(now + 61)
     made.expire(now + 62)
-    assert (made.runs.hung_threads(), tally.events) == ([thread.ident], ["hung"])
+    assert (made.in_flight.hung_threads(), tally.events) == ([thread.ident], ["hung"])
     waiting.go_on()
     thread.join(20)
-    assert (made.runs.hung_threads(), tally.events) == ([], ["hung", "returned"])
+    assert (made.in_flight.hung_threads(), tally.events) == ([], ["hung", "returned"])
 
 
 def test_where_nothing_is_set_no_run_hangs() -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.errors import InvalidRequest, ModelFailed
-from penstock.messages import InferRequest, InferResponse, Run
-from penstock.scheduling.padding import PaddedRows, PaddingPlan
-from penstock.tensors import Array
+from penstock.core.errors import InvalidRequest, ModelFailed
+from penstock.core.request import Request, Response, Run
+from penstock.core.tensors import Array
+from penstock.scheduling.packing.padding import PaddedRows, PaddingPlan
 from support.work import request
 
 INT, FLOAT = np.dtype("<i8"), np.dtype("<f4")
@@ -40,14 +40,14 @@ TEXT = plan(
 )
 
 
-def batch_of(*inputs: Mapping[str, Any], outputs: Sequence[str] = ("y",)) -> list[InferRequest]:
+def batch_of(*inputs: Mapping[str, Any], outputs: Sequence[str] = ("y",)) -> list[Request]:
     arrays = [{name: np.array(value) for name, value in each.items()} for each in inputs]
     return [request(each, outputs=outputs) for each in arrays]
 
 
 def answers(
-    packing: PaddedRows, batch: Sequence[InferRequest], outputs: Mapping[str, Array]
-) -> tuple[list[InferResponse], Run]:
+    packing: PaddedRows, batch: Sequence[Request], outputs: Mapping[str, Array]
+) -> tuple[list[Response], Run]:
     run = Run(1.0, 1.5, 2.0, sum(each.rows for each in batch), outputs)
     return packing.split(batch, run), run
 
@@ -85,7 +85,7 @@ def test_many_short_rows_may_not_become_too_much() -> None:
     small.key({"x": np.zeros((10, 1), FLOAT)})
     small.key({"x": np.zeros((10, 4), FLOAT)})
     small.key({"x": np.zeros((1000, 9), FLOAT)})  # at its own length
-    with pytest.raises(InvalidRequest, match=r"11 rows of length 1, padded to 4, take 176 bytes; 160 is the"):
+    with pytest.raises(InvalidRequest, match=r"11 rows of length 1, padded to 4, take 176 bytes, limit 160"):
         small.key({"x": np.zeros((11, 1), FLOAT)})
 
 

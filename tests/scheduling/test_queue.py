@@ -11,19 +11,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from penstock.errors import DeadlineExpired, QueueFull
-from penstock.messages import InferRequest
-from penstock.scheduling.bounds import Bounds, Total
+from penstock.core.errors import DeadlineExpired, QueueFull
+from penstock.core.request import Request
 from penstock.scheduling.cost import RunCost, RunCosts
-from penstock.scheduling.lane import PATIENCE_SECONDS
-from penstock.scheduling.queue import (
-    AGED_SECONDS,
-    AGED_TURN,
-    HIGH,
-    LOW,
-    NORMAL,
-    RequestQueue,
-)
+from penstock.scheduling.queue.batch_groups import HIGH, LOW, NORMAL
+from penstock.scheduling.queue.limits import QueueLimits, QueueTotal
+from penstock.scheduling.queue.priority_line import PATIENCE_SECONDS
+from penstock.scheduling.queue.queue import AGED_SECONDS, AGED_TURN, RequestQueue
 from support.work import request
 
 
@@ -33,6 +27,9 @@ class OneLine(RunCosts):
     def of(self, shape_key: object) -> RunCost:
         return self.first
 
+    def has_run(self, shape_key: object) -> bool:
+        return True
+
 
 FREE = OneLine(RunCost(0.0))
 COSTLY = RunCost(0.25, 2, 0.375)  # and 0.125 s for each further row
@@ -40,23 +37,23 @@ COSTLY = RunCost(0.25, 2, 0.375)  # and 0.125 s for each further row
 
 def entry(
     rows: int = 1, key: object = None, arrived: float = 0.0, deadline: float = math.inf, priority: int = 0
-) -> InferRequest:
+) -> Request:
     return request({}, rows=rows, shape_key=key, arrived=arrived, deadline=deadline, priority=priority)
 
 
-def queue_of(*entries: InferRequest, max_rows: int = 100) -> RequestQueue:
-    queue = RequestQueue(Bounds(max_rows), FREE)
+def queue_of(*entries: Request, max_rows: int = 100) -> RequestQueue:
+    queue = RequestQueue(QueueLimits(max_rows), FREE)
     for each in entries:
         queue.put(each, each.arrived)
     return queue
 
 
-def take(queue: RequestQueue, max_rows: int, now: float) -> tuple[list[InferRequest], list[InferRequest]]:
+def take(queue: RequestQueue, max_rows: int, now: float) -> tuple[list[Request], list[Request]]:
     taken = queue.take(max_rows, now)
     return taken.batch, taken.late
 
 
-def batches(queue: RequestQueue, max_rows: int, now: float = 0.0) -> list[list[InferRequest]]:
+def batches(queue: RequestQueue, max_rows: int, now: float = 0.0) -> list[list[Request]]:
     found = []
     while (taken := take(queue, max_rows, now)) != ([], []):
         assert not taken[1]
@@ -65,7 +62,7 @@ def batches(queue: RequestQueue, max_rows: int, now: float = 0.0) -> list[list[I
 
 
 def test_an_empty_queue_gives_nothing() -> None:
-    queue = RequestQueue(Bounds(10), FREE)
+    queue = RequestQueue(QueueLimits(10), FREE)
     assert take(queue, 8, 0.0) == ([], [])
     assert queue.expire(1e9) == []
     assert queue.rows == queue.next_batch(8)[0] == 0
@@ -116,7 +113,7 @@ def test_no_rows_after_a_full_batch_still_fit_but_not_after_a_larger_one() -> No
 def test_the_most_rows_that_may_wait() -> None:
     queue = queue_of(entry(rows=6), max_rows=8)
     queue.put(entry(rows=2), 0.0)
-    with pytest.raises(QueueFull, match="8 rows wait, 1 more came, 8 is the most"):
+    with pytest.raises(QueueFull, match="8 rows are waiting, 1 more arrived, the limit is 8"):
         queue.put(entry(), 0.0)
     assert queue.rows == 8
 
@@ -173,7 +170,7 @@ def test_the_group_of_the_most_urgent_request_is_next() -> None:
 
 
 def test_a_request_that_comes_too_late_is_refused() -> None:
-    queue = RequestQueue(Bounds(8), FREE)
+    queue = RequestQueue(QueueLimits(8), FREE)
     with pytest.raises(DeadlineExpired):
         queue.put(entry(deadline=5.0), 5.0)
     assert queue.rows == 0
@@ -250,10 +247,10 @@ def test_what_has_waited_longest_is_known() -> None:
 
 def test_the_earliest_deadline_is_known() -> None:
     queue = queue_of(entry(), entry(deadline=1.0))
-    assert queue.earliest_deadline() == 1.0
+    assert queue.earliest_deadline == 1.0
     queue.take(8, 0.0)
     queue.put(entry(arrived=2.0), 2.0)
-    assert queue.earliest_deadline() == math.inf
+    assert queue.earliest_deadline == math.inf
 
 
 def test_the_next_batch_is_known() -> None:
@@ -263,6 +260,7 @@ def test_the_next_batch_is_known() -> None:
     assert queue.next_batch(8)[0] == 3
 
 
+@pytest.mark.alone
 def test_thousands_leave_quickly_by_every_way_out() -> None:
     """A stream that ends takes its requests out one by one: each must not cost a walk through all."""
     seconds = []
@@ -298,8 +296,8 @@ def test_a_deadline_makes_no_class_go_before_a_higher_one() -> None:
     assert batches(queue_of(soon, high), 1) == [[high], [soon]]
 
 
-def costly(*entries: InferRequest) -> RequestQueue:
-    queue = RequestQueue(Bounds(100), OneLine(COSTLY))
+def costly(*entries: Request) -> RequestQueue:
+    queue = RequestQueue(QueueLimits(100), OneLine(COSTLY))
     for each in entries:
         queue.put(each, each.arrived)
     return queue
@@ -328,7 +326,7 @@ def test_the_last_one_is_tried_whatever_is_expected() -> None:
 
 
 def test_on_a_guess_nobody_is_refused() -> None:
-    queue = RequestQueue(Bounds(100), OneLine(RunCost(1.0, measured=False)))
+    queue = RequestQueue(QueueLimits(100), OneLine(RunCost(1.0, measured=False)))
     entries = [entry(deadline=0.2), entry(deadline=0.2)]
     for each in entries:
         queue.put(each, 0.0)
@@ -339,7 +337,7 @@ def test_on_a_guess_nobody_is_refused() -> None:
 
 
 def test_who_has_waited_long_begins_every_eighth_batch() -> None:
-    queue = RequestQueue(Bounds(1000), FREE)
+    queue = RequestQueue(QueueLimits(1000), FREE)
     low = [entry(priority=-1) for _ in range(2)]
     for each in low:
         queue.put(each, 0.0)
@@ -353,7 +351,7 @@ def test_who_has_waited_long_begins_every_eighth_batch() -> None:
 
 
 def test_who_has_not_waited_long_begins_none() -> None:
-    queue = RequestQueue(Bounds(1000), FREE)
+    queue = RequestQueue(QueueLimits(1000), FREE)
     queue.put(entry(priority=-1, arrived=0.1), 0.1)
     for _ in range(20):
         queue.put(entry(arrived=0.5, priority=1), 0.5)
@@ -362,7 +360,7 @@ def test_who_has_not_waited_long_begins_none() -> None:
 
 
 def test_an_aged_request_takes_those_along_that_may_run_with_it() -> None:
-    queue = RequestQueue(Bounds(1000), FREE)
+    queue = RequestQueue(QueueLimits(1000), FREE)
     old, other, same = entry(key="A", priority=-1), entry(key="B", arrived=1.0), entry(key="A", arrived=1.0)
     for _ in range(AGED_TURN - 1):
         take(queue, 1, 0.0)
@@ -374,18 +372,18 @@ def test_an_aged_request_takes_those_along_that_may_run_with_it() -> None:
 # Bytes
 
 
-def sized(size: int) -> InferRequest:
+def sized(size: int) -> Request:
     made = entry()
     made.size = size
     return made
 
 
 def test_the_most_bytes_that_may_wait() -> None:
-    queue = RequestQueue(Bounds(100, 1000), FREE)
+    queue = RequestQueue(QueueLimits(100, 1000), FREE)
     first, second = sized(600), sized(400)
     queue.put(first, 0.0)
     queue.put(second, 0.0)
-    with pytest.raises(QueueFull, match="1000 bytes wait, 1 more came, 1000 is the most"):
+    with pytest.raises(QueueFull, match="1000 bytes are waiting, 1 more arrived, the limit is 1000"):
         queue.put(sized(1), 0.0)
     queue.discard(second)
     assert queue.bytes == 600
@@ -395,7 +393,7 @@ def test_the_most_bytes_that_may_wait() -> None:
 
 
 def test_a_single_request_of_more_bytes_is_let_in_alone() -> None:
-    queue = RequestQueue(Bounds(100, 1000), FREE)
+    queue = RequestQueue(QueueLimits(100, 1000), FREE)
     queue.put(sized(5000), 0.0)
     with pytest.raises(QueueFull):
         queue.put(sized(1), 0.0)
@@ -422,7 +420,7 @@ def test_nobody_gives_way_for_nothing_or_to_his_equal() -> None:
 
 
 def test_who_gives_way_makes_room_in_bytes() -> None:
-    queue = RequestQueue(Bounds(100, 1000), FREE)
+    queue = RequestQueue(QueueLimits(100, 1000), FREE)
     waiting = [sized(300) for _ in range(3)]
     for each in waiting:
         each.priority = -1
@@ -436,7 +434,7 @@ def test_who_gives_way_makes_room_in_bytes() -> None:
 
 def test_of_many_shapes_the_most_urgent_is_next_whatever_comes_and_goes() -> None:
     chance = random.Random(5)
-    queue, waiting = RequestQueue(Bounds(10_000), FREE), []
+    queue, waiting = RequestQueue(QueueLimits(10_000), FREE), []
     for turn in range(3_000):
         if chance.random() < (0.7 if turn < 1_500 else 0.3):
             made = entry(
@@ -459,7 +457,7 @@ def test_of_many_shapes_the_most_urgent_is_next_whatever_comes_and_goes() -> Non
 
 
 def test_nobody_starves_among_many_shapes() -> None:
-    queue = RequestQueue(Bounds(10_000), FREE)
+    queue = RequestQueue(QueueLimits(10_000), FREE)
     low = entry(key="low", priority=-1)
     queue.put(low, 0.0)
     for turn in range(2_000):
@@ -470,6 +468,7 @@ def test_nobody_starves_among_many_shapes() -> None:
     raise AssertionError("it is still waiting")
 
 
+@pytest.mark.alone
 def test_thousands_of_shapes_leave_quickly() -> None:
     seconds = []
     for count in (1_000, 10_000):
@@ -480,6 +479,7 @@ def test_thousands_of_shapes_leave_quickly() -> None:
     assert seconds[1] < 40 * seconds[0] + 0.05, "the time grows with the square of the number"
 
 
+@pytest.mark.alone
 def test_thousands_with_deadlines_in_any_order_leave_quickly() -> None:
     seconds = []
     for count in (2_000, 20_000):
@@ -501,12 +501,12 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = Total(Bounds(1000))
-        self.queue = RequestQueue(Bounds(40), OneLine(COSTLY), self.total)
+        self.total = QueueTotal(QueueLimits(1000))
+        self.queue = RequestQueue(QueueLimits(40), OneLine(COSTLY), self.total)
         self.now = 0.0
         self.takes = 0
         self.order: list[str] = []
-        self.expected: dict[InferRequest, int] = {}  # what waits, and its place in the order of arrival
+        self.expected: dict[Request, int] = {}  # what waits, and its place in the order of arrival
         self.count = 0
 
     @rule(
@@ -516,7 +516,7 @@ class AnyOrder(RuleBasedStateMachine):
         priority=st.sampled_from([-2, -1, 0, 1, 2]),
         patience=st.sampled_from([math.inf, 1.0, 2.0, 5.0]),
     )
-    def put(self, rows: int, key: str, priority: int, patience: float) -> InferRequest:
+    def put(self, rows: int, key: str, priority: int, patience: float) -> Request:
         new = entry(rows, key, self.now, self.now + patience, priority)
         room = self.waiting_rows() + max(rows, 1) <= 40 or not self.expected
         try:
@@ -536,23 +536,23 @@ class AnyOrder(RuleBasedStateMachine):
         assert (batch, late) == self.expected_of_take(max_rows)
         self.leave(*batch, *late)
 
-    def expected_of_take(self, max_rows: int) -> tuple[list[InferRequest], list[InferRequest]]:
+    def expected_of_take(self, max_rows: int) -> tuple[list[Request], list[Request]]:
         """The rules of the queue, told again without any of its structure."""
-        waiting, batch, late = dict(self.expected), list[InferRequest](), list[InferRequest]()
+        waiting, batch, late = dict(self.expected), list[Request](), list[Request]()
 
-        def is_late(each: InferRequest) -> bool:
+        def is_late(each: Request) -> bool:
             alone = not batch and sum(max(other.rows, 1) for other in waiting) <= max(each.rows, 1)
             needed = 0.0 if alone else COSTLY.expect(each.rows)
             return each.deadline <= self.now or self.now + needed > each.deadline
 
-        def fits(each: InferRequest) -> bool:
+        def fits(each: Request) -> bool:
             rows = sum(other.rows for other in [*batch, each])
             earliest = min(other.deadline for other in [*batch, each])
             return rows <= max_rows and (
                 earliest == math.inf or rows <= COSTLY.rows_within(earliest - self.now)
             )
 
-        def move(each: InferRequest) -> bool:
+        def move(each: Request) -> bool:
             if not is_late(each) and batch and not fits(each):
                 return False
             (late if is_late(each) else batch).append(each)
@@ -564,7 +564,7 @@ class AnyOrder(RuleBasedStateMachine):
                 waiting,
                 key=lambda each: (
                     each.arrived,
-                    lane(each),
+                    line(each),
                     self.shapes().index(each.shape_key),
                     waiting[each],
                 ),
@@ -578,7 +578,7 @@ class AnyOrder(RuleBasedStateMachine):
             following = min(
                 group,
                 key=lambda each: (
-                    lane(each),
+                    line(each),
                     min(each.deadline, each.arrived + PATIENCE_SECONDS),
                     self.shapes().index(each.shape_key),
                     waiting[each],
@@ -589,7 +589,7 @@ class AnyOrder(RuleBasedStateMachine):
         return batch, late
 
     @rule(request=consumes(waiting))
-    def discard(self, request: InferRequest) -> None:
+    def discard(self, request: Request) -> None:
         assert self.queue.discard(request) == (request in self.expected)
         self.expected.pop(request, None)
 
@@ -616,12 +616,12 @@ class AnyOrder(RuleBasedStateMachine):
         """The shapes that wait, those first of which one has been waiting without a break for longest."""
         return [key for key in self.order if any(each.shape_key == key for each in self.expected)]
 
-    def leave(self, *requests: InferRequest) -> None:
+    def leave(self, *requests: Request) -> None:
         for each in requests:
             del self.expected[each]  # fails where one comes twice or was never put
 
 
-def lane(request: InferRequest) -> int:
+def line(request: Request) -> int:
     return NORMAL if request.priority == 0 else HIGH if request.priority > 0 else LOW
 
 

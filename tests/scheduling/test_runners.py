@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from penstock.messages import InferRequest, InferResponse
+from penstock.core.request import Request, Response
+from penstock.core.tensors import Array
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.runners import Runners
-from penstock.tensors import Array
 from support.work import Caller, RunByHand, batcher, caller, echo, request, wait_until
 
 SHORT, BORDER, LONG = 1e-6, 1e-3, 1.0
@@ -83,9 +83,9 @@ class Where:
         return echo(outputs, inputs)
 
 
-def submit(runners: Runners, made: DynamicBatcher, each: InferRequest) -> InferRequest:
+def submit(runners: Runners, made: DynamicBatcher, each: Request) -> Request:
     made.put(each)
-    runners.touch(made)
+    runners.notify(made)
     return each
 
 
@@ -199,7 +199,7 @@ def test_a_request_is_held_back_while_its_batch_fills_and_not_much_longer() -> N
         requests = [submit(runners, made, request()) for _ in range(3)]
         assert all(caller(each).wait() for each in requests)
     (first, *_) = [each.results[0] for each in map(caller, requests)]
-    assert isinstance(first, InferResponse)
+    assert isinstance(first, Response)
     assert tally.batches == [3]
     assert 0.1 < first.run.started - requests[0].arrived < 2.0
 
@@ -220,7 +220,7 @@ def test_a_deadline_cuts_the_delay_short() -> None:
         hurried = submit(runners, made, request(deadline=time.monotonic() + 0.5))
         assert caller(hurried).wait()
         assert caller(patient).wait()
-    assert isinstance(caller(hurried).results[0], InferResponse)
+    assert isinstance(caller(hurried).results[0], Response)
 
 
 def test_models_are_held_back_each_for_its_own_time() -> None:
@@ -262,9 +262,9 @@ def test_several_runners_share_a_model_that_may_run_in_parallel() -> None:
     with running(threads=2) as (runners, _, _):
         for each in requests:
             made.put(each)
-        runners.touch(made)
+        runners.notify(made)
         assert all(caller(each).wait() for each in requests)
-    assert all(isinstance(caller(each).results[0], InferResponse) for each in requests)
+    assert all(isinstance(caller(each).results[0], Response) for each in requests)
 
 
 def test_a_long_run_does_not_keep_another_model_waiting() -> None:
@@ -278,7 +278,7 @@ def test_a_long_run_does_not_keep_another_model_waiting() -> None:
     other, _ = batcher(echo, expected_seconds=LONG)
     with running(threads=2) as (runners, _, _):
         waiting = submit(runners, held, request())
-        wait_until(lambda: held.running)
+        wait_until(lambda: held.running_batches)
         assert caller(submit(runners, other, request())).wait()
         gate.set()
         assert caller(waiting).wait()
@@ -295,9 +295,9 @@ def test_a_model_finds_a_thread_however_many_runs_another_has_going() -> None:
     other, _ = batcher(echo, expected_seconds=LONG)
     with running(threads=2) as (runners, _, _):
         waiting = [submit(runners, greedy, request()) for _ in range(6)]
-        wait_until(lambda: greedy.running == 2)
+        wait_until(lambda: greedy.running_batches == 2)
         assert caller(submit(runners, other, request())).wait()
-        assert greedy.running == 2, "spare threads are not for more runs of the same model"
+        assert greedy.running_batches == 2, "spare threads are not for more runs of the same model"
         gate.set()
         assert all(caller(each).wait() for each in waiting)
 
@@ -313,8 +313,8 @@ def test_models_have_turns_by_their_weights() -> None:
         each.put(request())
     for _ in range(80):
         for each in (heavy, light, slow):
-            runners._hand_over(each)
-        taken = runners._taken()
+            runners._enqueue(each)
+        taken = runners._take_next()
         assert taken is not None
         turns.append(taken.batcher)
     assert turns.count(heavy) == pytest.approx(3 * turns.count(light), abs=3)
@@ -352,7 +352,7 @@ def test_a_run_without_an_end_keeps_nobody_from_a_spare_thread() -> None:
     )
     with running(threads=1) as (runners, _, _):
         waiting = submit(runners, held, request())
-        wait_until(lambda: held.running)
+        wait_until(lambda: held.running_batches)
         assert all(caller(submit(runners, other, request())).wait() for _ in range(20))
         gate.set()
         assert caller(waiting).wait()
@@ -363,16 +363,16 @@ def test_who_has_been_away_has_saved_nothing_up() -> None:
     busy, late = (batcher(echo, expected_seconds=0.01)[0] for _ in range(2))
     busy.put(request())
     for _ in range(50):
-        runners._hand_over(busy)
-        taken = runners._taken()
+        runners._enqueue(busy)
+        taken = runners._take_next()
         assert taken is not None
         assert taken.batcher is busy
     late.put(request())
     turns = []
     for _ in range(10):
         for each in (busy, late):
-            runners._hand_over(each)
-        taken = runners._taken()
+            runners._enqueue(each)
+        taken = runners._take_next()
         assert taken is not None
         turns.append(taken.batcher)
     assert turns.count(busy) == 5
@@ -392,9 +392,9 @@ def test_who_has_been_away_has_saved_nothing_up() -> None:
 def test_no_wake_up_is_lost(expected: float, changes: dict[str, Any]) -> None:
     """Producers on threads of their own and on the polling thread, against runs of every kind of length."""
     made, tally = batcher(Where(), expected_seconds=expected, **changes)
-    requests: list[list[InferRequest]] = [[] for _ in range(4)]
+    requests: list[list[Request]] = [[] for _ in range(4)]
 
-    def produce(mine: list[InferRequest], seed: int) -> None:
+    def produce(mine: list[Request], seed: int) -> None:
         chance = random.Random(seed)
         for _ in range(1000):
             mine.append(submit(runners, made, request(shape_key=chance.choice("AB"))))
@@ -450,7 +450,7 @@ def test_stop_lets_a_run_finish_and_begins_none() -> None:
     runners = Runners(1, BORDER, lambda error: None)
     runners.start(None)
     first = submit(runners, made, request([1]))
-    wait_until(lambda: made.running)
+    wait_until(lambda: made.running_batches)
     second = submit(runners, made, request([2]))
     stopper = threading.Thread(target=runners.stop)
     stopper.start()
@@ -490,6 +490,7 @@ def sleeping(where: Where, seconds: float) -> RunByHand:
     return run
 
 
+@pytest.mark.alone
 def test_a_run_that_works_far_longer_than_expected_sends_the_model_to_the_runners() -> None:
     """What a run costs may depend on the values it gets: no median ever shows that."""
     where = Where(seconds=BORDER * 30)

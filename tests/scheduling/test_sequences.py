@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.errors import (
+from penstock.core.errors import (
     DeadlineExpired,
     ModelFailed,
     QueueFull,
@@ -23,14 +23,14 @@ from penstock.errors import (
     Unavailable,
     UnknownSequence,
 )
-from penstock.messages import InferResponse, Step
-from penstock.scheduling.batch import Rows
+from penstock.core.request import Response, Step
+from penstock.core.tensors import Array
 from penstock.scheduling.cost import RunCost
-from penstock.scheduling.sequences import SequenceBatcher
-from penstock.scheduling.state import States, StateTensor
-from penstock.scheduling.steps import SequenceBounds
-from penstock.tensors import Array
-from support.work import HandBackend, Request, Tally, assert_adds_up, caller, policy, request, wait_until
+from penstock.scheduling.packing.rows import Rows
+from penstock.scheduling.packing.states import States, StateTensor
+from penstock.scheduling.sequence_batcher import SequenceBatcher
+from penstock.scheduling.sequence_table import SequenceLimits
+from support.work import HandBackend, MadeRequest, Tally, assert_adds_up, caller, policy, request, wait_until
 
 IDLE_SECONDS = 10.0
 BAD = 1000.0
@@ -56,22 +56,22 @@ def sequenced(
     **changes: object,
 ) -> tuple[SequenceBatcher, Tally]:
     tensor = StateTensor("sum", "sumN", 1, np.zeros((1, 1, 1), np.float32))
-    bounds = SequenceBounds(IDLE_SECONDS, max_sequences)
+    bounds = SequenceLimits(IDLE_SECONDS, max_sequences)
     made = SequenceBatcher(
         HandBackend(run), policy(**changes), RunCost(1e-5), States(Rows(batched=True), [tensor]), bounds
     )
     tally = Tally()
-    made.tell(tally)
+    made.set_observer(tally)
     return made, tally
 
 
-def step(key: object, value: float = 1, *, start: bool = False, end: bool = False, **how: Any) -> Request:
+def step(key: object, value: float = 1, *, start: bool = False, end: bool = False, **how: Any) -> MadeRequest:
     made = request([value], **how)
     made.sequence = Step(key, start, end, key if isinstance(key, Stream) else None)
     return made
 
 
-def run(made: SequenceBatcher, *steps: Request) -> list[float]:
+def run(made: SequenceBatcher, *steps: MadeRequest) -> list[float]:
     """Puts steps in, runs until nothing waits, and gives what the model answered."""
     for each in steps:
         made.put(each)
@@ -126,7 +126,7 @@ def test_what_follows_a_first_step_that_failed_begins_nothing(why: str) -> None:
     if why == "too many":
         run(made, step("a", end=True))
     with pytest.raises(
-        UnknownSequence, match="the stream's sequence cannot go on: its first step has failed"
+        UnknownSequence, match="the stream's sequence cannot continue: its first step has failed"
     ):
         made.put(step(stream))
     assert [*run(made, step(stream, 3, start=True)), *run(made, step(stream, 4))] == [3, 7]
@@ -136,7 +136,7 @@ def test_start_begins_afresh_and_end_drops_the_state() -> None:
     made, _ = sequenced()
     assert run(made, step("a", 5, start=True), step("a", 1, start=True), step("a", 1, end=True)) == [5, 1, 2]
     assert made.sequences == 0
-    with pytest.raises(UnknownSequence, match=r"sequence a has no state here: .* send a step with start"):
+    with pytest.raises(UnknownSequence, match=r"sequence a has no state: .* send a step with start"):
         made.put(step("a"))
     assert run(made, step("a", 7, start=True)) == [7]
 
@@ -145,7 +145,7 @@ def test_the_first_step_of_a_stream_needs_no_word() -> None:
     made, _ = sequenced()
     stream = Stream()
     assert run(made, step(stream, 1), step(stream, 2), step(stream, 3, end=True)) == [1, 3, 6]
-    with pytest.raises(UnknownSequence, match="the stream's sequence cannot go on: it has ended"):
+    with pytest.raises(UnknownSequence, match="the stream's sequence cannot continue: it has ended"):
         made.put(step(stream))
     assert run(made, step(stream, 4, start=True), step(stream, 1)) == [4, 5]
 
@@ -173,7 +173,7 @@ def test_one_whose_step_is_under_way_is_not_idle() -> None:
 def test_there_is_a_most_of_sequences_and_a_hint() -> None:
     made, _ = sequenced(max_sequences=2)
     run(made, step("a", start=True), step("b", start=True))
-    with pytest.raises(TooManySequences, match="2 sequences are under way") as raised:
+    with pytest.raises(TooManySequences, match="2 sequences are active, the limit") as raised:
         made.put(step("c", start=True))
     assert 0 < (raised.value.retry_after_seconds or 0) <= IDLE_SECONDS
     assert run(made, step("a", end=True)) == [2]
@@ -193,17 +193,17 @@ def test_room_is_made_by_those_that_have_expired() -> None:
 def test_a_step_whose_answer_cannot_be_sent_leaves_the_state_as_it_was() -> None:
     made, tally = sequenced()
     run(made, step("a", 1, start=True))
-    told: list[InferResponse | RequestError] = []
+    told: list[Response | RequestError] = []
 
-    def refuse(result: InferResponse | RequestError) -> None:
+    def refuse(result: Response | RequestError) -> None:
         told.append(result)
-        if isinstance(result, InferResponse):
+        if isinstance(result, Response):
             raise ValueError("too large")
 
     made.put(step("a", 2, reply=refuse))
     with pytest.raises(ValueError, match="too large"):
         made.run_once()
-    assert [type(each) for each in told] == [InferResponse, ModelFailed]
+    assert [type(each) for each in told] == [Response, ModelFailed]
     assert run(made, step("a", 4)) == [5]
     assert len(tally.done) == 2
 
@@ -295,7 +295,7 @@ def test_held_steps_count_against_the_bounds() -> None:
     for each in [step("a", start=True), step("a"), step("a")]:
         made.put(each)
     assert (made.waiting_rows, made.backlog()) == (1, (3, 0))
-    with pytest.raises(QueueFull, match="3 steps of 0 bytes wait") as raised:
+    with pytest.raises(QueueFull, match="3 steps of 0 bytes are waiting") as raised:
         made.put(step("a"))
     assert raised.value.retry_after_seconds is not None
     made.put(step("b", start=True))  # whoever waits for nobody is the queue's concern
@@ -356,7 +356,7 @@ def test_at_the_stop_those_behind_a_run_are_answered_too() -> None:
     made.fail_all(Unavailable("over"))
     go_on.set()
     thread.join()
-    assert isinstance(caller(steps[0]).results[0], InferResponse)
+    assert isinstance(caller(steps[0]).results[0], Response)
     assert isinstance(caller(steps[1]).error(), Unavailable)
 
 
@@ -402,7 +402,7 @@ def test_a_state_of_another_shape_fails_its_step() -> None:
     bad = step("a", start=True)
     made.put(bad)
     made.run_once()
-    words = "state output sumN came with shape [2, 1, 1], expected [1, 1, 1] for 1 step, as input sum has it"
+    words = "state output sumN has shape [2, 1, 1], expected [1, 1, 1] for 1 step, the shape of input sum"
     assert words in str(caller(bad).error())
     assert made.sequences == 0
 
@@ -416,10 +416,10 @@ class Expected:
     def __init__(self) -> None:
         self.sums: dict[object, float] = {}
 
-    def outcome(self, each: Request) -> float | type[Exception]:
+    def outcome(self, each: MadeRequest) -> float | type[Exception]:
         """The answer to a step whose turn has come."""
         assert each.sequence is not None
-        key, start, end, _ = each.sequence
+        key, start, end, *_ = each.sequence
         value = float(each.inputs["x"][0, 0])
         if not start and key not in self.sums:
             return UnknownSequence
@@ -436,8 +436,8 @@ class Expected:
 def test_random_steps_are_answered_as_a_plain_model_would(seed: int) -> None:
     draw = random.Random(seed)
     made, tally = sequenced(max_rows=draw.choice([1, 3, 8]))
-    expected, order, cancelled = Expected(), list[Request](), set[Request]()
-    refused: set[Request] = set()
+    expected, order, cancelled = Expected(), list[MadeRequest](), set[MadeRequest]()
+    refused: set[MadeRequest] = set()
     for _ in range(300):
         dice = draw.random()
         if dice < 0.6:
@@ -470,10 +470,10 @@ def test_random_steps_are_answered_as_a_plain_model_would(seed: int) -> None:
     assert len(tally.done) + len(tally.failures) == len(order) - len(refused)
 
 
-def _check(each: Request, expected: float | type[Exception]) -> None:
+def _check(each: MadeRequest, expected: float | type[Exception]) -> None:
     (result,) = caller(each).results
     if isinstance(expected, float):
-        assert isinstance(result, InferResponse), result
+        assert isinstance(result, Response), result
         assert float(result.outputs["y"][0, 0]) == expected
     else:
         assert isinstance(result, expected)

@@ -1,16 +1,16 @@
-"""Servers that tests share, one for each road, and connections to them."""
+"""Servers that tests share, one for each transport, and connections to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from server import kit
 from support import zoo
 from support.servers import RunningServer, running_server
@@ -52,29 +52,57 @@ def zoo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def shared(zoo_path: Path) -> Iterator[Callable[[str], RunningServer]]:
-    """Gives the server of a road, which is started when the first test wants it."""
+@contextmanager
+def one_for_each_transport(path: Path) -> Iterator[Callable[[str], RunningServer]]:
+    """Gives the server of a transport, which is started when the first test wants it."""
     running: dict[str, RunningServer] = {}
     with ExitStack() as stack:
 
-        def get(road: str) -> RunningServer:
-            if road not in running:
-                running[road] = stack.enter_context(running_server(zoo_path, "--transport", road))
-            return running[road]
+        def get(transport: str) -> RunningServer:
+            if transport not in running:
+                running[transport] = stack.enter_context(running_server(path, "--transport", transport))
+            return running[transport]
 
         yield get
 
 
-@pytest.fixture(params=kit.ROADS)
-def road(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="session")
+def shared(zoo_path: Path) -> Iterator[Callable[[str], RunningServer]]:
+    """The servers of the zoo, by transport."""
+    with one_for_each_transport(zoo_path) as get:
+        yield get
+
+
+@pytest.fixture(scope="module")
+def _of_module(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], RunningServer]]:
+    path = tmp_path_factory.mktemp("models")
+    for name, (model, settings) in request.module.models().items():
+        zoo.repository(path, {name: model})
+        (path / name / "model.toml").write_text(settings)
+    with one_for_each_transport(path) as get:
+        yield get
+
+
+@pytest.fixture(params=kit.TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def server(shared: Callable[[str], RunningServer], road: str) -> RunningServer:
-    """The shared server of the road."""
-    return shared(road)
+def server(shared: Callable[[str], RunningServer], transport: str) -> RunningServer:
+    """The shared server of the transport."""
+    return shared(transport)
+
+
+@pytest.fixture
+def own_server(_of_module: Callable[[str], RunningServer], transport: str) -> RunningServer:
+    """The server of a module's own `models()`, each with what its model.toml says.
+
+    A test that has one of the models to itself may count from nothing what the server counts by model.
+    """
+    return _of_module(transport)
 
 
 @pytest.fixture
@@ -93,7 +121,7 @@ Serve = Callable[..., RunningServer]
 
 
 @pytest.fixture
-def serve(tmp_path: Path, road: str) -> Iterator[Serve]:
+def serve(tmp_path: Path, transport: str) -> Iterator[Serve]:
     """Starts servers of a test's own: `serve({name: model}, *flags, settings={name: toml}, ...)`."""
     with ExitStack() as stack:
 
@@ -103,6 +131,6 @@ def serve(tmp_path: Path, road: str) -> Iterator[Serve]:
             path = zoo.repository(tmp_path / "models", models)
             for name, text in (settings or {}).items():
                 (path / name / "model.toml").write_text(text)
-            return stack.enter_context(running_server(path, "--transport", road, *flags, **how))
+            return stack.enter_context(running_server(path, "--transport", transport, *flags, **how))
 
         yield start

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import grpc
 import ml_dtypes
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
-from penstock.rpc.answers import pack_bytes
-from penstock.rpc.values import LIST_OF_KIND
-from penstock.tensors import DataType, Kind
+from penstock.core.tensors import DataType, Kind
+from penstock.protocols.penstock_v1.encoder import pack_bytes
+from penstock.protocols.typed_lists import LIST_OF_KIND
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import prediction_pb2_grpc, tensor_pb2
 from support import zoo
 from support.dtypes import NO_INFINITY, SMALL, dtype_of
 from support.servers import RunningServer
 
-ROADS = ("reactor", "portable")
+TRANSPORTS = ("reactor", "portable")
 BOUND = 30.0
 """No call of a test may take longer: seconds."""
 STREAM = "/penstock.v1.PredictionService/PredictStream"
@@ -188,6 +191,38 @@ class Stream:
             yield from each.results
 
 
+class Unread:
+    """Answers that the client does not read: a server that stops goes on draining until `read`.
+
+    Its model is `wide`, an identity of FP32 [N, L].
+    """
+
+    COUNT = 8
+
+    def __init__(self, server: RunningServer) -> None:
+        # With little buffered at the client, the first answer is stuck already.
+        self._channel = connect(
+            server.target, ("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024)
+        )
+        self._stream = Stream(self._channel)
+        array = np.zeros((1, 256 * 1024), np.float32)
+        self._stream.send(*[request("wide", tag=number, x=array) for number in range(self.COUNT)])
+        wait_until(lambda: metric(server.ops, "rows_total", model="wide") == self.COUNT, "all are answered")
+
+    def read(self) -> tuple[list[pb.PredictResult], grpc.StatusCode]:
+        """Reads them, and gives how the call ended."""
+        with self._channel:
+            results, code = self._stream.rest_and_code()
+            self._stream.half_close()
+        return results, code
+
+
+def accepted(ops: str, **labels: str) -> float:
+    """The requests that have ended, wait or run."""
+    seen = Metrics(ops)
+    return sum(seen.sum(name, **labels) for name in ("requests_total", "queue_rows", "running_batches"))
+
+
 def stream_all(
     channel: grpc.Channel, messages: Sequence[pb.PredictStreamRequest], **how: Any
 ) -> list[pb.PredictResult]:
@@ -249,25 +284,28 @@ def get(url: str) -> tuple[int, str]:
 
 
 class Metrics:
-    """One look at a server's metrics."""
+    """One look at a server's metrics. Tests look often while they wait, so only what is wanted is parsed."""
 
     def __init__(self, ops: str) -> None:
         self.text = get(f"{ops}/metrics")[1]
-        self.samples = [
-            each for family in text_string_to_metric_families(self.text) for each in family.samples
-        ]
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """All of them."""
+        return _parsed(self.text)
 
     def sum(self, name: str, **labels: str) -> float:
-        """The sum of the samples `penstock_<name>` that have these labels; 0 where there is none."""
+        """The sum of the samples `penstock_<name>` that have these labels; 0 if there are none."""
         wanted = labels.items()
-        return sum(
-            each.value
-            for each in self.samples
-            if each.name == f"penstock_{name}" and wanted <= each.labels.items()
-        )
+        lines = re.findall(rf"^penstock_{name}[ {{].*\n", self.text, re.MULTILINE)
+        return sum(each.value for each in _parsed("".join(lines)) if wanted <= each.labels.items())
 
     def series(self) -> set[tuple[str, frozenset[tuple[str, str]]]]:
         return {(each.name, frozenset(each.labels.items())) for each in self.samples}
+
+
+def _parsed(text: str) -> list[Sample]:
+    return [each for family in text_string_to_metric_families(text) for each in family.samples]
 
 
 def metric(ops: str, name: str, **labels: str) -> float:
@@ -279,9 +317,16 @@ def logged(server: RunningServer) -> list[dict[str, Any]]:
     return [json.loads(line) for line in server.stderr if line.startswith("{")]
 
 
-def problems(server: RunningServer) -> list[dict[str, Any]]:
-    """What it logged as a warning or worse."""
-    return [event for event in logged(server) if event["level"] not in ("debug", "info")]
+OVERRAN = "the thread that polls gRPC makes no run of this model"
+
+
+def problems(server: RunningServer, *, overruns: bool = False) -> list[dict[str, Any]]:
+    """What it logged as a warning or worse; runs that took long, as on a busy machine, only if asked for."""
+    return [
+        event
+        for event in logged(server)
+        if event["level"] not in ("debug", "info") and (overruns or not event["event"].endswith(OVERRAN))
+    ]
 
 
 def is_idle(ops: str) -> bool:

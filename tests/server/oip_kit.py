@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import numpy as np
 
-from penstock.rpc.arrays import pack_bytes
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
+from penstock.protocols.tensors import pack_bytes
 from penstock_proto.inference import grpc_service_pb2 as pb
 from penstock_proto.inference import grpc_service_pb2_grpc
 from server import kit

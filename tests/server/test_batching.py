@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from server import kit
 from support import zoo
 

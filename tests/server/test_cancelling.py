@@ -20,8 +20,27 @@ OK, CANCELLED = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED
 EXPIRED, FULL = grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def slow(**fields):
-    return kit.request("slow", x=ONE, **fields)
+EIGHT_WAIT = "[batching]\nenabled = false\nqueue_rows = 8\n"
+
+
+def models():
+    """One for each test."""
+    return {
+        "half": (zoo.slow(1), ALONE),
+        "leaving": (zoo.slow(1), ALONE),
+        "room": (zoo.slow(500), "[batching]\nenabled = false\nqueue_rows = 3\n"),
+        "full": (zoo.slow(5), EIGHT_WAIT),
+        "late": (zoo.slow(400), ALONE),
+        "hint": (zoo.slow(20), "[batching]\nenabled = false\nqueue_rows = 1\n"),
+        "killed": (zoo.slow(20), ALONE),
+        "dropped_request": (zoo.slow(20), ALONE),
+        "dropped_completion": (zoo.slow(20), ALONE),
+        "identity": (zoo.identity(), ""),
+    }
+
+
+def slow(model="slow", **fields):
+    return kit.request(model, x=ONE, **fields)
 
 
 def ended(ops: str, **labels: str) -> float:
@@ -35,109 +54,113 @@ def settles(ops: str, count: float, **labels: str) -> None:
     assert ended(ops, **labels) == count
 
 
-def test_half_of_500_callers_are_cancelled(serve) -> None:
-    server = serve({"slow": zoo.slow(1)}, settings={"slow": ALONE})
-    with kit.connect(server.target) as channel:
+def test_half_of_500_callers_are_cancelled(own_server) -> None:
+    with kit.connect(own_server.target) as channel:
         stub = kit.stub_of(channel)
-        futures = [stub.Predict.future(slow(tag=n), timeout=kit.BOUND) for n in range(500)]
+        futures = [stub.Predict.future(slow("half", tag=n), timeout=kit.BOUND) for n in range(500)]
         for future in futures[1::2]:
             future.cancel()
         assert {kit.code_of_future(each) for each in futures[::2]} == {OK}
         assert [each.result().tag for each in futures[::2]] == list(range(0, 500, 2))
         assert {kit.code_of_future(each) for each in futures[1::2]} <= {CANCELLED, OK}
-        kit.wait_until(lambda: kit.is_idle(server.ops), "nothing waits or runs")
-        answered = ended(server.ops, code="OK")
+        kit.wait_until(lambda: kit.is_idle(own_server.ops), "nothing waits or runs")
+        answered = ended(own_server.ops, model="half", code="OK")
         assert 250 <= answered <= 500
         # A call may be cancelled before it has left the client; but none is counted twice.
-        assert answered + ended(server.ops, code="CANCELLED") <= 500
-        assert codes(server.ops) <= {"OK", "CANCELLED"}
+        assert answered + ended(own_server.ops, model="half", code="CANCELLED") <= 500
+        assert codes(own_server.ops, "half") <= {"OK", "CANCELLED"}
 
 
-def codes(ops: str) -> set[str]:
+def codes(ops: str, model: str) -> set[str]:
     return {
-        each.labels["code"] for each in kit.Metrics(ops).samples if each.name == "penstock_requests_total"
+        each.labels["code"]
+        for each in kit.Metrics(ops).samples
+        if each.name == "penstock_requests_total" and each.labels["model"] == model
     }
 
 
-def test_callers_that_leave_as_they_are_answered_are_all_counted(serve) -> None:
+def test_callers_that_leave_as_they_are_answered_are_all_counted(own_server) -> None:
     """Cancelled around the time of the answer, again and again: every request is counted once."""
-    server = serve({"slow": zoo.slow(1)}, settings={"slow": ALONE})
     count = 400
-    with kit.connect(server.target) as channel:
+    with kit.connect(own_server.target) as channel:
         stub = kit.stub_of(channel)
         for number in range(count):
-            future = stub.Predict.future(slow(), timeout=kit.BOUND)
-            before = stub.Predict(slow(), timeout=kit.BOUND)  # the first is answered at about this time
+            future = stub.Predict.future(slow("leaving"), timeout=kit.BOUND)
+            # The first is answered at about the time of this.
+            before = stub.Predict(slow("leaving"), timeout=kit.BOUND)
             future.cancel()
-            assert before.model == "slow", number
-        settles(server.ops, 2 * count)
+            assert before.model == "leaving", number
+        settles(own_server.ops, 2 * count, model="leaving")
 
 
-def test_cancelled_requests_never_run_and_free_their_room(serve) -> None:
-    server = serve(
-        {"slow": zoo.slow(100)}, settings={"slow": ALONE}, env={"PENSTOCK_BATCHING__QUEUE_ROWS": "8"}
-    )
-    with kit.connect(server.target) as channel:
+def test_cancelled_requests_never_run_and_free_their_room(own_server) -> None:
+    with kit.connect(own_server.target) as channel:
         stub = kit.stub_of(channel)
-        first = stub.Predict.future(slow(), timeout=kit.BOUND)
-        kit.wait_until(lambda: kit.metric(server.ops, "running_batches") == 1, "the first one runs")
-        waiting = [stub.Predict.future(slow(), timeout=kit.BOUND) for _ in range(8)]
-        kit.wait_until(lambda: kit.metric(server.ops, "queue_rows") == 8, "the queue is full")
-        refused = stub.Predict.future(slow(), timeout=kit.BOUND)
+        first = stub.Predict.future(slow("room"), timeout=kit.BOUND)
+        kit.wait_until(
+            lambda: kit.metric(own_server.ops, "running_batches", model="room") == 1, "the first one runs"
+        )
+        waiting = [stub.Predict.future(slow("room"), timeout=kit.BOUND) for _ in range(3)]
+        kit.wait_until(
+            lambda: kit.metric(own_server.ops, "queue_rows", model="room") == 3, "the queue is full"
+        )
+        refused = stub.Predict.future(slow("room"), timeout=kit.BOUND)
         assert kit.code_of_future(refused) is FULL
-        assert "8" in refused.details()
+        assert "3" in refused.details()
         for each in waiting:
             each.cancel()
-        kit.wait_until(lambda: kit.metric(server.ops, "queue_rows") <= 1, "the cancelled ones make room")
-        again = [stub.Predict.future(slow(), timeout=kit.BOUND) for _ in range(7)]
+        kit.wait_until(
+            lambda: kit.metric(own_server.ops, "queue_rows", model="room") == 0,
+            "the cancelled ones make room",
+        )
+        again = [stub.Predict.future(slow("room"), timeout=kit.BOUND) for _ in range(2)]
         assert {kit.code_of_future(each) for each in [first, *again]} == {OK}
-        settles(server.ops, 17)
-        # One or two may have begun to run before they were cancelled.
-        assert kit.metric(server.ops, "rows_total") <= 8 + 2
-        assert kit.metric(server.ops, "rejected_total", reason="queue_full") == 1
-        assert ended(server.ops, code="CANCELLED") >= 6
+        settles(own_server.ops, 7, model="room")
+        # One may have begun to run before it was cancelled.
+        assert kit.metric(own_server.ops, "rows_total", model="room") <= 3 + 1
+        assert kit.metric(own_server.ops, "rejected_total", model="room", reason="queue_full") == 1
+        assert ended(own_server.ops, model="room", code="CANCELLED") >= 2
 
 
-def test_a_full_queue_on_a_stream(serve) -> None:
+def test_a_full_queue_on_a_stream(own_server) -> None:
     """What has no room gets an error of its own, the others their answers; and then there is room again."""
-    server = serve(
-        {"slow": zoo.slow(5)}, settings={"slow": ALONE}, env={"PENSTOCK_BATCHING__QUEUE_ROWS": "8"}
-    )
-    with kit.connect(server.target) as channel:
-        results = kit.stream_all(channel, [kit.message(*[slow(tag=n) for n in range(50)])])
+    with kit.connect(own_server.target) as channel:
+        results = kit.stream_all(channel, [kit.message(*[slow("full", tag=n) for n in range(50)])])
         assert [each.tag for each in results] == list(range(50))
         refused = [each for each in results if each.HasField("error")]
         assert {each.error.code for each in refused} == {code_pb2.RESOURCE_EXHAUSTED}
         assert 0 < len(refused) < 50
-        assert kit.metric(server.ops, "rejected_total", reason="queue_full") == len(refused)
-        results = kit.stream_all(channel, [kit.message(*[slow(tag=n) for n in range(5)])])
+        assert kit.metric(own_server.ops, "rejected_total", model="full", reason="queue_full") == len(refused)
+        results = kit.stream_all(channel, [kit.message(*[slow("full", tag=n) for n in range(5)])])
         assert not any(each.HasField("error") for each in results)
 
 
-def test_a_deadline_shorter_than_the_queue(serve) -> None:
+@pytest.mark.alone
+def test_a_deadline_shorter_than_the_queue(own_server) -> None:
     """Whoever cannot be answered in time is told so at once, by the call's own deadline or the `timeout`."""
-    server = serve({"slow": zoo.slow(400)}, settings={"slow": ALONE})
-    with kit.connect(server.target) as channel:
+    with kit.connect(own_server.target) as channel:
         stub = kit.stub_of(channel)
-        first = stub.Predict.future(slow(), timeout=kit.BOUND)
-        kit.wait_until(lambda: kit.metric(server.ops, "running_batches") == 1, "the first one runs")
+        first = stub.Predict.future(slow("late"), timeout=kit.BOUND)
+        kit.wait_until(
+            lambda: kit.metric(own_server.ops, "running_batches", model="late") == 1, "the first one runs"
+        )
         stream = kit.Stream(channel)
-        stream.send(*[slow(tag=n, timeout=0.02) for n in range(5)])
-        by_deadline = [stub.Predict.future(slow(), timeout=0.15) for _ in range(5)]
-        by_timeout = [stub.Predict.future(slow(timeout=0.02), timeout=kit.BOUND) for _ in range(5)]
+        stream.send(*[slow("late", tag=n, timeout=0.02) for n in range(5)])
+        by_deadline = [stub.Predict.future(slow("late"), timeout=0.15) for _ in range(5)]
+        by_timeout = [stub.Predict.future(slow("late", timeout=0.02), timeout=kit.BOUND) for _ in range(5)]
         assert {kit.code_of_future(each) for each in by_deadline + by_timeout} == {EXPIRED}
         streamed = [stream.next() for _ in range(5)]
         assert not first.done(), "the refusals came after the model's run"
         assert {each.error.code for each in streamed} == {code_pb2.DEADLINE_EXCEEDED}
-        assert "ms are left" in by_timeout[0].details()
+        assert "but the deadline is in " in by_timeout[0].details()
         assert kit.code_of_future(first) is OK
-        stream.send(slow(tag=9))
+        stream.send(slow("late", tag=9))
         assert stream.next().response.tag == 9
         stream.half_close()
         assert stream.rest() == []
-        settles(server.ops, 17)
-        assert kit.metric(server.ops, "rows_total") == 2
-        assert kit.metric(server.ops, "expired_total") == 15
+        settles(own_server.ops, 17, model="late")
+        assert kit.metric(own_server.ops, "rows_total", model="late") == 2
+        assert kit.metric(own_server.ops, "expired_total", model="late") == 15
 
 
 def test_the_earlier_of_deadline_and_timeout_counts(server, stub) -> None:
@@ -149,14 +172,11 @@ def test_the_earlier_of_deadline_and_timeout_counts(server, stub) -> None:
     assert stub.Predict(long, timeout=kit.BOUND).model == "slow"
 
 
-def test_a_retry_hint_comes_with_a_full_queue_if_at_all(serve) -> None:
+def test_a_retry_hint_comes_with_a_full_queue_if_at_all(own_server) -> None:
     """Where the status has details they are of the documented kind."""
-    server = serve(
-        {"slow": zoo.slow(20)}, settings={"slow": ALONE}, env={"PENSTOCK_BATCHING__QUEUE_ROWS": "1"}
-    )
-    with kit.connect(server.target) as channel:
+    with kit.connect(own_server.target) as channel:
         stub = kit.stub_of(channel)
-        futures = [stub.Predict.future(slow(), timeout=kit.BOUND) for _ in range(20)]
+        futures = [stub.Predict.future(slow("hint"), timeout=kit.BOUND) for _ in range(20)]
         refused = [each for each in futures if kit.code_of_future(each) is FULL]
         assert refused
         for each in refused:
@@ -173,38 +193,37 @@ import numpy as np
 from server import kit
 stream = kit.Stream(kit.connect({target!r}))
 one = np.ones((1, 1), np.float32)
-stream.send(*[kit.request("slow", tag=n, x=one) for n in range(200)])
+stream.send(*[kit.request("killed", tag=n, x=one) for n in range(200)])
 print(stream.next().tag, flush=True)
 import time
 time.sleep(60)
 """
 
 
-def test_a_client_killed_mid_stream(serve) -> None:
-    server = serve({"slow": zoo.slow(20), "identity": zoo.identity()}, settings={"slow": ALONE})
-    script = CLIENT.format(tests=str(zoo.Path(__file__).parents[1]), target=server.target)
+def test_a_client_killed_mid_stream(own_server) -> None:
+    script = CLIENT.format(tests=str(zoo.Path(__file__).parents[1]), target=own_server.target)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == "0\n"
         client.kill()
-    settles(server.ops, 200)
-    assert kit.metric(server.ops, "rows_total") < 150
-    assert kit.metric(server.ops, "cancelled_total") > 50
-    with kit.connect(server.target) as channel:
+    settles(own_server.ops, 200, model="killed")
+    assert kit.metric(own_server.ops, "rows_total", model="killed") < 150
+    assert kit.metric(own_server.ops, "cancelled_total", model="killed") > 50
+    with kit.connect(own_server.target) as channel:
         assert kit.stub_of(channel).Predict(kit.request("identity", x=kit.rows(1)), timeout=5)
 
 
 @pytest.mark.parametrize("order", ["request", "completion"])
-def test_a_cancelled_stream_drops_what_is_queued(serve, order) -> None:
-    server = serve({"slow": zoo.slow(20)}, settings={"slow": ALONE})
-    with kit.connect(server.target) as channel:
+def test_a_cancelled_stream_drops_what_is_queued(own_server, order) -> None:
+    model = f"dropped_{order}"
+    with kit.connect(own_server.target) as channel:
         stream = kit.Stream(channel, metadata=(("penstock-order", order),))
-        stream.send(*[slow(tag=n) for n in range(200)])
+        stream.send(*[slow(model, tag=n) for n in range(200)])
         stream.next()
         stream.cancel()
-        settles(server.ops, 200)
-        assert kit.metric(server.ops, "rows_total") < 150
-        assert kit.code_of(lambda: kit.stub_of(channel).Predict(slow(), timeout=kit.BOUND)) is OK
+        settles(own_server.ops, 200, model=model)
+        assert kit.metric(own_server.ops, "rows_total", model=model) < 150
+        assert kit.code_of(lambda: kit.stub_of(channel).Predict(slow(model), timeout=kit.BOUND)) is OK
 
 
 def test_streams_that_come_and_go(server, channel) -> None:

@@ -28,9 +28,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.mark.parametrize(
     ("sequence", "error", "said"),
     [
-        (Sequence(""), ValueError, "the id of a sequence is not empty here: only predict_stream has"),
-        (Sequence(start=True), ValueError, "the id of a sequence is not empty here: only predict_stream has"),
-        ("", ValueError, "the id of a sequence is not empty here: only predict_stream has"),
+        (Sequence(""), ValueError, "the id of a sequence must not be empty: only predict_stream has"),
+        (Sequence(start=True), ValueError, "the id of a sequence must not be empty: only predict_stream has"),
+        ("", ValueError, "the id of a sequence must not be empty: only predict_stream has"),
         (7, TypeError, "a sequence is a Sequence or the id of one, not 7"),
     ],
 )
@@ -93,7 +93,7 @@ def test_an_item_of_the_client_s_stream_may_say_its_sequence(
     ]
     got = streamed(server.target, asynchronous, items)
     assert type(lost := got.pop(5)) is penstock_client.FailedPrecondition
-    assert str(lost).startswith("the stream's sequence cannot go on: it has ended; send a step with start")
+    assert str(lost).startswith("the stream's sequence cannot continue: it has ended; send a step with start")
     no_sequence, no_inputs = got[7:9]
     assert type(no_sequence) is type(no_inputs) is penstock_client.InvalidInput
     assert str(no_sequence) == "a sequence is a Sequence or the id of one, not 7"
@@ -119,5 +119,5 @@ def test_an_id_alone_is_a_step_of_that_sequence(server: RunningServer) -> None:
         client.predict("sum", {"x": 1}, sequence=Sequence("short", start=True))
         assert client.predict("sum", {"x": 2}, sequence="short")["y"] == 3
         client.predict("sum", {"x": 4}, sequence=Sequence("short", end=True))
-        with pytest.raises(penstock_client.FailedPrecondition, match="sequence short has no state here"):
+        with pytest.raises(penstock_client.FailedPrecondition, match="sequence short has no state"):
             client.predict("sum", {"x": 8}, sequence="short")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from penstock_proto.v1 import prediction_pb2 as pb
 from server import kit
 from server.conftest import IDENTITIES

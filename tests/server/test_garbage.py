@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
 from server import kit
@@ -54,7 +54,7 @@ def test_garbage_instead_of_a_request(channel, data) -> None:
 
 
 def test_truncated_requests(channel) -> None:
-    """Every length of a valid request: most are none, some are another valid one; all are answered."""
+    """Every length of a valid request: most are invalid, some are another valid request; all are answered."""
     call = raw_unary(channel)
     data = kit.request("identity", x=kit.rows(2), id="truncated").SerializeToString()
     codes = Counter(
@@ -188,8 +188,8 @@ def test_ids_may_be_long(channel, stub) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_a_unary_call_with_another_number_of_messages(channel, road, count) -> None:
-    if count == 0 and road == "portable":
+def test_a_unary_call_with_another_number_of_messages(channel, transport, count) -> None:
+    if count == 0 and transport == "portable":
         pytest.skip("grpc.aio hands no such call over, and ends it with its deadline")
     call = channel.stream_unary(kit.UNARY, None, pb.PredictResponse.FromString)
     data = kit.request("identity", x=kit.rows(1)).SerializeToString()

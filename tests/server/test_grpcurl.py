@@ -29,8 +29,8 @@ DEADLINE_EXCEEDED, NOT_FOUND = 64 + 4, 64 + 5  # grpcurl's exit codes: 64 and th
 
 
 @pytest.fixture
-def road() -> str:
-    """One road is enough: grpcurl sees no difference."""
+def transport() -> str:
+    """One transport is enough: grpcurl sees no difference."""
     return "reactor"
 
 
@@ -97,7 +97,7 @@ def test_predict(grpcurl) -> None:
 def test_a_prediction_that_is_refused(grpcurl) -> None:
     said = grpcurl(PREDICT, send='{"model": "skale"}', code=NOT_FOUND)
     assert "Code: NotFound" in said
-    assert "there is no model 'skale'" in said
+    assert "no model 'skale'" in said
 
 
 def test_a_stream_of_several_messages(grpcurl) -> None:

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from penstock_proto.inference import grpc_service_pb2 as oip_pb
 from penstock_proto.inference import grpc_service_pb2_grpc as oip_grpc
 from penstock_proto.v1 import model_pb2, model_pb2_grpc
@@ -41,7 +41,11 @@ def events(ops: str, event: str) -> float:
 @pytest.fixture
 def server(serve) -> RunningServer:
     """Runs are done where they would be: short ones, as these seem to be, by the thread that polls."""
-    return serve({"rounds": zoo.as_slow_as_asked(), "scale": zoo.scale(2.0)}, env=HUNG)
+    return serve(
+        {"rounds": zoo.as_slow_as_asked(), "scale": zoo.scale(2.0)},
+        env=HUNG,
+        settings={"rounds": "inline = true"},
+    )
 
 
 @pytest.fixture
@@ -61,16 +65,18 @@ def test_a_run_that_holds_the_polling_thread_is_seen_from_outside_and_ends_with_
         future = stub.Predict.future(endless(), timeout=1.5)
         kit.wait_until(lambda: kit.get(f"{server.ops}/livez")[0] == 503, "the server is not alive")
         assert "rounds version 1 hangs on the thread that polls" in kit.get(f"{server.ops}/livez")[1]
-        assert kit.get(f"{server.ops}/readyz") == (503, "a run hangs of rounds\n")
+        assert kit.get(f"{server.ops}/readyz") == (503, "a run of rounds hangs\n")
         assert kit.code_of_future(future) is CODES.DEADLINE_EXCEEDED
         assert stub.Predict(rounds(1), timeout=kit.BOUND).model == "rounds"
     kit.wait_until(lambda: kit.get(f"{server.ops}/readyz")[0] == 200, "the server is ready")
     assert kit.get(f"{server.ops}/livez")[0] == 200
-    assert [events(server.ops, each) for each in ("hung", "returned", "terminated")] == [1, 1, 1]
+    assert [events(server.ops, each) for each in ("hung", "returned", "terminated", "overran")] == [1] * 4
     assert kit.metric(server.ops, "expired_total", model="rounds") == 1
-    assert [each["event"] for each in kit.problems(server)] == [
+    assert [each["event"] for each in kit.problems(server, overruns=True)] == [
         "a run hangs",
-        "the run that hung has come to an end",
+        "the hanging run has ended",
+        "a run took far longer than its shapes let expect: until the next start, the thread that polls gRPC "
+        "makes no run of this model",
     ]
 
 
@@ -88,14 +94,14 @@ def test_a_model_that_hangs_says_so_everywhere_until_its_caller_is_gone(threaded
     assert oip.ModelReady(oip_pb.ModelReadyRequest(name="scale")).ready
     models = model_pb2_grpc.ModelServiceStub(channel)
     assert models.GetModel(model_pb2.GetModelRequest(model="rounds")).state_reason == "a run hangs"
-    assert kit.get(f"{threaded.ops}/readyz")[0] == 503
+    assert kit.get(f"{threaded.ops}/readyz") == (200, "ok, but a run of rounds hangs\n")
     assert kit.get(f"{threaded.ops}/livez")[0] == 200
     assert kit.metric(threaded.ops, "hung_runs", model="rounds") == 1
     assert kit.stub_of(channel).Predict(kit.request("scale", x=kit.rows(1)), timeout=kit.BOUND).model
     future.cancel()
     assert next(watch).status == SERVING
     watch.cancel()
-    kit.wait_until(lambda: kit.get(f"{threaded.ops}/readyz")[0] == 200, "the server is ready")
+    kit.wait_until(lambda: kit.get(f"{threaded.ops}/readyz") == (200, "ok\n"), "the model is ready")
     assert models.GetModel(model_pb2.GetModelRequest(model="rounds")).state_reason == ""
     kit.wait_until(lambda: kit.is_idle(threaded.ops), "nothing waits or runs")
     assert kit.metric(threaded.ops, "cancelled_total", model="rounds") == 1
@@ -111,7 +117,7 @@ def test_requests_of_a_stream_that_are_too_late_are_told_so(threaded, channel) -
     assert kit.metric(threaded.ops, "expired_total", model="rounds") == 8
 
 
-def test_many_alike_of_which_some_fail_are_found_by_halves(serve, road) -> None:
+def test_many_alike_of_which_some_fail_are_found_by_halves(serve, transport) -> None:
     server = serve({"fails": zoo.fails_on(100)})
     values = [1] * 64
     values[5] = values[40] = 100
@@ -150,7 +156,8 @@ def test_a_model_that_fails_whatever_it_is_given_is_left_alone(serve) -> None:
         assert stub.Predict(kit.request("scale", x=kit.rows(1)), timeout=kit.BOUND).model == "scale"
         models = model_pb2_grpc.ModelServiceStub(channel)
         reason = models.GetModel(model_pb2.GetModelRequest(model="broken")).state_reason
-        assert "fails on whatever it is given" in reason
+        assert "it fails on every input" in reason
     assert kit.metric(server.ops, "model_events_total", model="broken", event="opened") == 1
     assert kit.metric(server.ops, "breaker_open", model="scale") == 0
-    assert [each["event"] for each in kit.problems(server)][-1].startswith("model fails on whatever")
+    last = [each["event"] for each in kit.problems(server)][-1]
+    assert last == "circuit breaker open: the model fails on every input"

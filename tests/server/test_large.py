@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from server import kit
 from support import zoo
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from penstock.config.toml import toml_value
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from server import kit
 from support import lengths, zoo
 from support.by_hand import tried
@@ -28,7 +28,7 @@ def serving(folder: Path, model: onnx.ModelProto, settings: str = "") -> Any:
 
 def test_the_line_to_try_holds_what_model_toml_says_of_requests(tmp_path: Path) -> None:
     with serving(tmp_path, lengths.at_a_rate(), AT_A_RATE) as server:
-        assert "    batched  up to " in server.stdout
+        assert "    batched    up to " in server.stdout
         assert '"$(yes 0.5 | head -n 576 | paste -sd, -)"' in server.stdout
         assert '"shape": [1, 576]' in server.stdout
         assert '"rate": {"int_values": [16000]}' in server.stdout
@@ -66,17 +66,17 @@ def test_a_model_whose_request_is_short_is_tried_first(tmp_path: Path) -> None:
 
 
 def test_where_all_requests_are_too_long_the_models_are_asked_for(tmp_path: Path) -> None:
-    with serving(tmp_path, zoo.identity(shape=("N", 3, 224, 224))) as server:
+    with serving(tmp_path, zoo.identity(shape=("N", 3, 640, 640))) as server:
         assert server.stdout.rstrip().endswith("penstock.v1.ModelService/ListModels")
 
 
 def test_inputs_that_may_be_left_out_are_marked_and_not_sent(tmp_path: Path) -> None:
     settings = '[padding]\naxes = { input_ids = 1 }\nmask = "attention_mask"\nbuckets = [8]\n'
-    takes = "takes    input_ids INT64[N,L], attention_mask INT64[N,L] (optional)\n"
+    inputs = "inputs     input_ids INT64[N,L], attention_mask INT64[N,L] (optional)\n"
     with serving(tmp_path, lengths.masked_mean(), settings) as server:
-        assert takes in server.stdout
+        assert inputs in server.stdout
         assert '"attention_mask"' not in server.stdout
         assert len(tried(server, tmp_path)["y"]["floatValues"]) == lengths.WIDTH
         command = [str(SCRIPT), "models", server.target]
         listed = subprocess.run(command, capture_output=True, text=True, timeout=kit.BOUND, check=True).stdout
-        assert takes in listed
+        assert inputs in listed

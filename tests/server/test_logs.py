@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from server import kit
 from support import zoo
 
@@ -22,13 +22,13 @@ TEXT = np.array([[SECRET] * 3], object)
 
 
 @pytest.fixture
-def road() -> str:
-    """One road is enough: the log is above them."""
+def transport() -> str:
+    """One transport is enough: the log is above them."""
     return "reactor"
 
 
 def numbers_from_text() -> onnx.ModelProto:
-    """y = the numbers written in x, BYTES [N, 3]; fails on text that is none."""
+    """y = the numbers written in x, BYTES [N, 3]; fails on text that is not a number."""
     model = zoo.identity(DataType.BYTES)
     model.graph.node[0].CopyFrom(helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT))
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT

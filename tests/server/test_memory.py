@@ -13,8 +13,8 @@ MOST_GROWTH = 10e6  # bytes
 
 
 @pytest.fixture
-def road() -> str:
-    """The road that allocates by hand."""
+def transport() -> str:
+    """The transport that allocates by hand."""
     return "reactor"
 
 

@@ -17,8 +17,8 @@ from server.conftest import IDENTITIES, zoo_models
 
 
 @pytest.fixture
-def road() -> str:
-    """One road is enough: both carry the same servicer."""
+def transport() -> str:
+    """One transport is enough: both carry the same servicer."""
     return "reactor"
 
 
@@ -104,9 +104,9 @@ def test_what_is_not_there_is_answered_with_what_is(models) -> None:
     )
     assert refusal(models, "scale", "STABLE").startswith("model scale has no version or label 'STABLE'")
     said = refusal(models, "skale")
-    assert said.startswith("there is no model 'skale'; there is add, ")
+    assert said.startswith("no model 'skale'; available: add, ")
     assert "identity_fp32" in said
-    assert refusal(models, "").startswith("there is no model ''; there is ")
+    assert refusal(models, "").startswith("the request names no model; available: ")
 
 
 def test_a_prediction_is_refused_in_the_same_words(models, stub) -> None:

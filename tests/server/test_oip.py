@@ -1,4 +1,4 @@
-"""The Open Inference door: inference, as its clients see it."""
+"""The Open Inference Protocol: inference, as its clients see it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import grpc
 import numpy as np
 import pytest
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from penstock_proto.inference import grpc_service_pb2 as pb
 from penstock_proto.v1 import prediction_pb2
 from server import kit, oip_kit
+from server.conftest import ALONE
 from server.oip_kit import X, output, request
 from support import zoo
 
@@ -27,6 +28,20 @@ def oip(channel: grpc.Channel) -> Any:
 def refusal(stub: Any, message: pb.ModelInferRequest) -> tuple[grpc.StatusCode, str]:
     (found,) = oip_kit.refusals(stub, [message])
     return found
+
+
+def models():
+    """One for each test that counts, or that wants settings of its own."""
+    return {
+        "large": (zoo.identity(DataType.FP32, ("N", 1024)), ""),
+        "dropped": (zoo.slow(100), ALONE),
+        "together": (zoo.slow(150), "runs_in_parallel = 1\n[batching]\nmax_rows = 8\n"),
+        "shapes": (
+            zoo.identity(DataType.FP32, ("N", "L")),
+            "[batching]\nmax_delay_seconds = 5.0\nmax_rows = 4\n",
+        ),
+        "turns": (zoo.slow(200), "runs_in_parallel = 1\n" + ALONE),
+    }
 
 
 @pytest.mark.parametrize("datatype", DataType, ids=str)
@@ -67,7 +82,7 @@ def test_a_classification(oip) -> None:
 
 def test_what_is_not_there_is_not_found(oip) -> None:
     code, words = refusal(oip, request("nobody", x=X))
-    assert (code, "there is no model 'nobody'" in words) == (grpc.StatusCode.NOT_FOUND, True)
+    assert (code, "no model 'nobody'" in words) == (grpc.StatusCode.NOT_FOUND, True)
     code, words = refusal(oip, request("scale", version="99", x=X))
     assert code is grpc.StatusCode.NOT_FOUND
     assert words == "model scale has no version or label '99'; it has 1, 2, 10, old, stable"
@@ -77,7 +92,7 @@ def test_what_does_not_fit_is_refused(oip) -> None:
     bad = grpc.StatusCode.INVALID_ARGUMENT
     assert refusal(oip, request("identity")) == (
         bad,
-        "input x is missing: expected x FP32[N,3]; came none",
+        "input x is missing: expected x FP32[N,3]; got none",
     )
     assert refusal(oip, request("identity", x=X, outputs=[output("z")])) == (
         bad,
@@ -111,7 +126,7 @@ def test_a_message_that_is_none(channel) -> None:
     assert [each.infer_response.id for each in answers] == ["good"]
     assert (code, words) == (
         grpc.StatusCode.INVALID_ARGUMENT,
-        "the 2 bytes that came are no ModelInferRequest message",
+        "the request (2 bytes) cannot be parsed as ModelInferRequest",
     )
 
 
@@ -153,7 +168,7 @@ def test_a_stream_answers_in_order_and_marks_each_answer_as_final(channel) -> No
     assert [each.infer_response.id for each in answers] == [str(number) for number in range(202)]
     errors = {each.infer_response.id: each.error_message for each in answers if each.error_message}
     assert set(errors) == {"1", "200"}
-    assert errors["200"] == "input x is missing: expected x FP32[N,3]; came none"
+    assert errors["200"] == "input x is missing: expected x FP32[N,3]; got none"
     for each in answers:
         final = each.infer_response.parameters
         assert bool(final) != bool(each.error_message)
@@ -173,7 +188,7 @@ def test_the_first_error_ends_a_stream_that_wants_it_so(channel, server) -> None
     assert not any(each.error_message for each in answers)
     assert (code, words) == (
         grpc.StatusCode.INVALID_ARGUMENT,
-        "input x is missing: expected x FP32[N,3]; came none",
+        "input x is missing: expected x FP32[N,3]; got none",
     )
     kit.wait_until(lambda: kit.Metrics(server.ops).sum("streams_open") == before, "the stream is over")
 
@@ -188,7 +203,7 @@ def test_such_a_stream_ends_though_requests_are_being_run(channel) -> None:
 
 
 def test_such_a_stream_ends_whatever_waits_behind_the_error(serve) -> None:
-    """However many there are, each is dropped once, and whoever drops the last ends the stream."""
+    """However many there are, each is dropped once, and the drop of the last one ends the stream."""
     settings = {"slow": "[batching]\nenabled = false\n"}
     running = serve({"slow": zoo.slow(5), "gate": zoo.slow(50)}, settings=settings)
     one = np.ones((1, 1), np.float32)
@@ -214,10 +229,9 @@ def test_such_a_stream_ends_whatever_waits_behind_the_error(serve) -> None:
     assert not [line for line in running.stderr if "unexpected failure" in line]
 
 
-def test_large_requests_may_be_cancelled_while_they_are_read(serve) -> None:
-    running = serve({"wide": zoo.identity(DataType.FP32, ("N", 1024))})
-    large = request("wide", id="abc", x=np.ones((2048, 1024), np.float32))
-    with kit.connect(running.target) as channel:
+def test_large_requests_may_be_cancelled_while_they_are_read(own_server) -> None:
+    large = request("large", id="abc", x=np.ones((2048, 1024), np.float32))
+    with kit.connect(own_server.target) as channel:
         stub = oip_kit.stub_of(channel)
         for _ in range(2):
             stub.ModelInfer(large)
@@ -226,9 +240,9 @@ def test_large_requests_may_be_cancelled_while_they_are_read(serve) -> None:
             call = stub.ModelInfer.future(large)
             time.sleep(0.0005 * number)
             call.cancel()
-        kit.wait_until(lambda: kit.Metrics(running.ops).sum("calls_in_flight") == 0, "all are over")
+        kit.wait_until(lambda: kit.Metrics(own_server.ops).sum("calls_in_flight") == 0, "all are over")
         assert stub.ModelInfer(large).raw_output_contents[0] == large.raw_input_contents[0]
-    assert not [line for line in running.stderr if "unexpected failure" in line]
+    assert not [line for line in own_server.stderr if "unexpected failure" in line]
 
 
 def test_half_close_drains(channel) -> None:
@@ -236,86 +250,91 @@ def test_half_close_drains(channel) -> None:
     assert [each.infer_response.id for each in oip_kit.stream_all(channel, slow)] == list("01234")
 
 
-def test_what_a_cancelled_stream_has_asked_for_is_dropped(serve) -> None:
-    running = serve({"slow": zoo.slow(100)}, settings={"slow": "[batching]\nenabled = false\n"})
-    with kit.connect(running.target) as channel:
+def test_what_a_cancelled_stream_has_asked_for_is_dropped(own_server) -> None:
+    before = kit.metric(own_server.ops, "stream_requests_total")
+    with kit.connect(own_server.target) as channel:
         stream = oip_kit.Stream(channel)
-        stream.send(*[request("slow", x=np.ones((1, 1), np.float32)) for _ in range(100)])
+        stream.send(*[request("dropped", x=np.ones((1, 1), np.float32)) for _ in range(100)])
         stream.next()
+        kit.wait_until(
+            lambda: kit.metric(own_server.ops, "stream_requests_total") == before + 100, "all have come"
+        )
         stream.cancel()
         kit.wait_until(
-            lambda: kit.Metrics(running.ops).sum("cancelled_total", model="slow") > 50, "dropped requests"
+            lambda: kit.Metrics(own_server.ops).sum("cancelled_total", model="dropped") > 50,
+            "dropped requests",
         )
-        stats = oip_kit.statistics(oip_kit.stub_of(channel), "slow")
+        stats = oip_kit.statistics(oip_kit.stub_of(channel), "dropped")
         assert stats.inference_stats.fail.count + stats.inference_stats.success.count <= 100
 
 
-# Both doors and one queue
+# Both protocols and one queue
 
 
-def test_requests_of_all_rpcs_share_a_batch(serve) -> None:
-    settings = "runs_in_parallel = 1\n[batching]\nmax_rows = 8\n"
-    running = serve({"slow": zoo.slow(150)}, settings={"slow": settings})
+def test_requests_of_all_rpcs_share_a_batch(own_server) -> None:
 
     def x(value: float) -> np.ndarray:
         return np.full((2, 1), value, np.float32)
 
-    with kit.connect(running.target) as channel:
+    with kit.connect(own_server.target) as channel:
         oip, own = oip_kit.stub_of(channel), kit.stub_of(channel)
         mine, theirs = kit.Stream(channel), oip_kit.Stream(channel)
-        before = own.Predict.future(kit.request("slow", x=x(0.0)))
-        kit.wait_until(lambda: kit.metric(running.ops, "running_batches") == 1, "one that all wait for")
-        mine.send(kit.request("slow", x=x(1.0)))
-        theirs.send(request("slow", x=x(2.0)))
-        unary = oip.ModelInfer.future(request("slow", x=x(3.0)))
-        other = own.Predict.future(kit.request("slow", x=x(4.0)))
+        before = own.Predict.future(kit.request("together", x=x(0.0)))
+        kit.wait_until(
+            lambda: kit.metric(own_server.ops, "running_batches", model="together") == 1,
+            "one that all wait for",
+        )
+        mine.send(kit.request("together", x=x(1.0)))
+        theirs.send(request("together", x=x(2.0)))
+        unary = oip.ModelInfer.future(request("together", x=x(3.0)))
+        other = own.Predict.future(kit.request("together", x=x(4.0)))
         before.result(kit.BOUND)
         assert kit.array_of(mine.next().response.outputs["y"]).max() == 1.0
         assert oip_kit.arrays_of(theirs.next().infer_response)["y"].tolist() == [[2.0]] * 2
         assert oip_kit.arrays_of(unary.result(kit.BOUND))["y"].tolist() == [[3.0]] * 2
         assert kit.array_of(other.result(kit.BOUND).outputs["y"]).max() == 4.0
-        kit.wait_until(lambda: oip_kit.statistics(oip, "slow").inference_count == 10, "all is counted")
-        stats = oip_kit.statistics(oip, "slow")
+        kit.wait_until(lambda: oip_kit.statistics(oip, "together").inference_count == 10, "all is counted")
+        stats = oip_kit.statistics(oip, "together")
         assert (stats.inference_count, stats.execution_count) == (10, 2)
         assert [each.batch_size for each in stats.batch_stats] == [2, 8]
 
 
-def test_inner_shapes_of_both_doors_are_told_apart_alike(serve) -> None:
-    settings = "[batching]\nmax_delay_seconds = 5.0\nmax_rows = 4\n"
-    running = serve({"wide": zoo.identity(DataType.FP32, ("N", "L"))}, settings={"wide": settings})
-    with kit.connect(running.target) as channel:
+def test_inner_shapes_of_both_protocols_are_told_apart_alike(own_server) -> None:
+    with kit.connect(own_server.target) as channel:
         oip, own = oip_kit.stub_of(channel), kit.stub_of(channel)
         for _ in range(3):  # from then on it is known how fast they come
-            own.Predict(kit.request("wide", x=kit.rows(4, 1.0, 3)))
+            own.Predict(kit.request("shapes", x=kit.rows(4, 1.0, 3)))
+            time.sleep(0.2)
+        for width in (4, 5):  # the first request of a shape runs alone
+            own.Predict(kit.request("shapes", x=kit.rows(2, 1.0, width)))
             time.sleep(0.2)
         for width in (4, 5):
             futures = [
-                oip.ModelInfer.future(request("wide", x=kit.rows(2, 1.0, width))),
-                own.Predict.future(kit.request("wide", x=kit.rows(2, 1.0, width))),
+                oip.ModelInfer.future(request("shapes", x=kit.rows(2, 1.0, width))),
+                own.Predict.future(kit.request("shapes", x=kit.rows(2, 1.0, width))),
             ]
             for future in futures:
                 future.result(kit.BOUND)
-        kit.wait_until(lambda: oip_kit.statistics(oip, "wide").inference_count == 20, "all is counted")
-        stats = oip_kit.statistics(oip, "wide")
-        assert (stats.inference_count, stats.execution_count) == (20, 5)
+        kit.wait_until(lambda: oip_kit.statistics(oip, "shapes").inference_count == 24, "all is counted")
+        stats = oip_kit.statistics(oip, "shapes")
+        assert (stats.inference_count, stats.execution_count) == (24, 7)
 
 
-def test_priority_goes_first(serve) -> None:
-    running = serve(
-        {"slow": zoo.slow(200)}, settings={"slow": "runs_in_parallel = 1\n[batching]\nenabled = false\n"}
-    )
-    with kit.connect(running.target) as channel:
+def test_priority_goes_first(own_server) -> None:
+    with kit.connect(own_server.target) as channel:
         stub, done = oip_kit.stub_of(channel), []
         futures = []
 
         def ask(id: str, level: int) -> None:
             parameters = {"priority": P(uint64_param=level)} if level else {}
-            message = request("slow", id=id, x=np.ones((1, 1), np.float32), parameters=parameters)
+            message = request("turns", id=id, x=np.ones((1, 1), np.float32), parameters=parameters)
             futures.append(stub.ModelInfer.future(message))
             futures[-1].add_done_callback(lambda each: done.append(each.result().id))
 
         ask("first", 0)
-        kit.wait_until(lambda: kit.Metrics(running.ops).sum("running_batches", model="slow") == 1, "a run")
+        kit.wait_until(
+            lambda: kit.Metrics(own_server.ops).sum("running_batches", model="turns") == 1, "a run"
+        )
         for level in (3, 2, 0, 1):
             ask(f"level {level}", level)
         kit.wait_until(lambda: len(done) == 5, "all are answered")
@@ -383,6 +402,6 @@ def test_a_reader_that_stops_reading_stops_being_read(serve) -> None:
 
 
 def test_an_own_request_beside_garbage(oip, stub) -> None:
-    """Both doors are open on the same port."""
+    """Both protocols are served on the same port."""
     assert isinstance(stub.Predict(kit.request("identity", x=kit.rows(1))), prediction_pb2.PredictResponse)
     assert oip.ModelInfer(request("identity", x=X)).id == ""

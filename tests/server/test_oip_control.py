@@ -1,4 +1,4 @@
-"""The Open Inference door: what it says of the server and its models."""
+"""The Open Inference Protocol: what it says of the server and its models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from penstock import __version__
+from penstock.core.tensors import DataType
 from penstock_proto.inference import grpc_service_pb2 as pb
 from penstock_proto.inference import model_config_pb2 as config_pb
 from server import kit, oip_kit
+from server.conftest import ALONE
 from server.oip_kit import X, request
 from support import zoo
 
@@ -117,7 +119,7 @@ def test_models_are_not_loaded_and_unloaded_yet(oip, method) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         getattr(oip, method)(message)
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "when it starts" in refused.value.details()
+    assert "when the server starts" in refused.value.details()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_what_this_server_does_not_do(oip, method) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         getattr(oip, method)(getattr(pb, f"{method}Request")())
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "this server" in refused.value.details() or "the log" in refused.value.details()
+    assert "this server" in refused.value.details() or "log settings" in refused.value.details()
 
 
 # Statistics
@@ -214,20 +216,29 @@ def test_classes_have_their_labels(tmp_path, serve) -> None:
 
 
 def test_a_server_that_stops_is_live_and_not_ready_and_answers_what_it_took(serve) -> None:
-    running = serve({"slow": zoo.slow(200)}, settings={"slow": "[batching]\nenabled = false\n"})
+    wide = zoo.identity(DataType.FP32, ("N", "L"))
+    running = serve({"slow": zoo.slow(20), "wide": wide}, settings={"slow": ALONE})
     with kit.connect(running.target) as channel:
+        unread = kit.Unread(running)
         stub = oip_kit.stub_of(channel)
         stream = oip_kit.Stream(channel)
         stream.send(*[request("slow", id=str(number), x=ONE) for number in range(4)])
         unary = stub.ModelInfer.future(request("slow", x=ONE))
-        kit.wait_until(lambda: kit.Metrics(running.ops).sum("running_batches", model="slow") > 0, "a run")
+        kit.wait_until(lambda: kit.accepted(running.ops, model="slow") == 5, "all are accepted")
         running.process.terminate()
         kit.wait_until(lambda: not stub.ServerReady(pb.ServerReadyRequest()).ready, "it stops")
         assert stub.ServerLive(pb.ServerLiveRequest()).live
         assert not stub.ModelReady(pb.ModelReadyRequest(name="slow")).ready
-        (refused,) = oip_kit.refusals(stub, [request("slow", x=ONE)])
-        assert refused[0] is grpc.StatusCode.UNAVAILABLE
+        # Calls are rejected a moment after health says so.
+        kit.wait_until(
+            lambda: (
+                kit.code_of(lambda: stub.ModelInfer(request("slow", x=ONE), timeout=kit.BOUND))
+                is grpc.StatusCode.UNAVAILABLE
+            ),
+            "it rejects calls",
+        )
         assert unary.result(kit.BOUND).model_name == "slow"
+        assert unread.read()[1] is grpc.StatusCode.UNAVAILABLE
         answers, code, _ = stream.rest_and_status()
         assert [each.infer_response.id for each in answers] == list("0123")
         assert code is grpc.StatusCode.UNAVAILABLE

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from server import kit
 from server.conftest import ALONE
 from support import zoo
@@ -24,8 +24,8 @@ FAILING = kit.request("fails", x=kit.raw(np.array([[100]]), DataType.INT64))
 
 
 @pytest.fixture
-def road() -> str:
-    """One road is enough: what is counted is counted above them."""
+def transport() -> str:
+    """One transport is enough: what is counted is counted above them."""
     return "reactor"
 
 

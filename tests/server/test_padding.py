@@ -1,4 +1,4 @@
-"""Requests of different lengths in one batch, on both doors and through the Python client."""
+"""Requests of different lengths in one batch, in both protocols and through the Python client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from penstock_client import Client, InvalidInput
 from penstock_proto.inference import grpc_service_pb2 as oip
 from penstock_proto.v1 import model_pb2, model_pb2_grpc
@@ -122,7 +122,7 @@ def test_streams_of_mixed_lengths(channel: grpc.Channel, model: str) -> None:
 
 @pytest.mark.parametrize("model", ["masked", "places"])
 def test_blocks_of_requests_that_look_alike(channel: grpc.Channel, model: str) -> None:
-    """One length a message, so that all of it is a block once there is a template."""
+    """One length a message, so that all of it is a micro-batch once such requests are known."""
     for length in (3, 16, 3, 16):
         arrays = [np.random.default_rng(n).integers(1, 10, (1, length)) for n in range(24)]
         messages = [kit.request(model, tag=n + 1, input_ids=tensor(each)) for n, each in enumerate(arrays)]
@@ -133,7 +133,7 @@ def test_blocks_of_requests_that_look_alike(channel: grpc.Channel, model: str) -
 
 
 @pytest.mark.parametrize("model", ["masked", "places"])
-def test_the_other_door(channel: grpc.Channel, model: str) -> None:
+def test_the_other_protocol(channel: grpc.Channel, model: str) -> None:
     stub = oip_kit.stub_of(channel)
     arrays = [ids(n) for n in range(COUNT)]
     requests = [oip_kit.request(model, datatype=DataType.INT64, input_ids=each) for each in arrays]

@@ -26,8 +26,8 @@ Ask = Callable[..., list[pb.ServerReflectionResponse]]
 
 
 @pytest.fixture
-def road() -> str:
-    """One road is enough: both carry the same servicer."""
+def transport() -> str:
+    """One transport is enough: both carry the same servicer."""
     return "reactor"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import penstock_client
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from penstock_client import Sequence
 from penstock_proto.inference import grpc_service_pb2 as oip_pb
 from penstock_proto.v1 import model_pb2, model_pb2_grpc
@@ -40,7 +40,7 @@ BY_ID = (("penstock-sequences", "by-id"),)
 
 @pytest.fixture(scope="module")
 def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RunningServer]]:
-    """Gives the server of a road; one for all tests of this file."""
+    """Gives the server of a transport; one for all tests of this file."""
     path = zoo.repository(
         tmp_path_factory.mktemp("kept"), {name: make() for name, (make, _) in MODELS.items()}
     )
@@ -49,17 +49,17 @@ def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     running: dict[str, RunningServer] = {}
     with ExitStack() as stack:
 
-        def get(road: str) -> RunningServer:
-            if road not in running:
-                running[road] = stack.enter_context(running_server(path, "--transport", road))
-            return running[road]
+        def get(transport: str) -> RunningServer:
+            if transport not in running:
+                running[transport] = stack.enter_context(running_server(path, "--transport", transport))
+            return running[transport]
 
         yield get
 
 
 @pytest.fixture
-def server(keeping: Callable[[str], RunningServer], road: str) -> RunningServer:
-    return keeping(road)
+def server(keeping: Callable[[str], RunningServer], transport: str) -> RunningServer:
+    return keeping(transport)
 
 
 def step(value: int, *, model: str = "sum", sequence: Any = None, **fields: Any) -> pb.PredictRequest:
@@ -89,9 +89,7 @@ def test_a_stream_that_ends_while_its_message_is_decoded_leaves_no_state(server:
             time.sleep(0.02 + 0.03 * number)
             stream.cancel()
     kit.wait_until(lambda: kit.is_idle(server.ops), "all have ended")
-    kit.wait_until(
-        lambda: kit.Metrics(server.ops).sum("sequences", model="sum") == 0, "no state is left", 5.0
-    )
+    kit.wait_until(lambda: kit.Metrics(server.ops).sum("sequences", model="sum") == 0, "no state is left")
 
 
 def refusal(call: Callable[[], Any]) -> tuple[str, str]:
@@ -151,8 +149,9 @@ def test_calls_are_steps_by_id(predict: Callable[..., Any]) -> None:
     code, words = refusal(lambda: predict(1, sequence=of("unary")))
     assert (code, words) == (
         "FAILED_PRECONDITION",
-        "sequence unary has no state here: it never began, has ended or has expired (after 60 s without a "
-        "step); send a step with start to begin afresh",
+        "sequence unary has no state: it never began, has ended, or has expired (after 60 s without a "
+        "step); send a step with start to begin it (over HTTP: with the header "
+        "Penstock-Sequence-Start: true)",
     )
 
 
@@ -164,9 +163,9 @@ def test_a_call_has_to_say_of_which_sequence_it_is(
         code, words = refusal(lambda sequence=sequence: predict(1, sequence=sequence))
         assert code == "INVALID_ARGUMENT"
         assert words == (
-            "sum version 1 keeps a state, and the request does not say of which sequence it is a step: "
-            "set the sequence's id (and start with its first step), or send all its steps on a stream of "
-            "their own"
+            "sum version 1 has a state, so the request must name its sequence: set the sequence's id (and "
+            "start with its first step); over HTTP by the headers Penstock-Sequence-Id and "
+            "Penstock-Sequence-Start; or send all steps of the sequence on one stream"
         )
 
 
@@ -183,7 +182,7 @@ def test_ids_and_the_stream_s_own_sequence_on_one_stream(channel: grpc.Channel) 
         step(32),
     ]
     results = kit.stream_all(channel, [kit.message(*requests)])
-    failed = {4: "sequence b has no state here", 6: "the stream's sequence cannot go on: it has ended"}
+    failed = {4: "sequence b has no state", 6: "the stream's sequence cannot continue: it has ended"}
     for place, words in failed.items():
         assert results[place].error.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
         assert results[place].error.message.startswith(words)
@@ -235,8 +234,8 @@ def test_an_idle_sequence_expires(
     )
     stream.send(step(1, model="hasty"), step(7, model="hasty", sequence=of(start=True)))
     assert stream.next().error.message == (
-        "the stream's sequence cannot go on: its state has expired, since no step came for 0.2 s; send a "
-        "step with start to begin afresh"
+        "the stream's sequence cannot continue: its state has expired (after 0.2 s without a step); send a "
+        "step with start to begin it, or open a new stream"
     )
     assert answer(stream.next()) == 7
     assert refusal(lambda: predict(1, model="hasty", sequence=of("late")))[0] == "FAILED_PRECONDITION"
@@ -247,7 +246,7 @@ def test_there_is_a_most_of_sequences(predict: Callable[..., Any]) -> None:
         predict(1, model="few", sequence=of(id, start=True))
     assert refusal(lambda: predict(1, model="few", sequence=of("c", start=True))) == (
         "RESOURCE_EXHAUSTED",
-        "2 sequences are under way, which is the most; end some",
+        "2 sequences are active, the limit, all of them this caller's; end some of them",
     )
     for id in "ab":
         predict(1, model="few", sequence=of(id, end=True))
@@ -261,7 +260,7 @@ def test_what_the_server_keeps_is_not_sent_and_not_given(stub: Any) -> None:
     code, words = refusal(lambda: stub.Predict(wrong, timeout=kit.BOUND))
     assert code == "INVALID_ARGUMENT"
     assert words.startswith("there is no input sum: expected x INT64[N,1]")
-    assert words.endswith("; the server keeps sum, which callers neither send nor get")
+    assert words.endswith("; the server keeps sum; requests must not send it or ask for it")
     wrong = step(1, sequence=of("s", start=True), outputs=["sumN"])
     code, words = refusal(lambda: stub.Predict(wrong, timeout=kit.BOUND))
     assert code == "INVALID_ARGUMENT"
@@ -275,7 +274,7 @@ def test_a_step_is_one_row(stub: Any, model: str, count: int) -> None:
     wrong = kit.request(model, x=x, sequence=of("rows", start=True))
     assert refusal(lambda: stub.Predict(wrong, timeout=kit.BOUND)) == (
         "INVALID_ARGUMENT",
-        f"a step of a sequence is one row, and {count} came; {model} version 1 keeps a state",
+        f"a step of a sequence has one row, got {count}; {model} version 1 has a state",
     )
 
 
@@ -381,7 +380,7 @@ def test_the_client_s_steps(server: RunningServer) -> None:
 
             assert [step("c", 1, start=True), step("c", 2), step("d", 9, start=True)] == [1, 3, 9]
             assert step("c", 4, end=True) == 7
-            with pytest.raises(penstock_client.PenstockError, match="has no state here") as raised:
+            with pytest.raises(penstock_client.PenstockError, match="has no state") as raised:
                 step("c", 1)
             assert raised.value.status is grpc.StatusCode.FAILED_PRECONDITION
             for _ in range(3):  # none is of a sequence that the client's own stream might have

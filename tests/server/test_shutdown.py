@@ -16,7 +16,9 @@ from server import kit
 from server.conftest import ALONE
 from support import zoo
 
-ONE = np.ones((1, 1), np.float32)
+ONE, ROW = np.ones((1, 1), np.float32), np.ones((1, 3), np.float32)
+WIDE = zoo.identity(kit.DataType.FP32, ("N", "L"))
+LINGER = "PENSTOCK_SERVER__LINGER_SECONDS"
 OK, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE
 
 
@@ -47,6 +49,47 @@ class Watcher:
             self.code = error.code()
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_calls_are_accepted_until_it_has_been_noticed(serve, processes: str) -> None:
+    """A load balancer needs a while to see that the server stops; its calls are answered meanwhile."""
+    server = serve({"identity": zoo.identity()}, "--processes", processes, env={LINGER: "3"})
+    with kit.connect(server.target) as channel:
+        stub = kit.stub_of(channel)
+        assert stub.Predict(kit.request("identity", x=ROW), timeout=kit.BOUND).version == "1"
+        server.process.send_signal(signal.SIGTERM)
+        kit.wait_until(lambda: kit.get(f"{server.ops}/readyz")[0] == 503, "it is not ready")
+        assert health_of(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert stub.Predict(kit.request("identity", x=ROW), timeout=kit.BOUND).version == "1"
+        assert server.process.wait(kit.BOUND) == 0
+
+
+def health_of(channel: grpc.Channel) -> int:
+    check = health_pb2_grpc.HealthStub(channel).Check
+    return check(health_pb2.HealthCheckRequest(), timeout=kit.BOUND).status
+
+
+def test_plain_callers_see_nothing_but_what_they_may_retry(serve) -> None:
+    """Calls that arrive in the last moment are rejected or lose their connection; gRPC cancels none."""
+    server = serve({"identity": zoo.identity()})
+    codes: set[grpc.StatusCode] = set()
+
+    def call_until_it_is_gone() -> None:
+        with kit.connect(server.target) as channel:
+            stub = kit.stub_of(channel)
+            while server.process.poll() is None:
+                future = stub.Predict.future(kit.request("identity", x=ROW), timeout=kit.BOUND)
+                codes.add(kit.code_of_future(future))
+
+    callers = [threading.Thread(target=call_until_it_is_gone) for _ in range(4)]
+    for each in callers:
+        each.start()
+    kit.wait_until(lambda: OK in codes, "calls are answered")
+    assert server.stop() == 0
+    for each in callers:
+        each.join(kit.BOUND)
+    assert codes == {OK, UNAVAILABLE}
+
+
 def test_every_accepted_request_is_answered(serve) -> None:
     """Unary calls and streams wait in the queue when the signal comes; all of them get their answers."""
     server = serve(models(10), "--drain-seconds", "25", settings={"slow": ALONE})
@@ -57,7 +100,7 @@ def test_every_accepted_request_is_answered(serve) -> None:
         streams = [kit.Stream(channel) for _ in range(5)]
         for stream in streams:
             stream.send(*[slow(tag=n) for n in range(10)])
-        kit.wait_until(lambda: accepted(server.ops) == 100, "all are accepted")
+        kit.wait_until(lambda: kit.accepted(server.ops) == 100, "all are accepted")
         server.process.send_signal(signal.SIGTERM)
         kit.wait_until(lambda: kit.get(f"{server.ops}/readyz")[0] == 503, "not ready any more")
         assert kit.get(f"{server.ops}/livez")[0] == 200
@@ -77,29 +120,37 @@ def test_every_accepted_request_is_answered(serve) -> None:
     assert [each.get("exception", each) for each in kit.problems(server)] == []
 
 
-def accepted(ops: str) -> float:
-    """The requests that have ended, wait or run."""
-    seen = kit.Metrics(ops)
-    return sum(seen.sum(name) for name in ("requests_total", "queue_rows", "running_batches"))
-
-
 def test_health_flips_before_work_is_drained(serve) -> None:
-    server = serve(models(300), settings={"slow": ALONE})
+    server = serve({"slow": zoo.slow(20), "wide": WIDE}, settings={"slow": ALONE})
     with kit.connect(server.target) as channel, kit.connect(server.target) as other:
+        unread = kit.Unread(server)
         futures = [kit.stub_of(channel).Predict.future(slow(), timeout=kit.BOUND) for _ in range(3)]
-        kit.wait_until(lambda: accepted(server.ops) == 3, "all are accepted")
+        kit.wait_until(lambda: kit.accepted(server.ops, model="slow") == 3, "all are accepted")
         watcher = Watcher(other)
         server.process.send_signal(signal.SIGTERM)
         kit.wait_until(lambda: len(watcher.seen) == 2, "the watcher hears of it")
-        assert not all(each.done() for each in futures)
         asked = health_pb2_grpc.HealthStub(other).Check(health_pb2.HealthCheckRequest(), timeout=kit.BOUND)
         assert asked.status == health_pb2.HealthCheckResponse.NOT_SERVING
-        refused = kit.stub_of(other).Predict.future(slow(), timeout=kit.BOUND)
-        assert kit.code_of_future(refused) is UNAVAILABLE
-        assert "stopping" in refused.details()
+        refusals: list[str] = []
+        kit.wait_until(
+            lambda: is_rejected(other, refusals), "calls are rejected, a moment after health says so"
+        )
+        assert "stopping" in refusals[0]
         assert {kit.code_of_future(each) for each in futures} == {OK}
+        assert server.process.poll() is None
+        results, code = unread.read()
+        assert [each.tag for each in results] == list(range(kit.Unread.COUNT))
+        assert code is UNAVAILABLE
         assert server.wait() == 0
         watcher.thread.join(kit.BOUND)
+
+
+def is_rejected(channel: grpc.Channel, details: list[str]) -> bool:
+    """Whether a request is rejected as the server stops; collects the details."""
+    future = kit.stub_of(channel).Predict.future(slow(), timeout=kit.BOUND)
+    code = kit.code_of_future(future)
+    details += [future.details()] * (code is UNAVAILABLE)
+    return bool(details)
 
 
 @pytest.mark.parametrize("model", ["slow", "identity"])
@@ -151,7 +202,7 @@ def test_a_stop_under_load(serve, model) -> None:
     for worker in workers:
         worker.join(kit.BOUND)
     assert not any(worker.is_alive() for worker in workers), "a caller hangs"
-    # gRPC's core cancels the calls that reach it in the instant in which it shuts down: nobody took those.
+    # gRPC's core cancels the calls that reach it while it shuts down: those were not accepted.
     assert set(unary) <= {OK, UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert unary[OK] > 0
     assert len(streams) == 4
@@ -180,7 +231,7 @@ def test_too_little_time_to_drain(serve) -> None:
         futures = [stub.Predict.future(slow(), timeout=10 * kit.BOUND) for _ in range(30)]
         stream = kit.Stream(channel)
         stream.send(*[slow(tag=n) for n in range(10)])
-        kit.wait_until(lambda: accepted(server.ops) == 40, "all are accepted")
+        kit.wait_until(lambda: kit.accepted(server.ops) == 40, "all are accepted")
         assert server.stop() == 1
         codes = Counter(map(kit.code_of_future, futures))
         results, code = stream.rest_and_code()
@@ -191,6 +242,7 @@ def test_too_little_time_to_drain(serve) -> None:
         assert [each.tag for each in results] == list(range(len(results)))
 
 
+@pytest.mark.alone
 def test_a_run_that_outlasts_the_drain_does_not_hold_the_server(serve) -> None:
     server = serve(models(1500), "--drain-seconds", "0.1", settings={"slow": ALONE}, exit_code=1)
     with kit.connect(server.target) as channel:
@@ -224,12 +276,7 @@ def test_ctrl_c_stops_it_too(serve) -> None:
 
 
 def test_a_client_that_does_not_read_cannot_hold_the_stop_for_ever(serve) -> None:
-    server = serve({"wide": zoo.identity(kit.DataType.FP32, ("N", "L"))}, "--drain-seconds", "1", exit_code=1)
-    with kit.connect(server.target) as channel:
-        stream = kit.Stream(channel)
-        array = np.zeros((1, 256 * 1024), np.float32)
-        stream.send(*[kit.request("wide", tag=n, x=array) for n in range(30)])
-        kit.wait_until(lambda: kit.metric(server.ops, "rows_total") == 30, "all answers are ready")
-        assert server.stop() == 1
-        assert stream.rest_and_code()[1] is UNAVAILABLE
-        stream.half_close()
+    server = serve({"wide": WIDE}, "--drain-seconds", "1", exit_code=1)
+    unread = kit.Unread(server)
+    assert server.stop() == 1
+    assert unread.read()[1] is UNAVAILABLE

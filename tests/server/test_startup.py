@@ -19,7 +19,7 @@ FREE_PORTS = ("--port", "0", "--ops-port", "0")
 
 
 def refused(*arguments: str, code: int = 1, **env: str) -> str:
-    """What a server that does not start says on standard error; it must end with the exit code."""
+    """What a server that does not start says on standard error beside its log; it must end with the code."""
     command = [SCRIPT, "serve", *arguments]
     environ = {**os.environ, **env}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environ)
@@ -27,16 +27,20 @@ def refused(*arguments: str, code: int = 1, **env: str) -> str:
     assert ran.stdout == ""
     assert "Traceback" not in ran.stderr
     assert ran.stderr.count("Error: ") == 1
-    return ran.stderr
+    return "".join(
+        line for line in ran.stderr.splitlines(keepends=True) if not line.startswith('{"timestamp')
+    )
 
 
 @pytest.mark.parametrize("flags", [("--port", "--ops-port"), ("--ops-port", "--port")])
-@pytest.mark.parametrize("transport", kit.ROADS)
+@pytest.mark.parametrize("transport", kit.TRANSPORTS)
 def test_a_port_that_is_taken(flags, transport) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         said = refused(str(EXAMPLES), flags[0], port, flags[1], "0", "--transport", transport)
-    assert said.startswith(f"Error: cannot listen on 127.0.0.1:{port}")
+    purpose = {"--port": "gRPC", "--ops-port": "operations"}[flags[0]]
+    assert said.startswith(f"Error: cannot listen on 127.0.0.1:{port} for {purpose}: ")
+    assert f"; {flags[0]} (server." in said
     assert len(said.splitlines()) == 1
 
 
@@ -63,8 +67,8 @@ def test_all_models_that_cannot_be_served_are_named_at_once(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("versions = [1, 4]\n", "model m: model.toml asks for versions [4], on disk are [1]"),
-        ("[labels]\nstable = 9\n", "label stable in model.toml leads to version 9"),
+        ("versions = [1, 4]\n", "model m: model.toml selects versions [4], but only [1] exist"),
+        ("[labels]\nstable = 9\n", "label stable in model.toml points to version 9, which is not served"),
         ("[batching]\nmax_row = 3\n", "did you mean batching.max_rows?"),
         ("versions = \n", "not TOML"),
     ],

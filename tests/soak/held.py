@@ -40,7 +40,7 @@ def growth(
 
     Args:
         server: under load.
-        load: makes so many calls, connections or predictions.
+        load: makes this number of calls, connections or predictions.
         warm_up: how many at first, which may leave something behind.
         measured: how many then.
         record: takes the figures for the report.

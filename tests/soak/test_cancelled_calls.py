@@ -65,7 +65,7 @@ def call_and_cancel(channel: grpc.Channel, ends: Ends, chance: random.Random, co
 
 @pytest.mark.soak
 def test_memory_over_calls_that_are_cancelled(
-    server: RunningServer, road: str, record_property: Callable[[str, object], None]
+    server: RunningServer, transport: str, record_property: Callable[[str, object], None]
 ) -> None:
     ends, chance = Ends(), random.Random(7)
     with kit.connect(server.target) as channel:
@@ -84,7 +84,7 @@ def test_memory_over_calls_that_are_cancelled(
     assert ends.codes[grpc.StatusCode.OK] <= seen.sum("requests_total", code="OK")
     assert seen.sum("requests_total") <= WARM_UP + MEASURED
     assert seen.sum("requests_total") == seen.sum("requests_total", code="OK") + seen.sum("cancelled_total")
-    assert grown < MOST_BYTES + KEPT_BY_GRPC[road] * MEASURED / 2
+    assert grown < MOST_BYTES + KEPT_BY_GRPC[transport] * MEASURED / 2
     assert kit.problems(server) == []
 
 

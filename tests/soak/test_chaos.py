@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 
 def test_every_request_of_many_ends_once(
-    tmp_path: Path, road: str, record_property: Callable[[str, object], None]
+    tmp_path: Path, transport: str, record_property: Callable[[str, object], None]
 ) -> None:
     path = zoo.repository(tmp_path, MODELS)
     for name, settings in SETTINGS.items():
         (path / name / "model.toml").write_text(settings)
     ends: Counter[tuple[str, str]] = Counter()
-    with running_server(path, "--transport", road, env={"PENSTOCK_BREAKER__FAILURES": "0"}) as running:
+    with running_server(path, "--transport", transport, env={"PENSTOCK_BREAKER__FAILURES": "0"}) as running:
 
         def load(requests: int) -> None:
             for caller in chaos.run(running.target, requests, seed=requests):

@@ -20,7 +20,7 @@ MOST_BYTES = 5e6
 
 
 def stream(channel: grpc.Channel, requests: int) -> None:
-    """Sends so many requests on one stream; all must be answered, in order."""
+    """Sends this number of requests on one stream; all must be answered, in order."""
     message = kit.message(*(kit.request("identity", x=kit.rows(1), tag=tag) for tag in range(A_MESSAGE)))
     data, room = message.SerializeToString(), threading.Semaphore(IN_FLIGHT)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from penstock.transport.call import OK, CallHandler, Kind, Limits, Method, ServerCall, Transport
+from penstock.transport.grpc.call import OK, CallHandler, Kind, Limits, Method, ServerCall, Transport
 
 SECONDS = 20.0
 """The longest that anything may take before its test fails."""
@@ -112,7 +112,7 @@ class Handlers:
         return handler
 
     def only(self) -> Any:
-        """The one handler there is to be, once it is there."""
+        """The only handler, once it exists."""
         wait_until(lambda: self.made)
         assert len(self.made) == 1
         return self.made[0]
@@ -155,14 +155,14 @@ class Served:
 
     def __init__(
         self,
-        road: type[Transport],
+        transport: type[Transport],
         methods: Mapping[str, Method],
         limits: Limits = Limits(),  # noqa: B008 - it is frozen
         idle: Callable[[], bool] = no_idle_work,
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.failures: list[BaseException] = []
-        self.transport = road(methods, limits, idle, self.failures.append)
+        self.transport = transport(methods, limits, idle, self.failures.append)
         self.port = self.transport.bind("127.0.0.1:0", credentials)
         self.transport.start()
         self.target = f"127.0.0.1:{self.port}"
@@ -175,15 +175,15 @@ class Served:
         wait_until(lambda: not self.transport.calls_in_flight())
 
     def check_alive(self, seconds: float = SECONDS) -> None:
-        """Makes a call of "/t/Echo", which must be served within so many seconds."""
+        """Makes a call of "/t/Echo", which must be served within this number of seconds."""
         with self.channel() as channel:
             assert channel.unary_unary("/t/Echo")(b"alive", timeout=seconds) == b"alive"
 
 
 @contextmanager
-def served(road: type[Transport], methods: Mapping[str, Method], **more: Any) -> Iterator[Served]:
-    """Serves methods until the block ends; no handler may let an exception out, unless it is taken."""
-    server = Served(road, {"/t/Echo": unary(Echo), **methods}, **more)
+def served(transport: type[Transport], methods: Mapping[str, Method], **more: Any) -> Iterator[Served]:
+    """Serves methods in a `with` statement; no handler may let an exception out, unless it is taken."""
+    server = Served(transport, {"/t/Echo": unary(Echo), **methods}, **more)
     try:
         yield server
     finally:

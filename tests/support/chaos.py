@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 from penstock_proto.inference import grpc_service_pb2 as oip_pb
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
@@ -27,7 +27,7 @@ ALLOWED = {
     "slow": {OK, CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED},
     "bad": {CANCELLED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.DEADLINE_EXCEEDED},
 }
-"""How requests may end, besides by a refusal for want of room or time."""
+"""How requests may end, besides by a rejection because of a full queue or a deadline."""
 REFUSED = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
 IN_FLIGHT = 50
 MODEL_OF = {"fails": "fails", "bad": "fails", "slow": "slow", "step": "sums"}
@@ -58,7 +58,7 @@ class Caller:
         self._sequences = 0
 
     def run(self, requests: int) -> None:
-        """Sends so many, and waits until every one has ended."""
+        """Sends this number of requests, and waits until every one has ended."""
         with kit.connect(self._target) as channel:
             stub, oip = kit.stub_of(channel), oip_kit.stub_of(channel)
             left = requests
@@ -97,7 +97,7 @@ class Caller:
             self._ended(kind, request, code, array_of(call.result()) if code is OK else None)
 
     def _stream(self, channel: grpc.Channel, count: int) -> None:
-        """Requests of one stream, which may be cancelled on the way."""
+        """Requests of one stream, which may be cancelled on the way: all, or some by their tags."""
         stream = kit.Stream(channel)
         asked = [self._request(tag, timeouts=True) for tag in range(count)]
         cut = self._chance.randint(1, count)
@@ -108,6 +108,9 @@ class Caller:
             stream.cancel()
             self.ends["stream", "cancelled"] += count
             return
+        if self._chance.random() < 0.4:
+            tags = [self._chance.randint(0, count) for _ in range(self._chance.randint(1, 10))]
+            stream.send_bytes(pb.PredictStreamRequest(cancel=tags).SerializeToString())
         stream.half_close()
         results = stream.rest()
         self._check([each.tag for each in results] == list(range(count)), f"tags of {count}: {len(results)}")
@@ -183,7 +186,7 @@ class Caller:
 
 
 def run(target: str, requests: int, callers: int = 4, seed: int = 0) -> Sequence[Caller]:
-    """Several callers at once, with so many requests in all."""
+    """Several callers at once, with this number of requests in all."""
     made = [Caller(target, seed + number) for number in range(callers)]
     threads = [threading.Thread(target=each.run, args=(requests // callers,)) for each in made]
     for thread in threads:

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from penstock.tensors import DataType
+from penstock.core.tensors import DataType
 
 SMALL = {
     DataType.BF16: ml_dtypes.bfloat16,

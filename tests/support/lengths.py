@@ -57,7 +57,7 @@ def per_position(given: Sequence[int | str | None] = ("N", "L", 4)) -> onnx.Mode
 
 
 def mean_by_lengths() -> onnx.ModelProto:
-    """`x` FP32 [N, L, 2] and `lengths` [N] to `y` [N, 2], the mean of so many from the first on."""
+    """`x` FP32 [N, L, 2] and `lengths` [N] to `y` [N, 2], the mean of the first `lengths` positions."""
     nodes = [
         helper.make_node("Shape", ["x"], ["size"], start=1, end=2),
         helper.make_node("Squeeze", ["size"], ["limit"]),

@@ -95,7 +95,7 @@ class OipServer(pb_grpc.GRPCInferenceServiceServicer):
 
 @contextmanager
 def oip_server() -> Iterator[OipServer]:
-    """Serves on a free port of 127.0.0.1 until the block ends."""
+    """Serves on a free port of 127.0.0.1 until the `with` statement ends."""
     servicer = OipServer()
     with ThreadPoolExecutor(64) as pool:
         server = grpc.server(pool, options=(("grpc.so_reuseport", 0),))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 START_SECONDS = 60.0
@@ -31,6 +31,7 @@ class RunningServer:
         pid: its process id.
         target: where it serves gRPC, as "host:port"; "" until it is ready.
         ops: where it serves operations, as "http://host:port"; "" until it is ready.
+        http: where it serves predictions over HTTP, in the same form; "" also if it does not.
     """
 
     def __init__(self, path: Path | str, *flags: str, env: Mapping[str, str] | None = None) -> None:
@@ -44,7 +45,7 @@ class RunningServer:
             env={**os.environ, **(env or {})},
         )
         self.pid = self.process.pid
-        self.target = self.ops = ""
+        self.target = self.ops = self.http = ""
         self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._open = len(self._lines)
         self._changed = threading.Condition()
@@ -78,7 +79,7 @@ class RunningServer:
             found = self._addresses()
         if found is None:
             raise AssertionError(f"the server did not start: {self.stdout}{self._log()}")
-        self.target, self.ops = found
+        self.target, self.ops, self.http = found
 
     def wait_for_log(self, text: str, seconds: float = 20.0) -> str:
         """Waits for a line of the log that holds `text`, and returns it."""
@@ -132,11 +133,12 @@ class RunningServer:
     def _reading(self) -> bool:
         return self._open > 0
 
-    def _addresses(self) -> tuple[str, str] | None:
+    def _addresses(self) -> tuple[str, str, str] | None:
         text = "".join(self._lines["stdout"])
         grpc = re.search(r"^gRPC +(\S+)", text, re.MULTILINE)
         ops = re.search(r"^operations +(\S+).*\n", text, re.MULTILINE)
-        return (grpc[1], ops[1]) if grpc and ops else None
+        http = re.search(r"^HTTP +(\S+)", text, re.MULTILINE)
+        return (grpc[1], ops[1], http[1] if http else "") if grpc and ops else None
 
     def _log(self) -> str:
         return "\n".join(self.stderr)
@@ -146,7 +148,7 @@ class RunningServer:
 def running_server(
     path: Path | str, *flags: str, env: Mapping[str, str] | None = None, exit_code: int | None = 0
 ) -> Iterator[RunningServer]:
-    """Serves `path` on free ports of 127.0.0.1 until the block ends; then stops it with SIGTERM.
+    """Serves `path` on free ports of 127.0.0.1 until the `with` statement ends; then stops it with SIGTERM.
 
     Args:
         path: a model file or a folder of models.
@@ -162,3 +164,15 @@ def running_server(
         assert exit_code is None or code == exit_code, f"exit code {code}: {server._log()}"
     finally:
         server.close()
+
+
+def full_pipe() -> tuple[int, int]:
+    """A pipe into which nothing more can be written, and that is not read."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    for size in (1024, 1):  # to the last byte
+        with suppress(BlockingIOError):
+            while True:
+                os.write(write, b"." * size)
+    os.set_blocking(write, True)
+    return read, write

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from penstock.backends.backend import Stop
-from penstock.scheduling import batcher, delivery, execution, sequences
+from penstock.backends.backend import RunControl
+from penstock.scheduling import batcher
+from penstock.scheduling import sequence_batcher as sequences
+from penstock.scheduling.execution import execution, failures
 
-MODULES = (batcher, delivery, execution, sequences)
-"""Whoever asks what time it is."""
+MODULES = (batcher, failures, execution, sequences)
+"""The modules whose clock is replaced."""
 BOUND_SECONDS = 20.0
 READING = 2.0**-24
 """What every look at the clock takes, so that no two are the same."""
@@ -56,7 +58,7 @@ class Simulation:
         return bool(self._events)
 
     def step(self) -> bool:
-        """Lets the next thing happen; False where there is none."""
+        """Lets the next thing happen; False if there is nothing left."""
         if not self._events:
             return False
         when, _, what = heapq.heappop(self._events)
@@ -74,7 +76,7 @@ class Simulation:
         worker.go_on()
         self._acting = None
 
-    def pause(self, seconds: float, stop: Stop | None) -> None:
+    def pause(self, seconds: float, stop: RunControl | None) -> None:
         """Called by the acting thread: time passes for it, unless its run is stopped."""
         worker = self._acting
         assert worker is not None
@@ -87,7 +89,7 @@ class Simulation:
 
         self.at(self.now + seconds, resume)
         if stop is not None:
-            stop.by(lambda: self.at(self.now, resume))
+            stop.stop_with(lambda: self.at(self.now, resume))
         worker.pause()
 
     def close(self) -> None:

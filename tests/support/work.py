@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from penstock.backends.backend import ModelFile, Stop
+from penstock.backends.backend import ModelFile, RunControl
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
-from penstock.errors import RequestError
-from penstock.messages import Flush, InferRequest, InferResponse, Run
+from penstock.core.errors import RequestError
+from penstock.core.request import Flush, Request, Response, Run
+from penstock.core.tensors import Array, DataType, Signature, TensorSpec
 from penstock.models.model import Batching, Model
-from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
+from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.cost import RunCost
-from penstock.scheduling.execution import Isolation
-from penstock.tensors import Array, DataType, Signature, TensorSpec
+from penstock.scheduling.policy import BatchPolicy, Isolation
 from support import zoo
 
 ONE_THREAD = RuntimeConfig(intra_op_threads=1)
@@ -31,18 +31,18 @@ class Caller:
     """Waits for the answer to one request.
 
     Args:
-        flush: what it returns to whoever answers.
+        flush: what it returns to the code that answers.
 
     Attributes:
         results: everything that came: one result, if all is well.
     """
 
     def __init__(self, flush: Flush | None = None) -> None:
-        self.results: list[InferResponse | RequestError] = []
+        self.results: list[Response | RequestError] = []
         self._flush = flush
         self._answered = threading.Event()
 
-    def __call__(self, result: InferResponse | RequestError) -> Flush | None:
+    def __call__(self, result: Response | RequestError) -> Flush | None:
         self.results.append(result)
         self._answered.set()
         return self._flush
@@ -54,7 +54,7 @@ class Caller:
     def output(self, name: str = "y") -> Array:
         """An output of the one answer."""
         (result,) = self.results
-        assert isinstance(result, InferResponse), result
+        assert isinstance(result, Response), result
         return result.outputs[name]
 
     def error(self) -> RequestError:
@@ -64,15 +64,15 @@ class Caller:
         return result
 
 
-class Request(InferRequest):
+class MadeRequest(Request):
     """A request that is answered by calling a function."""
 
-    __slots__ = ("caller", "sequence", "size")
+    __slots__ = ("waits",)
 
-    caller: Caller | Callable[[InferResponse | RequestError], Flush | None]
+    waits: Caller | Callable[[Response | RequestError], Flush | None]
 
-    def reply(self, result: InferResponse | RequestError) -> Flush | None:
-        return self.caller(result)
+    def reply(self, result: Response | RequestError) -> Flush | None:
+        return self.waits(result)
 
 
 def request(
@@ -82,15 +82,15 @@ def request(
     rows: int | None = None,
     shape_key: object = None,
     rpc: str = "Predict",
-    reply: Caller | Callable[[InferResponse | RequestError], Flush | None] | None = None,
+    reply: Caller | Callable[[Response | RequestError], Flush | None] | None = None,
     arrived: float | None = None,
     deadline: float = math.inf,
     priority: int = 0,
-) -> Request:
+) -> MadeRequest:
     """A request that has just arrived, as a rule; a list of numbers is the FP32 input `x` [N, 1]."""
     if not isinstance(inputs, Mapping):
         inputs = {"x": np.array(inputs, np.float32).reshape(-1, 1)}
-    made = Request(
+    made = MadeRequest(
         inputs,
         outputs,
         len(next(iter(inputs.values()))) if rows is None else rows,
@@ -100,29 +100,27 @@ def request(
         deadline,
         priority,
     )
-    made.size = 0
-    made.sequence = None
-    made.caller = Caller() if reply is None else reply
+    made.waits = Caller() if reply is None else reply
     return made
 
 
-def caller(request: InferRequest) -> Caller:
+def caller(request: Request) -> Caller:
     """Who waits for a request's answer."""
-    assert isinstance(request, Request)
-    assert isinstance(request.caller, Caller)
-    return request.caller
+    assert isinstance(request, MadeRequest)
+    assert isinstance(request.waits, Caller)
+    return request.waits
 
 
 class Tally:
     """The observer that remembers everything it is told."""
 
     def __init__(self) -> None:
-        self.done: list[InferRequest] = []
+        self.done: list[Request] = []
         self.batches: list[int] = []
         self.failures: list[tuple[str, RequestError]] = []
         self.events: list[str] = []
 
-    def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None:
+    def batch_done(self, requests: Sequence[Request], run: Run, answered: float) -> None:
         assert run.started <= run.assembled <= run.finished <= answered
         self.done.extend(requests)
         self.batches.append(run.rows)
@@ -130,7 +128,7 @@ class Tally:
     def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
         self.failures += [(rpc, error)] * count
 
-    def happened(self, event: str, **facts: object) -> None:
+    def on_event(self, event: str, **facts: object) -> None:
         self.events.append(event)
 
 
@@ -147,13 +145,16 @@ class HandBackend:
         self.signature = signature or signature_of([spec("x")], [spec("y")])
         self.file = ModelFile()
         self.closed = False
-        self.stop: Stop | None = None  # of the last run
+        self.stop: RunControl | None = None  # of the run that is going on
 
     def run(
-        self, outputs: Sequence[str], inputs: Mapping[str, Array], stop: Stop | None = None
+        self, outputs: Sequence[str], inputs: Mapping[str, Array], stop: RunControl | None = None
     ) -> Sequence[Array]:
         self.stop = stop
-        return self._run(outputs, inputs)
+        try:
+            return self._run(outputs, inputs)
+        finally:
+            self.stop = None  # it refers to the batch
 
     def close(self) -> None:
         self.closed = True
@@ -200,7 +201,7 @@ def batcher(
     backend = HandBackend(run) if callable(run) else run
     made = DynamicBatcher(backend, policy(**changes), RunCost(expected_seconds), isolation=isolation)
     tally = Tally()
-    made.tell(tally)
+    made.set_observer(tally)
     return made, tally
 
 
@@ -228,7 +229,7 @@ def model(signature: Signature, *, batched: bool = True, name: str = "m", versio
     return Model(name, version, backend, made, Batching(batched, "for a test"))
 
 
-def run_all(made: DynamicBatcher, *requests: InferRequest) -> None:
+def run_all(made: DynamicBatcher, *requests: Request) -> None:
     """Puts requests into a queue and runs batches until it is empty."""
     for each in requests:
         made.put(each)
@@ -245,12 +246,10 @@ def failing(error: Exception) -> Run:
     return run
 
 
-def assert_adds_up(tally: Tally, requests: Sequence[InferRequest]) -> None:
+def assert_adds_up(tally: Tally, requests: Sequence[Request]) -> None:
     """The observer has heard of every request once, and as what it was answered."""
     answered = [
-        each
-        for each in requests
-        if each.cancelled is False and isinstance(caller(each).results[0], InferResponse)
+        each for each in requests if each.cancelled is False and isinstance(caller(each).results[0], Response)
     ]
     assert sorted(map(id, tally.done)) == sorted(map(id, answered))
     assert len(tally.done) + len(tally.failures) == len(requests)

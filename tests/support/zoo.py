@@ -14,7 +14,8 @@ What a server should make of each:
   one_closed_output, rank_unknown
 - served unbatched, for its rows mix: centred_rows, softmax_over_rows, cumulative_rows, reversed_rows,
   divided_by_rows
-- refused: sequence_output, sequence_input, map_output, map_input
+- batched, with ZipMap cut off: map_output
+- refused: sequence_output, sequence_input, map_input
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from penstock.bits import FORMATS
-from penstock.tensors import DataType
+from penstock.core.minifloats import FORMATS
+from penstock.core.tensors import DataType
 
 OPSET = 17
 ML_OPSET = 3
@@ -62,10 +63,10 @@ def scale(factor: float, shape: Shape = ("N", 3)) -> onnx.ModelProto:
     return _floats([_node("Mul", ["x", "factor"], "y")], shape, shape, {"factor": np.float32(factor)})
 
 
-def widened(width: int) -> onnx.ModelProto:
-    """y FP32 [N, width]: x FP32 [N, 1], so many times."""
+def widened(width: int, named: str = "") -> onnx.ModelProto:
+    """y FP32 [N, width]: x FP32 [N, 1], repeated `width` times; `named`: y is declared with an open axis."""
     nodes = [_node("Add", ["x", "zeros"], "y")]
-    x, y = _value("x", DataType.FP32, ("N", 1)), _value("y", DataType.FP32, ("N", width))
+    x, y = _value("x", DataType.FP32, ("N", 1)), _value("y", DataType.FP32, ("N", named or width))
     return _model(nodes, [x], [y], {"zeros": np.zeros((1, width), np.float32)})
 
 
@@ -282,8 +283,10 @@ def fixed_vector() -> onnx.ModelProto:
 
 
 def axes_not_shared() -> onnx.ModelProto:
-    """x [A, 3] to y [B, 3], doubled: nothing says that the two lengths are the same."""
-    return _doubled(("A", 3), ("B", 3))
+    """x [A, 3] to y [A, 3] and z [B, 3] to w [B, 3], doubled: the graph says that the lengths may differ."""
+    shapes = {"x": "A", "y": "A", "z": "B", "w": "B"}
+    x, y, z, w = (_value(name, DataType.FP32, (first, 3)) for name, first in shapes.items())
+    return _model([_node("Add", ["x", "x"], "y"), _node("Add", ["z", "z"], "w")], [x, z], [y, w])
 
 
 def one_closed_output() -> onnx.ModelProto:

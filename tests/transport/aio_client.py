@@ -1,6 +1,6 @@
 """A client on grpc.aio in a process of its own: `python aio_client.py TARGET`; silence is success.
 
-grpc.aio wants one event loop a process, and the portable road has one already.
+grpc.aio wants one event loop a process, and the portable transport has one already.
 """
 
 import asyncio

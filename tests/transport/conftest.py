@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.transport.call import Transport
-from penstock.transport.portable import Portable
-from penstock.transport.reactor import Reactor
+from penstock.transport.grpc.call import Transport
+from penstock.transport.grpc.portable import Portable
+from penstock.transport.grpc.reactor import Reactor
 
 
 @pytest.fixture(params=[Reactor, Portable], ids=["reactor", "portable"])
-def road(request: pytest.FixtureRequest) -> type[Transport]:
-    """Every test of the contract runs on both roads."""
+def transport(request: pytest.FixtureRequest) -> type[Transport]:
+    """Every test of the contract runs on both transports."""
     kind: type[Transport] = request.param
     return kind

@@ -1,4 +1,4 @@
-"""Clients on grpc.aio, against both roads."""
+"""Clients on grpc.aio, against both transports."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from penstock.transport.call import Transport
+from penstock.transport.grpc.call import Transport
 from support.calls import Handlers, Silent, StreamEcho, served, stream, unary, wait_until
 
 CLIENT = Path(__file__).with_name("aio_client.py")
 
 
-def test_a_client_on_grpc_aio(road: type[Transport]) -> None:
+def test_a_client_on_grpc_aio(transport: type[Transport]) -> None:
     streams, silent = Handlers(StreamEcho), Handlers(Silent)
-    with served(road, {"/t/S": stream(streams), "/t/Silent": unary(silent)}) as server:
+    with served(transport, {"/t/S": stream(streams), "/t/Silent": unary(silent)}) as server:
         command = [sys.executable, str(CLIENT), server.target]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from penstock.transport.call import OK, Limits, ServerCall, Transport
+from penstock.transport.grpc.call import OK, Limits, ServerCall, Transport
 from support.calls import (
     SECONDS,
     Echo,
@@ -34,17 +34,18 @@ def endless() -> Iterator[bytes]:
         yield b"x" * 1000
 
 
-def test_no_deadline(road: type[Transport]) -> None:
+def test_no_deadline(transport: type[Transport]) -> None:
     handlers = Handlers(Echo)
-    with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         channel.unary_unary("/t/M")(b"")
         assert handlers.only().call.deadline == math.inf
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("seconds", [1.5, 3600.0])
-def test_the_deadline_is_the_clients(road: type[Transport], seconds: float) -> None:
+def test_the_deadline_is_the_clients(transport: type[Transport], seconds: float) -> None:
     handlers = Handlers(Echo)
-    with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         before = time.monotonic()
         channel.unary_unary("/t/M")(b"", timeout=seconds)
         deadline = handlers.only().call.deadline
@@ -52,10 +53,10 @@ def test_the_deadline_is_the_clients(road: type[Transport], seconds: float) -> N
         assert before + seconds - 0.1 < deadline < time.monotonic() + seconds * 1.01 + 0.1
 
 
-def test_a_deadline_passes(road: type[Transport]) -> None:
+def test_a_deadline_passes(transport: type[Transport]) -> None:
     handlers = Handlers(Silent)
     methods = {"/t/M": unary(handlers)}
-    with served(road, methods) as server, server.channel() as channel:
+    with served(transport, methods) as server, server.channel() as channel:
         with pytest.raises(grpc.RpcError) as raised:
             channel.unary_unary("/t/M")(b"", timeout=0.2)
         assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -67,9 +68,9 @@ def test_a_deadline_passes(road: type[Transport]) -> None:
         assert handler.told == ["received", "cancelled"]
 
 
-def test_a_deadline_passes_mid_stream(road: type[Transport]) -> None:
+def test_a_deadline_passes_mid_stream(transport: type[Transport]) -> None:
     handlers = Handlers(StreamEcho)
-    with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
         call = channel.stream_stream("/t/S")(endless(), timeout=0.3)
         with pytest.raises(grpc.RpcError):
             for _ in call:
@@ -81,9 +82,9 @@ def test_a_deadline_passes_mid_stream(road: type[Transport]) -> None:
         assert "half_closed" not in handlers.only().told
 
 
-def test_the_client_cancels_a_unary_call(road: type[Transport]) -> None:
+def test_the_client_cancels_a_unary_call(transport: type[Transport]) -> None:
     handlers = Handlers(Silent)
-    with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         future = channel.unary_unary("/t/M").future(b"", timeout=SECONDS)
         wait_until(lambda: handlers.only().told == ["received"])
         assert server.transport.calls_in_flight() == 1
@@ -95,9 +96,9 @@ def test_the_client_cancels_a_unary_call(road: type[Transport]) -> None:
         assert handlers.only().call.auth_context() == {}
 
 
-def test_the_client_cancels_mid_stream(road: type[Transport]) -> None:
+def test_the_client_cancels_mid_stream(transport: type[Transport]) -> None:
     handlers = Handlers(Reading)
-    with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
         call = channel.stream_stream("/t/S")(endless(), timeout=SECONDS)
         wait_until(lambda: len(handlers.only().messages) > 3)
         call.cancel()
@@ -112,9 +113,9 @@ def test_the_client_cancels_mid_stream(road: type[Transport]) -> None:
         assert handler.told[-1] == "cancelled"
 
 
-def test_cancelling_is_never_taken_for_half_close(road: type[Transport]) -> None:
+def test_cancelling_is_never_taken_for_half_close(transport: type[Transport]) -> None:
     handlers = Handlers(Reading)
-    with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
         for _ in range(50):
             call = channel.stream_stream("/t/S")(endless(), timeout=SECONDS)
             wait_until(lambda: handlers.made and handlers.made[-1].messages)
@@ -124,9 +125,9 @@ def test_cancelling_is_never_taken_for_half_close(road: type[Transport]) -> None
         assert [handler for handler in handlers.made if "half_closed" in handler.told] == []
 
 
-def test_the_connection_is_closed_mid_stream(road: type[Transport]) -> None:
+def test_the_connection_is_closed_mid_stream(transport: type[Transport]) -> None:
     handlers = Handlers(StreamEcho)
-    with served(road, {"/t/S": stream(handlers)}) as server:
+    with served(transport, {"/t/S": stream(handlers)}) as server:
         channel = server.channel()
         calls = [channel.stream_stream("/t/S")(endless(), timeout=SECONDS) for _ in range(3)]
         for call in calls:
@@ -138,10 +139,10 @@ def test_the_connection_is_closed_mid_stream(road: type[Transport]) -> None:
         server.check_alive()
 
 
-def test_a_message_above_the_limit(road: type[Transport]) -> None:
+def test_a_message_above_the_limit(transport: type[Transport]) -> None:
     handlers = Handlers(Reading)
     methods = {"/t/M": unary(handlers), "/t/S": stream(handlers)}
-    with served(road, methods, limits=Limits(message_bytes=1000)) as server, server.channel() as channel:
+    with served(transport, methods, limits=Limits(message_bytes=1000)) as server, server.channel() as channel:
         assert channel.unary_unary("/t/Echo")(b"x" * 1000, timeout=SECONDS) == b"x" * 1000
         with pytest.raises(grpc.RpcError) as raised:
             channel.unary_unary("/t/M")(b"x" * 1001, timeout=SECONDS)
@@ -190,9 +191,9 @@ class Raising(Silent):
 
 
 @pytest.mark.parametrize("where", ["made", "received", "sent", "half_closed"])
-def test_a_handler_lets_an_exception_out(road: type[Transport], where: str) -> None:
+def test_a_handler_lets_an_exception_out(transport: type[Transport], where: str) -> None:
     handlers = Handlers(type("Here", (Raising,), {"where": where}))
-    with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
         call = channel.stream_stream("/t/S")(iter((b"1", b"2")), timeout=SECONDS)
         with pytest.raises(grpc.RpcError):
             list(call)
@@ -205,10 +206,10 @@ def test_a_handler_lets_an_exception_out(road: type[Transport], where: str) -> N
         server.check_alive()
 
 
-def test_a_unary_handler_lets_an_exception_out(road: type[Transport]) -> None:
+def test_a_unary_handler_lets_an_exception_out(transport: type[Transport]) -> None:
     for where in ("made", "received"):
         make = type("Here", (Raising,), {"where": where})
-        with served(road, {"/t/M": unary(make)}) as server, server.channel() as channel:
+        with served(transport, {"/t/M": unary(make)}) as server, server.channel() as channel:
             with pytest.raises(grpc.RpcError) as raised:
                 channel.unary_unary("/t/M")(b"", timeout=SECONDS)
             assert raised.value.code() is grpc.StatusCode.INTERNAL
@@ -218,9 +219,9 @@ def test_a_unary_handler_lets_an_exception_out(road: type[Transport]) -> None:
             server.check_alive()
 
 
-def test_an_exception_in_closed(road: type[Transport]) -> None:
+def test_an_exception_in_closed(transport: type[Transport]) -> None:
     make = type("Here", (Raising,), {"where": "closed"})
-    with served(road, {"/t/S": stream(make)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(make)}) as server, server.channel() as channel:
         call = channel.stream_stream("/t/S")(iter((b"1",)), timeout=SECONDS)
         assert list(call) == [b"1"]
         assert call.code() is grpc.StatusCode.OK
@@ -231,12 +232,12 @@ def test_an_exception_in_closed(road: type[Transport]) -> None:
         server.check_alive()
 
 
-def test_a_failing_failed_does_not_end_the_thread(road: type[Transport]) -> None:
+def test_a_failing_failed_does_not_end_the_thread(transport: type[Transport]) -> None:
     def failed(error: BaseException) -> None:
         raise BrokenPipeError("the log has nobody to read it")
 
     make = type("Here", (Raising,), {"where": "received"})
-    with served(road, {"/t/M": unary(make)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(make)}) as server, server.channel() as channel:
         server.transport._failed = failed
         for _ in range(3):
             with pytest.raises(grpc.RpcError) as raised:
@@ -254,7 +255,7 @@ def calls_in_memory() -> int:
     return sum(isinstance(thing, ServerCall) for thing in gc.get_objects())
 
 
-def test_two_thousand_calls_cancelled_at_random(road: type[Transport]) -> None:
+def test_two_thousand_calls_cancelled_at_random(transport: type[Transport]) -> None:
     chance = random.Random(7)
     waiting: list[ServerCall] = []
 
@@ -287,7 +288,7 @@ def test_two_thousand_calls_cancelled_at_random(road: type[Transport]) -> None:
     gc.collect()
     before = calls_in_memory()  # of other tests
     handlers = Handlers(Late)
-    with served(road, {"/t/M": unary(handlers)}, idle=idle) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}, idle=idle) as server, server.channel() as channel:
         call_and_cancel(server, channel, 500)
         kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         call_and_cancel(server, channel, 2_000)
@@ -300,8 +301,8 @@ def test_two_thousand_calls_cancelled_at_random(road: type[Transport]) -> None:
         server.check_alive()
 
 
-def test_a_call_that_is_over_is_freed_without_the_garbage_collector(road: type[Transport]) -> None:
-    with served(road, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
+def test_a_call_that_is_over_is_freed_without_the_garbage_collector(transport: type[Transport]) -> None:
+    with served(transport, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
         gc.collect()
         before = calls_in_memory()  # of other tests
         gc.disable()

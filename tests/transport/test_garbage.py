@@ -1,4 +1,4 @@
-"""Bytes on the socket that are no gRPC: whoever sends them loses the connection, and nobody else notices."""
+"""Bytes on the socket that are not gRPC: only their sender loses its connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 import grpc
 import pytest
 
-from penstock.transport.call import OK, Transport
+from penstock.transport.grpc.call import OK, Transport
 from support.calls import SECONDS, Handlers, Reading, Served, Silent, served, stream, unary, wait_until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -61,9 +61,9 @@ ODD = {
 
 
 @pytest.fixture
-def server(road: type[Transport]) -> Iterator[Served]:
+def server(transport: type[Transport]) -> Iterator[Served]:
     handlers = Handlers(Reading)
-    with served(road, {"/t/M": unary(handlers), "/t/S": stream(handlers)}) as each:
+    with served(transport, {"/t/M": unary(handlers), "/t/S": stream(handlers)}) as each:
         yield each
 
 
@@ -109,10 +109,10 @@ def is_served(server: Served) -> bool:
     return True
 
 
-def test_a_method_that_is_no_unicode(road: type[Transport]) -> None:
+def test_a_method_that_is_no_unicode(transport: type[Transport]) -> None:
     """Alone, it would stop a server of grpc.aio for good, from about 1.81 on."""
     handlers = Handlers(Silent)
-    with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         held = channel.unary_unary("/t/M").future(b"", timeout=SECONDS)
         call = handlers.only().call
         for _ in range(3):
@@ -120,5 +120,5 @@ def test_a_method_that_is_no_unicode(road: type[Transport]) -> None:
             wait_until(lambda: is_served(server))
         call.finish(OK, b"answer")
         assert held.result() == b"answer"
-        assert road.name == "portable" or not server.failures
+        assert transport.name == "portable" or not server.failures
         server.failures.clear()

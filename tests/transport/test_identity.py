@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from penstock.transport.call import ServerCall, Transport
+from penstock.transport.grpc.call import ServerCall, Transport
 from support.calls import OWN_CONNECTION, SECONDS, Echo, Handlers, Served, served, unary
 
 CERTS = Path(__file__).parent / "certs"
@@ -47,15 +47,15 @@ def mutual(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def secure_server(road: type[Transport], asking: Handlers, mutual: bool) -> Iterator[Served]:
+def secure_server(transport: type[Transport], asking: Handlers, mutual: bool) -> Iterator[Served]:
     pair = (read("server.key"), read("server.pem"))
     credentials = grpc.ssl_server_credentials([pair], read("ca.pem") if mutual else None, mutual)
-    with served(road, {"/t/M": unary(asking)}, credentials=credentials) as server:
+    with served(transport, {"/t/M": unary(asking)}, credentials=credentials) as server:
         yield server
 
 
-def test_metadata(road: type[Transport], asking: Handlers) -> None:
-    with served(road, {"/t/M": unary(asking)}) as server, server.channel() as channel:
+def test_metadata(transport: type[Transport], asking: Handlers) -> None:
+    with served(transport, {"/t/M": unary(asking)}) as server, server.channel() as channel:
         sent = (("model", "lead_scoring"), ("x-bin", b"\x00\xff"), ("twice", "1"), ("twice", "2"))
         channel.unary_unary("/t/M")(b"", metadata=sent, timeout=SECONDS)
         call = asking.only().call
@@ -64,8 +64,8 @@ def test_metadata(road: type[Transport], asking: Handlers) -> None:
         assert all(isinstance(key, str) for key, _ in call.metadata)
 
 
-def test_a_plain_caller(road: type[Transport], asking: Handlers) -> None:
-    with served(road, {"/t/M": unary(asking)}) as server, server.channel() as channel:
+def test_a_plain_caller(transport: type[Transport], asking: Handlers) -> None:
+    with served(transport, {"/t/M": unary(asking)}) as server, server.channel() as channel:
         channel.unary_unary("/t/M")(b"", timeout=SECONDS)
         handler = asking.only()
         assert handler.peer.startswith("ipv4:127.0.0.1:")

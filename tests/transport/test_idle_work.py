@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from penstock.transport.call import OK, ServerCall, Transport
-from penstock.transport.portable import Portable
+from penstock.transport.grpc.call import OK, ServerCall, Transport
+from penstock.transport.grpc.portable import Portable
 from support.calls import SECONDS, Silent, served, unary, wait_until
 
 
-def test_calls_that_come_together_are_answered_together(road: type[Transport]) -> None:
+def test_calls_that_come_together_are_answered_together(transport: type[Transport]) -> None:
     waiting: list[ServerCall] = []
     batches: list[int] = []
     all_made = threading.Event()
@@ -27,7 +27,7 @@ def test_calls_that_come_together_are_answered_together(road: type[Transport]) -
             waiting.pop().finish(OK, b"idle")
         return False
 
-    with served(road, {"/t/M": unary(Batched)}, idle=idle) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(Batched)}, idle=idle) as server, server.channel() as channel:
         futures = [channel.unary_unary("/t/M").future(b"", timeout=SECONDS) for _ in range(1000)]
         all_made.set()
         assert {future.result() for future in futures} == {b"idle"}

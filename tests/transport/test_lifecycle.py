@@ -11,8 +11,8 @@ from contextlib import suppress
 import grpc
 import pytest
 
-from penstock.errors import StartupError
-from penstock.transport.call import OK, STOPPING, Limits, ServerCall, Transport
+from penstock.core.errors import StartupError
+from penstock.transport.grpc.call import OK, STOPPING, Limits, ServerCall, Transport
 from support.calls import (
     SECONDS,
     Echo,
@@ -29,11 +29,11 @@ from support.calls import (
 )
 
 
-def make(road: type[Transport], idle: Callable[[], bool] = no_idle_work) -> Transport:
+def make(transport: type[Transport], idle: Callable[[], bool] = no_idle_work) -> Transport:
     def failed(error: BaseException) -> None:
         raise AssertionError from error
 
-    return road({"/t/Echo": unary(Echo)}, Limits(), idle, failed)
+    return transport({"/t/Echo": unary(Echo)}, Limits(), idle, failed)
 
 
 def error_of(call: Callable[[], object]) -> grpc.StatusCode:
@@ -43,8 +43,8 @@ def error_of(call: Callable[[], object]) -> grpc.StatusCode:
     return code
 
 
-def test_refusing_lets_open_calls_go_on(road: type[Transport]) -> None:
-    with served(road, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
+def test_refusing_lets_open_calls_go_on(transport: type[Transport]) -> None:
+    with served(transport, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
         go_on = threading.Event()
         feed = iter(lambda: go_on.wait(SECONDS) and b"2", None)
         call = channel.stream_stream("/t/S")((next(feed) if i else b"1" for i in range(2)), timeout=SECONDS)
@@ -57,9 +57,9 @@ def test_refusing_lets_open_calls_go_on(road: type[Transport]) -> None:
         assert server.transport.drain(SECONDS)
 
 
-def test_drain_waits_for_the_calls_in_flight(road: type[Transport]) -> None:
+def test_drain_waits_for_the_calls_in_flight(transport: type[Transport]) -> None:
     handlers = Handlers(Silent)
-    with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         assert server.transport.drain(0)
         future = channel.unary_unary("/t/M").future(b"", timeout=SECONDS)
         call = handlers.only().call
@@ -72,10 +72,10 @@ def test_drain_waits_for_the_calls_in_flight(road: type[Transport]) -> None:
         timer.join()
 
 
-def test_what_is_answered_before_close_arrives(road: type[Transport]) -> None:
+def test_what_is_answered_before_close_arrives(transport: type[Transport]) -> None:
     for _ in range(5):
         handlers = Handlers(Silent)
-        with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+        with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
             futures = [channel.unary_unary("/t/M").future(b"", timeout=SECONDS) for _ in range(100)]
             wait_until(lambda handlers=handlers: len(handlers.made) == 100)
             told = [handler.told for handler in handlers.made]
@@ -87,10 +87,11 @@ def test_what_is_answered_before_close_arrives(road: type[Transport]) -> None:
             assert {future.result() for future in futures} == {b"answer" * 100}
 
 
-def test_close_ends_the_calls_in_flight(road: type[Transport]) -> None:
+@pytest.mark.alone
+def test_close_ends_the_calls_in_flight(transport: type[Transport]) -> None:
     handlers = Handlers(Reading)
     methods = {"/t/M": unary(handlers), "/t/S": stream(handlers)}
-    with served(road, methods) as server, server.channel() as channel:
+    with served(transport, methods) as server, server.channel() as channel:
         future = channel.unary_unary("/t/M").future(b"", timeout=SECONDS)
         quiet = Quiet()
         call = channel.stream_stream("/t/S")(iter(quiet), timeout=SECONDS)
@@ -105,7 +106,7 @@ def test_close_ends_the_calls_in_flight(road: type[Transport]) -> None:
         quiet.end()
 
 
-def test_late_answers_do_no_harm(road: type[Transport]) -> None:
+def test_late_answers_do_no_harm(transport: type[Transport]) -> None:
     def answer(calls: list[ServerCall]) -> None:
         for i, call in enumerate(calls):
             if i % 2:
@@ -116,7 +117,7 @@ def test_late_answers_do_no_harm(road: type[Transport]) -> None:
 
     for _ in range(5):
         handlers = Handlers(Reading)
-        with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+        with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
             quiet = Quiet()
             held = [channel.stream_stream("/t/S")(iter(quiet), timeout=SECONDS) for _ in range(60)]
             wait_until(lambda handlers=handlers: len(handlers.made) == 60)
@@ -137,23 +138,23 @@ def test_late_answers_do_no_harm(road: type[Transport]) -> None:
                     assert list(each) == [b"late"]
 
 
-def test_close_without_start(road: type[Transport]) -> None:
-    transport = make(road)
-    port = transport.bind("127.0.0.1:0")
-    transport.close()
+def test_close_without_start(transport: type[Transport]) -> None:
+    made = make(transport)
+    port = made.bind("127.0.0.1:0")
+    made.close()
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))  # it has let go of its port
 
 
-def test_close_without_anything(road: type[Transport]) -> None:
-    transport = make(road)
-    transport.close()
-    transport.close()
+def test_close_without_anything(transport: type[Transport]) -> None:
+    made = make(transport)
+    made.close()
+    made.close()
 
 
-def test_close_twice_and_from_two_threads(road: type[Transport]) -> None:
-    with served(road, {}) as server:
+def test_close_twice_and_from_two_threads(transport: type[Transport]) -> None:
+    with served(transport, {}) as server:
         server.check_alive()
         threads = [threading.Thread(target=server.transport.close) for _ in range(4)]
         for thread in threads:
@@ -166,80 +167,81 @@ def test_close_twice_and_from_two_threads(road: type[Transport]) -> None:
             socket.create_connection(("127.0.0.1", server.port), 1).close()
 
 
-def test_close_on_the_polling_thread(road: type[Transport]) -> None:
+@pytest.mark.alone
+def test_close_on_the_polling_thread(transport: type[Transport]) -> None:
     class Closing(Silent):
         def received(self, message: bytes) -> None:
             server.transport.close()
 
-    with served(road, {"/t/M": unary(Closing)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(Closing)}) as server, server.channel() as channel:
         began = time.monotonic()
         assert error_of(lambda: channel.unary_unary("/t/M")(b"", timeout=SECONDS))
         server.transport.close()
         assert time.monotonic() - began < 3
 
 
-def test_the_thread_ends_with_close(road: type[Transport]) -> None:
-    with served(road, {}) as server:
+def test_the_thread_ends_with_close(transport: type[Transport]) -> None:
+    with served(transport, {}) as server:
         thread = server.transport.polling_thread
         assert thread in {each.ident for each in threading.enumerate()}
         server.transport.close()
         assert thread not in {each.ident for each in threading.enumerate()}
 
 
-def test_a_port_that_is_taken(road: type[Transport]) -> None:
+def test_a_port_that_is_taken(transport: type[Transport]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        transport = make(road)
+        made = make(transport)
         with pytest.raises(StartupError, match="cannot listen on"):
-            transport.bind(f"127.0.0.1:{other.getsockname()[1]}")
-        transport.close()
+            made.bind(f"127.0.0.1:{other.getsockname()[1]}")
+        made.close()
 
 
-def test_a_port_that_another_transport_has(road: type[Transport]) -> None:
-    with served(road, {}) as server:
-        transport = make(road)
+def test_a_port_that_another_transport_has(transport: type[Transport]) -> None:
+    with served(transport, {}) as server:
+        made = make(transport)
         with pytest.raises(StartupError):
-            transport.bind(server.target)
-        transport.close()
+            made.bind(server.target)
+        made.close()
 
 
 @pytest.mark.parametrize("address", ["no-such-host.invalid:0", "127.0.0.1:notaport"])
-def test_an_address_that_cannot_be(road: type[Transport], address: str) -> None:
-    transport = make(road)
+def test_an_address_that_cannot_be(transport: type[Transport], address: str) -> None:
+    made = make(transport)
     with pytest.raises(StartupError):
-        transport.bind(address)
-    transport.close()
+        made.bind(address)
+    made.close()
 
 
-def test_ipv6(road: type[Transport]) -> None:
+def test_ipv6(transport: type[Transport]) -> None:
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
     except OSError:
         pytest.skip("this machine has no IPv6 loop-back address")
-    transport = make(road)
-    port = transport.bind("[::1]:0")
-    transport.start()
+    made = make(transport)
+    port = made.bind("[::1]:0")
+    made.start()
     with grpc.insecure_channel(f"[::1]:{port}") as channel:
         assert channel.unary_unary("/t/Echo")(b"6", timeout=SECONDS) == b"6"
-    transport.close()
+    made.close()
 
 
-def test_two_addresses(road: type[Transport]) -> None:
-    transport = make(road)
-    ports = [transport.bind("127.0.0.1:0") for _ in range(2)]
-    transport.start()
+def test_two_addresses(transport: type[Transport]) -> None:
+    made = make(transport)
+    ports = [made.bind("127.0.0.1:0") for _ in range(2)]
+    made.start()
     for port in ports:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             assert channel.unary_unary("/t/Echo")(b"x", timeout=SECONDS) == b"x"
-    transport.close()
+    made.close()
 
 
-def test_calls_above_the_limit(road: type[Transport]) -> None:
+def test_calls_above_the_limit(transport: type[Transport]) -> None:
     handlers = Handlers(Silent)
     with (
-        served(road, {"/t/M": unary(handlers)}, limits=Limits(calls=3)) as server,
+        served(transport, {"/t/M": unary(handlers)}, limits=Limits(calls=3)) as server,
         server.channel() as channel,
     ):
         futures = [channel.unary_unary("/t/M").future(b"", timeout=SECONDS) for _ in range(3)]
@@ -257,8 +259,11 @@ def test_calls_above_the_limit(road: type[Transport]) -> None:
             future.cancel()
 
 
-def test_calls_that_bring_no_message_count(road: type[Transport]) -> None:
-    with served(road, {"/t/M": unary(Silent)}, limits=Limits(calls=3)) as server, server.channel() as channel:
+def test_calls_that_bring_no_message_count(transport: type[Transport]) -> None:
+    with (
+        served(transport, {"/t/M": unary(Silent)}, limits=Limits(calls=3)) as server,
+        server.channel() as channel,
+    ):
         quiet = Quiet()
         calls = [channel.stream_unary("/t/M").future(iter(quiet), timeout=SECONDS) for _ in range(3)]
         wait_until(lambda: server.transport.calls_in_flight() == 3)
@@ -271,7 +276,7 @@ def test_calls_that_bring_no_message_count(road: type[Transport]) -> None:
         server.check_alive()
 
 
-def test_idle_work_runs_on_the_polling_thread_after_events(road: type[Transport]) -> None:
+def test_idle_work_runs_on_the_polling_thread_after_events(transport: type[Transport]) -> None:
     waiting: list[ServerCall] = []
     threads = set()
 
@@ -285,13 +290,13 @@ def test_idle_work_runs_on_the_polling_thread_after_events(road: type[Transport]
             waiting.pop().finish(OK, b"idle")
         return False
 
-    with served(road, {"/t/M": unary(Batched)}, idle=idle) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(Batched)}, idle=idle) as server, server.channel() as channel:
         futures = [channel.unary_unary("/t/M").future(b"", timeout=SECONDS) for _ in range(100)]
         assert {future.result() for future in futures} == {b"idle"}
         assert threads == {server.transport.polling_thread}
 
 
-def test_idle_work_follows_every_kind_of_event(road: type[Transport]) -> None:
+def test_idle_work_follows_every_kind_of_event(transport: type[Transport]) -> None:
     told: list[str] = []
 
     class Noting(StreamEcho):
@@ -305,12 +310,12 @@ def test_idle_work_follows_every_kind_of_event(road: type[Transport]) -> None:
         done.extend(told[len(done) :])
         return False
 
-    with served(road, {"/t/S": stream(Noting)}, idle=idle) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(Noting)}, idle=idle) as server, server.channel() as channel:
         assert list(channel.stream_stream("/t/S")(iter((b"1",)), timeout=SECONDS)) == [b"1"]
         wait_until(lambda: done == ["received", "sent", "half_closed", "closed"])
 
 
-def test_idle_work_is_asked_for_more_while_there_is_more(road: type[Transport]) -> None:
+def test_idle_work_is_asked_for_more_while_there_is_more(transport: type[Transport]) -> None:
     asked = []
 
     def idle() -> bool:
@@ -319,28 +324,28 @@ def test_idle_work_is_asked_for_more_while_there_is_more(road: type[Transport]) 
         return len(asked) < 1000
 
     handlers = Handlers(Echo)
-    with served(road, {"/t/M": unary(handlers)}, idle=idle) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}, idle=idle) as server, server.channel() as channel:
         channel.unary_unary("/t/M")(b"", timeout=SECONDS)
         wait_until(lambda: len(asked) >= 1000)
         server.check_alive()  # and it stops being asked: events alone bring it back
         assert len(asked) < 1100
 
 
-def test_calls_are_served_while_idle_work_always_has_more(road: type[Transport]) -> None:
+def test_calls_are_served_while_idle_work_always_has_more(transport: type[Transport]) -> None:
     def idle() -> bool:
         time.sleep(0.0005)
         return True
 
-    with served(road, {}, idle=idle) as server:
+    with served(transport, {}, idle=idle) as server:
         server.check_alive()
         server.check_alive()
 
 
-def test_failing_idle_work_does_not_end_the_thread(road: type[Transport]) -> None:
+def test_failing_idle_work_does_not_end_the_thread(transport: type[Transport]) -> None:
     def idle() -> bool:
         raise RuntimeError("idle work failed")
 
-    with served(road, {}, idle=idle) as server:
+    with served(transport, {}, idle=idle) as server:
         server.check_alive()
         server.check_alive()
         wait_until(lambda: server.failures)

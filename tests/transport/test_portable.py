@@ -1,12 +1,17 @@
-"""What only the portable road has: a watch over grpc.aio's server, which may give up."""
+"""What only the portable transport has: a watch over grpc.aio's server, which may give up."""
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+import grpc
+import grpc.aio
 import pytest
 
-from penstock.transport import portable
-from penstock.transport.call import OK
-from penstock.transport.portable import Portable
+from penstock.transport.grpc import portable
+from penstock.transport.grpc.call import OK
+from penstock.transport.grpc.portable import Portable
 from support.calls import SECONDS, Handlers, Silent, served, unary, wait_until
 
 
@@ -25,6 +30,40 @@ def test_a_server_that_stops_is_not_taken_for_one_that_has_given_up(
             assert isinstance(server.transport, Portable)
             assert len(server.transport._servers) == 1
             assert all(future.exception() is not None for future in held)
+
+
+def test_an_answer_to_a_loop_that_is_closed_is_no_failure_of_this_one() -> None:
+    """Grpc hands the events of all loops of a process to the one that wakes first."""
+    handlers = Handlers(Silent)
+    with served(Portable, {"/t/M": unary(handlers)}) as server:
+
+        async def ask() -> list[Any]:
+            channel = grpc.aio.insecure_channel(server.target)
+            call = channel.unary_unary("/t/M")(b"")
+            while not (handlers.made and handlers.made[0].told):
+                await asyncio.sleep(0.001)
+            return [channel, call]
+
+        kept = asyncio.run(ask())  # ends the call's tasks and closes the loop; core still has the call
+        handlers.only().call.finish(OK, b"too late")
+        server.wait_until_empty()
+        server.check_alive()
+        kept.clear()
+
+
+def test_a_stop_that_grpc_does_not_finish_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stop_for_ever(grace: float | None) -> None:
+        await stop(grace)
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(portable, "STOP_SECONDS", 0.2)
+    with served(Portable, {}) as server:
+        assert isinstance(server.transport, Portable)
+        stop = server.transport._servers[0].stop
+        monkeypatch.setattr(server.transport._servers[0], "stop", stop_for_ever)
+        server.transport.close()
+        server.transport._thread.join(SECONDS)
+        assert not server.transport._thread.is_alive()
 
 
 class Large(Silent):

@@ -11,9 +11,10 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from penstock.transport.call import Transport
-from penstock.transport.servicers import MAX_THREADS, MAX_WAITING, ServicerMethods
+from penstock.transport.grpc.call import Transport
+from penstock.transport.grpc.servicers import MAX_THREADS, MAX_WAITING, ServicerMethods
 from support.calls import SECONDS, Quiet, Served, served, wait_until
+from support.threads import NewThreads
 
 NAME = "test.Words"
 
@@ -171,12 +172,12 @@ class Setting(NamedTuple):
         return failures
 
 
-def serve(road: type[Transport], servicer: Any) -> Iterator[Setting]:
+def serve(transport: type[Transport], servicer: Any) -> Iterator[Setting]:
     errors: list[BaseException] = []
     with ThreadPoolExecutor(4) as workers:
         methods = ServicerMethods(workers, errors.append)
         add_to_server(servicer, methods)
-        with served(road, methods.methods()) as server, server.channel() as channel:
+        with served(transport, methods.methods()) as server, server.channel() as channel:
             yield Setting(server, servicer, methods, Client(channel), errors)
         if isinstance(servicer, Words):
             servicer.hold.set()
@@ -184,8 +185,8 @@ def serve(road: type[Transport], servicer: Any) -> Iterator[Setting]:
 
 
 @pytest.fixture
-def words(road: type[Transport]) -> Iterator[Setting]:
-    yield from serve(road, Words())
+def words(transport: type[Transport]) -> Iterator[Setting]:
+    yield from serve(transport, Words())
 
 
 def ask(word: str) -> StringValue:
@@ -362,6 +363,7 @@ def test_a_half_sent_upload_does_not_look_whole(words: Setting) -> None:
 
 
 def test_streams_above_the_bound(words: Setting) -> None:
+    threads = NewThreads()
     calls = [words.client.many(ask("held"), timeout=60) for _ in range(MAX_THREADS)]
     assert {next(call).value for call in calls} == {"open"}
     error = error_of(lambda: next(words.client.many(ask("held"), timeout=SECONDS)))
@@ -371,11 +373,12 @@ def test_streams_above_the_bound(words: Setting) -> None:
     assert words.client.one(ask("ok"), timeout=SECONDS)  # these need no thread of their own
     words.servicer.hold.set()
     assert [list(call) for call in calls] == [[]] * MAX_THREADS
-    wait_until(lambda: not [each for each in threading.enumerate() if each.name == "penstock-servicer"])
+    wait_until(lambda: not threads.named("penstock-servicer"))
     assert len(list(words.client.many(ask("three"), timeout=SECONDS))) == 3
 
 
 def test_stop_ends_the_open_streams(words: Setting) -> None:
+    threads = NewThreads()
     quiet = Quiet()
     calls = [words.client.talk(iter(quiet), timeout=SECONDS) for _ in range(3)]
     assert [next(call).value for call in calls] == ["hello"] * 3
@@ -387,7 +390,7 @@ def test_stop_ends_the_open_streams(words: Setting) -> None:
     assert error_of(lambda: next(late)).code() is grpc.StatusCode.UNAVAILABLE
     quiet.end()
     words.server.wait_until_empty()
-    wait_until(lambda: not [each for each in threading.enumerate() if each.name == "penstock-servicer"])
+    wait_until(lambda: not threads.named("penstock-servicer"))
 
 
 class Callbacks:
@@ -412,8 +415,8 @@ class Callbacks:
 
 
 @pytest.fixture
-def callbacks(road: type[Transport]) -> Iterator[Setting]:
-    yield from serve(road, Callbacks())
+def callbacks(transport: type[Transport]) -> Iterator[Setting]:
+    yield from serve(transport, Callbacks())
 
 
 def test_a_callback_sends_and_ends(callbacks: Setting) -> None:
@@ -429,13 +432,13 @@ def test_a_callback_sends_and_ends(callbacks: Setting) -> None:
 
 
 def test_callbacks_need_no_threads(callbacks: Setting) -> None:
-    before = {each.name for each in threading.enumerate()}
+    threads = NewThreads()
     calls = [callbacks.client.call(ask(""), timeout=60) for _ in range(MAX_THREADS + 50)]
     wait_until(lambda: len(callbacks.servicer.senders) == len(calls))
     for send in callbacks.servicer.senders:
         send(ask("to all"))
     assert {next(call).value for call in calls} == {"to all"}
-    assert "penstock-servicer" not in {each.name for each in threading.enumerate()} - before
+    assert not threads.named("penstock-servicer")
     callbacks.methods.stop()
     assert {error_of(lambda call=call: next(call)).code() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
 

@@ -1,8 +1,7 @@
-"""grpc's own servicers, health and reflection, on both roads."""
+"""grpc's own servicers, health and reflection, on both transports."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -16,9 +15,10 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha.reflection import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
-from penstock.transport.call import Transport
-from penstock.transport.servicers import ServicerMethods
+from penstock.transport.grpc.call import Transport
+from penstock.transport.grpc.servicers import ServicerMethods
 from support.calls import SECONDS, Served, served, wait_until
+from support.threads import NewThreads
 
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
 
 @pytest.fixture
-def setting(road: type[Transport]) -> Iterator[Setting]:
+def setting(transport: type[Transport]) -> Iterator[Setting]:
     health = HealthServicer(experimental_non_blocking=True)
     with ThreadPoolExecutor(2) as workers:
         failures: list[BaseException] = []
@@ -42,7 +42,7 @@ def setting(road: type[Transport]) -> Iterator[Setting]:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
             ReflectionServicer(["grpc.health.v1.Health"]), methods
         )
-        with served(road, methods.methods()) as server, server.channel() as channel:
+        with served(transport, methods.methods()) as server, server.channel() as channel:
             yield Setting(server, health, health_pb2_grpc.HealthStub(channel), channel)
         assert failures == []
 
@@ -79,14 +79,16 @@ def test_a_watcher_that_is_gone_is_forgotten(setting: Setting) -> None:
 
 
 def test_many_watchers_share_the_polling_thread(setting: Setting) -> None:
+    threads = NewThreads()
     watches = [setting.stub.Watch(HealthCheckRequest(), timeout=60) for _ in range(200)]
     assert {next(watch).status for watch in watches} == {SERVING}
-    assert "penstock-servicer" not in {each.name for each in threading.enumerate()}
+    assert not threads.named("penstock-servicer")
     setting.health.set("", NOT_SERVING)
     assert {next(watch).status for watch in watches} == {NOT_SERVING}
 
 
 def test_reflection(setting: Setting) -> None:
+    threads = NewThreads()
     stub = reflection_pb2_grpc.ServerReflectionStub(setting.channel)
     requests = (
         ServerReflectionRequest(list_services=""),
@@ -98,4 +100,4 @@ def test_reflection(setting: Setting) -> None:
     assert len(file.file_descriptor_response.file_descriptor_proto) == 1
     assert error.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
     setting.server.wait_until_empty()
-    wait_until(lambda: "penstock-servicer" not in {each.name for each in threading.enumerate()})
+    wait_until(lambda: not threads.named("penstock-servicer"))

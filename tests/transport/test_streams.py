@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from penstock.transport.call import OK, ServerCall, Status, Transport
+from penstock.transport.grpc.call import OK, ServerCall, Status, Transport
 from support.calls import (
     SECONDS,
     Handlers,
@@ -42,9 +42,9 @@ class Requests:
             yield message
 
 
-def test_an_ordered_echo(road: type[Transport]) -> None:
+def test_an_ordered_echo(transport: type[Transport]) -> None:
     handlers = Handlers(StreamEcho)
-    with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
         requests, answers = Requests(), []
         call = channel.stream_stream("/t/S")(iter(requests), timeout=SECONDS)
         for i in range(50):
@@ -60,21 +60,21 @@ def test_an_ordered_echo(road: type[Transport]) -> None:
         assert handler.threads == {server.transport.polling_thread}
 
 
-def test_many_messages(road: type[Transport]) -> None:
+def test_many_messages(transport: type[Transport]) -> None:
     sent = [b"%d" % i for i in range(5_000)]
-    with served(road, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
         assert list(channel.stream_stream("/t/S")(iter(sent), timeout=60)) == sent
         server.wait_until_empty()
 
 
-def test_large_messages_both_ways(road: type[Transport]) -> None:
+def test_large_messages_both_ways(transport: type[Transport]) -> None:
     sent = [bytes([i]) * 2**20 for i in range(20)]
-    with served(road, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
         assert list(channel.stream_stream("/t/S")(iter(sent), timeout=60)) == sent
 
 
-def test_three_streams_at_once(road: type[Transport]) -> None:
-    with served(road, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
+def test_three_streams_at_once(transport: type[Transport]) -> None:
+    with served(transport, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
         feeds = [Requests() for _ in range(3)]
         calls = [channel.stream_stream("/t/S")(iter(feed), timeout=SECONDS) for feed in feeds]
         for turn in range(20):
@@ -88,16 +88,16 @@ def test_three_streams_at_once(road: type[Transport]) -> None:
         server.wait_until_empty()
 
 
-def test_a_stream_without_messages(road: type[Transport]) -> None:
+def test_a_stream_without_messages(transport: type[Transport]) -> None:
     handlers = Handlers(StreamEcho)
-    with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
         assert list(channel.stream_stream("/t/S")(iter(()), timeout=SECONDS)) == []
         server.wait_until_empty()
         assert handlers.only().told == ["half_closed", "closed"]
 
 
-def test_empty_messages_are_messages(road: type[Transport]) -> None:
-    with served(road, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
+def test_empty_messages_are_messages(transport: type[Transport]) -> None:
+    with served(transport, {"/t/S": stream(StreamEcho)}) as server, server.channel() as channel:
         assert list(channel.stream_stream("/t/S")(iter((b"", b"", b"x")), timeout=SECONDS)) == [
             b"",
             b"",
@@ -105,7 +105,7 @@ def test_empty_messages_are_messages(road: type[Transport]) -> None:
         ]
 
 
-def test_answers_after_half_close(road: type[Transport]) -> None:
+def test_answers_after_half_close(transport: type[Transport]) -> None:
     class Late(Reading):
         def half_closed(self) -> None:
             super().half_closed()
@@ -118,20 +118,20 @@ def test_answers_after_half_close(road: type[Transport]) -> None:
             else:
                 self.call.finish(Status(grpc.StatusCode.OK, "", (("left", "0"),)), b"last")
 
-    with served(road, {"/t/S": stream(Late)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(Late)}) as server, server.channel() as channel:
         call = channel.stream_stream("/t/S")(iter((b"1", b"2", b"3")), timeout=SECONDS)
         assert list(call) == [b"1", b"2", b"3", b"last"]
         assert dict(call.trailing_metadata()) == {"left": "0"}
 
 
-def test_the_server_finishes_early(road: type[Transport]) -> None:
+def test_the_server_finishes_early(transport: type[Transport]) -> None:
     class Once(Silent):
         def received(self, message: bytes) -> None:
             super().received(message)
             self.call.finish(Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "one is enough"), b"last")
 
     handlers = Handlers(Once)
-    with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
         requests = Requests(b"1", b"2", b"3")
         call = channel.stream_stream("/t/S")(iter(requests), timeout=SECONDS)
         assert next(call) == b"last"
@@ -144,7 +144,7 @@ def test_the_server_finishes_early(road: type[Transport]) -> None:
         assert handlers.only().told == ["received", "closed"]
 
 
-def test_after_finish_only_closed_is_told(road: type[Transport]) -> None:
+def test_after_finish_only_closed_is_told(transport: type[Transport]) -> None:
     class Both(Silent):
         def received(self, message: bytes) -> None:
             super().received(message)
@@ -155,13 +155,13 @@ def test_after_finish_only_closed_is_told(road: type[Transport]) -> None:
             self.call.receive()
 
     handlers = Handlers(Both)
-    with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
         assert list(channel.stream_stream("/t/S")(iter((b"1", b"2")), timeout=SECONDS)) == [b"large" * 1000]
         server.wait_until_empty()
         assert handlers.only().told == ["received", "closed"]
 
 
-def test_another_thread_sends(road: type[Transport]) -> None:
+def test_another_thread_sends(transport: type[Transport]) -> None:
     count = 500
 
     class Pushed(Silent):
@@ -180,14 +180,14 @@ def test_another_thread_sends(road: type[Transport]) -> None:
         def sent(self) -> None:
             self.may_send.release()
 
-    with served(road, {"/t/S": stream(Pushed)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(Pushed)}) as server, server.channel() as channel:
         call = channel.stream_stream("/t/S")(iter(Requests()), timeout=SECONDS)
         assert list(call) == [*(b"%d" % i for i in range(count)), b"end"]
 
 
-def test_messages_wait_in_the_client_until_they_are_asked_for(road: type[Transport]) -> None:
+def test_messages_wait_in_the_client_until_they_are_asked_for(transport: type[Transport]) -> None:
     handlers = Handlers(Silent)
-    with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
         taken = []
 
         def requests() -> Iterator[bytes]:
@@ -204,7 +204,7 @@ def test_messages_wait_in_the_client_until_they_are_asked_for(road: type[Transpo
         call.cancel()
 
 
-def test_a_slow_reader_holds_the_sender_back(road: type[Transport]) -> None:
+def test_a_slow_reader_holds_the_sender_back(transport: type[Transport]) -> None:
     class Flood(Silent):
         def received(self, message: bytes) -> None:
             self.count = 0
@@ -215,7 +215,7 @@ def test_a_slow_reader_holds_the_sender_back(road: type[Transport]) -> None:
             self.call.send(b"x" * 2**20)
 
     handlers = Handlers(Flood)
-    with served(road, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/S": stream(handlers)}) as server, server.channel() as channel:
         call = channel.stream_stream("/t/S")(iter((b"",)), timeout=60)
         next(call)
         server.check_alive()
@@ -225,9 +225,9 @@ def test_a_slow_reader_holds_the_sender_back(road: type[Transport]) -> None:
         assert handlers.only().is_over
 
 
-def test_a_call_of_one_kind_does_not_stop_the_other(road: type[Transport]) -> None:
+def test_a_call_of_one_kind_does_not_stop_the_other(transport: type[Transport]) -> None:
     with (
-        served(road, {"/t/S": stream(StreamEcho), "/t/U": unary(Silent)}) as server,
+        served(transport, {"/t/S": stream(StreamEcho), "/t/U": unary(Silent)}) as server,
         server.channel() as channel,
     ):
         waiting = channel.unary_unary("/t/U").future(b"", timeout=SECONDS)

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from penstock.transport.call import OK, ServerCall, Status, Transport
+from penstock.transport.grpc.call import OK, ServerCall, Status, Transport
 from support.calls import SECONDS, Echo, Handlers, Silent, served, unary, wait_until
 
 
@@ -34,9 +34,9 @@ def error_of(channel: grpc.Channel, method: str = "/t/M", **more: Any) -> Any:
     return raised.value
 
 
-def test_echo(road: type[Transport]) -> None:
+def test_echo(transport: type[Transport]) -> None:
     handlers = Handlers(Echo)
-    with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         assert channel.unary_unary("/t/M")(b"hello", timeout=SECONDS) == b"hello"
         server.wait_until_empty()
         handler = handlers.only()
@@ -45,58 +45,58 @@ def test_echo(road: type[Transport]) -> None:
         assert handler.call.method == "/t/M"
 
 
-def test_many_one_after_the_other(road: type[Transport]) -> None:
-    with served(road, {}) as server, server.channel() as channel:
+def test_many_one_after_the_other(transport: type[Transport]) -> None:
+    with served(transport, {}) as server, server.channel() as channel:
         call = channel.unary_unary("/t/Echo")
         assert [call(b"%d" % i, timeout=SECONDS) for i in range(200)] == [b"%d" % i for i in range(200)]
 
 
-def test_many_at_once(road: type[Transport]) -> None:
-    with served(road, {}) as server, server.channel() as channel:
+def test_many_at_once(transport: type[Transport]) -> None:
+    with served(transport, {}) as server, server.channel() as channel:
         call = channel.unary_unary("/t/Echo")
         futures = [call.future(b"%d" % i, timeout=SECONDS) for i in range(300)]
         assert [future.result() for future in futures] == [b"%d" % i for i in range(300)]
         server.wait_until_empty()
 
 
-def test_a_burst_is_answered_to_the_last_call(road: type[Transport]) -> None:
-    with served(road, {}) as server, server.channel() as channel:
+def test_a_burst_is_answered_to_the_last_call(transport: type[Transport]) -> None:
+    with served(transport, {}) as server, server.channel() as channel:
         call = channel.unary_unary("/t/Echo")
         futures = [call.future(b"", timeout=60) for _ in range(5_000)]
         assert Counter(future.code() for future in futures) == {grpc.StatusCode.OK: 5_000}
 
 
 @pytest.mark.parametrize("size", [0, 1, 64 * 2**20])
-def test_sizes(road: type[Transport], size: int) -> None:
-    with served(road, {}) as server, server.channel() as channel:
+def test_sizes(transport: type[Transport], size: int) -> None:
+    with served(transport, {}) as server, server.channel() as channel:
         message = b"\xa5" * size
         assert channel.unary_unary("/t/Echo")(message, timeout=60) == message
 
 
-def test_a_status_reaches_the_client_whole(road: type[Transport]) -> None:
+def test_a_status_reaches_the_client_whole(transport: type[Transport]) -> None:
     status = Status(
         grpc.StatusCode.FAILED_PRECONDITION,
         "größer als π % und\nneue Zeile ☂",
         (("text", "plain words"), ("bytes-bin", bytes(range(256)))),
     )
-    with served(road, {"/t/M": unary(finishing(status))}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(finishing(status))}) as server, server.channel() as channel:
         error = error_of(channel)
         assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert error.details() == "größer als π % und\nneue Zeile ☂"
         assert dict(error.trailing_metadata()) == {"text": "plain words", "bytes-bin": bytes(range(256))}
 
 
-def test_a_success_has_trailing_metadata_too(road: type[Transport]) -> None:
+def test_a_success_has_trailing_metadata_too(transport: type[Transport]) -> None:
     make = finishing(Status(grpc.StatusCode.OK, "", (("rows", "3"),)), b"answer")
-    with served(road, {"/t/M": unary(make)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(make)}) as server, server.channel() as channel:
         answer, call = channel.unary_unary("/t/M").with_call(b"", timeout=SECONDS)
         assert answer == b"answer"
         assert dict(call.trailing_metadata()) == {"rows": "3"}
 
 
-def test_details_that_are_no_unicode_are_sent_as_far_as_they_are(road: type[Transport]) -> None:
+def test_details_that_are_no_unicode_are_sent_as_far_as_they_are(transport: type[Transport]) -> None:
     make = finishing(Status(grpc.StatusCode.INVALID_ARGUMENT, "half \ud800 a pair"))
-    with served(road, {"/t/M": unary(make)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(make)}) as server, server.channel() as channel:
         assert error_of(channel).details() == "half ? a pair"
 
 
@@ -117,8 +117,8 @@ def test_metadata_that_http_cannot_carry_is_refused_where_it_is_made(pair: tuple
         Status(grpc.StatusCode.OK, "", (pair,))
 
 
-def test_an_unknown_method(road: type[Transport]) -> None:
-    with served(road, {}) as server, server.channel() as channel:
+def test_an_unknown_method(transport: type[Transport]) -> None:
+    with served(transport, {}) as server, server.channel() as channel:
         error = error_of(channel, "/t/Nobody")
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "/t/Nobody" in error.details()
@@ -126,9 +126,9 @@ def test_an_unknown_method(road: type[Transport]) -> None:
         server.wait_until_empty()
 
 
-def test_a_call_without_a_message(road: type[Transport]) -> None:
+def test_a_call_without_a_message(transport: type[Transport]) -> None:
     handlers = Handlers(Echo)
-    with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         with pytest.raises(grpc.RpcError) as raised:
             channel.stream_unary("/t/M")(iter(()), timeout=SECONDS)
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -137,15 +137,15 @@ def test_a_call_without_a_message(road: type[Transport]) -> None:
         assert handlers.only().told == ["closed"]
 
 
-def test_of_two_messages_the_first_is_taken(road: type[Transport]) -> None:
+def test_of_two_messages_the_first_is_taken(transport: type[Transport]) -> None:
     handlers = Handlers(Echo)
-    with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         assert channel.stream_unary("/t/M")(iter((b"1", b"2")), timeout=SECONDS) == b"1"
         server.wait_until_empty()
         assert handlers.only().messages == [b"1"]
 
 
-def test_a_second_finish_does_nothing(road: type[Transport]) -> None:
+def test_a_second_finish_does_nothing(transport: type[Transport]) -> None:
     class Twice(Silent):
         def received(self, message: bytes) -> None:
             self.call.finish(OK, b"first")
@@ -156,12 +156,12 @@ def test_a_second_finish_does_nothing(road: type[Transport]) -> None:
             self.call.finish(OK, b"third")
             super().closed(cancelled)
 
-    with served(road, {"/t/M": unary(Twice)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(Twice)}) as server, server.channel() as channel:
         assert channel.unary_unary("/t/M")(b"", timeout=SECONDS) == b"first"
         server.wait_until_empty()
 
 
-def test_two_threads_finish_at_once(road: type[Transport]) -> None:
+def test_two_threads_finish_at_once(transport: type[Transport]) -> None:
     def finish(call: ServerCall, barrier: threading.Barrier, answer: bytes) -> None:
         barrier.wait(SECONDS)
         call.finish(OK, answer)
@@ -172,15 +172,15 @@ def test_two_threads_finish_at_once(road: type[Transport]) -> None:
             for answer in (b"a", b"b"):
                 threading.Thread(target=finish, args=(self.call, barrier, answer)).start()
 
-    with served(road, {"/t/M": unary(Raced)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(Raced)}) as server, server.channel() as channel:
         answers = {channel.unary_unary("/t/M")(b"", timeout=SECONDS) for _ in range(100)}
         assert answers <= {b"a", b"b"}
         server.wait_until_empty()
 
 
-def test_another_thread_finishes(road: type[Transport]) -> None:
+def test_another_thread_finishes(transport: type[Transport]) -> None:
     handlers = Handlers(Silent)
-    with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         future = channel.unary_unary("/t/M").future(b"", timeout=SECONDS)
         handler = handlers.only()
         wait_until(lambda: handler.told)
@@ -188,14 +188,14 @@ def test_another_thread_finishes(road: type[Transport]) -> None:
         assert future.result() == b"from afar"
 
 
-def test_a_handler_that_finishes_before_the_message_comes(road: type[Transport]) -> None:
+def test_a_handler_that_finishes_before_the_message_comes(transport: type[Transport]) -> None:
     class Forbidding(Silent):
         def __init__(self, call: ServerCall) -> None:
             super().__init__(call)
             call.finish(Status(grpc.StatusCode.PERMISSION_DENIED, "not you"))
 
     handlers = Handlers(Forbidding)
-    with served(road, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
         assert error_of(channel).code() is grpc.StatusCode.PERMISSION_DENIED
         server.wait_until_empty()
         assert handlers.only().told == ["closed"]

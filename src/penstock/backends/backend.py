@@ -1,4 +1,4 @@
-"""The contract of a backend, on one page."""
+"""The interface of a backend: a loaded model that can be run."""
 
 from __future__ import annotations
 
@@ -6,50 +6,45 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock.tensors import Array, Signature
+from penstock.core.tensors import Array, Signature
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """What a model's file says of itself.
+    """What a model's file says about the model.
 
     Attributes:
         metadata: producer, domain, description and its own key-value pairs.
         opsets: the version of every operator set it was written against, by domain.
-        sha256: of the file's bytes, in hexadecimal.
         size_bytes: of the file, without external data.
+        digest: gives the SHA-256 as far as it is known by now; see `sha256`.
+        changes: what the server changed about the model so that it can be served, a sentence each.
     """
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     opsets: Mapping[str, int] = field(default_factory=dict)
-    sha256: str = ""
     size_bytes: int = 0
+    digest: Callable[[], str] = lambda: ""
+    changes: Sequence[str] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Of the file and its external data, in hexadecimal; "" until that of large files is computed."""
+        return self.digest()
 
 
-class Stop:
-    """Ends one run early, from another thread than the one that runs.
+class RunControl(Protocol):
+    """What the backend and the server tell each other about one run.
 
     Attributes:
-        asked: whether the run is to end.
+        is_large: whether the run is much larger than a usual one: if the backend keeps memory for the next
+            run, it should free what this one took.
     """
 
-    __slots__ = ("_end", "asked")
+    is_large: bool
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._end: Callable[[], None] | None = None
-
-    def ask(self) -> None:
-        """Lets the run end as soon as the backend can."""
-        self.asked = True
-        if self._end is not None:
-            self._end()
-
-    def by(self, end: Callable[[], None]) -> None:
-        """The backend's part: says how its run is ended. It may be called twice."""
-        self._end = end
-        if self.asked:  # before there was a way: whoever comes second of the two threads sees the other
-            end()
+    def stop_with(self, stop: Callable[[], None]) -> None:
+        """The backend says how to end the run early: the server may call `stop`, twice and on any thread."""
 
 
 class Backend(Protocol):
@@ -60,14 +55,15 @@ class Backend(Protocol):
     providers: Sequence[str]
 
     def run(
-        self, outputs: Sequence[str], inputs: Mapping[str, Array], stop: Stop | None = None
+        self, outputs: Sequence[str], inputs: Mapping[str, Array], control: RunControl | None = None, /
     ) -> Sequence[Array]:
         """Runs the graph once.
 
         Args:
-            outputs: the outputs wanted, by name.
-            inputs: every input of the signature; see `penstock.tensors` for the convention.
-            stop: ends the run early; a backend may take no notice.
+            outputs: the names of the requested outputs.
+            inputs: every input of the signature, and any of its defaults; see `penstock.core.tensors` for
+                the convention.
+            control: of this run. A backend may ignore it: then the run cannot be ended early.
 
         Returns:
             The outputs, in the order asked for.
@@ -77,4 +73,4 @@ class Backend(Protocol):
         """
 
     def close(self) -> None:
-        """Lets go of the model's memory."""
+        """Frees the model's memory."""

@@ -1,11 +1,11 @@
-"""ONNX Runtime as a backend; the only file that imports it."""
+"""The backend of ONNX Runtime; the only file that imports onnxruntime."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,16 @@ import numpy as np
 import onnxruntime as ort
 
 from penstock.backends import onnx_file
-from penstock.backends.backend import ModelFile, Stop
-from penstock.bits import BY_BITS
+from penstock.backends.backend import ModelFile, RunControl
+from penstock.backends.digest import CHANGED, Digest, Stamps
+from penstock.backends.onnx_ends import Ends, read_ends
+from penstock.backends.onnx_errors import explained, why_not_loaded
+from penstock.backends.private_memory import make_private
 from penstock.config import RuntimeConfig
-from penstock.errors import ModelFailed, ModelLoadError
-from penstock.tensors import BY_ONNX_NAME, Array, DataType, Signature, TensorSpec
+from penstock.core.errors import ModelFailed, ModelLoadError
+from penstock.core.minifloats import BY_BITS
+from penstock.core.processors import available
+from penstock.core.tensors import BY_ONNX_NAME, Array, DataType, Signature, TensorSpec
 
 OPTIMIZATION = {
     "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -26,21 +31,10 @@ OPTIMIZATION = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 ONLY_FATAL = 4  # ONNX Runtime's log level: what matters comes as an exception
-MESSAGE_LENGTH = 300  # in answers, where headers bound it
-LOAD_MESSAGE_LENGTH = 1000  # at the start, where what ONNX Runtime advises stands last
-UNSET_VERSION = 2**63 - 1  # what ONNX Runtime gives where the file says nothing
+UNSET_VERSION = 2**63 - 1  # what ONNX Runtime returns if the file has no version
 MODEL_SUFFIX = ".onnx"
-
-SIGNATURE = r"[^(]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])?"
-NOISE = (
-    re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : "),
-    re.compile(r"^Load model from .*? failed:"),
-    # /src/file.h:540 void Class::method(int) condition was false. What matters
-    re.compile(rf"/\S+\.\w+:\d+ {SIGNATURE} (?:[^\n]*? was false\. )?"),
-    # file.cc:59 method What matters
-    re.compile(r"\b\w+\.(?:cc|cpp|cu|h):\d+ \w+ "),
-)
-"""What its errors hold beside the reason, in the order in which it is taken out."""
+MOST_DEFAULTS = 16  # inputs with a default value; a model with more of them has its weights among them
+EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def version() -> str:
@@ -48,60 +42,75 @@ def version() -> str:
     return str(ort.__version__)
 
 
-def cores() -> int:
-    """The processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class OnnxBackend:
     """One ONNX Runtime session.
 
     Args:
-        path: the model file; external data is looked for beside it.
+        path: the model file; external data is looked for beside it. Once the model is loaded, its files may
+            be changed or deleted.
         config: the session's settings.
         runs_in_parallel: how many runs may go on at the same time; the cores are shared out among them.
-        share: how many cores these are; 0 for all that the process may use.
+        share: how many processors these are; 0 for all that the process may use, by affinity and quota.
 
     Raises:
-        ModelLoadError: the file cannot be loaded, or takes or gives what is not a tensor.
+        ModelLoadError: the file cannot be loaded, has inputs or outputs that are not tensors, or has changed
+            meanwhile.
     """
 
     def __init__(self, path: Path, config: RuntimeConfig, runs_in_parallel: int, share: int = 0) -> None:
-        self._session = _open(path, config, _options(config, runs_in_parallel, share or cores()))
+        weights = _weights(path)
+        stamps = Stamps([path, *(path.parent / name for name in weights)])
+        ends = read_ends(path)
+        if ends is not None and ends.refusal:
+            raise ModelLoadError(f"{path}: {ends.refusal}")
+        options = _options(config, runs_in_parallel, share or available().count)
+        self._session = _open(path, ends, config, options)
+        _detach_from_files(path, weights, stamps)
         try:
             self.signature = _signature(self._session, path)
-            self.file = _describe(self._session, path)
+            facts = _facts(self._session, path)
         except ValueError as error:
             raise ModelLoadError(f"{path}: {error}") from error
+        self._digest = digest = Digest(path, weights, stamps)
+        self.file = replace(facts, digest=lambda: digest.value, changes=ends.changes if ends else ())
         self.providers: Sequence[str] = tuple(self._session.get_providers())
         self._run = _runner(self._session)
-        specs = (*self.signature.inputs.values(), *self.signature.outputs.values())
-        # What numpy lacks crosses over as bits.
+        self._has_arena = config.arena
+        tensors = self.signature
+        self._fed = {**tensors.inputs, **tensors.defaults}
+        specs = (*self._fed.values(), *tensors.outputs.values())
+        # Datatypes that numpy lacks are passed as bits.
         self._by_bits = any(spec.datatype in BY_BITS for spec in specs)
 
     def run(
-        self, outputs: Sequence[str], inputs: Mapping[str, Array], stop: Stop | None = None
+        self, outputs: Sequence[str], inputs: Mapping[str, Array], control: RunControl | None = None, /
     ) -> Sequence[Array]:
         """Runs the graph once; see `penstock.backends.backend.Backend.run`.
 
-        A run ends early between two nodes of the graph.
+        A run that is stopped ends between two nodes of the graph.
         """
-        options = None if stop is None else _options_to_stop(stop)
+        options = None
+        if control is not None:
+            options = ort.RunOptions()
+            control.stop_with(partial(setattr, options, "terminate", True))
+            if control.is_large and self._has_arena:
+                options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
             if self._by_bits:
                 return self._run_by_bits(outputs, inputs, options)
             return self._run(outputs, inputs, options)
         except Exception as error:  # ONNX Runtime's errors have no root of their own
-            raise ModelFailed(f"the model failed on this request: {_explained(error)}") from error
+            raise ModelFailed(f"the model failed on this request: {explained(error)}") from error
 
     def close(self) -> None:
-        """Lets go of the session."""
+        """Frees the session."""
+        self._digest.stop()
         del self._session, self._run
 
     def _run_by_bits(
         self, outputs: Sequence[str], inputs: Mapping[str, Array], options: ort.RunOptions | None
     ) -> Sequence[Array]:
-        """As `run`, where some tensors are held as bits: those go in and come out as OrtValues."""
+        """As `run`, if some tensors are held as bits: these are passed as OrtValues."""
         feeds = {name: self._feed(name, array) for name, array in inputs.items()}
         datatypes = [self.signature.outputs[name].datatype for name in outputs]
         if BY_BITS.isdisjoint(datatypes):
@@ -117,31 +126,20 @@ class OnnxBackend:
         ]
 
     def _feed(self, name: str, array: Array) -> Any:
-        datatype = self.signature.inputs[name].datatype
+        datatype = self._fed[name].datatype
         if datatype not in BY_BITS:
             return array
-        # ONNX Runtime reads the memory as it lies, whatever the strides.
+        # ONNX Runtime reads the memory in order and ignores the strides.
         contiguous = np.asarray(array, order="C")  # ascontiguousarray makes a scalar a vector
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, datatype.onnx_type)
 
 
-def _options_to_stop(stop: Stop) -> ort.RunOptions:
-    """What lets one run be ended; making it takes less than a microsecond."""
-    options = ort.RunOptions()
-
-    def end() -> None:
-        options.terminate = True
-
-    stop.by(end)
-    return options
-
-
 def _runner(session: ort.InferenceSession) -> Callable[..., Sequence[Array]]:
-    """What runs a session: outputs wanted, inputs by name, options.
+    """The function that runs a session. It takes the requested outputs, the inputs by name, and options.
 
-    `InferenceSession.run` asks of every run what the codec has seen to already, such as whether an input is
-    missing: 2 µs beside the 7 of a small model. Where a release has not what it calls in the end, it is
-    called itself.
+    `InferenceSession.run` checks in every run what the codec has checked already, such as whether an input is
+    missing: 2 µs beside the 7 µs of a small model. So the inner function is called; if a release of ONNX
+    Runtime does not have it, `InferenceSession.run` is used.
     """
     inner = getattr(session, "_sess", None)
     run: Callable[..., Sequence[Array]] = getattr(inner, "run", session.run)
@@ -158,23 +156,51 @@ def _bits(value: ort.OrtValue, datatype: DataType) -> Array:
     return np.frombuffer(data, datatype.dtype).reshape(shape)
 
 
-def _open(path: Path, config: RuntimeConfig, options: ort.SessionOptions) -> ort.InferenceSession:
+def _open(
+    path: Path, ends: Ends | None, config: RuntimeConfig, options: ort.SessionOptions
+) -> ort.InferenceSession:
     unknown = sorted(set(config.providers) - set(ort.get_available_providers()))
     if unknown:
         available = ", ".join(ort.get_available_providers())
-        raise ModelLoadError(f"no execution provider {', '.join(unknown)} here; there is {available}")
+        raise ModelLoadError(
+            f"execution provider {', '.join(unknown)} is not available; available: {available}"
+        )
     try:
+        repaired = ends.repaired if ends else None
+        if repaired is not None:  # it no longer says by itself where its external data is
+            options.add_session_config_entry(EXTERNAL_DATA_FOLDER, str(path.parent.resolve()))
         session = ort.InferenceSession(
-            str(path),
+            str(path) if repaired is None else repaired,
             options,
             providers=list(config.providers),
-            enable_fallback=0,  # else a failing provider is replaced without a word
+            enable_fallback=0,  # else a failing provider is replaced silently
         )
     except Exception as error:  # as in run
-        raise ModelLoadError(
-            f"ONNX Runtime cannot load {path}: {_explained(error, LOAD_MESSAGE_LENGTH)}"
-        ) from error
+        raise ModelLoadError(why_not_loaded(error, path, version())) from error
     return session
+
+
+def _weights(path: Path) -> Sequence[str]:
+    """The names of the files beside the model that hold its external data."""
+    try:
+        return onnx_file.beside(path, onnx_file.external_files(path))
+    except (OSError, ValueError):  # not a model: ONNX Runtime says in which way
+        return ()
+
+
+def _detach_from_files(path: Path, weights: Sequence[str], stamps: Stamps) -> None:
+    """Makes the session independent of the files that it was loaded from.
+
+    Raises:
+        ModelLoadError: a file has changed meanwhile, or there is not enough memory.
+    """
+    try:
+        make_private([path.parent / name for name in weights])
+    except OSError as error:
+        raise ModelLoadError(f"the weights of {path} cannot be read into memory: {error.strerror}") from error
+    changed = stamps.changed()
+    if changed is not None:
+        raise ModelLoadError(f"{changed} {CHANGED}")
 
 
 def _options(config: RuntimeConfig, runs_in_parallel: int, share: int) -> ort.SessionOptions:
@@ -193,13 +219,27 @@ def _options(config: RuntimeConfig, runs_in_parallel: int, share: int) -> ort.Se
 
 def _signature(session: ort.InferenceSession, path: Path) -> Signature:
     arguments = [*session.get_inputs(), *session.get_outputs()]
-    # ONNX Runtime shows a scalar and a tensor that declares no shape alike.
+    # ONNX Runtime does not distinguish a scalar from a tensor that declares no shape.
     unclear = any(not argument.shape for argument in arguments)
     any_rank = onnx_file.tensors_of_any_rank(path) if unclear and path.suffix == MODEL_SUFFIX else set()
     _refuse_text_beside_bits(arguments)
     inputs = [_spec("input", argument, any_rank) for argument in session.get_inputs()]
     outputs = [_spec("output", argument, any_rank) for argument in session.get_outputs()]
-    return Signature({spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs})
+    tensors = ({spec.name: spec for spec in specs} for specs in (inputs, outputs, _defaults(session)))
+    return Signature(*tensors)
+
+
+def _defaults(session: ort.InferenceSession) -> Sequence[TensorSpec]:
+    """The inputs with a default value.
+
+    Some exporters declare all weights as inputs, which then have a default value; no request is meant to send
+    them. So of many there is none. Nor is one whose shape is open: its rows could be taken for a batch's.
+    """
+    arguments = session.get_overridable_initializers()
+    if len(arguments) > MOST_DEFAULTS:
+        return []
+    usable = [each for each in arguments if each.type in BY_ONNX_NAME]
+    return [_spec("input", each, set()) for each in usable if all(isinstance(n, int) for n in each.shape)]
 
 
 def _refuse_text_beside_bits(arguments: Sequence[ort.NodeArg]) -> None:
@@ -221,14 +261,12 @@ def _spec(role: str, argument: ort.NodeArg, any_rank: set[str]) -> TensorSpec:
 
 
 def _advice(kind: str) -> str:
-    if "map(" in kind:
-        return "only tensors can be served; export the classifier without ZipMap (options={'zipmap': False})"
     if not kind.startswith("tensor("):
-        return "only tensors can be served; export the model so that it takes and gives plain tensors"
-    return f"this datatype cannot be served; those that can are {', '.join(BY_ONNX_NAME)}"
+        return "only tensors can be served; export the model with tensors as inputs and outputs"
+    return f"this datatype cannot be served; supported datatypes: {', '.join(BY_ONNX_NAME)}"
 
 
-def _describe(session: ort.InferenceSession, path: Path) -> ModelFile:
+def _facts(session: ort.InferenceSession, path: Path) -> ModelFile:
     meta = session.get_modelmeta()
     facts = {
         "producer": meta.producer_name,
@@ -240,15 +278,5 @@ def _describe(session: ort.InferenceSession, path: Path) -> ModelFile:
     return ModelFile(
         metadata={key: value for key, value in {**facts, **meta.custom_metadata_map}.items() if value},
         opsets=onnx_file.opsets(path),
-        sha256=onnx_file.sha256(path),
         size_bytes=path.stat().st_size,
     )
-
-
-def _explained(error: Exception, length: int = MESSAGE_LENGTH) -> str:
-    """What ONNX Runtime says, in one line and without the places and conditions in its source code."""
-    text = str(error).strip() or type(error).__name__
-    for noise in NOISE:
-        text = noise.sub("", text)
-    text = " ".join(text.split())
-    return text if len(text) <= length else f"{text[:length]}..."

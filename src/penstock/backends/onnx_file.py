@@ -1,34 +1,84 @@
-"""Reads the few facts of an ONNX file that ONNX Runtime does not tell.
+"""Reads facts of an ONNX file that ONNX Runtime does not tell, such as opsets and external data.
 
 The file is a protobuf message of the `onnx.ModelProto` type, possibly of gigabytes. This walks over its
-top-level fields without copying or understanding the rest; the field numbers are those of onnx.proto in
-the ONNX specification.
+fields without copying or understanding the rest; the field numbers are those of onnx.proto in the ONNX
+specification.
 """
 
 from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, cast
 
-Value: TypeAlias = int | memoryview
+from penstock.core.wire import LENGTH_DELIMITED, VARINT, fields, read_varint
 
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-MODEL_OPSET_IMPORT, MODEL_GRAPH = 8, 7
+MODEL_IR_VERSION, MODEL_GRAPH, MODEL_OPSET_IMPORT, MODEL_FUNCTIONS = 1, 7, 8, 25
+MODEL_PRODUCER, MODEL_PRODUCER_VERSION = 2, 3
 OPSET_DOMAIN, OPSET_VERSION = 1, 2
 GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
 VALUE_NAME, VALUE_TYPE = 1, 2
 TYPE_TENSOR = 1
 TENSOR_SHAPE = 2
+TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 13, 14
+ENTRY_KEY, ENTRY_VALUE = 1, 2
+EXTERNAL = 1  # the data location of a tensor whose values lie in another file
+LOCATION = b"location"  # the key of that file's name
 STANDARD_DOMAIN = "ai.onnx"
 
+TENSORS: Mapping[str, Mapping[int, str]] = {
+    "model": {MODEL_GRAPH: "graph", MODEL_FUNCTIONS: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse tensor",
+        23: "sparse tensor",
+    },
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+}
+"""Where tensors with values lie: the fields of each type of message that lead to them, and their types."""
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+CHUNK_BYTES = 1 << 20
+SMALL_BYTES = 1 << 20  # a file of fewer bytes is read, a larger one mapped
+_kept: ContextVar[dict[Path, bytes] | None] = ContextVar("kept", default=None)
+"""The bytes of small files, within `reading_once`."""
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Until the `with` statement ends, this thread reads a small file once, whatever is asked about it."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def sha256(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal.
+
+    Args:
+        path: the file.
+        stopped: asked every few milliseconds whether to give up; the result then means nothing.
+    """
+    digest = hashlib.sha256()
+    if _kept.get() is not None and path.stat().st_size < SMALL_BYTES:
+        with opened(path) as message:
+            digest.update(message.data)
+        return digest.hexdigest()
+    with path.open("rb", buffering=0) as file:
+        while not stopped() and (chunk := file.read(CHUNK_BYTES)):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def opsets(path: Path) -> dict[str, int]:
@@ -38,15 +88,20 @@ def opsets(path: Path) -> dict[str, int]:
         ValueError: the file is not a protobuf message.
     """
     found = {}
-    with _mapped(path) as data:
-        for number, value in _fields(data):
-            if number == MODEL_OPSET_IMPORT and isinstance(value, memoryview):
-                entry = dict(_fields(value))
-                version = entry.get(OPSET_VERSION)
-                found[_text(entry.get(OPSET_DOMAIN)) or STANDARD_DOMAIN] = (
-                    version if isinstance(version, int) else 0
-                )
+    with opened(path) as message:
+        for entry in message.messages(MODEL_OPSET_IMPORT):
+            found[entry.text(OPSET_DOMAIN) or STANDARD_DOMAIN] = entry.number(OPSET_VERSION)
     return found
+
+
+def ir_version(path: Path) -> int:
+    """The version of the file format itself; 0 if the file does not say.
+
+    Raises:
+        ValueError: the file is not a protobuf message.
+    """
+    with opened(path) as message:
+        return message.number(MODEL_IR_VERSION)
 
 
 def tensors_of_any_rank(path: Path) -> set[str]:
@@ -56,75 +111,110 @@ def tensors_of_any_rank(path: Path) -> set[str]:
         ValueError: the file is not a protobuf message.
     """
     found = set()
-    with _mapped(path) as data:
-        for graph in _messages(data, MODEL_GRAPH):
-            for tensor in _messages(graph, GRAPH_INPUT, GRAPH_OUTPUT):
-                types = [
-                    kind for each in _messages(tensor, VALUE_TYPE) for kind in _messages(each, TYPE_TENSOR)
-                ]
-                if not any(list(_messages(kind, TENSOR_SHAPE)) for kind in types):
-                    found.add(_text(dict(_fields(tensor)).get(VALUE_NAME)))
+    with opened(path) as message:
+        for graph in message.messages(MODEL_GRAPH):
+            for tensor in graph.messages(GRAPH_INPUT, GRAPH_OUTPUT):
+                types = [kind for each in tensor.messages(VALUE_TYPE) for kind in each.messages(TYPE_TENSOR)]
+                if not any(list(kind.messages(TENSOR_SHAPE)) for kind in types):
+                    found.add(tensor.text(VALUE_NAME))
     return found
 
 
-class _mapped:  # noqa: N801 - used as a function
-    """The file's bytes, without reading them all."""
+def external_files(path: Path) -> Sequence[str]:
+    """The names of the files that hold the values of tensors, as the model has them, sorted.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    They are relative to the model's folder. Unsafe names in a hostile file are included: see `beside`.
 
-    def __enter__(self) -> memoryview:
-        self._data = self._path.read_bytes() if self._path.stat().st_size < 2**20 else self._map()
-        return memoryview(self._data)
-
-    def __exit__(self, *_: object) -> None:
-        del self._data  # unmapped with the last view of it
-
-    def _map(self) -> mmap.mmap:
-        with self._path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    Raises:
+        ValueError: the file is not a protobuf message.
+    """
+    found = set()
+    with opened(path) as message:
+        if message.data.find(LOCATION) >= 0:  # most models have no such file, and need no walk
+            found = {_location(tensor) for tensor in _tensors(message)} - {""}
+    return sorted(found)
 
 
-def _text(value: Value | None) -> str:
-    return bytes(value).decode() if isinstance(value, memoryview) else ""
+def beside(path: Path, names: Sequence[str]) -> Sequence[str]:
+    """Those of the named files that are there, in the model's folder or below it, in the same order."""
+    inside = [name for name in names if "\0" not in name and ".." not in Path(name).parts]
+    return [name for name in inside if not Path(name).is_absolute() and (path.parent / name).is_file()]
 
 
-def _messages(data: memoryview, *numbers: int) -> Iterator[memoryview]:
-    for number, value in _fields(data):
-        if number in numbers and isinstance(value, memoryview):
-            yield value
+def _tensors(message: Message) -> Iterator[Message]:
+    """All tensors with values; no recursion, for a hostile file nests as deep as it likes."""
+    waiting = [("model", message)]
+    while waiting:
+        kind, outer = waiting.pop()
+        leads = TENSORS[kind]
+        for number, inner in outer.numbered(leads):
+            if leads[number] == "tensor":
+                yield inner
+            else:
+                waiting.append((leads[number], inner))
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
-    """The number and value of every field of one message (protobuf.dev/programming-guides/encoding)."""
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
-        kind = key & 7
-        if kind == VARINT:
-            value, position = _varint(data, position)
-            yield key >> 3, value
-            continue
-        if kind == LENGTH:
-            length, position = _varint(data, position)
-        elif kind in (FIXED32, FIXED64):
-            length = 4 if kind == FIXED32 else 8
-        else:
-            raise ValueError(f"wire type {kind} at byte {position}")
-        if position + length > len(data):
-            raise ValueError(f"a field of {length} bytes at byte {position} of {len(data)}")
-        yield key >> 3, data[position : position + length]
-        position += length
+def _location(tensor: Message) -> str:
+    if tensor.number(TENSOR_DATA_LOCATION) != EXTERNAL:
+        return ""
+    entries = {entry.text(ENTRY_KEY): entry for entry in tensor.messages(TENSOR_EXTERNAL_DATA)}
+    found = entries.get(LOCATION.decode())
+    return found.text(ENTRY_VALUE) if found else ""
 
 
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if position >= len(data) or shift > 63:
-            raise ValueError(f"a number without an end at byte {position}")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
+class Message(NamedTuple):
+    """A message within the bytes of a file.
+
+    Attributes:
+        data: the whole file; of a large one a mapping, which is read as bytes are.
+        start: where the message begins.
+        end: where it ends.
+    """
+
+    data: bytes
+    start: int
+    end: int
+
+    def numbered(self, numbers: Mapping[int, str] | Sequence[int]) -> Iterator[tuple[int, Message]]:
+        """The messages and texts in these fields, each with the field's number."""
+        for key, start, stop in fields(self.data, self.start, self.end):
+            if key & 7 == LENGTH_DELIMITED and key >> 3 in numbers:
+                yield key >> 3, Message(self.data, start, stop)
+
+    def messages(self, *numbers: int) -> Iterator[Message]:
+        """The messages in these fields."""
+        for _, message in self.numbered(numbers):
+            yield message
+
+    def text(self, number: int) -> str:
+        """The text of a field, the last of several; "" if there is no such field."""
+        found = [message.data[message.start : message.end] for message in self.messages(number)]
+        return found[-1].decode() if found else ""
+
+    def number(self, number: int) -> int:
+        """The number of a field, the last of several; 0 if there is no such field of numbers."""
+        found = 0
+        for key, start, _ in fields(self.data, self.start, self.end):
+            if key >> 3 == number:
+                found = read_varint(self.data, start)[0] if key & 7 == VARINT else 0
+        return found
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Message]:
+    """The message of a file, without reading all of it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    kept = _kept.get()
+    data = None if kept is None else kept.get(path)
+    if data is None and path.stat().st_size < SMALL_BYTES:
+        data = path.read_bytes()
+        if kept is not None:
+            kept[path] = data
+    if data is not None:
+        yield Message(data, 0, len(data))
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        yield Message(cast(bytes, mapped), 0, len(mapped))

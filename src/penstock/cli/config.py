@@ -1,4 +1,4 @@
-"""`penstock config`: shows the settings in effect."""
+"""`penstock config`: prints the settings in effect."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from penstock.cli.output import say
 from penstock.cli.settings import loaded, with_settings
 from penstock.config import render
 
@@ -13,5 +14,5 @@ from penstock.config import render
 @click.command()
 @with_settings
 def config(config_file: Path | None, **flags: object) -> None:
-    """Print every setting, its value, and where that came from."""
-    click.echo(render(loaded(config_file, flags)), nl=False)
+    """Print every setting with its value and source."""
+    say(render(loaded(config_file, flags)))

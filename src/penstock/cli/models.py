@@ -1,10 +1,14 @@
-"""`penstock models`: what a server serves, and what it has learned of it."""
+"""`penstock models`: lists the models of a server, their inputs and outputs, and the cost of their runs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import click
+
+from penstock.cli.output import say
+from penstock.cli.target import said, with_target_argument
+from penstock.core.names import on_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,52 +17,73 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("target", default="127.0.0.1:8001")
+@with_target_argument
+@click.option("--why", is_flag=True, help="Also show what batching rests on: the graph, and what was tried.")
 @click.option("--timeout", default=3.0, show_default=True, help="Seconds to wait for an answer.")
-def models(target: str, timeout: float) -> None:
-    """List what the server at TARGET serves, and what its runs take."""
+def models(target: str, why: bool, timeout: float) -> None:
+    """List the models of a server, with the expected cost of their runs.
+
+    Without TARGET: the server that the settings describe, on this machine.
+    """
     from penstock_client import Client, PenstockError
 
     try:
         with Client(target, timeout=timeout) as client:
             found = client.models()
     except PenstockError as error:
-        raise click.ClickException(f"{target}: {error}") from None
-    click.echo("\n".join(line for model in found for line in _lines(model)))
+        raise click.ClickException(said(target, error)) from None
+    say("".join(f"{line}\n" for model in found for line in _lines(model, why)))
 
 
-RUNS_FOR_SPREAD = 40  # of one in twenty, there should have been some
-LEAST_SECONDS = 1e-8  # less is nothing that anybody has measured
+FAILED = "FAILED"
+RUNS_FOR_SPREAD = 40  # fewer say little about the slowest 5 %
+LEAST_SECONDS = 1e-8  # less cannot be measured
 
 
-def _lines(model: ModelInfo) -> Iterator[str]:
+def _lines(model: ModelInfo, with_why: bool = False) -> Iterator[str]:
     default = ", the default" if model.is_default else ""
     labels = f", also {', '.join(model.labels)}" if model.labels else ""
     why = f" ({model.state_reason})" if model.state_reason else ""
     yield f"{model.name}  version {model.version}{default}{labels}  {model.state}{why}"
-    takes = (f"{each.name} {each}{' (optional)' if each.optional else ''}" for each in model.inputs)
-    yield f"  takes    {', '.join(takes) or 'nothing'}"
-    yield f"  gives    {', '.join(f'{each.name} {each}' for each in model.outputs)}"
+    if model.state == FAILED:  # nothing is known of it
+        return
+    inputs = [f"{each.name} {each}{' (optional)' if each.optional else ''}" for each in model.inputs]
+    yield on_lines("  inputs     ", inputs)
+    yield on_lines("  outputs    ", [f"{each.name} {each}" for each in model.outputs])
     if model.kept_state is not None:
         pairs = ", ".join(f"{name} from {output}" for name, output in sorted(model.kept_state.state.items()))
-        yield f"  keeps    {pairs}, until no step has come for {model.kept_state.idle_seconds:g} s"
+        yield f"  state      {pairs}, dropped {model.kept_state.idle_seconds:g} s after the last step"
     if model.batching.enabled:
-        yield f"  batched  up to {model.batching.max_rows} rows: {model.batching.reason}"
+        yield f"  batched    up to {model.batching.max_rows} rows: {model.batching.reason}"
     else:
-        yield f"  alone    {model.batching.reason}"
+        yield f"  alone      {model.batching.reason}"
+    for sentence in model.batching.why if with_why else ():
+        yield f"  why        {sentence}"
     for cost in model.batching.costs:
-        yield f"  costs    {_cost(cost)}"
+        yield f"  costs      {_cost(cost, batched=model.batching.enabled)}"
 
 
-def _cost(cost: RunCost) -> str:
+def _cost(cost: RunCost, batched: bool = True) -> str:
     size = f", rows of up to {cost.elements} elements" if cost.elements else ""
-    learned = f"after {cost.runs} runs" if cost.runs else "only measured at load, no run yet"
+    learned = f"after {cost.runs} runs" if cost.runs else "as measured when it was tried, no runs yet"
     known = cost.spread > 1 and cost.runs >= RUNS_FOR_SPREAD
-    spread = f", one in twenty over {cost.spread:.2g} times that" if known else ""
-    return f"{_time(cost.base_seconds)} a run and {_time(cost.row_seconds)} a row{spread} ({learned}{size})"
+    spread = f", 5 % of runs take more than {cost.spread:.2g} times that" if known else ""
+    return f"{_line(cost, batched)}{spread} ({learned}{size})"
+
+
+def _line(cost: RunCost, batched: bool) -> str:
+    """The times of a run and of its rows; less than `LEAST_SECONDS` is nothing."""
+    base, row = cost.base_seconds, cost.row_seconds
+    if base < LEAST_SECONDS and row < LEAST_SECONDS:
+        return "less than can be measured"
+    if not batched:
+        return f"{_time(base + row)} a run"
+    if base < LEAST_SECONDS:
+        return f"{_time(row)} a row, no fixed cost"
+    return f"{_time(base)} a run" + (
+        f" and {_time(row)} a row" if row >= LEAST_SECONDS else ", however many rows"
+    )
 
 
 def _time(seconds: float) -> str:
-    if seconds < LEAST_SECONDS:
-        return "under 0.01 µs"
     return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
-import signal
 import sys
-import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.loading import Progress, progress
+from penstock.cli.output import show_in_time
 from penstock.cli.settings import loaded, with_settings
-from penstock.errors import StartupError
-from penstock.signals import signal_socket
+from penstock.core.errors import StartupError
+from penstock.signals import StopSignals
 
 if TYPE_CHECKING:
     from penstock.config import Config
@@ -27,9 +29,13 @@ if TYPE_CHECKING:
 def serve(path: Path, config_file: Path | None, **flags: object) -> None:
     """Serve the models at PATH: one .onnx file, or a folder of <model>/<version>/model.onnx.
 
-    Stops on SIGTERM or Ctrl-C once all accepted requests are answered; on a second one, at once.
+    Stops on SIGTERM or Ctrl-C once all accepted requests are answered; on a second one, at once. While models
+    are being loaded nothing is accepted, and the first one stops it at once.
     """
+    from penstock.observability.open_files import raise_limit
+
     config = loaded(config_file, flags).config
+    raise_limit()
     if config.server.processes > 1:
         _supervise(config, path)
     else:
@@ -37,43 +43,56 @@ def serve(path: Path, config_file: Path | None, **flags: object) -> None:
 
 
 def _supervise(config: Config, path: Path) -> None:
+    from penstock.observability import logs
     from penstock.processes.supervisor import Supervisor
-    from penstock.telemetry import logs
 
     logs.configure(config.log, values={"process": "supervisor", "pid": os.getpid()})
     try:
-        sys.exit(Supervisor(config, path, _print).run())
+        sys.exit(Supervisor(config, path, show_in_time).run())
     except StartupError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _print(text: str) -> None:
-    click.echo(text, nl=False)
-    sys.stdout.flush()
-
-
 def _serve(config: Config, path: Path) -> None:
-    from penstock.telemetry import logs
+    from penstock.observability import logs
 
+    # A model can crash the process with a signal; then this prints the signal and the stack of each thread.
+    faulthandler.enable(all_threads=False)
+    with progress() as shown:
+        logs.configure(config.log)  # its lines are written above the progress
+        signals = StopSignals(lambda: _leave(shown))
+        server = _started(config, path, signals, shown)
     logs.configure(config.log)
-    stop = _on_signals()
-    server = _started(config, path)
-    _print(_summary(server))
-    gc.freeze()  # what is there now stays, and need not be looked through again and again
-    stop.wait()
-    if not server.stop(config.server.drain_seconds):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # a run may still be going on, which the end of the interpreter would wait for or break
+    if not signals.stop.is_set():
+        show_in_time(_summary(server))
+    gc.freeze()  # the current objects live until the end, so the garbage collector can skip them
+    signals.stop.wait()
+    answered_all = server.stop(config.server.drain_seconds)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    logs.flush()
+    # Neither closed nor finalized: gRPC would cancel calls that arrive now, but callers whose connection ends
+    # get UNAVAILABLE, which they may retry; and a run may still be active.
+    os._exit(0 if answered_all else 1)
 
 
-def _started(config: Config, path: Path) -> Server:
+def _leave(shown: Progress) -> None:
+    from penstock.observability.logs import flush, logger
+
+    shown.abandon()
+    logger(__name__).info("stopped before the server was ready")
+    flush()
+
+
+def _started(config: Config, path: Path, signals: StopSignals, shown: Progress) -> Server:
     from penstock.server import Server
 
     server = None
     try:
         server = Server(config, path)
-        server.start()
+        server.on_loading = shown.update
+        server.start(signals.accept)
     except StartupError as error:
         if server is not None:
             server.close()
@@ -82,23 +101,16 @@ def _started(config: Config, path: Path) -> Server:
 
 
 def _summary(server: Server) -> str:
-    from penstock.summary import address, summary
+    from penstock.core.address import address
+    from penstock.core.processors import available
+    from penstock.summary import Facts, summary
 
     host = server.config.server.host
-    return summary(
-        server.models, address(host, server.port), address(host, server.ops_port), server.transport_name
+    facts = Facts(
+        address(host, server.port),
+        address(host, server.ops_port),
+        server.transport_name,
+        str(available()),
+        http_address=address(host, server.http_port) if server.http_port else "",
     )
-
-
-def _on_signals() -> threading.Event:
-    """An event that the first SIGTERM or SIGINT sets. The second ends the process."""
-    stop = threading.Event()
-    received = signal_socket((signal.SIGTERM, signal.SIGINT))
-
-    def listen() -> None:
-        received.recv(1)
-        stop.set()
-        os._exit(128 + received.recv(1)[0])
-
-    threading.Thread(target=listen, name="penstock-signals", daemon=True).start()
-    return stop
+    return summary(server.models, facts)

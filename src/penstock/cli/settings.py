@@ -1,4 +1,4 @@
-"""The flags that set settings, and how settings are loaded for a command."""
+"""The command-line flags for settings, and the loading of the settings for a command."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from typing import Any
 import click
 
 from penstock.config import Loaded, load
-from penstock.errors import StartupError
+from penstock.core.errors import StartupError
 
 FLAGS: Mapping[str, tuple[str, Any, str]] = {
     "server.host": ("--host", str, "Address to listen on.  [127.0.0.1]"),
-    "server.port": ("--port", int, "Port of gRPC; 0 takes a free one.  [8001]"),
-    "server.ops_port": ("--ops-port", int, "Port of operations (HTTP); 0 takes a free one.  [8002]"),
-    "server.drain_seconds": ("--drain-seconds", float, "Longest wait for accepted work at a stop.  [20]"),
+    "server.port": ("--port", int, "Port of gRPC; 0 chooses a free one.  [8001]"),
+    "server.http": ("--http/--no-http", bool, "Whether predictions are served over HTTP, too.  [on]"),
+    "server.http_port": ("--http-port", int, "Port of HTTP; 0 chooses a free one.  [8000]"),
+    "server.ops_port": ("--ops-port", int, "Port of operations (HTTP); 0 chooses a free one.  [8002]"),
+    "server.drain_seconds": (
+        "--drain-seconds",
+        float,
+        "Longest time to finish accepted requests when stopping.  [20]",
+    ),
     "server.processes": (
         "--processes",
         int,
@@ -29,14 +35,14 @@ FLAGS: Mapping[str, tuple[str, Any, str]] = {
     "log.level": (
         "--log-level",
         click.Choice(["debug", "info", "warning", "error"]),
-        "The least level that is logged.  [info]",
+        "Lowest level that is logged.  [info]",
     ),
 }
-"""The settings that have a flag: its name, type and help. All others are set by file or environment."""
+"""The settings with a flag: its name, type and help. Others are set by the file or the environment."""
 
 
 def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--config` and the flags of settings to a command; `loaded` takes what they give."""
+    """Adds `--config` and the flags of settings to a command; `loaded` reads their values."""
     for key, (flag, kind, text) in reversed(list(FLAGS.items())):
         command = click.option(flag, _parameter(key), type=kind, default=None, help=text)(command)
     return click.option(
@@ -44,17 +50,22 @@ def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         "config_file",
         type=click.Path(path_type=Path),
         default=None,
-        help="TOML file with settings; `penstock config` shows all there are.",
+        help="TOML file with settings; `penstock config` lists them.",
     )(command)
 
 
 def loaded(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
     """The settings from the file, the environment and the flags.
 
+    Args:
+        config_file: a TOML file, or None.
+        flags: by the names of click's parameters; None, or omitted, if a flag is not given.
+
     Raises:
-        click.ClickException: a setting is unknown or bad.
+        click.ClickException: a setting is unknown or invalid.
     """
-    given = {key: flags[_parameter(key)] for key in FLAGS if flags[_parameter(key)] is not None}
+    found = {key: flags.get(_parameter(key)) for key in FLAGS}
+    given = {key: value for key, value in found.items() if value is not None}
     try:
         return load(config_file, given)
     except StartupError as error:

@@ -1,7 +1,6 @@
-"""The settings: what there is to set, and how it is read from files, the environment and flags.
+"""The settings, and how they are read from files, the environment and flags.
 
-Everything here is frozen, validated and free of side effects. `docs/configuration.md` is the user's
-side of it.
+Everything here is frozen, validated and free of side effects. `docs/configuration.md` is the page for users.
 """
 
 from penstock.config.loading import Loaded, flag_name, load, load_model_config
@@ -18,11 +17,13 @@ from penstock.config.model_sections import (
 from penstock.config.rendering import render
 from penstock.config.sections import (
     BatchingConfig,
+    CacheConfig,
     Config,
     LogConfig,
     RunnersConfig,
     RuntimeConfig,
     ServerConfig,
+    TrialConfig,
 )
 
 __all__ = [
@@ -31,7 +32,9 @@ __all__ = [
     "BatchingConfig",
     "RuntimeConfig",
     "RunnersConfig",
+    "CacheConfig",
     "LogConfig",
+    "TrialConfig",
     "ModelConfig",
     "ModelBatching",
     "ModelRuntime",

@@ -1,4 +1,4 @@
-"""Dotted keys: how nested settings are told apart and named in messages."""
+"""Dotted keys, such as "server.port": names of nested settings, used in flags, variables and messages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+ALIKE = 0.6
+"""The least likeness of a key that was meant, from 0 to 1."""
+
 
 def section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The class of the section `name` of `model`; None where it is a plain setting or unknown."""
+    """The class of the section `name` of `model`; None if it is a plain setting or unknown."""
     field = model.model_fields.get(name)
     kind = field.annotation if field else None
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
@@ -29,10 +32,10 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def flatten(
     model: type[BaseModel] | None, data: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested data. A table that is a setting's value stays in one piece.
+    """Dotted keys and values of nested data. A table that is a setting's value is not flattened.
 
     Args:
-        model: whose settings they are; None where it knows nothing of them.
+        model: the class of these settings; None if the section is unknown.
         data: the nested data.
         prefix: the dotted key of `data`, with a dot at its end.
     """
@@ -74,6 +77,14 @@ def nearest(model: type[BaseModel], unknown: str) -> list[str]:
     keys = list(leaves(model))
     candidates = [key for key in keys if key.rpartition(".")[0] == section] if section else keys
     return sorted(candidates or keys, key=lambda key: -_likeness(unknown, key))
+
+
+def is_alike(one: str, other: str) -> bool:
+    """Whether a key is so much like another one that it may be a misspelling of it."""
+    section, _, name = one.rpartition(".")
+    if section and other.startswith(f"{section}."):  # what they have in common anyway says nothing
+        one, other = name, other.removeprefix(f"{section}.")
+    return _likeness(one, other) >= ALIKE
 
 
 def _likeness(one: str, other: str) -> float:

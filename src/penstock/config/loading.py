@@ -15,18 +15,18 @@ from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
-from penstock.config.keys import flatten, leaves, nearest, nest, section_of
+from penstock.config.keys import flatten, is_alike, leaves, nearest, nest, section_of
 from penstock.config.model_sections import ModelConfig
 from penstock.config.sections import Config
 from penstock.config.toml import toml_value
-from penstock.errors import ConfigError
+from penstock.core.errors import ConfigError
 
 PREFIX = "PENSTOCK_"
 _DELIMITER = "__"
 _SHOWN_NAMES = 10
+_NO_SETTINGS = ModelConfig()  # of every model without a file: a repository may have thousands
 _NETWORK_ADDRESS = re.compile(r"[a-z]+://")
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -47,12 +47,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """One value that somebody set.
+    """One value that was set by a file, a variable or a flag.
 
     Attributes:
         value: as it was given.
         origin: as in `Loaded.origins`.
-        where: how a message names the place of the value.
+        where: the place of the value, for messages.
     """
 
     value: Any
@@ -61,7 +61,7 @@ class _Given:
 
 
 class _Settings(Config, BaseSettings):
-    """What pydantic-settings' sources read for; never created."""
+    """The class that pydantic-settings' environment source needs; never instantiated."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=_DELIMITER)
 
@@ -77,7 +77,7 @@ def load(
         file: a TOML file, or None for none.
         flags: the values given on the command line by dotted key such as "server.port"; no others.
         environ: the environment; the process's own by default. Variables that do not look like
-            `PENSTOCK_SECTION__KEY` are not ours: Kubernetes sets PENSTOCK_PORT for a service "penstock".
+            `PENSTOCK_SECTION__KEY` are ignored: Kubernetes sets PENSTOCK_PORT for a service "penstock".
 
     Raises:
         ConfigError: names the file, variable or flag, the key, the value and the reason, for everything
@@ -97,8 +97,9 @@ def load_model_config(path: Path) -> ModelConfig:
     Raises:
         ConfigError: names the file, the key, the value and the reason, for everything that is wrong.
     """
-    given = _from_file(ModelConfig, path) if path.exists() else {}
-    return _validated(ModelConfig, given)
+    if not os.path.lexists(path):
+        return _NO_SETTINGS
+    return _validated(ModelConfig, _from_file(ModelConfig, path))
 
 
 def flag_name(key: str) -> str:
@@ -115,10 +116,12 @@ def _from_file(model: type[BaseModel], file: Path) -> dict[str, _Given]:
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
-    if not file.is_file():  # the source below passes over files that are not there
+    if file.is_symlink() and not file.exists():
+        raise ConfigError(f"{file}: is a link to {os.readlink(file)}, which is not there")
+    if not file.is_file():
         raise ConfigError(f"{file}: {'not a file' if file.exists() else 'there is no such file'}")
     try:
-        return TomlConfigSettingsSource(_Settings, toml_file=file).toml_data
+        return tomllib.loads(file.read_text("utf-8-sig"))  # some editors begin a file with a byte order mark
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not TOML: {_with_line(error, file)}") from error
     except UnicodeDecodeError as error:
@@ -128,7 +131,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _with_line(error: tomllib.TOMLDecodeError, file: Path) -> str:
-    """The message, which names the line except where it is the last one."""
+    """The message, which names the line, except for the last one."""
     last = len(file.read_text("utf-8").splitlines())
     return str(error).replace("at end of document", f"at line {last}, the end of the file")
 
@@ -161,7 +164,7 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
 
 
 def _misspelt_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """Variables with one underscore where the delimiter has two: they would be passed over in silence."""
+    """Variables with one underscore where the delimiter has two: they would be ignored silently."""
     meant = {key.replace(".", "_"): (PREFIX + key.replace(".", _DELIMITER)).upper() for key in leaves(Config)}
     for name, value in environ.items():
         right = meant.get(name[len(PREFIX) :].lower()) if name.upper().startswith(PREFIX) else None
@@ -171,7 +174,7 @@ def _misspelt_variables(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _validated(model: type[_Model], given: Mapping[str, _Given], problems: Iterable[str] = ()) -> _Model:
-    """The model made of what was given; everything that is wrong in one ConfigError."""
+    """The validated settings; all problems are reported in one ConfigError."""
     known = set(leaves(model))
     found = [*problems, *(_unknown(model, key, each) for key, each in given.items() if key not in known)]
     settings = {key: each for key, each in given.items() if key in known}
@@ -186,21 +189,17 @@ def _validated(model: type[_Model], given: Mapping[str, _Given], problems: Itera
 
 def _unknown(model: type[BaseModel], key: str, given: _Given) -> str:
     if section_of(model, key):
-        return (
-            f"{given.where}: {key} is a section, not a single value; its settings are {_known_in(model, key)}"
-        )
+        known = ", ".join(each for each in leaves(model) if each.startswith(f"{key}."))
+        return f"{given.where}: {key} is a section, not a single value; its settings are {known}"
     nearby = nearest(model, key)
     names = nearby[:_SHOWN_NAMES]
     more = f" and {len(nearby) - len(names)} more" if len(nearby) > len(names) else ""
-    return f"{given.where}: {key} is not a setting; did you mean {names[0]}? Known: {', '.join(names)}{more}"
-
-
-def _known_in(model: type[BaseModel], section: str) -> str:
-    return ", ".join(key for key in leaves(model) if key.startswith(f"{section}."))
+    meant = f"did you mean {names[0]}? Known" if is_alike(key, names[0]) else "known"
+    return f"{given.where}: {key} is not a setting; {meant}: {', '.join(names)}{more}"
 
 
 def _invalid(error: ValidationError, given: Mapping[str, _Given]) -> Iterator[str]:
-    """What pydantic found, in one line for every setting: a union complains once for each of its types."""
+    """Pydantic's errors, one line per setting: a union has an error for each of its types."""
     reasons: dict[str, list[str]] = {}
     for each in error.errors(include_url=False):
         path = ".".join(map(str, each["loc"]))
@@ -213,7 +212,7 @@ def _invalid(error: ValidationError, given: Mapping[str, _Given]) -> Iterator[st
 
 
 def _reason(message: str, entry: str, given: _Given) -> str:
-    """One complaint of pydantic's, with the entry it is about where the value is a table."""
+    """One message of pydantic, with the name of the entry if the value is a table."""
     text = message.removeprefix("Value error, ").replace("Input should", "should")
     text = text.replace("a valid dictionary", "a table, such as {name = value}")
     text = text.replace("a valid tuple", "a list, such as [a, b]")

@@ -1,24 +1,30 @@
-"""What there is to set of one model, in its `model.toml`, section by section."""
+"""The settings of one model, in its `model.toml`, section by section."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
 from penstock.config.section import Names, NonEmpty, Section, inherited, setting
 from penstock.config.sections import BatchingConfig, RuntimeConfig
 
+_Section = TypeVar("_Section", bound=Section)
 # Strict: true is not version 1, and neither is "1".
 VersionNumber = Annotated[int, Field(gt=0, strict=True)]
 
 
 class ModelBatching(Section):
-    """Batching of one model: whether, and what differs from the `[batching]` of the server."""
+    """Batching of this model. Settings that are left out come from `[batching]` of the server."""
 
     enabled: bool | Literal["auto"] = setting(
-        "auto", "`false` runs every request alone; `auto` and `true` batch where the model allows it."
+        "auto", "`false` runs every request alone; `auto` and `true` batch if the model allows it."
+    )
+    axes: dict[NonEmpty, Annotated[int, Field(ge=0, strict=True)]] = setting(
+        {},
+        "For each input or output whose rows lie along another axis than the server finds, that axis, such "
+        "as `{logits = 1}`.",
     )
     max_rows: Annotated[int, Field(ge=0)] | None = inherited(BatchingConfig, "max_rows")
     max_delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = inherited(
@@ -26,10 +32,15 @@ class ModelBatching(Section):
     )
     queue_rows: Annotated[int, Field(ge=1)] | None = inherited(BatchingConfig, "queue_rows")
     queue_bytes: Annotated[int, Field(ge=1)] | None = inherited(BatchingConfig, "queue_bytes")
+    exact: bool | None = inherited(BatchingConfig, "exact")
+    tolerance: Annotated[float, Field(ge=0, le=0.1)] | None = inherited(BatchingConfig, "tolerance")
+    verify: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = inherited(
+        BatchingConfig, "verify"
+    )
 
 
 class ModelRuntime(Section):
-    """ONNX Runtime for one model: what differs from the `[runtime]` of the server."""
+    """ONNX Runtime for this model. Settings that are left out come from `[runtime]` of the server."""
 
     intra_op_threads: Annotated[int, Field(ge=0)] | None = inherited(RuntimeConfig, "intra_op_threads")
     inter_op_threads: Annotated[int, Field(ge=1)] | None = inherited(RuntimeConfig, "inter_op_threads")
@@ -42,69 +53,115 @@ class ModelRuntime(Section):
 
 
 class ModelSequence(Section):
-    """State that a model hands from one step of a sequence to the next, kept by the server."""
+    """State that the server keeps between the steps of a sequence, such as of a recurrent model."""
 
     state: dict[NonEmpty, NonEmpty] = setting(
         {},
-        'Which output is which input of the next step, such as `{state = "stateN"}`; none keeps no state.',
+        'For each state input, the output of the previous step that it takes, such as `{state = "stateN"}`. '
+        "If empty, no state is kept.",
     )
     axis: dict[NonEmpty, Annotated[int, Field(ge=0, strict=True)]] = setting(
         {},
-        "The axis of a state input along which sequences are batched, such as `{state = 1}`; needed where it "
-        "is not the only open one with the name of the other inputs' first axis.",
+        "For each state input, the axis along which sequences are batched, such as `{state = 1}`. May be "
+        "left out if exactly one axis without a fixed size has the name of the other inputs' first axis.",
     )
     initial: dict[NonEmpty, NonEmpty] = setting(
         {},
-        "Files beside `model.toml` with the state that a sequence begins with, such as "
-        '`{state = "zero.npy"}`; zeros where none is named.',
+        "For each state input, the file beside `model.toml` with the state at the start of a sequence, "
+        'such as `{state = "zero.npy"}`. Without a file, the state starts as zeros.',
+    )
+    sent_at_start: tuple[NonEmpty, ...] = setting(
+        (),
+        'State inputs that a step which begins a sequence may send, such as `["memory"]` for what an encoder '
+        "gave. A state input with an open axis and without a file in `initial` must be sent.",
+    )
+    constant: tuple[NonEmpty, ...] = setting(
+        (),
+        'Inputs that are sent when a sequence begins and kept for it, such as `["speaker"]`. Later steps may '
+        "leave them out.",
+    )
+    grows: dict[NonEmpty, Annotated[int, Field(ge=0, strict=True)]] = setting(
+        {},
+        "For each state input that grows with every step, the axis along which it grows, such as "
+        "`{past_key = 2}`. Without a file in `initial`, its length there is 0 at the start.",
+    )
+    max_length: int = setting(
+        4096,
+        "Longest state along the axes in `grows`. A step that would make it longer is rejected.",
+        "elements",
+        ge=1,
+    )
+    max_state_bytes: int = setting(
+        2**30,
+        "Largest memory of the states of all sequences of this model together, if `grows`, `constant` or "
+        "`sent_at_start` is set. Steps that would exceed it are rejected.",
+        "bytes",
+        ge=1,
     )
     idle_seconds: float = setting(
-        60.0, "How long after its last step a sequence's state is kept.", "seconds", gt=0
+        60.0, "How long the state of a sequence is kept after its last step.", "seconds", gt=0
     )
     max_sequences: int = setting(
-        10_000, "Most sequences whose state is kept; further ones are refused.", "sequences", ge=1
+        10_000,
+        "Most sequences whose state is kept. All callers get equal shares of them; further sequences are "
+        "rejected.",
+        "sequences",
+        ge=1,
+    )
+    shared: bool = setting(
+        False,
+        "Whether every caller may send steps of every sequence whose id it knows. If not, a sequence belongs "
+        "to the caller that begins it.",
     )
 
 
 class PaddingConfig(Section):
-    """Requests of different lengths in one batch, padded to common ones. Without `axes` nothing is padded."""
+    """Padding, so that requests of different lengths share a batch. Without `axes` nothing is padded."""
 
     axes: dict[str, Annotated[int, Field(ge=1)]] = setting(
         {},
-        "The axis to pad, of every input that has one but the mask, such as "
-        "`{input_ids = 1, token_type_ids = 1}`; 0 are the rows.",
+        "For each input, the axis to pad, such as `{input_ids = 1, token_type_ids = 1}`. Axis 0 holds the "
+        "rows and cannot be padded. Leave out the mask, and inputs without such an axis.",
     )
     buckets: tuple[Annotated[int, Field(ge=1)], ...] = setting(
         (16, 32, 64, 128, 256, 512),
-        "The lengths that are padded to, such as `[16, 32]`; a longer request runs at its own length, with "
-        "its equals only.",
+        "Lengths to pad to, in ascending order, such as `[16, 32]`. A longer request is not padded, and "
+        "shares batches only with requests of the same length.",
         "elements",
         min_length=1,
     )
     values: dict[str, bool | int | float | str] = setting(
-        {}, "What the padding of an input holds, such as `{input_ids = 1}`; 0 where not said, or empty text."
+        {},
+        "For each input, the value to pad with, such as `{input_ids = 1}`. The default is 0, or empty text.",
     )
     mask: str = setting(
         "",
-        "The input [rows, length] that is 1 where there is a value and 0 where there is padding; requests "
-        "may leave it out.",
+        "The input of shape [rows, length]: 1 for values, 0 for padding. Requests may leave it out.",
     )
-    lengths: str = setting("", "The input [rows] that takes how long each row is; requests may leave it out.")
+    lengths: str = setting(
+        "", "The input of shape [rows] that takes the length of each row. Requests may leave it out."
+    )
     outputs: dict[str, Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...]] = setting(
         {},
-        "The axis, or axes, of an output to cut back to the request's length, such as `{hidden = 1}`; where "
-        "nothing is said, those that the graph calls as the padded axes of the inputs.",
+        "For each output, the axis or axes to cut back to the request's length, such as `{hidden = 1}`. By "
+        "default, the axes that have the same name in the graph as a padded axis.",
+    )
+    output_lengths: dict[NonEmpty, NonEmpty] = setting(
+        {},
+        "For each output whose length the model gives itself, the output of shape [rows] with the length of "
+        'each row, such as `{features = "features_lens"}`. Without it, the length is found at load.',
+    )
+    shortest: int = setting(
+        1, "The shortest length that the model takes; a shorter request is rejected.", "elements", ge=0
     )
     tolerance: float = setting(
         0.0,
-        "How far padded rows may be from the same rows alone, relative to the largest values; 0 takes what "
-        "batching takes: 1e-4 for FP32.",
+        "Largest accepted difference between padded rows and the same rows alone, relative to the largest "
+        "values. 0 uses the tolerance of batching.",
         ge=0,
         le=1,
     )
-    max_bytes: int = setting(
-        64 * 2**20, "The most that the padded inputs of one request may take.", "bytes", ge=1
-    )
+    max_bytes: int = setting(64 * 2**20, "Largest size of one request's inputs after padding.", "bytes", ge=1)
 
     @field_validator("buckets")
     @classmethod
@@ -115,17 +172,23 @@ class PaddingConfig(Section):
 
 
 class ModelSample(Section):
-    """What an ordinary request holds: inputs are made up so to try, time and check the model at load."""
+    """What an ordinary request looks like. At load, the model is tried, timed and checked on such inputs."""
 
+    file: str = setting(
+        "",
+        "A file of real requests beside `model.toml`, such as `requests.jsonl`: `.csv` or `.jsonl` as "
+        "`penstock predict --file` reads it, or `.npz` with an array for each input. The first 1,000 rows "
+        "take the place of generated ones.",
+    )
     shapes: dict[NonEmpty, tuple[Annotated[int, Field(ge=1, strict=True)], ...]] = setting(
         {},
-        "The shape that an input has in a request of one row, such as `{audio = [1, 576]}`; where nothing is "
-        "said, several lengths are tried for its open axes.",
+        "For each input, its shape in a request of one row, such as `{audio = [1, 576]}`. By default, "
+        "several lengths are tried for axes without a fixed size.",
     )
     values: dict[NonEmpty, bool | int | Annotated[float, Field(allow_inf_nan=False)] | str] = setting(
         {},
-        "What every element of an input is, such as `{rate = 16000}`; where nothing is said, values are made "
-        "up that differ from row to row.",
+        "For each input, the value of all its elements, such as `{rate = 16000}`. By default, values are "
+        "generated that differ from row to row.",
     )
 
 
@@ -133,25 +196,31 @@ class ModelConfig(Section):
     """The settings of one model: the `model.toml` beside its versions."""
 
     versions: Literal["all", "latest"] | tuple[VersionNumber, ...] = setting(
-        "all", "Which versions are served: `all`, the `latest`, or a list such as `[3, 4]`."
+        "all", "Versions to serve: `all`, the `latest`, or a list such as `[3, 4]`."
     )
     labels: dict[str, VersionNumber] = setting(
-        {}, "Names for versions, such as `{stable = 3}`; a request may ask for them."
+        {}, "Names for versions, such as `{stable = 3}`. A request may use them in place of a number."
     )
     runs_in_parallel: int = setting(
         0,
-        "Runs of this model that may go on at the same time; 0 takes one per core for a light model, and "
-        "one on all cores for a heavy one.",
+        "Most runs of this model at the same time. 0 means one for each core if the model is light, and one "
+        "on all cores if it is heavy.",
         "runs",
         ge=0,
     )
     weight: float = setting(
-        1.0, "The model's share of the runner threads beside other models, where all have enough to do.", gt=0
+        1.0, "The model's share of the runner threads, relative to other models that are busy.", gt=0
+    )
+    inline: bool | Literal["auto"] = setting(
+        "auto",
+        "Whether quick runs may be made by the thread that polls gRPC, which holds up all callers meanwhile. "
+        "`auto` allows it unless the values of a request decide how long its run takes; `true` allows it "
+        "then as well.",
     )
     class_labels: dict[str, NonEmpty] = setting(
         {},
-        'Files with the names of an output\'s classes, a line each, such as `{scores = "names.txt"}`, shown '
-        "where the Open Inference Protocol is asked for a classification.",
+        "For each output, the file beside `model.toml` with the names of its classes, one a line, such as "
+        '`{scores = "names.txt"}`. The Open Inference Protocol shows them in classifications.',
     )
     sequence: ModelSequence = ModelSequence()
     batching: ModelBatching = ModelBatching()
@@ -169,7 +238,7 @@ class ModelConfig(Section):
     @field_validator("labels")
     @classmethod
     def _labels_are_names(cls, labels: dict[str, int]) -> dict[str, int]:
-        """A label that reads as a number could not be told from a version."""
+        """Rejects labels that look like numbers, since they could be mistaken for versions."""
         for label in labels:
             if not label.strip():
                 raise ValueError("a label should not be empty")
@@ -180,14 +249,15 @@ class ModelConfig(Section):
 
 def effective_batching(defaults: BatchingConfig, model: ModelBatching) -> BatchingConfig:
     """The batching of one model: its own settings where it has them, else the server's."""
-    return defaults.model_copy(update=_overrides(BatchingConfig, model))
+    return _replaced(defaults, model)
 
 
 def effective_runtime(defaults: RuntimeConfig, model: ModelRuntime) -> RuntimeConfig:
     """The ONNX Runtime settings of one model: its own where it has them, else the server's."""
-    return defaults.model_copy(update=_overrides(RuntimeConfig, model))
+    return _replaced(defaults, model)
 
 
-def _overrides(section: type[Section], model: Section) -> dict[str, object]:
-    values = {name: getattr(model, name) for name in section.model_fields}
-    return {name: value for name, value in values.items() if value is not None}
+def _replaced(defaults: _Section, model: Section) -> _Section:
+    values = {name: getattr(model, name) for name in type(defaults).model_fields}
+    given = {name: value for name, value in values.items() if value is not None}
+    return defaults.model_copy(update=given) if given else defaults

@@ -25,8 +25,4 @@ def _lines(loaded: Loaded) -> Iterator[tuple[str, str]]:
             yield from [("", "")] if section else []
             yield f"[{head}]", ""
             section = head
-        yield f"{name} = {toml_value(value_at(loaded.config, key))}", _one_line(loaded.origins[key])
-
-
-def _one_line(origin: str) -> str:
-    return " ".join(origin.split())
+        yield f"{name} = {toml_value(value_at(loaded.config, key))}", " ".join(loaded.origins[key].split())

@@ -1,16 +1,16 @@
-"""What the sections of settings are made of: their base, and fields with a unit, bounds and a description."""
+"""The base of all sections of settings, and fields with a unit, limits and a description."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 
 def setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
-    """A field with its description and unit, and bounds such as `ge=1`. Floats are always finite."""
+    """A field with its description and unit, and limits such as `ge=1`. Floats are always finite."""
     if isinstance(default, float):
         limits["allow_inf_nan"] = False
     return Field(default=default, description=description, json_schema_extra={"unit": unit}, **limits)
@@ -45,8 +45,20 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_numbers(cls, value: object, info: ValidationInfo) -> object:
-        """Python takes True for 1, so that `port = true` would be port 1."""
+        """Rejects booleans for numbers: in Python True equals 1, so `port = true` would be port 1.
+
+        And the other way round: `exact = 1` is more likely a number of something than the word for true. The
+        environment and flags give text.
+        """
         field = cls.model_fields[info.field_name or ""]
         if isinstance(value, bool) and "bool" not in str(field.annotation):
             raise ValueError("should not be true or false")
+        if isinstance(value, int | float) and not isinstance(value, bool) and _is_truth(field.annotation):
+            raise ValueError("should be true or false")
         return value
+
+
+def _is_truth(annotation: object) -> bool:
+    """Whether a field may be true or false, and no number."""
+    kinds = get_args(annotation)
+    return annotation is bool or (bool in kinds and int not in kinds and float not in kinds)

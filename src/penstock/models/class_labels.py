@@ -1,4 +1,4 @@
-"""What the classes of a classifier are called: text files beside the model, a line for each class."""
+"""Class labels: text files beside the model with the name of one class per line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from penstock.errors import ModelLoadError
-from penstock.tensors import Kind, TensorSpec
+from penstock.core.errors import ModelLoadError
+from penstock.core.tensors import Kind, TensorSpec
 
 
 class ClassLabels(NamedTuple):
-    """What the classes of one output are called.
+    """The names of the classes of one output.
 
     Attributes:
         file: the name of the file, as the settings have it.
@@ -31,7 +31,7 @@ def read_class_labels(
     Args:
         folder: the model's, which the files' names are relative to.
         files: the file for each of these outputs.
-        outputs: what the model gives.
+        outputs: the model's outputs.
 
     Raises:
         ModelLoadError: there is no such output, it has no classes or another number of them, or the file
@@ -41,7 +41,8 @@ def read_class_labels(
     for output, name in files.items():
         if output not in outputs:
             raise ModelLoadError(
-                f"class_labels names the output {output}, which is not there; there is {', '.join(outputs)}"
+                f"class_labels names output {output}, which does not exist; the model has "
+                f"{', '.join(outputs)}"
             )
         try:
             names = (folder / name).read_text(encoding="utf-8").splitlines()
@@ -54,7 +55,7 @@ def read_class_labels(
 
 def _check(spec: TensorSpec, file: str, names: Sequence[str]) -> None:
     if spec.datatype.kind in (Kind.BOOL, Kind.BYTES):
-        raise ModelLoadError(f"class_labels: output {spec} has no values that make classes")
+        raise ModelLoadError(f"class_labels: output {spec} cannot have class labels")
     inner = (spec.shape or ("?",))[1:]
     classes = math.prod(axis for axis in inner if isinstance(axis, int))
     if inner and all(isinstance(axis, int) for axis in inner) and classes != len(names):

@@ -1,51 +1,53 @@
-"""`[padding]` of model.toml: held against the model's signature, and tried out before it is used.
+"""`[padding]` of model.toml: compares it with the model's signature, and checks that it changes no answer.
 
-Padding must not change an answer. So rows of several lengths are made up, padded to each bucket and run
-together, and every one of them is run alone as it is. Where they do not agree, the model is not served.
+Rows of several lengths are generated, padded to each bucket and run together, and each row is also run alone
+without padding. If the answers do not agree, the model is not served.
 
-As with batching, what is made up shows only so much: values are small, masks are all 1, and real data may
-bring out what these do not.
+As with batching, the check cannot find everything: generated values are small and the masks are all 1, and
+real data may show differences that these do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from penstock.backends.backend import Backend
-from penstock.bits import BY_BITS
 from penstock.config import PaddingConfig
 from penstock.config.toml import toml_value
-from penstock.errors import ModelFailed, ModelLoadError
-from penstock.messages import InferRequest, Run
-from penstock.models.check import TOLERANCES, distance
+from penstock.core.errors import ModelFailed, ModelLoadError
+from penstock.core.minifloats import BY_BITS
+from penstock.core.request import Request, Run
+from penstock.core.tensors import Array, Kind, Signature, TensorSpec
+from penstock.models.checks.closeness import accepted, distance
 from penstock.models.model import Batching
+from penstock.models.output_lengths import shortest_that_runs
+from penstock.models.padded_inputs import at_length, unpadded
 from penstock.models.samples import UNKNOWN, Sample, element, samples
-from penstock.scheduling.padding import PaddedRows, PaddingPlan
-from penstock.tensors import Array, DataType, Kind, Signature, TensorSpec
+from penstock.scheduling.packing.padding import PaddedRows, PaddingPlan
 
 NO_NAME = "?"
+NO_PADDING = PaddingConfig()
 ROWS_OF_A_LENGTH = 2
-"""In each batch that is tried, so that a value is held against the largest of its place."""
+"""In each batch that is tried, so that a value is compared with the largest at its position."""
 
-MASK_ADVICE = "an input that is 1 for values and 0 for padding is named by padding.mask"
-LENGTHS_ADVICE = "an input that takes how long each row is is named by padding.lengths"
+MASK_ADVICE = "name the input that is 1 for values and 0 for padding in padding.mask"
+LENGTHS_ADVICE = "name the input that takes the length of each row in padding.lengths"
 ADVICE = (
-    "leave [padding] out of model.toml, or, where the model takes a mask or the lengths of the rows, "
-    "name that input by padding.mask or padding.lengths"
+    "remove [padding] from model.toml; or, if the model has an input for a mask or for the lengths of rows, "
+    "set padding.mask or padding.lengths to its name"
 )
 
 
 def plan_padding(settings: PaddingConfig, signature: Signature) -> PaddingPlan | None:
-    """What the settings mean for a model of this signature; None where nothing is to be padded.
+    """The plan for a model of this signature; None if nothing is to be padded.
 
     Raises:
         ModelLoadError: they do not fit; names the key, what it says and what there is.
     """
-    if settings == PaddingConfig():
+    if settings == NO_PADDING:
         return None
     inputs = signature.inputs
     _check_names("axes", [*settings.axes], "input", inputs)
@@ -53,6 +55,11 @@ def plan_padding(settings: PaddingConfig, signature: Signature) -> PaddingPlan |
     _check_names("mask", [settings.mask] if settings.mask else [], "input", inputs)
     _check_names("lengths", [settings.lengths] if settings.lengths else [], "input", inputs)
     _check_names("outputs", [*settings.outputs], "output", signature.outputs)
+    _check_output_lengths(settings, signature.outputs)
+    if settings.shortest > settings.buckets[0]:
+        raise ModelLoadError(
+            f"padding.buckets: {settings.buckets[0]} is below padding.shortest = {settings.shortest}"
+        )
     _check_optional(settings, inputs)
     axes = _axes(settings, inputs)
     return PaddingPlan(
@@ -64,60 +71,57 @@ def plan_padding(settings: PaddingConfig, signature: Signature) -> PaddingPlan |
         mask=settings.mask,
         lengths=settings.lengths,
         max_bytes=settings.max_bytes,
+        output_lengths=settings.output_lengths,
+        shortest=settings.shortest if "shortest" in settings.model_fields_set else 0,
     )
 
 
 def check_padding(
     backend: Backend, plan: PaddingPlan, batching: Batching, tolerance: float, sample: Sample = UNKNOWN
 ) -> Batching:
-    """Pads rows of several lengths to each bucket, and holds the answers against those of the rows alone.
+    """Pads rows of several lengths to each bucket, and compares the answers with those of the rows alone.
 
     Args:
         backend: the loaded model.
         plan: how it is padded.
-        batching: what is known of its batching.
-        tolerance: how far the answers may be apart; 0 for what batching takes.
+        batching: the result of the check of its batching.
+        tolerance: by how much the answers may differ; 0 for the tolerance of batching.
         sample: what is known of a request.
 
     Returns:
-        The same, with what was found.
+        `batching`, with the result of this check.
 
     Raises:
-        ModelLoadError: they do not agree, or the model cannot be run so; says by how much they differ.
+        ModelLoadError: they do not agree, or the model fails on padded rows; says by how much they differ.
     """
     if not batching.enabled:
-        raise ModelLoadError(f"[padding] is of no use, since requests run alone: {batching.reason}")
-    worst, before = 0.0, 0
+        raise ModelLoadError(f"[padding] has no effect, because requests run alone: {batching.reason}")
+    worst, before = 0.0, max(plan.shortest - 1, 0)
     for bucket in plan.buckets:
         lengths = sorted({before + 1, (before + 1 + bucket) // 2, bucket})
         worst = max(worst, _compare(backend, plan, lengths, (bucket, tolerance), sample))
         before = bucket
+    if batching.exact and worst:
+        raise ModelLoadError(
+            f"[padding] changes the last digits of answers (within {worst:.1e}), and batching.exact is set"
+        )
     to = ", ".join(map(str, plan.buckets))
     agree = f"agree within {worst:.1e}" if worst else "agree bit for bit"
-    reason = f"{batching.reason}; lengths are padded to {to}, and rows padded and alone {agree}"
+    reason = (
+        f"{batching.reason}; lengths are padded to {to}{_described(plan)}, and rows padded and alone {agree}"
+    )
     return replace(batching, reason=reason, tolerance=max(batching.tolerance, worst))
 
 
-class AtBucket:
-    """A model as if its lengths were fixed at the bucket in the middle: so it is tried, and so it is timed.
-
-    Args:
-        backend: the model.
-        plan: how it is padded.
-    """
-
-    def __init__(self, backend: Backend, plan: PaddingPlan) -> None:
-        self.signature = _at_length(backend.signature, plan, plan.buckets[(len(plan.buckets) - 1) // 2])
-        self.file, self.providers = backend.file, backend.providers
-        self.run, self.close = backend.run, backend.close
-
-
-def _at_length(signature: Signature, plan: PaddingPlan, length: int) -> Signature:
-    inputs = dict(signature.inputs)
-    for name, axis in plan.axes.items():
-        shape = inputs[name].shape or ()
-        inputs[name] = replace(inputs[name], shape=(*shape[:axis], length, *shape[axis + 1 :]))
-    return Signature(inputs, signature.outputs)
+def _described(plan: PaddingPlan) -> str:
+    """What is said of outputs that have another length than the request; "" if there are none."""
+    parts = [
+        f"; axis {axis} of output {name} has length {rule} where the request has n"
+        for name, rules in plan.rules.items()
+        for axis, rule in rules.items()
+    ]
+    parts += [f"; output {name} is cut to {own}" for name, own in plan.output_lengths.items()]
+    return "".join(parts)
 
 
 # The settings
@@ -128,7 +132,18 @@ def _check_names(key: str, names: Sequence[str], role: str, there: Mapping[str, 
         if name not in there:
             listed = ", ".join(map(str, there.values()))
             raise ModelLoadError(
-                f"padding.{key} names the {role} {name}, which is not there; there is {listed}"
+                f"padding.{key} names {role} {name}, which does not exist; the model has {listed}"
+            )
+
+
+def _check_output_lengths(settings: PaddingConfig, outputs: Mapping[str, TensorSpec]) -> None:
+    _check_names("output_lengths", [*settings.output_lengths], "output", outputs)
+    for name in settings.output_lengths.values():
+        _check_names("output_lengths", [name], "output", outputs)
+        spec = outputs[name]
+        if spec.datatype.kind not in (Kind.INT, Kind.UINT) or spec.shape is None or len(spec.shape) != 1:
+            raise ModelLoadError(
+                f"padding.output_lengths: output {spec} cannot hold lengths: expected whole numbers [rows]"
             )
 
 
@@ -137,12 +152,11 @@ def _axes(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -> Mapping[
     axes = {name: axis for name, axis in settings.axes.items() if name != settings.mask}
     if not axes:
         beside = " beside the mask" if settings.axes else ""
-        made_up = (settings.mask, settings.lengths)
-        others = [spec for name, spec in inputs.items() if name not in made_up]
+        generated = (settings.mask, settings.lengths)
+        others = [spec for name, spec in inputs.items() if name not in generated]
         open_ones = ", ".join(str(spec) for spec in others if spec.has_open_inner_axis()) or "none"
         raise ModelLoadError(
-            f"padding.axes names no input{beside}: [padding] needs at least one; with an open axis there is "
-            f"{open_ones}"
+            f"padding.axes must name at least one input{beside}; inputs with an open axis: {open_ones}"
         )
     if settings.mask:
         axes[settings.mask] = settings.axes.get(settings.mask, 1)
@@ -160,15 +174,16 @@ def _axes(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -> Mapping[
 def _check_complete(
     axes: Mapping[str, int], settings: PaddingConfig, inputs: Mapping[str, TensorSpec]
 ) -> None:
-    """An axis of the same name elsewhere would not fit any more."""
+    """Checks that no other axis has the same name as a padded one: its length would not fit any more."""
     names = _axis_names(axes, inputs)
     for spec in inputs.values():
         for axis, name in enumerate(spec.shape or ()):
             if name in names and axes.get(spec.name) != axis:
                 is_like_a_mask = (len(spec.shape or ()), axis, settings.mask) == (2, 1, "")
                 raise ModelLoadError(
-                    f"padding.axes: axis {axis} of input {spec} is called {name} as well, and is not padded; "
-                    f"padded are {toml_value(dict(axes))}{f'; {MASK_ADVICE}' if is_like_a_mask else ''}"
+                    f"padding.axes: axis {axis} of input {spec} has the same name {name} as a padded axis, "
+                    f"but is not in padding.axes = {toml_value(dict(axes))}"
+                    f"{f'; {MASK_ADVICE}' if is_like_a_mask else ''}"
                 )
 
 
@@ -189,24 +204,24 @@ def _check_optional(settings: PaddingConfig, inputs: Mapping[str, TensorSpec]) -
                 f"padding.{key}: input {spec} has another shape, expected {expected}{advice}"
             )
         if spec.datatype in BY_BITS or spec.datatype.kind is Kind.BYTES:
-            raise ModelLoadError(f"padding.{key}: input {spec} cannot be made up, expected plain numbers")
+            raise ModelLoadError(f"padding.{key}: input {spec} cannot be generated: expected a numeric input")
         if name in settings.values:
             raise ModelLoadError(f"padding.values: input {name} is padding.{key}, whose padding is 0")
 
 
 def _fill(settings: PaddingConfig, spec: TensorSpec) -> object:
-    """What the padding of an input holds, as numpy has it."""
+    """The value that an input is padded with, for numpy."""
     value = settings.values.get(spec.name, "" if spec.datatype.kind is Kind.BYTES else 0)
     try:
         return element(spec.datatype, value)
     except ValueError:
-        raise ModelLoadError(f"padding.values: {value!r} is no value of input {spec}") from None
+        raise ModelLoadError(f"padding.values: {value!r} is not a valid value for input {spec}") from None
 
 
 def _outputs(
     settings: PaddingConfig, signature: Signature, axes: Mapping[str, int]
 ) -> Mapping[str, Sequence[int]]:
-    """The axes to cut back: those that the settings name, else those called as the padded ones are."""
+    """The axes to cut back: those in the settings, else those with the name of a padded axis."""
     names, cut = _axis_names(axes, signature.inputs), {}
     for name, spec in signature.outputs.items():
         shape = spec.shape or ()
@@ -226,8 +241,8 @@ def _outputs(
 # The comparison
 
 
-class _MadeUp(InferRequest):
-    """A request of one row that nobody waits for."""
+class _GeneratedRequest(Request):
+    """A generated request of one row, without a caller."""
 
     __slots__ = ()
 
@@ -243,31 +258,60 @@ def _compare(
     packing, names = PaddedRows(plan), tuple(backend.signature.outputs)
     error: ModelFailed | None = None
     for rows in _rows(backend.signature, plan, lengths, sample):
-        batch = [_MadeUp(_sent(each, plan), names, 1, None, "", 0.0) for each in rows]
+        sent = ({name: row[name] for name in row if name not in plan.optional} for row in rows)
+        batch = [_GeneratedRequest(inputs, names, 1, None, "", 0.0) for inputs in sent]
         try:
-            alone = [backend.run(names, _unpadded(each, plan)) for each in rows]
+            alone = [_cut_alone(plan, names, backend.run(names, unpadded(each, plan))) for each in rows]
             outputs = backend.run(names, packing.assemble(batch))
             run = Run(0.0, 0.0, 0.0, len(rows), dict(zip(names, outputs, strict=True)))
             padded = [response.outputs for response in packing.split(batch, run)]
         except ModelFailed as failure:
             error = error or failure
             continue
+        _check_seen(plan, names, alone)
         return max(
-            _apart(backend.signature.outputs[name], place, padded, single, limits)
+            _row_difference(backend.signature.outputs[name], place, padded, single, (*limits, plan))
             for place, singles in enumerate(alone)
             for name, single in zip(names, singles, strict=True)
         )
+    why = sample.failure(error) if error else ""
+    shortest = shortest_that_runs(backend, plan, sample, (lengths[0], limits[0]))
+    if shortest is not None and shortest > lengths[0]:
+        raise ModelLoadError(
+            f"[padding] cannot be checked: the model fails on rows of fewer than {shortest} elements; set "
+            f"padding.shortest = {shortest} to reject such requests: {why}"
+        )
     raise ModelLoadError(
-        f"[padding] cannot be tried out: no made-up rows of {', '.join(map(str, lengths))} elements, padded "
-        f"to {limits[0]}, make the model run; {_suspects(plan)}: {error}"
+        f"[padding] cannot be checked: the model fails on generated rows of {', '.join(map(str, lengths))} "
+        f"elements, padded to {limits[0]}; {_suspects(plan)}: {why}"
     )
 
 
+def _check_seen(plan: PaddingPlan, names: Sequence[str], alone: Sequence[Sequence[Array]]) -> None:
+    """Makes sure that an output that is cut to a length of the model's own shows anything at all."""
+    for name in plan.output_lengths:
+        place = names.index(name)
+        if not any(outputs[place].size for outputs in alone):
+            raise ModelLoadError(
+                f"[padding] cannot be checked: {plan.output_lengths[name]} is 0 for every generated row, so "
+                f"that output {name} is empty; {LENGTHS_ADVICE}"
+            )
+
+
+def _cut_alone(plan: PaddingPlan, names: Sequence[str], outputs: Sequence[Array]) -> Sequence[Array]:
+    """The outputs of a row that was run alone; those with lengths of the model's own are cut to them."""
+    if not plan.output_lengths:
+        return outputs
+    whole = dict(zip(names, outputs, strict=True))
+    cut = plan.cut(whole, 0, 0)
+    return [cut[name] if name in plan.output_lengths else whole[name] for name in names]
+
+
 def _suspects(plan: PaddingPlan) -> str:
-    """What may be wrong where the model runs on no padded rows."""
+    """What may be wrong if the model fails on all padded rows."""
     filled = ", ".join(name for name, fill in plan.fills.items() if fill)
-    values = f", or what padding.values gives {filled} be no value that it takes" if filled else ""
-    return f"padding.buckets may be larger than it takes{values}"
+    values = f", or padding.values may give {filled} a value that it does not accept" if filled else ""
+    return f"a length in padding.buckets may be too large for the model{values}"
 
 
 def _rows(
@@ -279,7 +323,7 @@ def _rows(
     the largest value.
     """
     each = [length for length in lengths for _ in range(ROWS_OF_A_LENGTH)]
-    made = [samples(_at_length(signature, plan, length), 1, seed, sample) for seed, length in enumerate(each)]
+    made = [samples(at_length(signature, plan, length), 1, seed, sample) for seed, length in enumerate(each)]
     for rows in zip(*made, strict=True):
         scalars = {name: array for name, array in rows[0].items() if not array.ndim}  # one for a whole batch
         yield [
@@ -296,42 +340,34 @@ def _below_zero(row: Mapping[str, Array], sample: Sample) -> Mapping[str, Array]
     }
 
 
-def _sent(row: Mapping[str, Array], plan: PaddingPlan) -> Mapping[str, Array]:
-    return {name: array for name, array in row.items() if name not in plan.optional}
-
-
-def _unpadded(row: Mapping[str, Array], plan: PaddingPlan) -> Mapping[str, Array]:
-    """The row as it would be sent to a model that is not padded: its mask is all 1."""
-    told: dict[str, Any] = {plan.mask: 1, plan.lengths: plan.length(row)}
-    return {
-        name: np.full(array.shape, told[name], array.dtype) if name in plan.optional else array
-        for name, array in row.items()
-    }
-
-
-def _apart(
+def _row_difference(
     spec: TensorSpec,
     place: int,
     padded: Sequence[Mapping[str, Array]],
     single: Array,
-    limits: tuple[int, float],
+    limits: tuple[int, float, PaddingPlan],
 ) -> float:
     """By how much an output of one row differs from that of the row alone."""
-    bucket, tolerance = limits
+    bucket, tolerance, plan = limits
+    own = plan.output_lengths.get(spec.name)
     found = padded[place][spec.name]
     if found.shape != single.shape:
         raise ModelLoadError(
             f"[padding] changes the shape of output {spec}: it is {list(found.shape)} where padded to "
-            f"{bucket} and cut back, and {list(single.shape)} alone; padding.outputs says what to cut back"
+            f"{bucket} and cut back, and {list(single.shape)} alone; "
+            + (
+                f"{own} counts the padding; {LENGTHS_ADVICE}"
+                if own
+                else "set padding.outputs to the axes to cut"
+            )
         )
-    alike = [row[spec.name] for row in padded if row[spec.name].shape == found.shape]
-    rows = np.concatenate([found, *alike])  # the first is held against the scale of all of its shape
-    apart = distance(spec.datatype, rows, single[0], 0)
-    usual = TOLERANCES.get(spec.datatype, 0.0)
-    allowed = (tolerance or usual) if spec.datatype is DataType.FP32 else max(tolerance, usual)
-    if apart > allowed:
+    same_shape = [row[spec.name] for row in padded if row[spec.name].shape == found.shape]
+    rows = np.concatenate([found, *same_shape])  # the first one is compared on the scale of all
+    difference = distance(spec.datatype, rows, single[0], 0)
+    allowed = accepted(spec.datatype, tolerance)
+    if difference > allowed:
         raise ModelLoadError(
             f"[padding] changes the answers: output {spec} of rows padded to {bucket} differs from the "
-            f"same rows alone by {apart:.1e}, more than {allowed:.0e}; {ADVICE}"
+            f"same rows alone by {difference:.1e}, more than {allowed:.0e}; {ADVICE}"
         )
-    return apart
+    return difference

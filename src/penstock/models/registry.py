@@ -1,56 +1,62 @@
-"""What is in memory: loads versions, and holds all that are loaded."""
+"""The registry of loaded models: loads every version, and holds those that are in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from ctypes import c_uint32
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from penstock.backends.backend import Backend
 from penstock.config import (
     BatchingConfig,
     Config,
-    ModelConfig,
-    RuntimeConfig,
     effective_batching,
     effective_runtime,
 )
-from penstock.errors import ModelLoadError
-from penstock.messages import Observer
-from penstock.models.check import (
-    LEAST_ROWS,
-    check_batching,
-    measure_cost,
-    rows_worth_batching,
-    runs_on_made_up_input,
-)
+from penstock.core.errors import ModelLoadError
+from penstock.core.request import Observer
+from penstock.core.run_recorder import RunRecorder
+from penstock.models.analysis.facts import Verdict
+from penstock.models.checks.cost import WORTH_SECONDS
+from penstock.models.checks.live import LiveCheck, verified, why_not_verified
+from penstock.models.checks.trying import runs_on_generated_input
 from penstock.models.class_labels import read_class_labels
-from penstock.models.model import Batching, Model
-from penstock.models.padding import AtBucket, check_padding, plan_padding
+from penstock.models.exporters import way_to_batches
+from penstock.models.loaded_shapes import note_shapes
+from penstock.models.model import Broken, Model
+from penstock.models.opened import Candidate, OpenBackend, Opened
 from penstock.models.repository import ModelOnDisk
-from penstock.models.samples import Sample, read_sample
-from penstock.models.sequence import KeptState, RowsFirst, proposal, read_kept_state, scalars_of
-from penstock.scheduling.batch import Packing, Rows, RowsBesideScalars
-from penstock.scheduling.batcher import BatchPolicy, DynamicBatcher
-from penstock.scheduling.bounds import Bounds, Total
-from penstock.scheduling.cost import RunCost
-from penstock.scheduling.execution import Isolation
-from penstock.scheduling.padding import PaddedRows, PaddingPlan
-from penstock.scheduling.sequences import SequenceBatcher
-from penstock.scheduling.state import States
-from penstock.scheduling.steps import SequenceBounds
+from penstock.models.samples import Sample
+from penstock.models.sequence import scalars_of
+from penstock.models.trial.learned import Learned
+from penstock.models.trial.trials import Collaborators, Trials
+from penstock.scheduling.batcher import DynamicBatcher
+from penstock.scheduling.cost import SETTLED_RUNS, RunCost
+from penstock.scheduling.packing.padding import PaddedRows
+from penstock.scheduling.packing.rows import Packing, Rows, RowsAlong, RowsBesideScalars
+from penstock.scheduling.packing.states import States
+from penstock.scheduling.policy import BatchPolicy, Isolation
+from penstock.scheduling.queue.limits import QueueLimits, QueueTotal
+from penstock.scheduling.sequence_batcher import SequenceBatcher
+from penstock.scheduling.sequence_table import SequenceLimits
+from penstock.scheduling.verification import NO_VERIFIER, Verifier
 
-HEAVY_SECONDS = 0.005  # a run of one row that takes longer is divided among the cores
+MUCH = 2.0
+"""A cost is wrong if live runs take less time by this factor."""
 
-DEARER = 1.25  # how much dearer a row of a larger batch may be found: measurements vary by as much
+IN_THIS_PROCESS = Collaborators()
+"""Models are tried in this process at each start, and nothing is kept."""
 
-OpenBackend = Callable[[Path, RuntimeConfig, int], Backend]
-"""Opens a model file: its path, its settings, and how many runs may go on at the same time."""
+OnFailed = Callable[[str, int, ModelLoadError], None]
+"""Takes a model's name, its version, and why it cannot be served."""
+
+OnLoading = Callable[[str, int, int, int], None]
+"""Takes what is loaded next: a model's name, its version, and which of how many versions this is."""
 
 MakeObserver = Callable[[Model], Observer]
-"""Makes what is told how the requests of a model end."""
+"""Makes the observer of a model, which is told how its requests end."""
 
 
 class ModelRegistry:
@@ -60,213 +66,235 @@ class ModelRegistry:
         config: the server's settings.
         open_backend: opens model files.
         make_observer: makes the observer of a model that has been loaded.
-        cores: the processors to share out.
+        cores: the processors to divide among runs.
+        runs: records which models are being run; None to record nothing.
+        trying: how models are tried before they are loaded.
+        verifier: verifies batches of live requests.
+
+    Attributes:
+        broken: the versions that cannot be served.
     """
 
-    def __init__(
-        self, config: Config, open_backend: OpenBackend, make_observer: MakeObserver, cores: int = 1
+    def __init__(  # noqa: PLR0913 - what it is composed of
+        self,
+        config: Config,
+        open_backend: OpenBackend,
+        make_observer: MakeObserver,
+        cores: int = 1,
+        runs: RunRecorder | None = None,
+        trying: Collaborators = IN_THIS_PROCESS,
+        verifier: Verifier = NO_VERIFIER,
     ) -> None:
+        self._verifier = verifier
         self._config = config
         self._cores = cores
-        self._open_backend = open_backend
+        self._runs = runs
+        self._trials = Trials(open_backend, trying)
         self._make_observer = make_observer
-        self._total = Total(Bounds(config.server.total_queue_rows, config.server.total_queue_bytes))
+        self._total = QueueTotal(QueueLimits(config.server.total_queue_rows, config.server.total_queue_bytes))
         self._models: dict[tuple[str, int], Model] = {}
+        self._forget: dict[Model, Callable[[], None]] = {}
         self._ordered: Sequence[Model] = ()
+        self.broken: Sequence[Broken] = ()
 
     def all(self) -> Sequence[Model]:
         """All models, by name, then by version."""
         return self._ordered
 
-    def load_all(self, models: Sequence[ModelOnDisk], loaded: Callable[[Model], None]) -> None:
+    def load_all(
+        self,
+        models: Sequence[ModelOnDisk],
+        loaded: Callable[[Model], None],
+        failed: OnFailed = lambda name, version, error: None,
+        loading: OnLoading = lambda name, version, number, count: None,
+        *,
+        serve_rest: bool = False,
+    ) -> None:
         """Loads every version of every model.
 
         Args:
-            models: what the repository holds.
-            loaded: told of each model once it is ready.
+            models: the models of the repository.
+            loaded: called with each model once it is ready.
+            failed: called with the name and version of each that cannot be served, and the error.
+            loading: called before each version is loaded, which may take long.
+            serve_rest: whether those that can be loaded are served in any case, as by `on_broken = "serve"`.
 
         Raises:
-            ModelLoadError: at least one cannot be served; names all of those, and why.
+            ModelLoadError: at least one cannot be served, or, with `on_broken = "serve"`, all of them; names
+                those, and why.
         """
-        problems = []
-        for model in models:
-            for version, path in model.versions.items():
+        broken: list[Broken] = []
+        versions = [(model, version, path) for model in models for version, path in model.versions.items()]
+        try:
+            for number, (model, version, path) in enumerate(versions, 1):
+                log = partial(loading, model.name, version, number, len(versions))
                 try:
-                    loaded(self._load(model, version, path))
+                    loaded(self._recorded(model, version, path, log))
                 except ModelLoadError as error:
-                    problems.append(f"model {model.name} version {version}: {error}")
+                    broken.append(_broken(model, version, error))
+                    failed(model.name, version, error)
+        finally:
+            self._trials.end()
         self._order()
-        if problems:
-            raise ModelLoadError("\n".join(problems))
+        self.broken = tuple(broken)
+        serve_rest = serve_rest or self._config.server.on_broken == "serve"
+        if broken and not (serve_rest and self._models):
+            raise ModelLoadError("\n".join(map(str, broken)))
 
     def close(self) -> None:
-        """Lets go of every model."""
+        """Closes every model and frees its memory. Wrong costs are forgotten; see `_forget_if_wrong`."""
         for model in self._models.values():
+            self._forget.pop(model)()
             model.backend.close()
         self._models.clear()
         self._order()
 
-    def _load(self, on_disk: ModelOnDisk, version: int, path: Path) -> Model:
+    def _recorded(self, on_disk: ModelOnDisk, version: int, path: Path, log: Callable[[], None]) -> Model:
+        """Loads a version; loading, which runs the model, is recorded as a run.
+
+        The run is recorded before `log` is called: if the process ends later, the record has this version.
+        """
+        name = f"{on_disk.name} version {version}"
+        recorded = self._runs.counter(name) if self._runs else c_uint32()
+        recorded.value = 1
+        try:
+            log()
+            return self._load(on_disk, version, path, recorded)
+        finally:
+            recorded.value = 0
+
+    def _load(self, on_disk: ModelOnDisk, version: int, path: Path, recorded: c_uint32) -> Model:
         settings = on_disk.config
         batching = effective_batching(self._config.batching, settings.batching)
         runtime = effective_runtime(self._config.runtime, settings.runtime)
-        folder = path.parent.parent
-        loaded = self._open(path, runtime, settings.runs_in_parallel, partial(_told, folder, settings))
-        enabled = settings.batching.enabled
-        padding = _padding(loaded, settings)
-        tried = AtBucket(loaded.backend, padding) if padding else loaded.rows_first
-        verdict, cost, max_rows = _fitted(tried, enabled, batching, loaded.sample)
-        if padding is not None:
-            verdict = check_padding(
-                loaded.backend, padding, verdict, settings.padding.tolerance, loaded.sample
-            )
-        policy = _policy(verdict.enabled, batching, max_rows, loaded, settings.weight)
-        packing = PaddedRows(padding) if padding else _rows(loaded, policy)
-        proposed = "" if loaded.kept else proposal(loaded.backend.signature)
+        candidate = Candidate(path, settings, batching, runtime, self._cores, on_disk.folder)
+        prepared = self._trials.prepare(candidate)
+        learned, opened = prepared.learned, prepared.opened
+        verdict = learned.batching
+        node = learned.facts.unbounded_node if settings.inline == "auto" else ""
+        policy = _policy(candidate, learned, opened, self._config.server.max_answer_bytes, inline=not node)
+        packing = PaddedRows(opened.padding) if opened.padding else _rows(opened, policy)
+        isolation = self._isolation(opened.to_be_tried(opened.rows_first), opened.sample_rows_first, recorded)
+        producer = opened.backend.file.metadata.get("producer", "")
+        more = str(opened.axes) if verdict.enabled else way_to_batches(opened.backend.signature, producer)
+        reason = "; ".join(filter(None, (verdict.reason, more, learned.advice)))
         model = Model(
             name=on_disk.name,
             version=version,
-            backend=loaded.backend,
-            batcher=_batcher(
-                loaded, policy, cost, packing, self._total, self._isolation(tried, loaded.sample)
-            ),
-            batching=replace(verdict, reason=f"{verdict.reason}; {proposed}") if proposed else verdict,
-            kept=loaded.kept,
-            padding=padding,
-            sample=loaded.sample,
-            labels=tuple(sorted(label for label, number in settings.labels.items() if number == version)),
+            backend=opened.backend,
+            batcher=_batcher(opened, policy, learned.cost.run_cost(), packing, self._total, isolation),
+            batching=replace(verdict, reason=reason, why=(*verdict.why, *_why_not_inline(node))),
+            declared=opened.declared,
+            sequence_state=opened.sequence_state,
+            padding=opened.padding,
+            sample=opened.sample,
+            advice=learned.advice,
+            keep_difference=prepared.keep_difference,
+            labels=_labels(on_disk, version),
             is_default=version == max(on_disk.versions),
         )
-        model.class_labels = read_class_labels(folder, settings.class_labels, model.signature.outputs)
+        outputs = model.signature.outputs
+        model.class_labels = read_class_labels(candidate.folder, settings.class_labels, outputs)
         model.observe(self._make_observer(model))
+        note_shapes(model, learned.shapes)
+        model.example = {**learned.example_of(model.signature.inputs), **opened.sample.first}
+        self._verify(model, learned, batching, candidate.padded_tolerance)
         self._models[on_disk.name, version] = model
+        self._forget[model] = partial(_forget_if_wrong, model, learned.cost.one_row_seconds, prepared.forget)
         return model
 
-    def _isolation(self, backend: Backend, sample: Sample) -> Isolation:
+    def _verify(self, model: Model, learned: Learned, batching: BatchingConfig, tolerance: float) -> None:
+        """Has a share of the model's batches verified, as far as that can be done."""
+        share = batching.verify
+        own_lengths = model.padding is not None and model.padding.output_lengths
+        why_not = why_not_verified(learned.facts.random_node, bool(own_lengths), share)
+        live = LiveCheck(model.backend.signature.outputs, learned.batching, tolerance)
+        unproven = learned.facts.verdict is not Verdict.ROW_WISE
+        model.batcher.verify(self._verifier, live, 0.0 if why_not else share, unproven)
+        if model.batching.enabled:
+            said = f"not verified on live requests: {why_not}" if why_not else verified(share, unproven)
+            model.batching = replace(model.batching, why=(*model.batching.why, said))
+
+    def _isolation(self, backend: Backend, sample: Sample, recorded: c_uint32) -> Isolation:
         return Isolation(
             self._config.breaker.failures,
             self._config.breaker.open_seconds,
             self._config.runners.hung_seconds,
-            partial(runs_on_made_up_input, backend, sample),
+            partial(runs_on_generated_input, backend, sample),
+            recorded,
         )
-
-    def _open(
-        self,
-        path: Path,
-        runtime: RuntimeConfig,
-        runs_in_parallel: int,
-        told_of: Callable[[Backend], tuple[KeptState | None, Sample]],
-    ) -> _Loaded:
-        """The model, and how many of its runs may go on at the same time.
-
-        Where the settings leave both open, a light model runs once on every core and a heavy one once on
-        all: dividing a short run costs more than it gains, while a long one makes its caller wait.
-        """
-        if runs_in_parallel or runtime.intra_op_threads or self._cores == 1:
-            wanted = runs_in_parallel or max(self._cores // (runtime.intra_op_threads or 1), 1)
-            backend = self._open_backend(path, runtime, wanted)
-            cores = min(runtime.intra_op_threads or max(self._cores // wanted, 1), self._cores)
-            return _Loaded(backend, wanted, cores, *told_of(backend))
-        backend = self._open_backend(path, runtime, self._cores)
-        loaded = _Loaded(backend, self._cores, 1, *told_of(backend))
-        cost = measure_cost(loaded.rows_first, batched=False, max_rows=1, sample=loaded.sample)
-        if cost.expect(1) < HEAVY_SECONDS:
-            return loaded
-        backend.close()
-        opened = self._open_backend(path, runtime, 1)
-        return loaded._replace(backend=opened, runs_in_parallel=1, cores=self._cores)
 
     def _order(self) -> None:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
 
 
-class _Loaded(NamedTuple):
-    """A model that has been opened.
+def _why_not_inline(node: str) -> tuple[str, ...]:
+    if not node:
+        return ()
+    return (f"{node} takes as long as the values say: no run is made by the thread that polls gRPC",)
 
-    Attributes:
-        backend: runs it.
-        runs_in_parallel: how many of its runs may go on at the same time.
-        cores: how many each of them works on.
-        kept: the state that the server keeps for it.
-        sample: what is known of a request.
+
+def _labels(on_disk: ModelOnDisk, version: int) -> tuple[str, ...]:
+    return tuple(sorted(label for label, number in on_disk.config.labels.items() if number == version))
+
+
+def _broken(on_disk: ModelOnDisk, version: int, error: ModelLoadError) -> Broken:
+    is_default = version == max(on_disk.versions)
+    return Broken(on_disk.name, version, str(error), _labels(on_disk, version), is_default)
+
+
+def _forget_if_wrong(model: Model, learned_seconds: float, forget: Callable[[], None]) -> None:
+    """Has a model tried again at the next start, if the machine was busy when it was tried.
+
+    Only costs that are too high show that: those of live runs may be high because of other runs.
     """
-
-    backend: Backend
-    runs_in_parallel: int
-    cores: int
-    kept: KeptState | None
-    sample: Sample
-
-    @property
-    def rows_first(self) -> Backend:
-        """The model as one whose rows lie along the first axes, as which it is checked and timed."""
-        return self.backend if self.kept is None else RowsFirst(self.backend, self.kept)
+    costs = model.batcher.costs
+    cost = costs.first
+    is_settled = costs.is_single and cost.is_known and cost.runs >= SETTLED_RUNS
+    if is_settled and learned_seconds >= WORTH_SECONDS and cost.expect(1) < learned_seconds / MUCH:
+        forget()
 
 
-def _told(folder: Path, settings: ModelConfig, backend: Backend) -> tuple[KeptState | None, Sample]:
-    """What model.toml says of a model's state and of what its requests hold."""
-    kept = read_kept_state(folder, settings.sequence, backend.signature)
-    states = {each.input for each in kept.tensors} if kept else ()
-    return kept, read_sample(settings.sample, backend.signature, states)
-
-
-def _padding(loaded: _Loaded, settings: ModelConfig) -> PaddingPlan | None:
-    padding = plan_padding(settings.padding, loaded.backend.signature)
-    if padding is not None and loaded.kept is not None:
-        raise ModelLoadError("[padding] and [sequence] do not go together: the state is of one length")
-    return padding
-
-
-def _rows(loaded: _Loaded, policy: BatchPolicy) -> Rows:
-    scalars = scalars_of(loaded.backend.signature)
+def _rows(opened: Opened, policy: BatchPolicy) -> Rows:
+    state = opened.sequence_state
+    kept = state.step_inputs.names if state is not None and state.step_inputs is not None else ()
+    scalars = [name for name in scalars_of(opened.backend.signature) if name not in kept]
+    if policy.batched and opened.axes.moved:
+        return RowsAlong(opened.axes.moved, scalars)
     return RowsBesideScalars(policy.batched, scalars) if scalars else Rows(policy.batched)
 
 
 def _batcher(  # noqa: PLR0913 - what it is composed of
-    loaded: _Loaded, policy: BatchPolicy, cost: RunCost, packing: Packing, total: Total, isolation: Isolation
+    opened: Opened,
+    policy: BatchPolicy,
+    cost: RunCost,
+    packing: Packing,
+    total: QueueTotal,
+    isolation: Isolation,
 ) -> DynamicBatcher:
-    kept = loaded.kept
-    if kept is None:
-        return DynamicBatcher(loaded.backend, policy, cost, packing, total, isolation)
-    bounds = SequenceBounds(kept.idle_seconds, kept.max_sequences)
-    states = States(packing, kept.tensors)
-    return SequenceBatcher(loaded.backend, policy, cost, states, bounds, total, isolation)
-
-
-def _fitted(
-    backend: Backend, enabled: bool | Literal["auto"], batching: BatchingConfig, sample: Sample
-) -> tuple[Batching, RunCost, int]:
-    """Whether requests may run together, what runs cost, and the most rows of a batch.
-
-    Where the settings leave the rows open, they follow the cost; but not further than rows run together are
-    seen to agree, and to cost no more each than in smaller batches.
-    """
-    most = max(batching.queue_rows, 2)  # no batch has more rows than may wait
-    rows = batching.max_rows or min(LEAST_ROWS, most)
-    verdict = check_batching(backend, enabled is not False, enabled is True, rows, sample)
-    cost = measure_cost(backend, verdict.enabled, rows, sample)
-    if batching.max_rows or not verdict.enabled:
-        return verdict, cost, rows
-    more = min(rows_worth_batching(cost, backend.signature, batching.queue_rows, sample), most)
-    if more > rows:
-        larger = check_batching(backend, True, enabled is True, more, sample)
-        if larger.enabled:
-            measured = measure_cost(backend, True, more, sample)
-            if measured.expect(more) / more <= DEARER * cost.expect(rows) / rows:
-                return larger, measured, more
-    return verdict, cost, rows
+    state = opened.sequence_state
+    if state is None:
+        return DynamicBatcher(opened.backend, policy, cost, packing, total, isolation)
+    counts_bytes = state.limits.max_bytes is not None
+    limits = SequenceLimits(state.idle_seconds, state.max_sequences, counts_bytes, state.shared)
+    may_be_sent = state.step_inputs is not None
+    states = States(packing, (*state.tensors, *state.constants), state.limits, may_be_sent)
+    return SequenceBatcher(opened.backend, policy, cost, states, limits, total, isolation, state.step_inputs)
 
 
 def _policy(
-    batched: bool, batching: BatchingConfig, max_rows: int, loaded: _Loaded, weight: float
+    candidate: Candidate, learned: Learned, opened: Opened, max_answer_bytes: int, inline: bool
 ) -> BatchPolicy:
+    batching, batched = candidate.batching, learned.batching.enabled
     return BatchPolicy(
         batched=batched,
-        max_rows=max_rows,
+        max_rows=learned.max_rows,
         max_delay_seconds=batching.max_delay_seconds if batched else 0.0,
         queue_rows=batching.queue_rows,
         queue_bytes=batching.queue_bytes,
-        runs_in_parallel=loaded.runs_in_parallel,
-        weight=weight,
-        cores=loaded.cores,
+        runs_in_parallel=opened.runs_in_parallel,
+        weight=candidate.settings.weight,
+        cores=opened.cores,
+        inline=inline and candidate.settings.inline is not False,
+        max_answer_bytes=max_answer_bytes,
     )

@@ -1,103 +1,179 @@
-"""The state that the server keeps for a model: as `model.toml` declares it, held against the graph.
-
-Where names and shapes make it plain that an output is an input of the next step, but nothing is declared, it
-is proposed, never switched on: only who knows the model knows that its requests are steps of sequences.
-"""
+"""Sequence state: reads `[sequence]` of `model.toml` and compares it with the graph."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from penstock.backends.backend import Backend, Stop
 from penstock.config import ModelSequence
-from penstock.config.toml import toml_value
-from penstock.errors import ModelLoadError
-from penstock.scheduling.state import StateTensor
-from penstock.tensors import Array, Kind, Signature, TensorSpec
-
-FED_BACK = ("{}N", "{}n", "{}_n", "{}_N", "{}_out", "{}_new", "{}_next", "{}1", "new_{}", "next_{}", "out_{}")
-"""What an output may be called that is the input {} of the next step."""
-BEFORE = (("_in", "_out"), ("_prev", "_next"), ("_old", "_new"), ("0", "1"), ("0", "n"), ("0", "N"))
-"""Endings of an input's name, and of such an output's in their place."""
+from penstock.config.toml import toml_key, toml_value
+from penstock.core.errors import ModelLoadError
+from penstock.core.tensors import Array, Kind, Signature, TensorSpec
+from penstock.models.checks.axes import axes_by_name
+from penstock.scheduling.packing.states import NO_LIMITS, StateLimits, StateTensor
+from penstock.scheduling.step_inputs import StepInputs
 
 
 @dataclass(frozen=True, slots=True)
-class KeptState:
-    """What the server keeps for each sequence, and for how long.
+class SequenceState:
+    """The state that the server keeps for each sequence, and for how long.
 
     Attributes:
-        tensors: what is handed from step to step.
+        tensors: the tensors that one step passes to the next.
         idle_seconds: how long after its last step a sequence's state is kept.
         max_sequences: the most sequences whose state is kept.
-        rows_of: the inputs whose first axis is the states' batch axis by name: a step has one row of each.
+        rows_of: the inputs whose axis of rows has the name of the states' batch axis: a step has one row of
+            each.
+        constants: the inputs that are sent at the start and kept.
+        step_inputs: the inputs that some steps send and others do not; None if there are none.
+        limits: how large states may become.
+        shared: whether every caller may send steps of every sequence.
     """
 
     tensors: Sequence[StateTensor]
     idle_seconds: float
     max_sequences: int
     rows_of: Sequence[str] = ()
+    constants: Sequence[StateTensor] = ()
+    step_inputs: StepInputs | None = None
+    limits: StateLimits = NO_LIMITS
+    shared: bool = False
 
     def without(self, signature: Signature) -> Signature:
-        """What callers send and get of a graph's signature."""
-        inputs = {each.input for each in self.tensors}
+        """A graph's signature without the state: the inputs and outputs of requests."""
+        inputs = {each.input for each in self.tensors if not self.may_be_sent(each)}
         outputs = {each.output for each in self.tensors}
-        return Signature(_less(signature.inputs, inputs), _less(signature.outputs, outputs))
+        return Signature(_without_names(signature.inputs, inputs), _without_names(signature.outputs, outputs))
 
     def names_among(self, names: Collection[str]) -> list[str]:
-        """The state's inputs and outputs among these names."""
-        return [name for each in self.tensors for name in (each.input, each.output) if name in names]
+        """The state's inputs and outputs among these names, except the inputs that a step may send."""
+        return [
+            name
+            for each in self.tensors
+            for name in (each.input, each.output)
+            if name in names and not (name == each.input and self.may_be_sent(each))
+        ]
+
+    def may_be_sent(self, tensor: StateTensor) -> bool:
+        """Whether a step that begins a sequence may send this state."""
+        return self.step_inputs is not None and tensor.input in self.step_inputs.states
+
+    def _described(self, tensor: StateTensor) -> str:
+        text = f"{tensor.input} from {tensor.output}"
+        if self.may_be_sent(tensor):
+            text += " (or sent at the start)"
+        if tensor.grows is not None:
+            text += f" (up to {self.limits.max_length} long)"
+        return text
 
     def __str__(self) -> str:
-        pairs = ", ".join(f"{each.input} from {each.output}" for each in self.tensors)
-        return f"{pairs}, until no step has come for {self.idle_seconds:g} s"
+        parts = [self._described(each) for each in self.tensors]
+        parts += [f"{each.input} as sent at the start" for each in self.constants]
+        shared = ", shared by all callers" if self.shared else ""
+        return f"{', '.join(parts)}, dropped {self.idle_seconds:g} s after the last step{shared}"
 
 
-def read_kept_state(folder: Path, settings: ModelSequence, signature: Signature) -> KeptState | None:
-    """The state that `model.toml` declares; None where it declares none.
+def read_sequence_state(
+    folder: Path, settings: ModelSequence, signature: Signature, axes: Mapping[str, int] | None = None
+) -> SequenceState | None:
+    """The state that `model.toml` declares; None if it declares none.
 
     Args:
         folder: the model's, which the files' names are relative to.
         settings: what is declared.
         signature: the graph's.
+        axes: `batching.axes` of `model.toml`.
 
     Raises:
         ModelLoadError: it does not fit the graph, or a file cannot be read; says what was found and what was
             expected.
     """
-    if not settings.state:
+    if not settings.state and not settings.constant:
         if settings.model_fields_set:
             raise ModelLoadError('[sequence] lacks state, such as state = { state = "stateN" }')
         return None
     _check_names(settings, signature)
-    tensors = []
-    for name, output in settings.state.items():
-        spec = signature.inputs[name]
-        _check_pair(spec, signature.outputs[output])
-        axis = _axis(spec, settings, signature)
-        tensors.append(StateTensor(name, output, axis, _initial(folder, spec, axis, settings)))
+    signature = axes_by_name(signature, axes or {}).signature
+    tensors = [_tensor(folder, name, settings, signature) for name in settings.state]
+    constants = [_constant(signature.inputs[name]) for name in settings.constant]
     rows_of = _inputs_along(tensors, signature)
-    return KeptState(tuple(tensors), settings.idle_seconds, settings.max_sequences, rows_of)
+    return SequenceState(
+        tuple(tensors),
+        settings.idle_seconds,
+        settings.max_sequences,
+        rows_of,
+        tuple(constants),
+        _step_inputs(tensors, rows_of, settings, signature),
+        StateLimits(settings.max_length, settings.max_state_bytes if _counts_bytes(settings) else None),
+        settings.shared,
+    )
 
 
-def proposal(signature: Signature) -> str:
-    """What to write into `model.toml` where outputs are plainly meant for the next step; "" where none is."""
-    pairs = {
-        name: found.name
-        for name, spec in signature.inputs.items()
-        if (found := _fed_back(spec, signature.outputs)) is not None
-    }
-    count = len(set(pairs.values()))
-    rest = min(len(signature.inputs), len(signature.outputs)) > count  # else nothing goes in or comes out
-    if not pairs or count != len(pairs) or not rest:
-        return ""
-    table = ", ".join(f'{name} = "{output}"' for name, output in pairs.items())
-    names = " and ".join(f"{output} as {name}" for name, output in pairs.items())
-    return (
-        f"it seems to take {names} at its next step; model.toml keeps it by [sequence] state = {{ {table} }}"
+def _counts_bytes(settings: ModelSequence) -> bool:
+    """Whether callers decide how large a state is, or the settings limit it."""
+    return bool(settings.grows or settings.constant or settings.sent_at_start) or (
+        "max_state_bytes" in settings.model_fields_set
+    )
+
+
+def _tensor(folder: Path, name: str, settings: ModelSequence, signature: Signature) -> StateTensor:
+    spec, output = signature.inputs[name], settings.state[name]
+    _check_pair(spec, signature.outputs[output])
+    axis, grows = _axis(spec, settings, signature), settings.grows.get(name)
+    shape = spec.shape or ()
+    if grows is not None and (grows == axis or grows >= len(shape) or isinstance(shape[grows], int)):
+        raise ModelLoadError(
+            f"sequence.grows: axis {grows} of input {spec} is not an open axis besides the batch axis"
+        )
+    if grows is not None:
+        _check_open(signature.outputs[output], grows)
+    open_axes = tuple(
+        place
+        for place, length in enumerate(shape)
+        if place == grows or (name in settings.sent_at_start and place != axis and isinstance(length, str))
+    )
+    return StateTensor(name, output, axis, _initial(folder, spec, axis, settings), open_axes, grows)
+
+
+def _check_open(given: TensorSpec, axis: int) -> None:
+    if given.shape is not None and isinstance(given.shape[axis], int):
+        raise ModelLoadError(
+            f"sequence.grows: axis {axis} of output {given} has a fixed length, so it cannot grow"
+        )
+
+
+def _constant(spec: TensorSpec) -> StateTensor:
+    shape = spec.shape or ()
+    if spec.shape is None:
+        raise ModelLoadError(f"sequence.constant: input {spec.name} declares no shape")
+    axis = 0 if shape and isinstance(shape[0], str) else None
+    lengths = tuple(1 if place == axis else _fixed(length) for place, length in enumerate(shape))
+    open_axes = tuple(place for place, length in enumerate(shape) if place and isinstance(length, str))
+    return StateTensor(spec.name, "", axis, np.empty(lengths, spec.datatype.dtype), open_axes)
+
+
+def _fixed(length: int | str) -> int:
+    return length if isinstance(length, int) else 0
+
+
+def _step_inputs(
+    tensors: Sequence[StateTensor], rows_of: Sequence[str], settings: ModelSequence, signature: Signature
+) -> StepInputs | None:
+    if not settings.sent_at_start and not settings.constant:
+        return None
+    sent = [each for each in tensors if each.input in settings.sent_at_start]
+    required = [
+        each.input
+        for each in sent
+        if each.input not in settings.initial and any(axis != each.grows for axis in each.open_axes)
+    ]
+    axes: dict[str, int | None] = {each.input: each.axis for each in sent}
+    axes.update({name: 0 if name in rows_of else None for name in settings.constant})
+    return StepInputs(
+        tuple(each.input for each in sent), settings.constant, (*required, *settings.constant), axes
     )
 
 
@@ -106,74 +182,7 @@ def scalars_of(signature: Signature) -> tuple[str, ...]:
     return tuple(name for name, spec in signature.inputs.items() if spec.shape == ())
 
 
-class RowsFirst:
-    """A model with a state as one whose rows lie along the first axis of all its tensors: to be checked.
-
-    Args:
-        backend: the model.
-        kept: its state.
-    """
-
-    def __init__(self, backend: Backend, kept: KeptState) -> None:
-        self._backend = backend
-        self._axes = {
-            name: each.axis or 0
-            for each in kept.tensors
-            for name in (each.input, each.output)
-            if each.initial.ndim
-        }
-        self.file, self.providers = backend.file, backend.providers
-        shapes = {
-            name: _rows_first(each, backend.signature.inputs[each.input])
-            for each in kept.tensors
-            for name in (each.input, each.output)
-        }
-        whole = backend.signature
-        self.signature = Signature(_reshaped(whole.inputs, shapes), _reshaped(whole.outputs, shapes))
-
-    def run(
-        self, outputs: Sequence[str], inputs: Mapping[str, Array], stop: Stop | None = None
-    ) -> Sequence[Array]:
-        """Runs the graph once; see `penstock.backends.backend.Backend.run`."""
-        turned = {
-            name: np.ascontiguousarray(np.moveaxis(array, 0, self._axes[name]))
-            if name in self._axes
-            else array
-            for name, array in inputs.items()
-        }
-        results = self._backend.run(outputs, turned, stop)
-        return [
-            _front(array, self._axes[name]) if name in self._axes else array
-            for name, array in zip(outputs, results, strict=True)
-        ]
-
-    def close(self) -> None:
-        """Lets go of the model's memory."""
-        self._backend.close()
-
-
-def _front(array: Array, axis: int) -> Array:
-    return np.moveaxis(array, axis, 0) if axis < array.ndim else array
-
-
-def _rows_first(tensor: StateTensor, spec: TensorSpec) -> tuple[int | str, ...]:
-    """The shape of a state with its batch axis first; open axes have the length of the initial state's."""
-    shape: list[int | str] = list(tensor.initial.shape)
-    if tensor.axis is not None and spec.shape is not None:
-        del shape[tensor.axis]
-        shape.insert(0, spec.shape[tensor.axis])
-    return tuple(shape)
-
-
-def _reshaped(
-    specs: Mapping[str, TensorSpec], shapes: Mapping[str, tuple[int | str, ...]]
-) -> dict[str, TensorSpec]:
-    return {
-        name: replace(spec, shape=shapes[name]) if name in shapes else spec for name, spec in specs.items()
-    }
-
-
-def _less(specs: Mapping[str, TensorSpec], names: Collection[str]) -> dict[str, TensorSpec]:
+def _without_names(specs: Mapping[str, TensorSpec], names: Collection[str]) -> dict[str, TensorSpec]:
     return {name: spec for name, spec in specs.items() if name not in names}
 
 
@@ -184,21 +193,36 @@ def _check_names(settings: ModelSequence, signature: Signature) -> None:
     ):
         unknown = [name for name in named if name not in there]
         if unknown:
-            _check_turned(settings.state, signature)
+            _check_direction(settings.state, signature)
             has = ", ".join(there) or "none"
             raise ModelLoadError(
-                f"sequence.state names the {role} {unknown[0]}, which is not there; there is {has}"
+                f"sequence.state names {role} {unknown[0]}, which does not exist; the model has {has}"
             )
     if len(set(settings.state.values())) != len(settings.state):
-        raise ModelLoadError("sequence.state names an output twice: each is the next step's for one input")
-    for setting, names in (("axis", settings.axis), ("initial", settings.initial)):
+        raise ModelLoadError(
+            "sequence.state names an output twice; each output can be the state of one input only"
+        )
+    for setting, names in (
+        ("axis", settings.axis),
+        ("initial", settings.initial),
+        ("grows", settings.grows),
+        ("sent_at_start", settings.sent_at_start),
+    ):
         unknown = [name for name in names if name not in settings.state]
         if unknown:
             raise ModelLoadError(f"sequence.{setting} names {unknown[0]}, which sequence.state does not")
+    for name in settings.constant:
+        if name in settings.state:
+            raise ModelLoadError(f"sequence.constant names {name}, which is a state in sequence.state")
+        if name not in signature.inputs:
+            has = ", ".join(each for each in signature.inputs if each not in settings.state) or "none"
+            raise ModelLoadError(
+                f"sequence.constant names input {name}, which does not exist; the model has {has}"
+            )
 
 
-def _check_turned(state: Mapping[str, str], signature: Signature) -> None:
-    """Who takes the table for output = input is told so."""
+def _check_direction(state: Mapping[str, str], signature: Signature) -> None:
+    """Rejects a table of output = input, and shows the correct order."""
     for name, value in state.items():
         if name in signature.outputs and value in signature.inputs:
             came, meant = toml_value({name: value}), toml_value({value: name})
@@ -210,15 +234,15 @@ def _check_turned(state: Mapping[str, str], signature: Signature) -> None:
 
 def _check_pair(taken: TensorSpec, given: TensorSpec) -> None:
     if taken.datatype.kind is Kind.BYTES:
-        raise ModelLoadError(f"sequence.state: input {taken} is text, which cannot be kept")
+        raise ModelLoadError(f"sequence.state: input {taken} is text, and text cannot be a state")
     if taken.shape is None:
         raise ModelLoadError(f"sequence.state: input {taken.name} declares no shape")
-    if not _may_be_same(taken, given):
+    if not may_be_same(taken, given):
         raise ModelLoadError(f"sequence.state: output {given} does not fit input {taken}")
 
 
-def _may_be_same(taken: TensorSpec, given: TensorSpec) -> bool:
-    """Whether what an output gives can be what an input takes, as far as the graph says."""
+def may_be_same(taken: TensorSpec, given: TensorSpec) -> bool:
+    """Whether an output can be an input of the next step, by datatype and shape."""
     if taken.datatype is not given.datatype or taken.shape is None:
         return False
     if given.shape is None:
@@ -230,60 +254,63 @@ def _may_be_same(taken: TensorSpec, given: TensorSpec) -> bool:
 
 
 def _axis(spec: TensorSpec, settings: ModelSequence, signature: Signature) -> int | None:
-    """The batch axis of a state; None where it has no open one, so that sequences are run one by one."""
+    """The batch axis of a state; None if it has no open axis, so that sequences run one by one."""
     shape = spec.shape or ()
     given = settings.axis.get(spec.name)
     if given is not None:
         if given >= len(shape) or isinstance(shape[given], int):
-            raise ModelLoadError(f"sequence.axis: axis {given} of input {spec} is none whose length is open")
+            raise ModelLoadError(f"sequence.axis: axis {given} of input {spec} is not an open axis")
         return given
     if all(isinstance(length, int) for length in shape):
         return None
     others = [each for name, each in signature.inputs.items() if name not in settings.state]
-    rows = {each.shape[0] for each in others if each.shape}
+    rows = {each.shape[each.row_axis] for each in others if each.shape}
     found = [axis for axis, length in enumerate(shape) if isinstance(length, str) and length in rows]
     if len(found) != 1:
         raise ModelLoadError(
-            f"the batch axis of input {spec} is not plain from the graph; give it in model.toml, such as "
-            f"[sequence] axis = {{ {spec.name} = 0 }}"
+            f"the graph does not define the batch axis of input {spec}; set it in model.toml, such as "
+            f"[sequence] axis = {{ {toml_key(spec.name)} = 0 }}"
         )
     return found[0]
 
 
 def _inputs_along(tensors: Sequence[StateTensor], signature: Signature) -> tuple[str, ...]:
-    """The inputs, states aside, whose first axis has the name of a state's batch axis."""
+    """The inputs, states aside, whose axis of rows has the name of a state's batch axis."""
     shapes = {each.input: signature.inputs[each.input].shape or () for each in tensors}
     names = {shapes[each.input][each.axis] for each in tensors if each.axis is not None}
     return tuple(
         name
         for name, spec in signature.inputs.items()
-        if name not in shapes and spec.shape and spec.shape[0] in names
+        if name not in shapes and spec.shape and spec.shape[spec.row_axis] in names
     )
 
 
 def _initial(folder: Path, spec: TensorSpec, axis: int | None, settings: ModelSequence) -> Array:
-    """What a sequence begins with."""
+    """The state that a sequence begins with."""
     shape = tuple(1 if place == axis else length for place, length in enumerate(spec.shape or ()))
     file = settings.initial.get(spec.name)
     if file is None:
-        fixed = tuple(length for length in shape if isinstance(length, int))
-        if len(fixed) != len(shape):
-            raise ModelLoadError(
-                f"input {spec} has open axes beside its batch axis, whose lengths sequence.initial is to give"
-            )
-        return np.zeros(fixed, spec.datatype.dtype)
+        grows, may_be_sent = settings.grows.get(spec.name), spec.name in settings.sent_at_start
+        for place, length in enumerate(shape):
+            if isinstance(length, str) and place != grows and not may_be_sent:
+                raise ModelLoadError(
+                    f"input {spec} has open axes besides its batch axis; set their lengths with a file in "
+                    "sequence.initial, or, if it grows with every step, name the axis in sequence.grows, "
+                    f"such as grows = {{ {toml_key(spec.name)} = {place} }}"
+                )
+        return np.zeros(tuple(map(_fixed, shape)), spec.datatype.dtype)
     try:
         with (folder / file).open("rb") as stream:
             array: Array = np.lib.format.read_array(stream, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"sequence.initial of input {spec.name}: cannot read {file}: {error}") from error
-    if array.dtype != spec.datatype.dtype or not _is_of(array.shape, shape):
+    if array.dtype != spec.datatype.dtype or not _has_shape(array.shape, shape):
         came, wanted = _described(array.dtype, array.shape), _described(spec.datatype.dtype, shape)
         raise ModelLoadError(f"sequence.initial of input {spec.name}: {file} holds {came}, expected {wanted}")
     return np.ascontiguousarray(array)
 
 
-def _is_of(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+def _has_shape(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     return len(shape) == len(wanted) and all(
         isinstance(want, str) or want == have for have, want in zip(shape, wanted, strict=True)
     )
@@ -291,12 +318,3 @@ def _is_of(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
 
 def _described(dtype: object, shape: tuple[int | str, ...]) -> str:
     return f"{dtype}[{','.join(map(str, shape))}]"
-
-
-def _fed_back(spec: TensorSpec, outputs: Mapping[str, TensorSpec]) -> TensorSpec | None:
-    """The output that by its name and shape is this input at the next step."""
-    name = spec.name
-    names = [form.format(name) for form in FED_BACK]
-    names += [name.removesuffix(old) + new for old, new in BEFORE if name.endswith(old)]
-    found = [outputs[each] for each in names if each in outputs and _may_be_same(spec, outputs[each])]
-    return found[0] if len(found) == 1 and spec.shape else None

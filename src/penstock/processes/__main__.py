@@ -1,4 +1,4 @@
-"""`python -m penstock.processes`: what a worker's process runs; see `worker`."""
+"""`python -m penstock.processes`: the program of a worker process; see `worker`."""
 
 from penstock.processes.worker import main
 

@@ -1,4 +1,4 @@
-"""Keeps a port for the workers."""
+"""Reserves the port that the workers share (SO_REUSEPORT)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import errno
 import socket
 from typing import TypeAlias
 
-from penstock.errors import StartupError
-from penstock.summary import address
+from penstock.core.address import address
+from penstock.core.listening import GRPC, Purpose, listening_failed
 
 _WILDCARDS = ("0.0.0.0", "::")
 _ATTEMPTS = 5  # to find a port that is free at every address of the host
@@ -17,15 +17,16 @@ _Info: TypeAlias = tuple[int, str | int]
 
 
 class ReservedPort:
-    """A port that workers of this user can share, and nobody else can have.
+    """A port that the workers of this user can share, and no other user's process can have.
 
-    A worker that shares its port would share it with any stranger who does, too. So the port is bound here
-    first, without sharing, which fails if anybody has it at all. From then on only sockets that share can be
-    bound to it. These sockets never listen, so the kernel gives them no connections.
+    A worker that shares its port would share it with any other program that does, too. So the port is bound
+    here first, without sharing, which fails if any socket is bound to it. From then on only sockets that
+    share can be bound to it. The sockets here never listen, so the kernel gives them no connections.
 
     Args:
         host: a name, or an IP address.
-        port: 0 takes a free one.
+        port: 0 chooses a free one.
+        purpose: what the port is for.
 
     Attributes:
         port: the port.
@@ -34,15 +35,15 @@ class ReservedPort:
         StartupError: the port is taken, or the host is not this machine's.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, purpose: Purpose = GRPC) -> None:
         try:
             self._sockets = _bound_everywhere(_addresses(host), port)
         except OSError as error:
-            raise StartupError(f"cannot listen on {address(host, port)}: {error.strerror}") from error
+            raise listening_failed(address(host, port), purpose, error.strerror or str(error)) from error
         self.port = int(self._sockets[0].getsockname()[1])
 
     def close(self) -> None:
-        """Lets the port go."""
+        """Releases the port."""
         for each in self._sockets:
             each.close()
 

@@ -1,24 +1,24 @@
-"""One set of metrics out of those of several processes.
+"""Merges the metrics of several processes into one answer.
 
-- What Penstock counts (`penstock_…`, counters and histograms) is summed: a request is a request, whoever
-  answered it. So are its gauges: rows that wait, batches that run, calls and streams that are open.
+- Penstock's own counters and histograms (`penstock_…`) are summed: it does not matter which process answered
+  a request. So are its gauges: rows that wait, batches that run, calls and streams that are open.
 - Facts (`…_info`) appear once for each different set of labels.
-- What the operating system and Python say of a process (`process_…`, `python_…`) has the label `process`.
-  Of these the counters of a process that took another's place continue where the other's ended.
+- The metrics of a process itself (`process_…`, `python_…`) have the label `process`. Where a process has
+  taken another's place, its counters continue where the other's ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from penstock.telemetry.families import Family, Labels
+from penstock.observability.families import Family, Labels
 
 OWN = "penstock_"
 CUMULATIVE = ("counter", "histogram")
 
 
 class _Merging:
-    """One family under way."""
+    """A family that is being merged."""
 
     def __init__(self, first: Family) -> None:
         self._first = first
@@ -40,8 +40,8 @@ def merged(sources: Iterable[tuple[str, Sequence[Family]]]) -> tuple[Family, ...
     """The metrics of all sources as one.
 
     Args:
-        sources: the name of a process, and what it says. A name may come again, for one process that took the
-            other's place: the last one's gauges count where they have the label `process`.
+        sources: the name of a process, and its metrics. A name may come again, for a process that took
+            another's place: of gauges with the label `process`, the last one counts.
     """
     result: dict[str, _Merging] = {}
     for process, families in sources:
@@ -52,7 +52,7 @@ def merged(sources: Iterable[tuple[str, Sequence[Family]]]) -> tuple[Family, ...
 
 
 def summed(earlier: Sequence[Family], later: Sequence[Family]) -> tuple[Family, ...]:
-    """What is left of two processes that have ended: what they counted, added up."""
+    """The counters and histograms of two processes that have ended, added up."""
     result: dict[str, _Merging] = {}
     for family in (*earlier, *later):
         if family.kind in CUMULATIVE:

@@ -1,4 +1,4 @@
-"""What the supervisor and a worker tell each other."""
+"""The messages between the supervisor and a worker."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.config import Config
-from penstock.telemetry.families import Family
+from penstock.observability.families import Family
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
-    """The first message to a worker: what it is to serve.
+class Assignment:
+    """The first message to a worker: its number, models, settings and cores.
 
     Attributes:
         number: of the worker, from 1.
         config: the settings; the port is the one to share.
         path: an .onnx file or a repository.
-        cores: how many processors it is to use.
-        announced: whether the others serve already, so that it may say so, too, once it listens.
-        ops_address: "host:port" of the operations of all.
-        split: how the machine is shared out, for people.
+        cores: how many processors it has to itself.
+        announced: whether the other workers serve already; then its health is SERVING from the first.
+        ops_address: "host:port" of operations, which the supervisor serves for all workers.
+        processors: how many all workers may use together, in words.
+        split: how the processors are divided among the workers, in words.
+        models: the models to load, as a worker reported them (`Ready`): then the folder is not searched, and
+            those that cannot be loaded any more are reported while the others are served. None for what is at
+            `path` now.
+        run_page: the file descriptor of the page on which it writes down which models are being run; see
+            `penstock.core.run_recorder`.
     """
 
     number: int
@@ -29,20 +35,23 @@ class Orders:
     cores: int
     announced: bool
     ops_address: str
+    processors: str
     split: str
+    models: bytes | None = None
+    run_page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """To a worker: all are ready, health is SERVING."""
+    """To a worker: all workers are ready, so health is SERVING."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """To a worker: its metrics are wanted.
+class MetricsRequest:
+    """To a worker: send your metrics.
 
     Attributes:
-        number: for the answer to repeat.
+        number: which the answer repeats.
     """
 
     number: int
@@ -50,12 +59,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """To a worker: another has taken its place, and it is to go without refusing a call."""
+    """To a worker: another one has taken its place. It ends without refusing a call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """To a worker: all are to stop. Also said while it leaves, and then it hurries."""
+    """To a worker: all workers stop. It may come while the worker leaves, which then ends sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +73,11 @@ class Ready:
 
     Attributes:
         summary: what `penstock serve` prints.
+        models: the models that it was to load, pickled: the supervisor does not import what describes them.
     """
 
     summary: str
+    models: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +85,10 @@ class Failed:
     """From a worker: it cannot start.
 
     Attributes:
-        words: why, for people.
+        reason: why, in words.
     """
 
-    words: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +96,22 @@ class Hung:
     """From a worker: which of its models hang now.
 
     Attributes:
-        models: their names; none once all runs have come to an end.
+        models: their names; empty once all runs have ended.
         is_stuck: whether a run hangs on the thread that polls gRPC, so that it takes no calls.
+        is_blocked: whether these runs keep the whole process from being ready.
     """
 
     models: frozenset[str]
     is_stuck: bool
+    is_blocked: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class MetricsReport:
     """From a worker: its metrics.
 
     Attributes:
-        number: of the question; 0 for the last counts, which come unasked just before its end.
+        number: of the request; 0 for the last report, which a worker sends unasked just before it ends.
         families: all metrics.
     """
 

@@ -1,4 +1,4 @@
-"""One answer to `/metrics` for all workers."""
+"""Collects the metrics of all workers for one answer to `/metrics`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections import defaultdict
 from collections.abc import Callable
 from threading import Condition, Lock
 
+from penstock.observability.families import Family
+from penstock.observability.metrics import process_families, render
 from penstock.processes.merging import merged, summed
-from penstock.processes.messages import Ask, Counts
+from penstock.processes.messages import MetricsReport, MetricsRequest
 from penstock.processes.worker_process import WorkerProcess
-from penstock.telemetry.families import Family
-from penstock.telemetry.metrics import process_families, render
 
-ANSWER_SECONDS = 2.0  # for a worker to tell its metrics; then its last ones count
+ANSWER_SECONDS = 2.0  # for a worker to send its metrics; after that, those it sent last are used
 SUPERVISOR = "supervisor"
 
 _Families = tuple[Family, ...]
 
 
 class GroupMetrics:
-    """Asks the workers for their metrics whenever somebody looks, and keeps what those counted that ended.
+    """Asks the workers for their metrics at every scrape, and keeps the counts of workers that have ended.
 
-    Nothing that was shown once is taken back: the last counts known of a worker that ends stay. One that ends
-    in good order tells its last; of one that crashes, what it counted after somebody last looked is lost.
+    Counters never go back: the last counts known of a worker that ends stay. A worker that ends in good order
+    sends its last counts. Of one that crashes, what it counted since the last scrape is lost.
 
     Args:
         own: the metrics of the group itself.
@@ -33,22 +33,22 @@ class GroupMetrics:
         self._own = own
         self._scraping = Lock()
         self._changed = Condition()
-        self._known: dict[WorkerProcess, _Families] = {}  # what each said last
-        self._unheard: set[WorkerProcess] = set()  # of those that were asked
+        self._known: dict[WorkerProcess, _Families] = {}  # what each sent last
+        self._unheard: set[WorkerProcess] = set()  # of those that were asked, the ones that have not answered
         self._asked = 0
-        self._ended: dict[int, _Families] = defaultdict(tuple)  # what all with this number counted together
+        self._ended: dict[int, _Families] = defaultdict(tuple)  # by number, of all workers that had it
 
     def add(self, worker: WorkerProcess) -> None:
-        """This worker takes calls now."""
+        """From now on this worker takes calls."""
         with self._changed:
             self._known[worker] = ()
 
-    def heard(self, worker: WorkerProcess, counts: Counts) -> None:
-        """A worker has told its metrics."""
+    def heard(self, worker: WorkerProcess, report: MetricsReport) -> None:
+        """Takes the metrics that a worker has sent."""
         with self._changed:
             if worker in self._known:
-                self._known[worker] = counts.families
-            if counts.number == self._asked:
+                self._known[worker] = report.families
+            if report.number == self._asked:
                 self._unheard.discard(worker)
                 self._changed.notify_all()
 
@@ -61,7 +61,7 @@ class GroupMetrics:
             self._changed.notify_all()
 
     def render(self, accept_header: str = "") -> tuple[str, bytes]:
-        """All metrics as text; see `penstock.telemetry.metrics.Metrics.render`."""
+        """All metrics as text; see `penstock.observability.metrics.Metrics.render`."""
         with self._scraping:
             self._ask_all()
             with self._changed:
@@ -75,8 +75,8 @@ class GroupMetrics:
         with self._changed:
             self._asked += 1
             self._unheard = set(self._known)
-            workers, question = tuple(self._known), Ask(self._asked)
+            workers, request = tuple(self._known), MetricsRequest(self._asked)
         for worker in workers:
-            worker.send(question)
+            worker.send(request)
         with self._changed:
             self._changed.wait_for(lambda: not self._unheard, end - time.monotonic())

@@ -1,4 +1,4 @@
-"""Starts the workers, watches them, restarts those that end, and stops them all."""
+"""The supervisor of the worker processes: starts, watches, restarts and stops them."""
 
 from __future__ import annotations
 
@@ -13,41 +13,43 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from penstock.config import Config
-from penstock.errors import StartupError
-from penstock.ops import OpsServer
+from penstock.core.address import address
+from penstock.core.errors import StartupError
+from penstock.core.listening import HTTP
+from penstock.core.processors import available
+from penstock.observability.families import Family
+from penstock.observability.logs import flush, logger
+from penstock.operations import OpsServer
 from penstock.processes.address import ReservedPort
-from penstock.processes.messages import Announce, Counts, Failed, Hung, Leave, Orders, Ready, Stop
+from penstock.processes.messages import Announce, Assignment, Failed, Hung, Leave, MetricsReport, Ready, Stop
 from penstock.processes.metrics import GroupMetrics
-from penstock.processes.split import available_cores, described, shares
-from penstock.processes.worker_process import MINE, WorkerProcess
+from penstock.processes.split import described, shares
+from penstock.processes.worker_process import SUPERVISOR_SIGNALS, WorkerProcess
 from penstock.signals import signal_socket
-from penstock.summary import address
-from penstock.telemetry.families import Family
-from penstock.telemetry.logs import logger
 
 log = logger(__name__)
 
 CONNECTION_SECONDS = 30.0
 """How long connections are kept where the settings leave it open. Restarting one of several processes takes
-as long; and every connection made anew costs its client a round trip or two."""
+as long; and every new connection costs its client a round trip or two."""
 FIRST_DELAY_SECONDS = 0.5  # before a process is started that crashed twice in a row; then it doubles
 MOST_DELAY_SECONDS = 30.0
-WELL_SECONDS = 60.0  # who ran so long crashes for the first time
-STOP_SECONDS = 10.0  # for a worker to end, besides the time to drain
+WELL_SECONDS = 60.0  # a crash after as long counts as the first one
+STOP_SECONDS = 10.0  # for a worker to end, in addition to the time to drain
 
 
 @dataclass(slots=True)
 class _Place:
-    """What one worker's number stands for.
+    """The place of one worker, which several processes may hold one after another.
 
     Attributes:
         number: from 1.
-        cores: for whoever is here.
-        current: who takes calls.
-        starting: who will take its place.
+        cores: for the worker in this place.
+        current: the worker that takes calls.
+        starting: the worker that will take its place.
         crashes: in a row, each soon after the start.
-        due: when to start one, by `time.monotonic()`; None for not at all.
-        restarts: how often one was started because another had ended unasked.
+        due: when to start a worker, by `time.monotonic()`; None for not at all.
+        restarts: how often a worker was started because another had ended unexpectedly.
     """
 
     number: int
@@ -65,7 +67,7 @@ class Supervisor:
     Args:
         config: the settings.
         path: an .onnx file or a repository.
-        show: prints what is served, once all workers are ready.
+        show: prints what is served, once all workers are ready; never raises.
     """
 
     def __init__(self, config: Config, path: Path, show: Callable[[str], None]) -> None:
@@ -73,20 +75,25 @@ class Supervisor:
             raise StartupError(f"server.processes = {config.server.processes}: more than 1 needs Linux")
         self._path = path
         self._show = show
-        cores = available_cores()
-        each = shares(cores, config.server.processes)
-        self._split = described(cores, each, config)
+        processors = available()
+        each = shares(processors.count, config.server.processes)
+        self._processors, self._split = str(processors), described(processors.count, each, config)
         self._places = [_Place(number, share) for number, share in enumerate(each, 1)]
-        self._workers: dict[Connection, WorkerProcess] = {}  # all there are
+        self._workers: dict[Connection, WorkerProcess] = {}  # all that have not ended
         self._rolling: deque[_Place] = deque()
+        self._served: bytes | None = None  # the models that were loaded last; see `Assignment.models`
+        self._renewing = False  # whether the restart in progress loads what is on disk now
         self._announced = self._stopping = self._restarting = False
         self._all_answered = True
         self._kill_at = 0.0
         self._ops_address = ""
         self._terminal = _has_terminal()
-        self._signals = signal_socket(MINE)
+        self._signals = signal_socket(SUPERVISOR_SIGNALS)
         self._port = ReservedPort(config.server.host, config.server.port)
-        self._config = _for_workers(config, self._port.port)
+        self._http_port = (
+            ReservedPort(config.server.host, config.server.http_port, HTTP) if config.server.http else None
+        )
+        self._config = _for_workers(config, self._port, self._http_port)
         self._metrics = GroupMetrics(self._families)
         self._ops = OpsServer(
             config.server.host,
@@ -112,17 +119,19 @@ class Supervisor:
             self._ops.stop()
             for worker in self._workers.values():
                 worker.kill()
-            self._port.close()
+            for port in (self._port, self._http_port):
+                if port is not None:
+                    port.close()
         log.info("stopped", answered_all=self._all_answered)
         return 0 if self._all_answered else 1
 
     def _turn(self) -> None:
-        """Waits for whatever comes next, and sees to it."""
-        for each in wait([self._signals, *self._workers], self._patience()):
+        """Waits for the next message, signal or time to act, and handles it."""
+        for each in wait([self._signals, *self._workers], self._timeout()):
             if isinstance(each, Connection):
-                self._hear(self._workers[each])
+                self._receive(self._workers[each])
             else:
-                self._told(signal.Signals(self._signals.recv(1)[0]))
+                self._on_signal(signal.Signals(self._signals.recv(1)[0]))
         now = time.monotonic()
         for place in self._places:
             if place.due is not None and place.due <= now:
@@ -130,21 +139,22 @@ class Supervisor:
         if self._stopping and now > self._kill_at:
             self._kill_all()
 
-    def _patience(self) -> float | None:
+    def _timeout(self) -> float | None:
         times = [place.due for place in self._places if place.due is not None]
         times += [self._kill_at] if self._stopping else []
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
-    def _told(self, received: signal.Signals) -> None:
+    def _on_signal(self, received: signal.Signals) -> None:
         if received is signal.SIGHUP and self._terminal == _has_terminal():
             self._roll()
         elif not self._stopping:
             self._stop()
         elif received is not signal.SIGHUP:  # of which a closed terminal may send several
             self._kill_all()
+            flush()
             os._exit(128 + received)
 
-    def _hear(self, worker: WorkerProcess) -> None:
+    def _receive(self, worker: WorkerProcess) -> None:
         """Takes a worker's next message, or notices its end."""
         try:
             message = worker.connection.recv()
@@ -152,32 +162,36 @@ class Supervisor:
             self._ended(worker)
             return
         match message:
-            case Counts():
+            case MetricsReport():
                 self._metrics.heard(worker, message)
-            case Ready(summary):
+            case Ready(summary, models):
+                self._served = models
                 self._ready(worker, summary)
             case Hung():
                 self._hangs(worker, message)
-            case Failed(words) if not self._announced:
-                raise StartupError(words)
-            case Failed(words):
-                log.error("a process cannot start", number=worker.number, error=words)
+            case Failed(reason) if not self._announced:
+                raise StartupError(reason)
+            case Failed(reason):
+                log.error("a process cannot start", number=worker.number, error=reason)
 
     # Starting, crashing and rolling.
 
-    def _start(self, place: _Place) -> None:
+    def _start(self, place: _Place, renewed: bool = False) -> None:
+        """Starts a worker, of the models that were loaded last or, `renewed`, of what is on disk now."""
         place.due = None
-        orders = Orders(
+        assignment = Assignment(
             number=place.number,
             config=self._config,
             path=self._path,
             cores=place.cores,
             announced=self._announced,
             ops_address=self._ops_address,
+            processors=self._processors,
             split=self._split,
+            models=self._served if self._announced and not renewed else None,
         )
         try:
-            place.starting = worker = WorkerProcess(orders)
+            place.starting = worker = WorkerProcess(assignment)
         except OSError as error:
             self._cannot_start(place, error)
             return
@@ -185,7 +199,7 @@ class Supervisor:
         log.debug("process started", number=place.number, worker_pid=worker.pid)
 
     def _cannot_start(self, place: _Place, error: OSError) -> None:
-        """The system gives no process now."""
+        """Handles that the system gives no further process now."""
         if not self._announced:
             raise StartupError(f"cannot start process {place.number}: {error.strerror}") from error
         log.error("a process cannot start", number=place.number, error=error.strerror)
@@ -195,7 +209,7 @@ class Supervisor:
             self._give_up_restart(number=place.number)
 
     def _ready(self, worker: WorkerProcess, summary: str) -> None:
-        """A worker takes calls: whoever had its place leaves."""
+        """A worker takes calls: the one that had its place before leaves."""
         worker.ready = True
         self._metrics.add(worker)
         place = self._place_of(worker)
@@ -218,17 +232,19 @@ class Supervisor:
         log.info("serving", grpc=where, ops=self._ops_address, processes=len(self._places))
 
     def _ended(self, worker: WorkerProcess) -> None:
-        """A process has ended, asked or unasked."""
+        """Handles the end of a process, whether it was told to end or not."""
         del self._workers[worker.connection]
         self._metrics.remove(worker)
         code = worker.reap()
-        about = {"number": worker.number, "worker_pid": worker.pid, **_how(code)}
+        about: dict[str, object] = {"number": worker.number, "worker_pid": worker.pid, **_how(code)}
+        if code < 0 and worker.was_running:
+            about["running"] = worker.was_running
         place = self._place_of(worker)
         if self._stopping or worker.told_to_end:
             self._all_answered = self._all_answered and (code == 0 or not self._stopping)
             (log.error if code else log.info)("process ended", **about)
-        elif not self._announced:
-            raise StartupError(f"process {worker.number} ended before it was ready ({_in_words(code)})")
+        elif code and not self._announced:
+            raise StartupError(_unready(worker, code))
         else:
             self._crashed(place, worker, about)
         if place.current is worker:
@@ -246,29 +262,30 @@ class Supervisor:
         delay = min(FIRST_DELAY_SECONDS * 2 ** (place.crashes - 1), MOST_DELAY_SECONDS)
         delay = delay if place.crashes else 0.0
         place.crashes += 1
-        log.error("a process ended unasked", **about, restart_in_seconds=delay)
+        log.error("a process ended unexpectedly", **about, restart_in_seconds=delay)
         if place.starting in (None, worker):
             place.due = time.monotonic() + delay
             place.restarts += 1
 
     def _hangs(self, worker: WorkerProcess, message: Hung) -> None:
-        """Notes which models hang in a worker; one that takes no calls any more is replaced."""
-        worker.hung = message.models
+        """Stores which models hang in a worker. A worker that no longer accepts calls is replaced."""
+        worker.hung, worker.is_blocked = message.models, message.is_blocked
         place = self._place_of(worker)
         if message.is_stuck and place.current is worker and not self._stopping and place not in self._rolling:
-            log.error("a process takes no calls and is replaced", number=worker.number, worker_pid=worker.pid)
+            log.error("a process is stuck and is replaced", number=worker.number, worker_pid=worker.pid)
             self._rolling.append(place)
+            self._renewing = self._renewing and self._restarting
             self._restarting = True
             self._roll_on()
 
     def _roll(self) -> None:
-        """Lets a new process take the place of each, one place after the other."""
+        """Replaces all processes by new ones, one after another."""
         if self._stopping or not self._announced:
             log.warning("no restart now: the processes are starting or stopping")
             return
         log.info("restarting all processes, one after another", processes=len(self._places))
         self._rolling = deque(self._places)
-        self._restarting = True
+        self._restarting = self._renewing = True
         self._roll_on()
 
     def _roll_on(self) -> None:
@@ -278,7 +295,7 @@ class Supervisor:
         if busy or self._stopping or not self._restarting:
             return
         if self._rolling:
-            self._start(self._rolling.popleft())
+            self._start(self._rolling.popleft(), self._renewing)
         else:
             self._restarting = False
             log.info("all processes are restarted", processes=len(self._places))
@@ -286,7 +303,7 @@ class Supervisor:
     def _give_up_restart(self, **about: object) -> None:
         self._rolling.clear()
         self._restarting = False
-        log.error("the restart is given up: a new process did not become ready", **about)
+        log.error("the restart was abandoned: a new process did not become ready", **about)
 
     def _place_of(self, worker: WorkerProcess) -> _Place:
         return self._places[worker.number - 1]
@@ -294,10 +311,10 @@ class Supervisor:
     # Stopping.
 
     def _stop(self) -> None:
-        seconds = self._config.server.drain_seconds
-        log.info("stopping", processes=len(self._workers), drain_seconds=seconds)
+        linger, drain = self._config.server.linger_seconds, self._config.server.drain_seconds
+        log.info("stopping", processes=len(self._workers), linger_seconds=linger, drain_seconds=drain)
         self._stopping = True
-        self._kill_at = time.monotonic() + seconds + STOP_SECONDS
+        self._kill_at = time.monotonic() + linger + drain + STOP_SECONDS
         for place in self._places:
             place.due = None
         for worker in self._workers.values():
@@ -307,18 +324,18 @@ class Supervisor:
         for worker in self._workers.values():
             worker.kill()
 
-    # What others ask, on threads of their own.
+    # What the operations server asks, on its own threads.
 
     def _is_ready(self) -> tuple[bool, str]:
         if self._stopping or not self._announced:
             return False, "the server is loading models or stopping"
         if not any(place.current for place in self._places):
-            return False, "no process is ready; the log says why"
-        hung = [place.current.hung for place in self._places if place.current]
-        names = ", ".join(sorted(frozenset[str]().union(*hung)))
-        if all(hung):
-            return False, f"a run hangs of {names} in every process"
-        return True, f"ok, but in some processes a run hangs of {names}" if names else "ok"
+            return False, "no process is ready; see the log"
+        current = [place.current for place in self._places if place.current]
+        names = ", ".join(sorted(frozenset[str]().union(*[each.hung for each in current])))
+        if all(each.is_blocked for each in current):
+            return False, f"a run of {names} hangs in every process"
+        return True, f"ok, but in some processes a run of {names} hangs" if names else "ok"
 
     def _families(self) -> tuple[Family, ...]:
         ready = sum(place.current is not None for place in self._places)
@@ -334,22 +351,23 @@ class Supervisor:
             ),
             Family(
                 name,
-                "How often a process was started because one had ended unasked.",
+                "How often a process was started because one had ended unexpectedly.",
                 "counter",
                 tuple((f"{name}_total", labels, float(count)) for labels, count in counts),
             ),
         )
 
 
-def _for_workers(config: Config, port: int) -> Config:
+def _for_workers(config: Config, port: ReservedPort, http_port: ReservedPort | None) -> Config:
     server = config.server
     seconds = server.connection_seconds or CONNECTION_SECONDS
-    shared = server.model_copy(update={"port": port, "connection_seconds": seconds})
+    ports = {"port": port.port, "http_port": http_port.port if http_port else server.http_port}
+    shared = server.model_copy(update={**ports, "connection_seconds": seconds})
     return config.model_copy(update={"server": shared})
 
 
 def _has_terminal() -> bool:
-    """Whether the process belongs to a terminal. One that is closed, which sends SIGHUP too, is none."""
+    """Whether the process belongs to a terminal that is open; one that is closed sends SIGHUP, too."""
     try:
         with open("/dev/tty"):
             return True
@@ -359,7 +377,17 @@ def _has_terminal() -> bool:
 
 def _how(code: int) -> dict[str, object]:
     """How a process ended, for the log."""
-    return {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
+    if code >= 0:
+        return {"exit_code": code}
+    try:
+        return {"signal": signal.Signals(-code).name}
+    except ValueError:  # most real-time signals have no name
+        return {"signal": str(-code)}
+
+
+def _unready(worker: WorkerProcess, code: int) -> str:
+    running = f" while it loaded {', '.join(worker.was_running)}" if worker.was_running else ""
+    return f"process {worker.number} ended before it was ready{running} ({_in_words(code)})"
 
 
 def _in_words(code: int) -> str:

@@ -1,13 +1,17 @@
-"""A worker: a complete server in a process of its own, which does what its supervisor says.
+"""A worker: a complete server in its own process, controlled by a supervisor.
 
 Started by `penstock.processes.worker_process`. The connection to the supervisor is its standard input; when
 that ends, the supervisor is gone, and the worker stops, too.
+
+The server is imported late: the worker has to hear signals and its supervisor while libraries are loaded.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
+import pickle
 import signal
 import socket
 import stat
@@ -17,15 +21,30 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-from penstock.errors import StartupError
-from penstock.processes import departure
-from penstock.processes.messages import Announce, Ask, Counts, Failed, Hung, Leave, Orders, Ready, Stop
-from penstock.processes.worker_process import MINE
-from penstock.server import Server
+from penstock.core.address import address
+from penstock.core.errors import StartupError
+from penstock.core.run_recorder import RunRecorder
+from penstock.observability import logs
+from penstock.processes import handoff
+from penstock.processes.messages import (
+    Announce,
+    Assignment,
+    Failed,
+    Hung,
+    Leave,
+    MetricsReport,
+    MetricsRequest,
+    Ready,
+    Stop,
+)
+from penstock.processes.worker_process import SUPERVISOR_SIGNALS
 from penstock.signals import signal_socket
-from penstock.summary import address, summary
-from penstock.telemetry import logs
+from penstock.transport.grpc.sockets import connections
+
+if TYPE_CHECKING:
+    from penstock.server import Server
 
 log = logs.logger(__name__)
 
@@ -35,55 +54,58 @@ POLL_SECONDS = 0.05
 
 
 class Worker:
-    """The worker's life.
+    """A worker, from its assignment to its end.
 
     Args:
-        orders: what it is to do.
+        assignment: what it has to serve.
         connection: to the supervisor.
         signals: gives a byte for every SIGTERM.
     """
 
-    def __init__(self, orders: Orders, connection: Connection, signals: socket.socket) -> None:
-        self._orders = orders
+    def __init__(self, assignment: Assignment, connection: Connection, signals: socket.socket) -> None:
+        self._assignment = assignment
         self._connection = connection
         self._signals = signals
         self._server: Server | None = None
         self._sending = threading.Lock()
-        self._gate = threading.Lock()  # so that it is clear whether anything was accepted when it is to stop
-        self._open = False
+        self._deciding = threading.Lock()  # a stop comes either before or after the first request
+        self._accepts = False
         self._stop = threading.Event()
         self._leave_or_stop = threading.Event()
 
     def run(self) -> int:
         """Serves until it is told to end; returns the exit code."""
-        threading.Thread(target=self._listen_to_supervisor, name="penstock-orders", daemon=True).start()
+        threading.Thread(target=self._listen_to_supervisor, name="penstock-supervisor", daemon=True).start()
         threading.Thread(target=self._listen_to_signals, name="penstock-signals", daemon=True).start()
         try:
             server = self._started()
         except StartupError as error:
             self._send(Failed(str(error)))
             return 1
-        self._send(Ready(self._summary(server)))
+        self._send(Ready(self._summary(server), pickle.dumps(server.on_disk)))
         gc.freeze()  # as in cli/serve.py
         self._leave_or_stop.wait()
         answered = self._end(server)
-        self._send(Counts(0, server.metrics.families()))
+        self._send(MetricsReport(0, server.metrics.families()))
         return 0 if answered else 1
 
     def _started(self) -> Server:
         """The server, which listens only once its models are loaded: meanwhile the others serve."""
-        orders = self._orders
-        server = Server(orders.config, orders.path, cores=orders.cores, shares_port=True)
+        from penstock.server import Server
+
+        assignment = self._assignment
+        runs = None if assignment.run_page is None else RunRecorder(assignment.run_page)
+        server = Server(
+            assignment.config, assignment.path, cores=assignment.cores, shares_port=True, runs=runs
+        )
         self._server = server
-        server.tell_hung = lambda models: self._send(Hung(models, bool(server.stuck)))
+        server.on_hung = lambda models: self._send(Hung(models, bool(server.stuck), server.is_blocked))
         try:
-            server.load()
-            if orders.announced:
+            server.load(None if assignment.models is None else pickle.loads(assignment.models))
+            if assignment.announced:
                 server.announce()
-            with self._gate:
-                if self._stop.is_set():
-                    os._exit(0)
-                self._open = True
+            with self._deciding:
+                self._accepts = True
             server.listen()
             server.serve()
         except StartupError:
@@ -92,13 +114,21 @@ class Worker:
         return server
 
     def _summary(self, server: Server) -> str:
-        shown = address(server.config.server.host, server.port)
-        return summary(
-            server.models, shown, self._orders.ops_address, server.transport_name, self._orders.split
+        from penstock.summary import Facts, summary
+
+        assignment = self._assignment
+        facts = Facts(
+            address(server.config.server.host, server.port),
+            assignment.ops_address,
+            server.transport_name,
+            assignment.processors,
+            assignment.split,
+            address(server.config.server.host, server.http_port) if server.http_port else "",
         )
+        return summary(server.models, facts)
 
     def _end(self, server: Server) -> bool:
-        settings = self._orders.config.server
+        settings = self._assignment.config.server
         if not self._stop.is_set():
             self._leave(server)
         if self._stop.is_set():
@@ -106,18 +136,20 @@ class Worker:
         return server.leave(settings.drain_seconds)
 
     def _leave(self, server: Server) -> None:
-        """Waits until nobody is left, or as long as may be; see `departure`."""
-        settings = self._orders.config.server
+        """Waits until all clients have left, or until the time for that is over; see `handoff`."""
+        settings = self._assignment.config.server
         log.info("leaving", calls=server.calls_in_flight)
-        departure.stop_accepting(server.port)
+        server.end_connections()
+        for port in filter(None, (server.port, server.http_port)):
+            handoff.stop_accepting(port)
         age = settings.connection_seconds * JITTER + LAST_CONNECTION_SECONDS
-        if self._wait_until(lambda: not departure.connections(server.port), age):
+        if self._wait_until(lambda: not connections(server.port), age):
             return
         server.end_watches()
         self._wait_until(lambda: not server.calls_in_flight, settings.drain_seconds)
 
     def _wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Whether a condition comes about in time; gives up if all are to stop."""
+        """Whether a condition becomes true in time; gives up once all workers stop."""
         end = time.monotonic() + seconds
         while not condition():
             if self._stop.wait(POLL_SECONDS) or time.monotonic() > end:
@@ -134,53 +166,62 @@ class Worker:
 
     def _do(self, message: object) -> None:
         match message, self._server:
-            case Announce(), Server() as server:
+            case Announce(), server if server is not None:
                 server.announce()
-            case Ask(number), Server() as server:
-                self._send(Counts(number, server.metrics.families()))
+            case MetricsRequest(number), server if server is not None:
+                self._send(MetricsReport(number, server.metrics.families()))
             case Leave(), _:
                 self._leave_or_stop.set()
             case Stop(), _:
                 self._stop_soon()
 
     def _stop_soon(self) -> None:
-        with self._gate:
-            self._stop.set()
-            self._leave_or_stop.set()
-            if not self._open:
-                os._exit(0)  # nothing was accepted, and what is being loaded may take minutes
+        self._stop.set()
+        self._end_unless_accepting()
+        self._leave_or_stop.set()
+
+    def _end_unless_accepting(self) -> None:
+        """Ends the process if nothing was accepted yet: what is being loaded may take minutes."""
+        with self._deciding:
+            if not self._accepts:
+                logs.flush()
+                os._exit(0)
 
     def _listen_to_signals(self) -> None:
         """SIGTERM to a worker alone makes it leave, and the supervisor starts another; a second one ends it.
 
-        Some send it to all processes of a service at once; then the supervisor says Stop as well.
+        Service managers may send it to all processes of a service at once; then the supervisor sends Stop
+        as well.
         """
         self._signals.recv(1)
+        self._end_unless_accepting()
         self._leave_or_stop.set()
         os._exit(128 + self._signals.recv(1)[0])
 
     def _send(self, message: object) -> None:
-        # An error means that the supervisor is gone, which the other thread sees.
+        # An error means that the supervisor is gone, which the other thread notices.
         with self._sending, suppress(OSError):
             self._connection.send(message)
 
 
 def main() -> None:
-    """Runs the worker that the supervisor at the other end of standard input wants."""
+    """Runs the worker for the supervisor at the other end of standard input."""
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
-        sys.exit("this is started by `penstock serve --processes N`, and by nobody else")
+        sys.exit("only `penstock serve --processes N` can start this")
     for each in (signal.SIGINT, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     signals = signal_socket((signal.SIGTERM,))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, MINE)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISOR_SIGNALS)
     connection = Connection(os.dup(0))
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
     try:
-        orders = connection.recv()
+        assignment = connection.recv()
     except EOFError:
         sys.exit(1)
-    logs.configure(orders.config.log, values={"process": orders.number, "pid": os.getpid()})
-    code = Worker(orders, connection, signals).run()
+    logs.configure(assignment.config.log, values={"process": assignment.number, "pid": os.getpid()})
+    faulthandler.enable(all_threads=False)  # as in cli/serve.py
+    code = Worker(assignment, connection, signals).run()
+    logs.flush()
     sys.stderr.flush()
-    os._exit(code)  # a run may still be going on, which the end of the interpreter would wait for or break
+    os._exit(code)  # a run may still be active; a normal exit would wait for it or crash it

@@ -1,77 +1,111 @@
-"""A worker, as the supervisor sees it."""
+"""The supervisor's handle of a worker process: starts it, sends messages, and waits for its end."""
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import Pipe
 from threading import Lock
 
-from penstock.processes.messages import Orders
+from penstock.core.run_recorder import create_page, running_models
+from penstock.processes.messages import Assignment
 
 COMMAND = (sys.executable, "-P", "-m", "penstock.processes")
-MINE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that are the supervisor's alone; a terminal sends them to all processes in it."""
+SUPERVISOR_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that the supervisor acts on; a terminal sends them to the workers as well."""
 EXIT_SECONDS = 5.0
 
 
 class WorkerProcess:
-    """A process that has been started, from its first moment to its last. Main thread only, but for `send`.
+    """A process that has been started. Main thread only, except `send`.
 
     Args:
-        orders: what it is to do.
+        assignment: what it has to serve.
 
     Attributes:
-        number: the worker's; a process that takes its place has the same.
+        number: the worker's; a process that takes its place has the same number.
         pid: the process's.
-        started: when, by `time.monotonic()`.
-        connection: what it says can be received here; EOFError tells that it has ended.
+        started: when it was started, by `time.monotonic()`.
+        connection: gives its messages, and EOFError once it has ended.
         ready: whether it takes calls.
-        told_to_end: whether it ends because it was told to.
+        told_to_end: whether it was told to end.
         hung: the names of its models that hang.
+        is_blocked: whether these keep the whole process from being ready.
+        was_running: the versions that were being loaded or run when it ended; known after `reap`.
     """
 
-    def __init__(self, orders: Orders) -> None:
-        self.number = orders.number
+    def __init__(self, assignment: Assignment) -> None:
+        self.number = assignment.number
         self.started = time.monotonic()
         self.ready = self.told_to_end = False
         self.hung: frozenset[str] = frozenset()
+        self.is_blocked = False
+        self.was_running: list[str] = []
         self.connection, theirs = Pipe()
         self._lock = Lock()
+        self._run_page = _create_page()
+        passed = () if self._run_page is None else (self._run_page,)
         with theirs, _signals_blocked():
-            # Standard output belongs to the supervisor. All else is inherited, standard error too.
-            self._process = subprocess.Popen(COMMAND, stdin=theirs.fileno(), stdout=2)
+            # Standard output belongs to the supervisor. Standard error is inherited.
+            self._process = subprocess.Popen(COMMAND, stdin=theirs.fileno(), stdout=2, pass_fds=passed)
         self.pid = self._process.pid
-        self.send(orders)
+        self.send(replace(assignment, run_page=self._run_page))
 
     def send(self, message: object) -> None:
-        """Tells it something; from any thread. Does nothing if it has ended."""
+        """Sends it a message; from any thread. Does nothing if it has ended, or has long read nothing.
+
+        Small messages only: there is room for one of them whenever the system says that there is room.
+        """
         with self._lock, suppress(OSError):
-            self.connection.send(message)
+            # Of one that is stopped, the buffer fills up: to wait for room might be to wait for ever.
+            room = select.poll()
+            room.register(self.connection, select.POLLOUT)
+            if room.poll(0):
+                self.connection.send(message)
 
     def reap(self) -> int:
-        """The exit code of a process whose connection has ended; negative for the signal that ended it."""
+        """Waits for the end of a process whose connection has ended, and sets `was_running`.
+
+        Returns:
+            The exit code; negative for the signal that ended it.
+        """
         with self._lock:
             self.connection.close()
         try:
-            return self._process.wait(EXIT_SECONDS)
+            code = self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            return self._process.wait()
+            code = self._process.wait()
+        if self._run_page is not None:
+            self.was_running = running_models(self._run_page)
+            os.close(self._run_page)
+            self._run_page = None
+        return code
 
     def kill(self) -> None:
         """Ends it at once."""
         self._process.kill()
 
 
+def _create_page() -> int | None:
+    """The page for a new process; None if the system has none: then the log cannot name the running model."""
+    try:
+        return create_page()
+    except OSError:
+        return None
+
+
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """A process started meanwhile gets none of these signals before it is prepared for them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, MINE)
+    """A process that is started meanwhile gets these signals only once it is prepared for them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISOR_SIGNALS)
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""Runs one model's requests in batches.
+"""The dynamic batcher: queues one model's requests and runs them in batches.
 
     put ── queue ── run_once ── assemble ── backend ── split ── reply
 
-`run_once` is called by whichever thread has the time (see `runners`).
+`run_once` is called by the polling thread or by a runner thread (see `runners`).
 """
 
 from __future__ import annotations
@@ -11,71 +11,51 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from penstock.backends.backend import Backend
-from penstock.errors import DeadlineExpired, Overloaded, QueueFull, RequestError
-from penstock.messages import Closed, Flush, InferRequest, Observer, Run
-from penstock.scheduling.batch import Packing, Rows
-from penstock.scheduling.bounds import Bounds, Total
+from penstock.core.errors import DeadlineExpired, Overloaded, QueueFull, RequestError
+from penstock.core.observers import SilentObserver
+from penstock.core.request import CutReason, Flush, Observer, Request
+from penstock.scheduling.batch_watch import BatchWatch
 from penstock.scheduling.cost import QUICK_SECONDS, RunCost, RunCosts
-from penstock.scheduling.delivery import Delivery, expired, gone
-from penstock.scheduling.execution import Execution, Isolation
-from penstock.scheduling.forecast import Arrivals, Runs
-from penstock.scheduling.queue import RequestQueue
-from penstock.scheduling.taken import Taken
+from penstock.scheduling.estimates import Arrivals, WaitEstimate
+from penstock.scheduling.execution.execution import Execution, Responder
+from penstock.scheduling.execution.failures import expired, gone
+from penstock.scheduling.packing.rows import Packing, Rows
+from penstock.scheduling.policy import BatchPolicy, Isolation
+from penstock.scheduling.queue.limits import QueueLimits, QueueTotal
+from penstock.scheduling.queue.queue import BatchBuilder, RequestQueue
+from penstock.scheduling.verification import NO_VERIFIER, Compare, Mismatch, Verifier
 
 MARGIN_SECONDS = 0.005
 """How long a runner thread may take to wake up beside a busy one: Python's switch interval."""
 
 ENOUGH_ROWS = 32
-"""With as many rows a run is not to wait for more to be read: those stay where they take the least room."""
+"""With this many rows, a run does not wait for more messages to be read: unread they take least memory."""
 
 LONGEST_RETRY_SECONDS = 60.0
-"""However long the queue: by then things may have changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPolicy:
-    """How a model's requests are batched.
-
-    Attributes:
-        batched: whether requests run together at all.
-        max_rows: the most rows of a batch of several requests.
-        max_delay_seconds: how long a request may be held back to fill a batch; 0 for never.
-        queue_rows: the most rows that may wait.
-        queue_bytes: the most bytes of messages that may wait.
-        runs_in_parallel: how many runs of this model may go on at the same time.
-        weight: its share of the runner threads beside other models.
-        cores: how many cores a run works on.
-    """
-
-    batched: bool
-    max_rows: int
-    max_delay_seconds: float
-    queue_rows: int
-    queue_bytes: int
-    runs_in_parallel: int
-    weight: float = 1.0
-    cores: int = 1
+"""The longest retry hint, however long the queue: by then the load may have changed."""
 
 
 class DynamicBatcher:
-    """The queue of one model and what empties it.
+    """The queue of one model, and the runs that empty it.
 
     Args:
         backend: runs the batches.
-        policy: how they are made up.
-        cost: how long a run is expected to take, as was measured.
-        packing: puts them together; as rows, where not given.
-        total: what waits before all models, which is bounded as well.
-        isolation: when the model is shut off, and its runs are said to hang; never, where not given.
+        policy: how requests are batched.
+        cost: how long a run is expected to take, as measured at load.
+        packing: puts requests together into runs; as rows, if not given.
+        total: what waits for all models, which is limited as well.
+        isolation: when the circuit breaker opens, and when runs count as hanging; never, if not given.
 
     Attributes:
-        policy: as given.
-        costs: how long runs are expected to take, as they have taken since.
-        breaker: shuts the model off.
-        runs: those that are going on.
+        policy: as given; no longer batched once requests were found to affect each other.
+        on_alone: called with the reason once every request runs alone from then on.
+        may_be_inline: whether quick runs may be made by the thread that polls gRPC.
+        costs: how long runs are expected to take; learns from every run.
+        breaker: the model's circuit breaker.
+        in_flight: the runs that are going on.
     """
 
     def __init__(  # noqa: PLR0913 - what it is composed of
@@ -84,26 +64,72 @@ class DynamicBatcher:
         policy: BatchPolicy,
         cost: RunCost,
         packing: Packing | None = None,
-        total: Total | None = None,
+        total: QueueTotal | None = None,
         isolation: Isolation | None = None,
     ) -> None:
         self.policy = policy
+        self.may_be_inline = policy.inline
         self.costs = RunCosts(cost)
-        self._execution = Execution(backend, packing or Rows(policy.batched), isolation)
-        self.breaker, self.runs = self._execution.breaker, self._execution.running
-        self._observer: Observer = _Nobody()
-        self._queue = RequestQueue(Bounds(policy.queue_rows, policy.queue_bytes), self.costs, total)
         self._max_rows = policy.max_rows if policy.batched else 1
-        self._enough = min(self._max_rows, ENOUGH_ROWS)
+        self._full_rows = min(self._max_rows, ENOUGH_ROWS)
+        isolation = isolation or Isolation()
+        self._execution = Execution(backend, packing or Rows(policy.batched), isolation, self._max_rows)
+        self.breaker, self.in_flight = self._execution.breaker, self._execution.in_flight
+        self._execution.on_mixing = self.found_mixing
+        self.on_alone: Callable[[str], None] = lambda _: None
+        self._backend, self._verifier = backend, NO_VERIFIER
+        self._observer: Observer = SilentObserver()
+        limits = QueueLimits(policy.queue_rows, policy.queue_bytes)
+        self._queue = RequestQueue(limits, self.costs, total)
         self._lock = threading.Lock()
-        self._running = 0
-        self._runs = Runs(policy.runs_in_parallel)
+        self._running_batches = 0
+        self._recorded = isolation.recorded
+        self._wait_estimate = WaitEstimate(policy.runs_in_parallel)
         self._arrivals = Arrivals() if policy.max_delay_seconds else None
         self._draining = self._held_back = False
 
-    def tell(self, observer: Observer) -> None:
-        """From now on `observer` is told how requests end."""
+    def set_observer(self, observer: Observer) -> None:
+        """Sets the observer, which is called when requests end."""
         self._observer = observer
+
+    def verify(self, verifier: Verifier, compare: Compare, share: float, unproven: bool = False) -> None:
+        """Verifies a share of the batches; see `BatchWatch`. To be called before the first request.
+
+        Args:
+            verifier: verifies the batches of all models. It is interrupted by runs of this model.
+            compare: compares the outputs.
+            share: the share of batches; 0 for none.
+            unproven: see `penstock.scheduling.verification.Kept`.
+        """
+        self._verifier = verifier
+        if share and self.policy.batched and verifier is not NO_VERIFIER:
+            cores = self.policy.cores
+            watch = BatchWatch(verifier, self._backend, self, compare, share, cores, unproven)
+            self._execution.watch_batches(watch)
+
+    def found_mixing(self, found: Mismatch) -> None:
+        """From now on every request runs alone, those that wait included: a batch changed an answer.
+
+        May be called on any thread, and again.
+        """
+        with self._lock:
+            if not self.policy.batched:
+                return
+            self.policy = replace(self.policy, batched=False, max_delay_seconds=0.0)
+            self._max_rows = self._full_rows = 1
+            self._execution.run_alone()
+        self.on_alone(found.reason)  # last: what arrives then need not fit a batch
+        facts = {} if found.difference is None else {"difference": found.difference}
+        self.tell("mismatch", output=found.output, reason=found.reason, **facts)
+
+    def tell(self, event: str, **facts: object) -> None:
+        """Tells the observer of an event of the model itself."""
+        self._observer.on_event(event, **facts)
+
+    def verifying(self, runs: int) -> None:
+        """So many runs are made for verification now; they are recorded as runs of the model."""
+        with self._lock:
+            self._recorded.value = self._running_batches + runs
 
     @property
     def waiting_rows(self) -> int:
@@ -115,38 +141,38 @@ class DynamicBatcher:
         """The bytes of the messages in the queue."""
         return self._queue.bytes
 
-    def backlog(self) -> tuple[int, int]:
-        """The rows that wait and the bytes of their messages, those included that cannot be run yet."""
-        return self._queue.rows, self._queue.bytes
-
     @property
-    def running(self) -> int:
-        """The batches being run."""
-        return self._running
+    def running_batches(self) -> int:
+        """The batches that are being run."""
+        return self._running_batches
+
+    def backlog(self) -> tuple[int, int]:
+        """The rows that wait and the bytes of their messages, including those that cannot be run yet."""
+        return self._queue.rows, self._queue.bytes
 
     def is_busy(self) -> bool:
         """Whether anything waits or is being run."""
-        with self._lock:  # a run that ends lets others into the queue first, and then is no run any more
-            return self._running > 0 or self.backlog()[0] > 0
+        with self._lock:  # a run that ends adds what follows it to the queue before it stops counting
+            return self._running_batches > 0 or self.backlog()[0] > 0
 
     def is_full(self) -> bool:
-        """Whether a whole batch waits, or of large batches as much as makes one worth its while."""
-        return self._queue.rows >= self._enough
+        """Whether a full batch waits, or at least `ENOUGH_ROWS` rows."""
+        return self._queue.rows >= self._full_rows
 
-    def put(self, request: InferRequest) -> None:
-        """Lets a request into the queue.
+    def put(self, request: Request) -> None:
+        """Puts a request into the queue.
 
         Raises:
-            QueueFull: there is no room; says when there should be.
-            Overloaded: so much is ahead of it that its answer would come too late; says when it would not.
-            DeadlineExpired: its deadline has passed already, or will have before a run that goes on ends.
-            Unavailable: the model is shut off; says for how long.
+            QueueFull: the queue is full; says when to try again.
+            Overloaded: its answer would be too late because of requests ahead of it; says when to try again.
+            DeadlineExpired: its deadline has passed, or will have passed before a run that is going on ends.
+            Unavailable: the circuit breaker is open; says for how long.
         """
         now = request.arrived
-        busy = self._running or self._queue.rows
-        if busy and now < request.deadline < math.inf and request.deadline < now + self._surely_within():
+        busy = self._running_batches or self._queue.rows
+        if busy and now < request.deadline < math.inf and request.deadline < now + self._longest_wait():
             self._check_in_time(request, now)
-        if self.breaker.is_open and request.deadline > now:  # what is refused anyhow is no probe
+        if self.breaker.is_open and request.deadline > now:  # a request that is late anyway cannot be a probe
             self.breaker.admit(now)
         try:
             self._queue.put(request, now)
@@ -157,20 +183,33 @@ class DynamicBatcher:
         if self._arrivals is not None:
             self._arrivals.note(request.rows, now)
 
-    def cancel(self, request: InferRequest) -> None:
-        """Drops a request whose caller has gone. One that is running already is not answered."""
+    def cancel(self, request: Request) -> None:
+        """Drops a request whose caller has gone. If it is already part of a run, it is not answered."""
         request.cancelled = True
         if self._queue.discard(request):
             self._fail([request], gone)
 
+    def replace(self, request: Request, kept: Request, dropped: Request) -> bool:
+        """Replaces a waiting request by a part of it, and cancels the other part.
+
+        Returns:
+            Whether the request was waiting; one that has been taken already is left as it is.
+        """
+        with self._lock:  # so that the model is never seen idle between the two
+            if not self._queue.discard(request):
+                return False
+            self._queue.add_held(kept)
+        self._fail([dropped], gone)
+        return True
+
     def expire(self, now: float) -> None:
-        """Answers the waiting requests whose deadline has passed, and looks after the runs going on."""
+        """Ends the waiting requests whose deadline has passed, and watches the runs that are going on."""
         self._execution.watch(now, self._observer)
         if self._queue.rows:
             self._fail(self._queue.expire(now), expired)
 
     def drain(self) -> None:
-        """From now on nothing is held back: nothing more will come."""
+        """From now on no request is held back to fill a batch, since no more requests will come."""
         self._draining = True
 
     def expected_seconds(self) -> float:
@@ -180,10 +219,26 @@ class DynamicBatcher:
         rows, cost = self._queue.next_batch(self._max_rows)
         return cost.expect(rows)
 
-    def due(self, now: float) -> float:
-        """When the next batch is to run: `now` or before if at once, infinity if nothing waits.
+    def measured_seconds(self) -> float:
+        """The same, or infinity if no run of about this size has been measured: then it is a guess."""
+        costs = self.costs
+        if costs.is_single and (waiting := self._queue.rows) <= self._max_rows:
+            return costs.first.expect(waiting)
+        rows, cost = self._queue.next_batch(self._max_rows)
+        if rows > max(self._max_rows, cost.most_rows) or not costs.is_measured(cost):
+            return math.inf
+        return cost.expect(rows)
 
-        It is held back to be filled only where, by how requests have been coming, it will be.
+    def overran(self, seconds: float, expected: float) -> None:
+        """A run took far longer than expected: from now on none is made by the thread that polls gRPC."""
+        if self.may_be_inline:
+            self.may_be_inline = False
+            self.tell("overran", seconds=round(seconds, 4), expected_seconds=round(expected, 6))
+
+    def due(self, now: float) -> float:
+        """When the next batch is to run: `now` or earlier if at once, infinity if nothing waits.
+
+        A batch is held back only if requests arrive so fast that waiting is expected to fill it.
         """
         rows = self._queue.rows
         if not rows:
@@ -196,50 +251,53 @@ class DynamicBatcher:
         if self._arrivals.until(missing) > latest:
             return now
         self._held_back = True
-        # Not so long that anybody misses his deadline, nor more than twice as long as it should take.
+        # Not so long that a request misses its deadline, nor more than twice as long as filling should take.
         spare = 2 * self.expected_seconds() + MARGIN_SECONDS
-        return min(latest, self._queue.earliest_deadline() - spare, self._arrivals.until(2 * missing))
+        return min(latest, self._queue.earliest_deadline - spare, self._arrivals.until(2 * missing))
 
     def wants_another_runner(self) -> bool:
-        """Whether more waits than the next batch takes, and may run beside it."""
-        return self._queue.rows > self._max_rows and self._running + 1 < self.policy.runs_in_parallel
+        """Whether more rows wait than the next batch takes, and one more run is allowed at the same time."""
+        return self._queue.rows > self._max_rows and self._running_batches + 1 < self.policy.runs_in_parallel
 
     def may_run(self) -> bool:
-        """Whether one more run may begin beside those going on."""
-        return self._running < self.policy.runs_in_parallel
+        """Whether one more run may start beside those that are going on."""
+        return self._running_batches < self.policy.runs_in_parallel
 
-    def run_once(self, later: dict[Flush, None] | None = None) -> bool:
+    def run_once(self, gathered: dict[Flush, None] | None = None) -> bool:
         """Runs the next batch, if there is one and it may run.
 
         Args:
-            later: where given, streams send nothing by themselves; see `Delivery`.
+            gathered: if given, collects the flushes of streams; see `Responder`.
 
         Returns:
             Whether something was taken from the queue.
         """
         with self._lock:
-            if self._running >= self.policy.runs_in_parallel:
+            if self._running_batches >= self.policy.runs_in_parallel:
                 return False
-            self._running += 1
-        delivery = Delivery(self._observer, later)
-        left: list[InferRequest] = []
+            self._recorded.value = self._running_batches = self._running_batches + 1
+        if self._verifier.active:
+            self._verifier.interrupt()
+        responder = Responder(self._observer, gathered, self.policy.max_answer_bytes)
+        taken: list[Request] = []
         try:
-            taken = self._queue.take(self._max_rows, time.monotonic())
-            left = [*taken.batch, *taken.late] if taken.late else taken.batch
-            for request in taken.late:
-                delivery.fail(request, expired(request))
-            if taken.late:
-                delivery.flush()  # the run may take long
-            if taken.batch:
-                self._run(taken, delivery)
+            next_batch = self._queue.take(self._max_rows, time.monotonic())
+            late = next_batch.late
+            taken = [*next_batch.batch, *late] if late else next_batch.batch
+            if late:
+                for request in late:
+                    responder.fail(request, expired(request))
+                responder.flush()  # the run may take long
+            if next_batch.batch:
+                self._run(next_batch, responder)
         finally:
             try:
-                self._ended(left, delivery.unanswered)
+                self._ended(taken, responder.unanswered)
             finally:
                 with self._lock:
-                    self._running -= 1
-        delivery.close()
-        return bool(left)
+                    self._recorded.value = self._running_batches = self._running_batches - 1
+        responder.close()
+        return bool(taken)
 
     def fail_all(self, error: RequestError) -> None:
         """Ends every waiting request with `error`."""
@@ -249,88 +307,80 @@ class DynamicBatcher:
                 return
             self._fail([*taken.batch, *taken.late], lambda _: error)
 
-    def _run(self, taken: Taken, delivery: Delivery) -> None:
-        """Runs a batch; where that takes long, whoever comes meanwhile is to know until when."""
-        cost, closed = taken.cost, self._why_closed(taken)
-        seconds = cost.expect(taken.rows)
+    def _run(self, next_batch: BatchBuilder, responder: Responder) -> None:
+        """Runs a batch. If it is expected to take long, the wait estimate of later requests includes it."""
+        batch, cost, cut_reason = next_batch.batch, next_batch.cost, self._cut_reason(next_batch)
+        seconds = cost.expect(next_batch.rows)
         if seconds < QUICK_SECONDS:
-            self._execution.run(taken.batch, cost, delivery, closed)
-            return
-        end = taken.now + seconds
-        self._runs.began(end)
-        try:
-            self._execution.run(taken.batch, cost, delivery, closed)
-        finally:
-            self._runs.ended(end)
+            self._execution.run(batch, cost, responder, cut_reason)
+        else:
+            end = next_batch.now + seconds
+            self._wait_estimate.run_started(end)
+            try:
+                self._execution.run(batch, cost, responder, cut_reason)
+            finally:
+                self._wait_estimate.run_ended(end)
+        if next_batch.is_first_run:
+            self.costs.note_run(batch[0].shape_key)
 
-    def _why_closed(self, taken: Taken) -> Closed:
+    def _cut_reason(self, next_batch: BatchBuilder) -> CutReason:
         held_back, self._held_back = self._held_back, False
-        if taken.closed is not Closed.FREE:
-            return taken.closed
+        if next_batch.cut_reason is not CutReason.FREE:
+            return next_batch.cut_reason
         if self._draining:
-            return Closed.DRAIN
-        return Closed.DELAY if held_back else Closed.FREE
+            return CutReason.DRAIN
+        return CutReason.DELAY if held_back else CutReason.FREE
 
-    def _make_room(self, request: InferRequest, full: QueueFull) -> bool:
-        """Lets a request in all the same, if others of lower priority give way to it."""
+    def _make_room(self, request: Request, full: QueueFull) -> bool:
+        """Puts a request into the full queue, if requests of lower priority can be taken out for it."""
         displaced = self._queue.displace(request, request.arrived)
         if displaced:
-            error = QueueFull(f"it gave way to a request of higher priority, since {full}")
+            error = QueueFull(f"removed from the queue for a request of higher priority: {full}")
             error.retry_after_seconds = full.retry_after_seconds
             self._fail(displaced, lambda _: error)
         return bool(displaced)
 
-    def _surely_within(self) -> float:
-        """In how many seconds whoever comes now will be answered whatever he is: without a closer look."""
-        batches = self._queue.rows / self._max_rows + self._running
+    def _longest_wait(self) -> float:
+        """An upper limit of the seconds until a request that arrives now is answered; cheap to compute."""
+        batches = self._queue.rows / self._max_rows + self._running_batches
         single = self.costs.is_single
         return (batches + 2.0) * self.costs.first.expect(self._max_rows) if single else math.inf
 
-    def _check_in_time(self, request: InferRequest, now: float) -> None:
-        """Refuses what would be answered too late, by what is ahead of it.
+    def _check_in_time(self, request: Request, now: float) -> None:
+        """Makes sure that a request can be answered in time after what is ahead of it.
 
         Raises:
-            Overloaded: it would, since others wait.
-            DeadlineExpired: it would, since a run goes on.
+            Overloaded: it would be too late because other requests wait.
+            DeadlineExpired: it would be too late because of a run that is going on.
         """
         cost = self.costs.of(request.shape_key)
         if not cost.is_known:
             return
         ahead = self._queue.rows_ahead(request, now)
-        seconds = self._runs.seconds_to_answer(ahead, request.rows, self._max_rows, cost, now)
+        seconds = self._wait_estimate.seconds_to_answer(ahead, request.rows, self._max_rows, cost, now)
         late = now + seconds - request.deadline
         if late > 0.0:
-            behind = f"{ahead:.0f} rows and " if ahead >= 1 else ""
-            error = (Overloaded if behind else DeadlineExpired)(
-                f"the answer would be too late: behind {behind}what is being run it is expected to take "
-                f"{seconds * 1000:.1f} ms, and {(request.deadline - now) * 1000:.1f} ms are left"
+            waiting = f"{ahead:.0f} rows ahead, and " if ahead >= 1 else ""
+            error = (Overloaded if waiting else DeadlineExpired)(
+                f"the answer would be too late: expected in {seconds * 1000:.1f} ms ({waiting}the run in "
+                f"flight), but the deadline is in {(request.deadline - now) * 1000:.1f} ms"
             )
-            # When it would be in time, if nobody else came; but before a run has ended, all is as it is now.
+            # When it would be in time if no other request came, but at least until a run has ended.
             error.retry_after_seconds = min(max(late, cost.expect(request.rows)), LONGEST_RETRY_SECONDS)
             raise error
 
-    def _fail(self, requests: Sequence[InferRequest], why: Callable[[InferRequest], RequestError]) -> None:
-        delivery = Delivery(self._observer)
+    def _fail(self, requests: Sequence[Request], why: Callable[[Request], RequestError]) -> None:
+        responder = Responder(self._observer)
         for request in requests:
-            delivery.fail(request, why(request))
+            responder.fail(request, why(request))
         self._ended(requests, requests)
-        delivery.close()
+        responder.close()
 
-    def _ended(self, requests: Sequence[InferRequest], unanswered: Sequence[InferRequest]) -> None:
-        """These have left for good, some of them without an answer: a hook."""
+    def _ended(self, requests: Sequence[Request], unanswered: Sequence[Request]) -> None:
+        """A hook for subclasses: these requests have ended, some of them without an answer."""
 
     def _seconds_to_empty(self) -> float:
-        """How long what waits is expected to take, within reason."""
+        """How long it takes to run all waiting requests, at most `LONGEST_RETRY_SECONDS`."""
         runs = math.ceil(self._queue.rows / self._max_rows)
         seconds = self.costs.first.expect(self._max_rows) * runs / self.policy.runs_in_parallel
         return min(seconds, LONGEST_RETRY_SECONDS)
-
-
-class _Nobody:
-    """The observer of a batcher that has none yet."""
-
-    def batch_done(self, requests: Sequence[InferRequest], run: Run, answered: float) -> None: ...
-
-    def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None: ...
-
-    def happened(self, event: str, **facts: object) -> None: ...

@@ -1,18 +1,22 @@
-"""What runs of a model take: a line over the rows, for each size of shapes, from measured and real runs."""
+"""Estimates how long a run of a model takes: a line over the rows for each size of shapes.
+
+The line begins with what was measured when the model was loaded, and follows the runs since.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from threading import Lock
 
-ROUNDING = 1e-9  # of a row, which may be missing for no other reason
+ROUNDING = 1e-9  # of a row, by which a division may come out too small
 
-MOST_OFF = 0.25  # of what was expected: a run that took longer counts as one that took so much longer
+MOST_OFF = 0.25  # a run that took more than 25 % longer than expected counts as one that took 25 % longer
 LEAST_OFF = -0.2  # the same downwards: 1 / 1.25 - 1
 FIRST_RUNS = 16
 FIRST_MOST_OFF, FIRST_LEAST_OFF = 1.0, -0.5
-"""The measurement at load, with nothing else to do, may be far from what runs take: so the first of them move
-the line as their mean would, and by up to half or the double."""
+"""The measurement at load, on an idle server, may be far from what runs take under load. So the first runs
+move the line as their mean would, each by up to double or half."""
 LEVEL_STEP = 1 / 8
 SLOPE_STEP = 1 / 8
 SPREAD_STEP = 0.02
@@ -20,34 +24,36 @@ SPREAD_SHARE = 0.95
 MOST_SPREAD = 2.0
 
 QUICK_SECONDS = 0.001
-"""Of runs that take less, and so come often, only every fourth is looked at, once some have been."""
+"""Of runs that take less than this, which are frequent, only every fourth moves the line after the first
+`SETTLED_RUNS`."""
 SETTLED_RUNS = 64
 
-REMEMBERED = 4096  # shapes whose size need not be computed again
+REMEMBERED = 4096
+"""The most shapes that are known to have run, in two generations; see `RunCosts`."""
 
 
 class RunCost:
-    """Expects a run to take `(base + rows * per_row) * level` seconds.
+    """Estimates that a run takes `(base + rows * per_row) * level` seconds.
 
-    Every run moves the line by a part of what it was off by, relative to what was expected: the level, and,
-    as far as it had more or fewer rows than usual, the slope around the usual rows (a normalised least mean
-    squares step). Where the number of rows hardly varies, the slope stays as it was measured. A single run
-    that the machine held up, by however much, counts as one that was off by `MOST_OFF`. The first runs count
-    for more: see `FIRST_RUNS`.
+    Every run moves the line by a part of its relative error (a normalised least mean squares step): the level
+    always, and the slope around the usual number of rows if the run had more or fewer rows than usual. If the
+    number of rows hardly varies, the slope stays as it was measured. A run that the machine held up counts at
+    most as one that was off by `MOST_OFF`. The first runs count for more: see `FIRST_RUNS`.
 
     Args:
-        one_row_seconds: a measured run of one row.
-        many_rows: the rows of another measured run; 1 where there is none.
-        many_rows_seconds: how long that one took.
-        measured: whether these are measurements; else they are a guess until the first run.
+        one_row_seconds: how long a measured run of one row took.
+        many_rows: the rows of a second measured run; 1 if there was no second run.
+        many_rows_seconds: how long the second run took.
+        measured: whether these are measurements. If not, they are a guess until the first run.
 
     Attributes:
-        is_known: whether any run has been measured: on a guess nobody is refused.
-        runs: how many it has learned from, those measured at the start not counted.
+        is_known: whether any run has been measured. No request is refused because of a guess.
+        runs: how many runs the line has learned from; those measured at load do not count.
+        most_rows: the most rows of a run that the line has learned from.
         spread: how many times longer than expected one run in twenty takes; at most `MOST_SPREAD`.
     """
 
-    __slots__ = ("_base", "_level", "_per_row", "_usual_rows", "is_known", "runs", "spread")
+    __slots__ = ("_base", "_level", "_per_row", "_usual_rows", "is_known", "most_rows", "runs", "spread")
 
     def __init__(
         self,
@@ -58,7 +64,7 @@ class RunCost:
         measured: bool = True,
     ) -> None:
         self.is_known = measured
-        self.runs = 0
+        self.runs = self.most_rows = 0
         self.spread = 1.0
         more = many_rows - 1
         self._per_row = max(many_rows_seconds - one_row_seconds, 0.0) / more if more else 0.0
@@ -68,20 +74,20 @@ class RunCost:
 
     @property
     def base_seconds(self) -> float:
-        """What a run takes besides its rows."""
+        """The part of a run's duration that does not depend on its rows."""
         return self._base * self._level
 
     @property
     def row_seconds(self) -> float:
-        """What each row adds."""
+        """What each row adds to a run's duration."""
         return self._per_row * self._level
 
     def expect(self, rows: int) -> float:
-        """How long a run of so many rows will take, in seconds."""
+        """How long a run of `rows` rows is expected to take, in seconds."""
         return (self._base + rows * self._per_row) * self._level
 
     def rows_within(self, seconds: float) -> float:
-        """How many rows can be run in so many seconds, nearly always; infinity where rows cost nothing."""
+        """How many rows nearly always fit into a run of `seconds` seconds; infinity if rows cost nothing."""
         if not self.is_known:
             return math.inf
         left = seconds / (self._level * self.spread) - self._base
@@ -90,8 +96,10 @@ class RunCost:
         return math.floor(left / self._per_row + ROUNDING) if self._per_row else math.inf
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Takes a run into account."""
+        """Moves the line by what a run of `rows` rows took."""
         self.runs = runs = self.runs + 1
+        if rows > self.most_rows:
+            self.most_rows = rows
         expected = (self._base + rows * self._per_row) * self._level
         if expected < QUICK_SECONDS and runs > SETTLED_RUNS and runs % 4:
             return
@@ -110,8 +118,8 @@ class RunCost:
             self._move(rows, min(max(off, FIRST_LEAST_OFF), FIRST_MOST_OFF), step)
 
     def _move(self, rows: int, off: float, step: float) -> None:
-        """Moves the line by a step towards a run that took longer than expected by a share `off` of that."""
-        rows = max(rows, 1)  # none are not to become the usual: the line is drawn around these
+        """Moves the line a step towards a run whose relative error was `off`."""
+        rows = max(rows, 1)  # the line turns around the usual number of rows, which must not become 0
         self._level *= 1.0 + step * off
         usual = self._usual_rows or float(rows)
         self._usual_rows = usual = usual + LEVEL_STEP * (rows - usual)
@@ -124,58 +132,105 @@ class RunCost:
 
 
 class RunCosts:
-    """What runs of one model cost, by the size of their shapes: double the elements, another line.
+    """The costs of one model's runs by the size of their shapes, and the shapes that have run.
 
-    A size that has not been seen yet is expected to cost what the nearest one does; but that is a guess.
+    There is a line for each doubling of the elements of a row. A size that has not run yet is expected to
+    cost what the nearest known size does, which is a guess.
+
+    The shapes that have run are kept in two generations of bounded size. When the newer one is full, it
+    replaces the older one. A shape that is used moves to the newer one. So a flood of new shapes makes
+    neither the memory grow nor the shapes in regular use forgotten.
 
     Args:
-        first: what runs cost where shapes do not differ, and until sizes are known.
+        first: the cost of runs while there is one line for all shapes.
+
+    Attributes:
+        is_single: whether there is still one line for all shapes.
+        by_shape: the costs by the keys of shapes that have run (see `Request.shape_key`): the newer
+            generation, for look-ups. A key that is missing here may still have run: ask `has_run`.
     """
 
     def __init__(self, first: RunCost) -> None:
         self.first = first
+        self.is_single = True
+        self.by_shape: dict[object, RunCost] = {}
+        self._older: dict[object, RunCost] = {}
         self._lines: dict[int, RunCost] = {}
-        self._by_key: dict[object, RunCost] = {None: first}
-
-    @property
-    def is_single(self) -> bool:
-        """Whether there is one line for all requests, so far."""
-        return not self._lines
+        self._lock = Lock()
+        self._keep_fixed_shapes()
 
     def of(self, shape_key: object) -> RunCost:
-        """The cost of runs of such requests; see `InferRequest.shape_key`."""
-        found = self._by_key.get(shape_key)
-        return found if found is not None else self._looked_up(shape_key)
+        """The cost of runs of requests with this `Request.shape_key`."""
+        found = self.by_shape.get(shape_key)
+        return found if found is not None else self._line_of(shape_key)
+
+    def has_run(self, shape_key: object) -> bool:
+        """Whether a request of this shape has run. Values of scalars in the key are no part of the shape."""
+        if shape_key in self.by_shape:
+            return True
+        shape = _without_values(shape_key)
+        if shape not in self.by_shape and shape not in self._older:
+            return False
+        self.note_run(shape_key)
+        return True
+
+    def is_measured(self, cost: RunCost) -> bool:
+        """Whether runs of this line, or of one for larger shapes, have been measured."""
+        if cost.is_known:
+            return True
+        lines = self._lines.copy()
+        size = next((size for size, line in lines.items() if line is cost), 0)
+        return any(larger > size and line.is_known for larger, line in lines.items())
+
+    def note_run(self, shape_key: object) -> None:
+        """A request of this shape has run."""
+        shape, line = _without_values(shape_key), self._line_of(shape_key)
+        with self._lock:
+            if len(self.by_shape) >= REMEMBERED // 2:
+                self._older = self.by_shape.copy()
+                self.by_shape.clear()  # the same dictionary: others look shapes up in it
+                self._keep_fixed_shapes()
+            self.by_shape[shape] = line
+            if not _holds_text(shape_key):  # texts may be long, and each may be new
+                self.by_shape[shape_key] = line
 
     def lines(self) -> Mapping[int, RunCost]:
-        """All that is known: by the most elements that a row has; 0 where shapes do not differ."""
+        """All lines that have learned from runs, by the most elements of a row; 0 if there is only one."""
         lines = {size: line for size, line in sorted(self._lines.copy().items()) if line.runs}
         return lines or {0: self.first}
 
-    def _looked_up(self, shape_key: object) -> RunCost:
-        count = elements(shape_key)
-        line = self._line_of(bucket(count)) if count else self.first
-        if len(self._by_key) < REMEMBERED and not _holds_text(shape_key):
-            self._by_key[shape_key] = line
-        return line
+    def _keep_fixed_shapes(self) -> None:
+        """If no axis is open, all requests have the one shape that ran when the model was loaded."""
+        self.by_shape[None] = self.by_shape[(None,)] = self.first
 
-    def _line_of(self, size: int) -> RunCost:
+    def _line_of(self, shape_key: object) -> RunCost:
+        count = elements(shape_key)
+        if not count:
+            return self.first
+        size = bucket(count)
         line = self._lines.get(size)
         if line is None:
             nearest = min(self._lines, key=lambda known: abs(math.log2(known / size)), default=None)
             model = self.first if nearest is None else self._lines[nearest]
             line = RunCost(model.expect(1), 2, model.expect(2), measured=False)
             line = self._lines.setdefault(size, line)
+            self.is_single = False
         return line
 
 
+def _without_values(shape_key: object) -> object:
+    """A shape key without the values of scalars."""
+    if not isinstance(shape_key, tuple) or not any(isinstance(each, bytes | str) for each in shape_key):
+        return shape_key
+    return tuple([each for each in shape_key if not isinstance(each, bytes | str)])
+
+
 def _holds_text(shape_key: object) -> bool:
-    """Whether a key is of texts, which may be long, and always new."""
     return isinstance(shape_key, tuple) and any(isinstance(each, str) for each in shape_key)
 
 
 def elements(shape_key: object) -> int:
-    """How many elements a row has: the sum over the shapes in a key, each a tuple of lengths or a length."""
+    """How many elements a row has: the sum over the shapes of a key, each a tuple of lengths or a length."""
     if isinstance(shape_key, int):
         return shape_key
     if not isinstance(shape_key, tuple):

@@ -1,13 +1,14 @@
-"""Decides which thread runs a batch.
+"""Chooses the thread that runs a batch: the polling thread or a runner thread.
 
-A run expected to be short is done by the polling thread itself, once it has taken every event that is
-ready: a hand-over to another thread costs more than the run. Longer runs go to runner threads, so that
+A run that is expected to be short is done by the polling thread itself, after it has handled every event that
+is ready: handing it to another thread would cost more than the run. Longer runs go to runner threads, so that
 polling goes on and several batches use the cores at once. Both call the same `DynamicBatcher.run_once`.
 
-Models share the runner threads by their weights: next is the one that has had least of them (start-time fair
-queueing: Goyal, Vin and Cheng 1996). Where all are taken, one that has no run going may use a spare thread,
-of which there are as many, unless it has had more for its weight than those that run: the operating system
-shares the cores.
+Models share the runner threads by their weights, by start-time fair queueing (Goyal, Vin and Cheng 1996): a
+virtual clock counts what each model has used, divided by its weight, and the model with the smallest start
+tag is next. If all cores are taken, a model of which nothing runs may use a spare thread (there are as many
+spare threads as others), unless it has used more for its weight than the models that run: the operating
+system then shares the cores between them.
 """
 
 from __future__ import annotations
@@ -17,60 +18,66 @@ import itertools
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from penstock.messages import Flush
+from penstock.core.request import Flush
 from penstock.scheduling.batcher import DynamicBatcher
+from penstock.scheduling.verification import Verifier
 
-FAR_TOO_LONG = 10  # times the border: a run on the polling thread that worked so long was a mistake
-STOOD_SECONDS = 0.1  # a run that took so long without working waited for something, such as a device
+OVERRUN_SECONDS, OVERRUN_TIMES = 0.005, 5
+"""A run that used more CPU than this, and this many times what was expected, depends on more than its shapes.
+No further run of its model is made by the polling thread."""
+IDLE_SECONDS = 0.1  # a run that takes this long but uses little CPU waits for something, such as a device
 GATHER_SECONDS = 0.0005
-"""So long the polling thread may run batches one after another before streams send what has gathered, since
-a message costs as much as 50 predictions. What came in one message leaves in one, if its model is quick."""
-READ_SECONDS = 0.0005  # between readings of the thread's CPU clock, at least
-AWAY_SECONDS = 1.0
-MOST_AWAY_SECONDS = 3600.0
-FORGIVEN_SECONDS = 60.0  # after which the next time away is a short one again
+"""How long the polling thread may run batches one after another before streams send what has gathered. A
+message costs as much as 50 predictions, so a quick model's answers to one message leave in one message."""
+TURNS_SECONDS = 0.001
+"""How long the polling thread may take turns of work on messages before it takes further events."""
+READ_SECONDS = 0.0005  # the least time between two readings of the thread's CPU clock
+SUSPENDED_SECONDS = 1.0
+MOST_SUSPENDED_SECONDS = 3600.0
+FORGIVEN_SECONDS = 60.0  # this long after a suspension, the next one is short again
 
 
 PATIENCE = 4
-"""A run that takes so many times longer than expected has had more than was counted for it."""
-LOOK_SECONDS = 0.005  # how often is looked whether one has
+"""A run that takes this many times longer than expected is charged for more than was expected."""
+LOOK_SECONDS = 0.005  # how often runs are checked for that
 
 
-class _Turn(NamedTuple):
-    """A run that goes on.
+class _RunningTurn(NamedTuple):
+    """A run of a runner thread that is going on.
 
     Attributes:
-        batcher: whose it is.
-        turn: when its turn was, in the time that is counted by what models have had for their weights.
+        batcher: of the model.
+        start_tag: when it started, by the virtual clock.
         seconds: how long it is expected to take.
-        began: when it began, by `time.monotonic()`.
+        started: when it started, by `time.monotonic()`.
     """
 
     batcher: DynamicBatcher
-    turn: float
+    start_tag: float
     seconds: float
-    began: float
+    started: float
 
-    def end(self, now: float) -> float:
-        """When its model's next turn is."""
-        seconds = max(self.seconds, (now - self.began) / PATIENCE)
-        return self.turn + _counted(self.batcher, seconds)
+    def finish_tag(self, now: float) -> float:
+        """When it ends by the virtual clock, which is the model's next start tag."""
+        seconds = max(self.seconds, (now - self.started) / PATIENCE)
+        return self.start_tag + _virtual(self.batcher, seconds)
 
 
-def _counted(batcher: DynamicBatcher, seconds: float) -> float:
-    """By how much a run moves its model's next turn."""
+def _virtual(batcher: DynamicBatcher, seconds: float) -> float:
+    """How much of the virtual clock a run takes."""
     policy = batcher.policy
     return seconds * policy.cores / policy.weight
 
 
-class _Worked:
-    """How long the polling thread has worked, by its CPU clock.
+class _CpuClock:
+    """How much CPU the polling thread has used.
 
-    Reading that clock takes longer than much else that is done for a small batch, so a reading is kept for
-    a while, which makes what is found since too large by no more than that.
+    Reading its CPU clock takes longer than most other steps for a small batch. So a reading is used again
+    for `READ_SECONDS`, and the CPU found since then may be too large by as much.
     """
 
     __slots__ = ("_read_at", "_seconds")
@@ -80,48 +87,52 @@ class _Worked:
         self._seconds = 0.0
 
     def note(self, now: float) -> None:
-        """Takes a reading, unless the last one will do."""
+        """Takes a reading, unless the last one is recent enough."""
         if now - self._read_at > READ_SECONDS:
             self._read_at, self._seconds = now, time.thread_time()
 
-    def too_long(self, seconds: float, limit: float) -> bool:
-        """Whether a run that took so long was none for this thread.
+    def seconds_since(self) -> float:
+        """How much CPU has been used since the last reading.
 
-        Not by the clock alone: on a busy machine any thread may be held up for some milliseconds.
+        Wall time alone does not show what a run takes: on a busy machine any thread may be delayed.
         """
-        return seconds > STOOD_SECONDS or time.thread_time() - self._seconds > limit
+        return time.thread_time() - self._seconds
 
 
 class Runners:
     """The polling thread's share of the work, and the pool of threads for the rest.
 
     Args:
-        threads: the size of the pool; there are as many spare threads.
-        inline_below_seconds: runs expected to take less are the polling thread's.
-        failed: told of an exception that a run let out.
+        threads: the size of the pool, beside which there are as many spare threads.
+        inline_below_seconds: runs that are expected to take less are done by the polling thread.
+        failed: called with an exception that a run has raised.
 
     Attributes:
         failed: as given.
+        verifier: runs requests again on a thread of its own, while there is nothing else to do.
     """
 
     def __init__(
         self, threads: int, inline_below_seconds: float, failed: Callable[[BaseException], None]
     ) -> None:
-        self._border = inline_below_seconds
-        self._far_too_long = FAR_TOO_LONG * inline_below_seconds
-        self._worked = _Worked()
+        self._inline_limit = inline_below_seconds
+        self._overrun = max(OVERRUN_SECONDS, OVERRUN_TIMES * inline_below_seconds)
+        self._cpu_clock = _CpuClock()
         self.failed = failed
+        self.verifier = Verifier(failed)
         self._polling_thread: int | None = None
-        self._hurry: Callable[[], None]
-        self._touched: dict[DynamicBatcher, None] = {}
-        self._away: dict[DynamicBatcher, tuple[float, float]] = {}  # kept off: until when, for how long
-        self._work: list[tuple[float, int, DynamicBatcher]] = []  # by when each one's turn is
-        self._queued: set[DynamicBatcher] = set()  # what is in _work
-        self._turns = 0.0  # the turn of who began last
-        self._next_turn: dict[DynamicBatcher, float] = {}  # by what each has had of the threads
-        self._going: dict[int, _Turn] = {}  # the runs that go on, by their threads
+        self._flush_now: Callable[[], None]
+        self._notified: dict[DynamicBatcher, None] = {}
+        self._turns: deque[Callable[[], bool]] = deque()  # of messages that are handled in turns
+        # Batchers kept off the polling thread: until when, and for how long.
+        self._suspended: dict[DynamicBatcher, tuple[float, float]] = {}
+        self._ready: list[tuple[float, int, DynamicBatcher]] = []  # a heap by start tag
+        self._queued: set[DynamicBatcher] = set()  # what is in _ready
+        self._virtual_time = 0.0  # the start tag of the run that started last
+        self._start_tags: dict[DynamicBatcher, float] = {}  # of each model's next run
+        self._running: dict[int, _RunningTurn] = {}  # by thread
         self._cores = threads
-        self._timed: dict[DynamicBatcher, float] = {}  # when each that is in _delayed is to be looked at
+        self._due: dict[DynamicBatcher, float] = {}  # when each batcher in _delayed is due
         self._delayed: list[tuple[float, int, DynamicBatcher]] = []
         self._order = itertools.count()  # of equal times
         self._changed = threading.Condition()
@@ -131,26 +142,27 @@ class Runners:
             for index in range(2 * threads)
         ]
 
-    def start(self, polling_thread: int | None, hurry: Callable[[], None] = lambda: None) -> None:
+    def start(self, polling_thread: int | None, flush_now: Callable[[], None] = lambda: None) -> None:
         """Starts the threads.
 
         Args:
             polling_thread: the identifier of the thread that will call `work_inline`.
-            hurry: called on that thread when a full batch waits for it.
+            flush_now: called on that thread when a full batch waits for it.
         """
         self._polling_thread = polling_thread
-        self._hurry = hurry
+        self._flush_now = flush_now
         for thread in self._threads:
             thread.start()
+        self.verifier.start()
 
     def stop(self, seconds: float | None = None) -> bool:
         """Ends the threads, each once it has finished its run.
 
         Args:
-            seconds: the longest to wait for that; None for as long as it takes.
+            seconds: how long to wait for that; None for as long as it takes.
 
         Returns:
-            Whether all have ended. A run that goes on cannot be stopped; its thread ends with the process.
+            Whether all threads have ended. A run cannot be stopped here; its thread ends with the process.
         """
         with self._changed:
             self._stopping = True
@@ -159,92 +171,136 @@ class Runners:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(None if end is None else max(end - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._threads)
+        verifier_ended = self.verifier.stop(None if end is None else max(end - time.monotonic(), 0.0))
+        return verifier_ended and not any(thread.is_alive() for thread in self._threads)
 
-    def touch(self, batcher: DynamicBatcher) -> None:
-        """Says that a batcher has something new in its queue."""
+    def notify(self, batcher: DynamicBatcher) -> None:
+        """Says that a request has been added to the queue of a batcher."""
         if threading.get_ident() == self._polling_thread:
-            self._touched[batcher] = None  # until every event that is ready has been taken
+            self._notified[batcher] = None  # it is run after every event that is ready has been taken
             if batcher.is_full() and batcher.may_run():
-                self._hurry()
+                self._flush_now()
         else:
-            self._hand_over(batcher)
+            self._enqueue(batcher)
 
     def work_inline(self) -> bool:
-        """The polling thread's part: runs what is short, hands over what is not.
+        """Called by the polling thread: does the short runs, and queues the others for the runner threads.
 
         Returns:
-            Whether more is waiting for the polling thread.
+            Whether more waits for the polling thread.
         """
-        if not self._touched:
-            return False
-        touched, self._touched = self._touched, {}
+        if self._notified:
+            self._work_inline()
+        if self._turns:
+            self._take_turns()
+        return bool(self._notified) or bool(self._turns)
+
+    def _work_inline(self) -> None:
+        notified, self._notified = self._notified, {}
         now = time.monotonic()
-        self._worked.note(now)
-        for batcher in touched:
+        self._cpu_clock.note(now)
+        for batcher in notified:
             if self._is_long(batcher):
-                self._hand_over(batcher)
+                self._enqueue(batcher)
                 continue
             gathered: dict[Flush, None] = {}
             if self._run_inline(batcher, gathered, now + GATHER_SECONDS):
-                self._touched[batcher] = None
-            for flush in gathered:  # of this model: no other one's run holds up its answers
+                self._notified[batcher] = None
+            for flush in gathered:  # now, so that the next model's run does not hold up these answers
                 self._guarded(flush)
-        return bool(self._touched)
+
+    def is_polling_thread(self) -> bool:
+        """Whether the caller is the polling thread."""
+        return threading.get_ident() == self._polling_thread
+
+    def take_turns(self, turn: Callable[[], bool]) -> None:
+        """Does work that takes turns: on the polling thread one at a time, on other threads all at once.
+
+        Args:
+            turn: takes one turn, and returns whether more are left. It must not raise an exception.
+        """
+        if threading.get_ident() != self._polling_thread:
+            while turn():
+                time.sleep(0)  # lets other threads have the interpreter
+        elif turn():
+            self._turns.append(turn)
+
+    def _take_turns(self) -> None:
+        """Takes turns for a moment, of each piece of work one at most."""
+        end = time.monotonic() + TURNS_SECONDS
+        for _ in range(len(self._turns)):
+            turn = self._turns.popleft()
+            if turn():
+                self._turns.append(turn)
+            if time.monotonic() >= end:
+                return
 
     def _run_inline(self, batcher: DynamicBatcher, gathered: dict[Flush, None], end: float) -> bool:
-        """Runs what waits, until a time where that takes several batches.
+        """Runs one batch after another until nothing waits, or until the time `end`.
 
         Returns:
-            Whether more is waiting.
+            Whether more waits.
         """
         while True:
             started = time.monotonic()
             self._guarded(batcher.run_once, gathered)
             now = time.monotonic()
             seconds = now - started
-            if seconds > self._far_too_long and self._worked.too_long(seconds, self._far_too_long):
-                self._send_away(batcher)
+            if seconds > self._overrun:
+                self._took_too_long(batcher)
             if not batcher.waiting_rows or not batcher.may_run():
                 return False
             if now >= end or self._is_long(batcher):
                 return True
 
     def _is_long(self, batcher: DynamicBatcher) -> bool:
-        """Whether the next run is none for the polling thread."""
-        if batcher.policy.max_delay_seconds or batcher.expected_seconds() > self._border:
+        """Whether the next run is for the runner threads."""
+        if batcher.policy.max_delay_seconds or not batcher.may_be_inline:
             return True
-        away = self._away.get(batcher)
-        return away is not None and time.monotonic() < away[0]
+        if batcher.measured_seconds() > self._inline_limit:
+            return True
+        suspended = self._suspended.get(batcher)
+        return suspended is not None and time.monotonic() < suspended[0]
 
-    def _send_away(self, batcher: DynamicBatcher) -> None:
+    def _took_too_long(self, batcher: DynamicBatcher) -> None:
+        """A run held up the polling thread: it must not be followed by others of its model.
+
+        How long a run takes may depend on the values of its inputs, which cannot be estimated.
+        """
+        seconds = batcher.in_flight.took.get(threading.get_ident(), 0.0)
+        if seconds > self._overrun and self._cpu_clock.seconds_since() > self._overrun:
+            batcher.overran(seconds, self._inline_limit)
+        elif seconds > IDLE_SECONDS:
+            self._suspend(batcher)
+
+    def _suspend(self, batcher: DynamicBatcher) -> None:
         """Keeps a batcher off the polling thread for a while, twice as long as last time.
 
-        What a run costs may depend on the values it gets, which nobody can expect. One such run must not be
-        followed by others that hold up every caller.
+        Its run used little CPU. It may have waited for something, such as a device; or the whole process may
+        have stood still.
         """
         now = time.monotonic()
-        until, seconds = self._away.get(batcher, (0.0, 0.0))
+        until, seconds = self._suspended.get(batcher, (0.0, 0.0))
         forgiven = now > until + FORGIVEN_SECONDS
-        seconds = AWAY_SECONDS if forgiven else min(2 * seconds, MOST_AWAY_SECONDS)
-        self._away[batcher] = (now + seconds, seconds)
+        seconds = SUSPENDED_SECONDS if forgiven else min(2 * seconds, MOST_SUSPENDED_SECONDS)
+        self._suspended[batcher] = (now + seconds, seconds)
 
-    def _hand_over(self, batcher: DynamicBatcher) -> None:
+    def _enqueue(self, batcher: DynamicBatcher) -> None:
         """Queues a batcher for the runner threads, now or for when its delay is over."""
         if not batcher.may_run():
-            return  # whoever ends a run of it looks at its queue again
+            return  # the thread that ends a run of it will look at its queue again
         now = time.monotonic()
         due = batcher.due(now)
         with self._changed:
             if due <= now:
                 if batcher in self._queued:
-                    self._changed.notify()  # it may have been passed over while it was run inline
+                    self._changed.notify()  # a thread may have passed it over while the polling thread ran it
                     return
                 self._queued.add(batcher)
-                turn = max(self._turns, self._next_turn.get(batcher, 0.0))
-                heapq.heappush(self._work, (turn, next(self._order), batcher))
-            elif due < self._timed.get(batcher, math.inf):
-                self._timed[batcher] = due
+                start_tag = max(self._virtual_time, self._start_tags.get(batcher, 0.0))
+                heapq.heappush(self._ready, (start_tag, next(self._order), batcher))
+            elif due < self._due.get(batcher, math.inf):
+                self._due[batcher] = due
                 heapq.heappush(self._delayed, (due, next(self._order), batcher))
             else:
                 return
@@ -253,12 +309,23 @@ class Runners:
     def _serve(self) -> None:
         while (batcher := self._next()) is not None:
             if batcher.wants_another_runner():
-                self._hand_over(batcher)
-            self._guarded(batcher.run_once)
+                self._enqueue(batcher)
+            if batcher.may_be_inline:
+                self._run_measured(batcher)
+            else:
+                self._guarded(batcher.run_once)
             with self._changed:
-                del self._going[threading.get_ident()]
+                del self._running[threading.get_ident()]
             if batcher.waiting_rows:
-                self._hand_over(batcher)
+                self._enqueue(batcher)
+
+    def _run_measured(self, batcher: DynamicBatcher) -> None:
+        """Runs a batch, and finds out whether it took far longer than its shapes let expect."""
+        expected, used = batcher.measured_seconds(), time.thread_time()
+        self._guarded(batcher.run_once)
+        used = min(time.thread_time() - used, batcher.in_flight.took.get(threading.get_ident(), 0.0))
+        if used > self._overrun and used > OVERRUN_TIMES * expected:
+            batcher.overran(used, expected)
 
     def _guarded(self, function: Callable[..., object], *arguments: object) -> None:
         try:
@@ -266,64 +333,64 @@ class Runners:
         except Exception as error:
             self.failed(error)
 
-    def _place(self) -> int | None:
-        """Where in `_work` that is of which a run may begin now; None where there is nothing."""
-        going = self._going.values()
-        if not going or not self._work:
-            return 0 if self._work else None
-        running = {each.batcher for each in going}
-        free = self._cores - sum([each.batcher.policy.cores for each in going])
+    def _next_index(self) -> int | None:
+        """The index in `_ready` of the batcher whose run may start now; None if there is none."""
+        running = self._running.values()
+        if not running or not self._ready:
+            return 0 if self._ready else None
+        batchers = {each.batcher for each in running}
+        free = self._cores - sum([each.batcher.policy.cores for each in running])
         now = time.monotonic()
-        end = min([each.end(now) for each in going])
-        may_begin = [
-            (turn, order, place)
-            for place, (turn, order, batcher) in enumerate(self._work)
+        first_to_finish = min([each.finish_tag(now) for each in running])
+        may_start = [
+            (start_tag, order, index)
+            for index, (start_tag, order, batcher) in enumerate(self._ready)
             if batcher.policy.cores <= free
-            or (turn <= end and batcher not in running and not batcher.running)
+            or (start_tag <= first_to_finish and batcher not in batchers and not batcher.running_batches)
         ]
-        return min(may_begin)[2] if may_begin else None
+        return min(may_start)[2] if may_start else None
 
-    def _taken(self) -> _Turn | None:
-        """Takes the batcher out whose turn it is."""
-        place = self._place()
-        if place is None:
+    def _take_next(self) -> _RunningTurn | None:
+        """Takes the batcher out of `_ready` whose turn it is; None if no run may start now."""
+        index = self._next_index()
+        if index is None:
             return None
-        turn, _, batcher = self._work[place]
-        if place:
-            del self._work[place]
-            heapq.heapify(self._work)
+        start_tag, _, batcher = self._ready[index]
+        if index:
+            del self._ready[index]
+            heapq.heapify(self._ready)
         else:
-            heapq.heappop(self._work)
+            heapq.heappop(self._ready)
         self._queued.discard(batcher)
-        self._turns = turn
-        taken = _Turn(batcher, turn, batcher.expected_seconds(), time.monotonic())
-        self._next_turn[batcher] = turn + _counted(batcher, taken.seconds)
-        return taken
+        self._virtual_time = start_tag
+        turn = _RunningTurn(batcher, start_tag, batcher.expected_seconds(), time.monotonic())
+        self._start_tags[batcher] = start_tag + _virtual(batcher, turn.seconds)
+        return turn
 
     def _next(self) -> DynamicBatcher | None:
-        """Waits for work; None when it is time to stop."""
+        """Waits for a batcher to run; None when the thread is to end."""
         while True:
             with self._changed:
                 if self._stopping:
                     return None
-                taken = self._taken()
-                if taken is not None:
-                    self._going[threading.get_ident()] = taken
-                    if self._work:
-                        self._changed.notify()  # another one may begin beside it
-                    return taken.batcher
+                turn = self._take_next()
+                if turn is not None:
+                    self._running[threading.get_ident()] = turn
+                    if self._ready:
+                        self._changed.notify()  # another run may start beside it
+                    return turn.batcher
                 now = time.monotonic()
                 if not self._delayed or self._delayed[0][0] > now:
-                    self._changed.wait(self._patience(now))
+                    self._changed.wait(self._wait_seconds(now))
                     continue
                 due, _, batcher = heapq.heappop(self._delayed)
-                if self._timed.get(batcher) != due:
-                    continue  # an earlier time took its place
-                del self._timed[batcher]
-            self._hand_over(batcher)  # it may have been emptied since, or be due later now
+                if self._due.get(batcher) != due:
+                    continue  # replaced by an earlier time
+                del self._due[batcher]
+            self._enqueue(batcher)  # its queue may have been emptied meanwhile, or be due later
 
-    def _patience(self, now: float) -> float | None:
-        """How long to wait for whatever comes; None for ever."""
+    def _wait_seconds(self, now: float) -> float | None:
+        """How long a thread waits for a change before it looks again; None for no limit."""
         until = self._delayed[0][0] - now if self._delayed else math.inf
-        until = min(until, LOOK_SECONDS) if self._work else until
+        until = min(until, LOOK_SECONDS) if self._ready else until
         return None if until == math.inf else until

@@ -12,4 +12,4 @@ for who in server client; do
         -days 36500 -extfile $who.ext -out $who.pem
     rm $who.csr $who.ext
 done
-rm ca.key  # nobody needs to sign more with it
+rm ca.key  # it is not needed for further signatures

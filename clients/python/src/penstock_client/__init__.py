@@ -1,7 +1,7 @@
 """The Python client of Penstock.
 
-`Client` is for plain, threaded Python, `AsyncClient` for asyncio; both have the same methods. Whatever goes
-wrong is a `PenstockError`.
+`Client` is for synchronous, threaded Python, `AsyncClient` for asyncio; both have the same methods.
+All errors of calls are `PenstockError`s.
 """
 
 from penstock_client._aio import AsyncClient

@@ -15,15 +15,14 @@ from penstock_client._errors import NotFound, PenstockError
 from penstock_client._messages import (
     COMPLETION_ORDER,
     DEFAULT_TARGET,
-    Ask,
+    NEVER,
     Deadline,
-    Packed,
     Signature,
     model_info,
     seconds,
 )
 from penstock_client._mux import MAX_PENDING, Unsupported
-from penstock_client._requests import Transport, deadline_of
+from penstock_client._requests import Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
 from penstock_client._types import Inputs, Item, ModelInfo, Prediction
 from penstock_client._types import Sequence as Step
@@ -33,26 +32,26 @@ from penstock_proto.v1 import model_pb2
 class AsyncClient(Connection):
     """A connection to a Penstock server, for asyncio. Make it inside the event loop that uses it.
 
-    It connects when it is first used, and again by itself when the connection is lost.
+    It connects at its first use, and reconnects automatically.
 
     Args:
         target: the server's address, "host:port".
         credentials: for TLS, such as `grpc.ssl_channel_credentials()`; None for plain text.
-        options: gRPC channel options; they go before the client's own, which lift the limit on the size
+        options: gRPC channel options; they override the client's own, which remove the limit on the size
             of messages.
         timeout: the default timeout of every call, in seconds; None for no limit.
         metadata: (key, value) pairs that are sent with every call.
-        transport: how `predict` travels: "unary", a call each; "stream", all over one stream that they
-            share; "auto", the first by a call, the others over the stream unless they are large.
-        merge_rows: let concurrent predictions of one model travel as one request of several rows.
-        max_pending: the most predictions that are under way or wait to be sent on the stream, 1 to
-            16256; further callers wait.
+        transport: how `predict` sends requests: "unary", one call each; "stream", all over one shared
+            stream; "auto", the first with a call, later ones over the stream unless they are large.
+        merge_rows: send concurrent predictions of one model as one request of several rows.
+        max_pending: most predictions that are in flight or wait to be sent on the stream, 1 to 16256;
+            further callers wait.
 
     Raises:
-        ValueError: the timeout is not above 0, or one of the last three is out of its range.
+        ValueError: the timeout is not above 0, or one of the last three is invalid.
     """
 
-    def __init__(  # noqa: PLR0913 - what can be set
+    def __init__(  # noqa: PLR0913 - the options of a client
         self,
         target: str = DEFAULT_TARGET,
         *,
@@ -65,7 +64,9 @@ class AsyncClient(Connection):
         max_pending: int = MAX_PENDING,
     ) -> None:
         super().__init__(target, credentials, options, timeout, metadata, transport, merge_rows, max_pending)
+        # [async
         self._streams: WeakSet[Stream] = WeakSet()
+        # ]
 
     async def predict(  # noqa: PLR0913 - the fields of a request
         self,
@@ -86,53 +87,60 @@ class AsyncClient(Connection):
             model: the model's name.
             inputs: every input of the model by name: arrays of its rank; or numbers, bools, `str`,
                 `bytes` and lists of them, where a missing batch axis is added. Values are cast to the
-                model's datatype where that loses nothing; a Python float may be rounded.
+                model's datatype if that loses nothing; a Python float may be rounded.
             version: a version number or a label; empty for the default.
-            outputs: the outputs wanted; None for all.
-            timeout: the longest this may take, in seconds; None for the client's default, `math.inf`
+            outputs: the outputs to return; None for all.
+            timeout: in seconds; None for the client's default, `math.inf`
                 for no limit.
-            priority: above 0 goes first, below 0 gives way.
-            id: comes back in the answer.
+            priority: above 0 runs before normal requests, below 0 after them.
+            id: returned in the answer.
             metadata: of this request, such as a trace context: headers of a unary call, and a part of the
                 request on a stream. Keys are lower-case, values printable ASCII.
-            sequence: which sequence this is a step of, for a model whose state the server keeps; an id
-                alone is that of one that goes on. Await a step before the next one is sent: else nothing
-                keeps them in order.
+            sequence: the sequence of this step, for a model with a state; an id alone continues it.
+                Await each step before the next one is sent: otherwise their order is not defined.
 
         Returns:
-            The outputs by name, as read-only arrays where they are numbers.
+            The outputs by name; numbers are read-only arrays.
 
         Raises:
             InvalidInput: the inputs do not fit the model.
             NotFound: there is no such model, version or output.
             DeadlineExceeded: the timeout passed.
             Unavailable: there is no server, or the model is not ready.
-            FailedPrecondition: the sequence has no state: it never began, has ended or has expired.
+            FailedPrecondition: the sequence has no state: it never began, has ended or has expired; or it
+                belongs to another client.
             PenstockError: anything else; see its subclasses.
             ValueError: the timeout is not above 0, the metadata cannot be headers, or the sequence's id is
                 empty.
-            TypeError: the id is no text, or the sequence is none.
+            TypeError: the id is not a text, or the sequence has another type.
         """
-        template = self._requests.template(model, version, outputs, priority)
+        known = self._requests.known(model, version, outputs, priority)
         if sequence is not None:
-            template = template.of_step(sequence)
+            known = known.of_step(sequence)
+        deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
+        # [async
         sent = None
-        if timeout is None is self._timeout and not id and not metadata:
-            sent = self._sent(template, inputs)
-            if sent is not None and (future := sent[2]) is not None:
+        if deadline is NEVER and not id and not metadata:
+            sent = self._sent(known, inputs)
+        if sent is not None:
+            signature, written, future = sent
+            failed: PenstockError | Unsupported | None = None
+            if future is not None:  # awaiting here saves most predictions a second coroutine
                 try:
                     answered = await future
                 except asyncio.CancelledError:
                     self._shared_stream().abandon()
                     raise
-                except (PenstockError, Unsupported):
-                    pass  # perhaps it can be sent again
+                except (PenstockError, Unsupported) as error:
+                    failed = error  # it may be possible to send it again
                 else:
                     if type(answered) is Prediction:
                         return answered
-                    return template.read(answered, sent[1][0] if sent[1] else b"", "")
-        deadline = deadline_of(timeout, self._timeout)
-        return await self._predicted(template, inputs, id, deadline, metadata, sent)
+                    return known.read(answered, written[0] if written else b"", "")
+            return await self._predicted(known, signature, written, id, deadline, None, failed)
+        # ]
+        signature, written = await self._prepare(known.key, Signature.write, inputs, deadline)
+        return await self._predicted(known, signature, written, id, deadline, checked(metadata, id))
 
     @overload
     def predict_stream(
@@ -185,46 +193,50 @@ class AsyncClient(Connection):
 
         Args:
             model: the model's name.
-            inputs: the inputs of one prediction an item, as for `predict`; or a pair of these and a
+            inputs: each item is the inputs of one prediction, as for `predict`; or a pair of these and a
                 `Sequence`, as in `predict`, where an empty id means the stream's own sequence. A plain
-                iterable is read on the event loop, so it should not block; use an asynchronous one where
-                items are waited for.
-            ordered: whether the results come in the order of the items, or as they finish.
+                iterable is read on the event loop, so it should not block; use an asynchronous one if items
+                have to be waited for.
+            ordered: whether the results come in the order of the items, or as they are ready.
             version: a version number or a label; empty for the default.
-            outputs: the outputs wanted; None for all.
-            timeout: the longest each item may take at the server, in seconds; None for the client's
+            outputs: the outputs to return; None for all.
+            timeout: of each item at the server, in seconds; None for the client's
                 default, `math.inf` for no limit.
-            priority: above 0 goes first, below 0 gives way.
+            priority: above 0 runs before normal requests, below 0 after them.
             errors: "raise" ends the stream at the first item that fails, with its error; "return"
-                yields the error in the item's place and goes on.
-            max_in_flight: how many unanswered items the iterable is read ahead; at least 1.
+                yields the error in the item's place and continues.
+            max_in_flight: most unanswered items that are read from the iterable; at least 1.
 
         Returns:
-            An asynchronous generator of the results; `index` on each, errors too, is the place of its
+            An asynchronous generator of the results; `index` of each, also of errors, is the position of its
             item.
 
         Raises:
-            PenstockError: the whole call failed, once all answers that came before have been yielded;
-                or, with `errors="raise"`, an item failed.
+            PenstockError: the whole call failed, after all earlier answers have been yielded; or, with
+                `errors="raise"`, an item failed.
             ValueError: the timeout, `errors` or `max_in_flight` is out of range.
             TypeError: `inputs` is not iterable.
             Exception: whatever the iterable raised, after the results of the items before.
         """
         check_stream(errors, max_in_flight)
         limit = seconds(timeout, self._timeout)
-        ask = Ask(model, version, outputs, priority, timeout=limit)
+        known = self._requests.known(model, version, outputs, priority)
 
-        async def prepare(item: Item) -> tuple[Signature, Packed]:
-            return await self._prepare(ask.key, Signature.pack, item, Deadline(limit))
+        async def prepare(item: Item) -> tuple[Signature, list[bytes]]:
+            return await self._prepare(known.key, Signature.write_item, item, Deadline(limit))
 
         async def start() -> None:
-            if self._signatures.get(ask.key) is None:
-                await self._fetch(ask.key, Deadline(limit), None)
+            if self._signatures.get(known.key) is None:
+                await self._fetch(known.key, Deadline(limit), None)
 
-        state = StreamState(ask, self._signatures, ordered, max_in_flight)
-        metadata = self._metadata if ordered else (*self._metadata, COMPLETION_ORDER)
+        state = StreamState(known, limit, self._signatures, ordered, max_in_flight)
+        metadata = (*self._caller, *self._metadata)
+        if not ordered:
+            metadata = (*metadata, COMPLETION_ORDER)
         stream = Stream(state, each(inputs), prepare)
+        # [async
         self._streams.add(stream)
+        # ]
         return stream.results(self._predict_stream, metadata, start, errors == "raise")
 
     async def models(self) -> list[ModelInfo]:
@@ -237,7 +249,7 @@ class AsyncClient(Connection):
         return [model_info(model) for model in answered.models]
 
     async def model(self, name: str, version: str | int = "") -> ModelInfo:
-        """One version of one model; the default one where no version is given.
+        """One version of one model; the default one if no version is given.
 
         Raises:
             NotFound: there is no such model or version; the message names what exists.
@@ -247,10 +259,10 @@ class AsyncClient(Connection):
         return model_info(await self._call(self._get_model, request))
 
     async def health(self, model: str = "") -> str:
-        """Whether the server, or one of its models, takes requests.
+        """Whether the server, or one of its models, accepts requests.
 
         Returns:
-            "SERVING", "NOT_SERVING", or "UNKNOWN" where the server knows no such model.
+            "SERVING", "NOT_SERVING", or "UNKNOWN" if the server has no such model.
 
         Raises:
             Unavailable: there is no server.
@@ -263,9 +275,11 @@ class AsyncClient(Connection):
         return state
 
     async def close(self) -> None:
-        """Closes the connection; calls that are under way end with `Cancelled`."""
-        for stream in self._streams:  # gRPC does not find these by itself
+        """Closes the connection; calls in flight end with `Cancelled`."""
+        # [async
+        for stream in self._streams:  # gRPC does not end these by itself
             stream.cancel()
+        # ]
         if self._shared is not None:
             await self._shared.close()
         await self._channel.close()

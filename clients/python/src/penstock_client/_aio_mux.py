@@ -1,4 +1,4 @@
-"""The stream that the calls of an asyncio client share."""
+"""The shared stream of an asyncio client: many `predict` calls over one PredictStream call."""
 
 from __future__ import annotations
 
@@ -9,24 +9,34 @@ from math import inf
 from time import monotonic
 from typing import Any
 
+from penstock_client import _health
+from penstock_client._aio_calls import reach
 from penstock_client._aio_stream import Ending, answer
-from penstock_client._errors import CLOSED, Cancelled, DeadlineExceeded, PenstockError
+from penstock_client._errors import (
+    CLOSED,
+    Cancelled,
+    DeadlineExceeded,
+    PenstockError,
+    not_run,
+    without_stream,
+)
 from penstock_client._merge import Member
-from penstock_client._messages import Deadline
+from penstock_client._messages import BY_ID, COMPLETION_ORDER, Deadline
 from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
+from penstock_client._requests import PREDICT_STREAM
 
 Future = asyncio.Future[Any]
 
 
 class SharedStream:
-    """One stream at a time, opened when it is first needed and again after it was lost.
+    """The shared stream: one at a time, opened when it is first needed, and again after it was lost.
 
     Args:
-        open_call: begins a call of PredictStream; gives gRPC's call.
-        probe: makes a small unary call, so that a stream is opened only where there is a server: what
-            is handed to a stream may have reached the server, whatever becomes of it.
-        limit: the most requests that are pending.
-        merging: whether requests that fit together are merged.
+        open_call: begins a call of PredictStream; returns gRPC's call.
+        probe: makes a small unary call first, so that a stream is opened only if there is a server: a
+            request passed to a failed stream may have reached the server.
+        limit: most pending requests.
+        merging: whether compatible requests are merged.
     """
 
     def __init__(
@@ -35,10 +45,11 @@ class SharedStream:
         self._open = open_call
         self._probe = probe
         self._mux = Multiplexer(limit, merging)
-        self._call: Any = None
+        self._open_now = False  # a stream is open
+        self._failed: PenstockError | None = None  # the error of the last attempt to open one
         self._running: asyncio.Task[None] | None = None
         self._idle: Future | None = None  # what the writer waits for
-        self._line: deque[Future] = deque()  # callers that wait for room
+        self._line: deque[Future] = deque()  # callers that wait for a free slot
         self._deadlines: dict[int, tuple[float, Future]] = {}
         self._sweep_at = inf
         self._sweep: asyncio.TimerHandle | None = None
@@ -51,10 +62,11 @@ class SharedStream:
         return not self._line and self._mux.has_room
 
     async def room(self, deadline: Deadline) -> None:
-        """Waits for room, in turn.
+        """Waits for a free slot, in turn.
 
         Raises:
             DeadlineExceeded: the deadline passed first.
+            Unavailable: the deadline passed while there was no connection.
             Cancelled: the client was closed.
         """
         put = self._line.append
@@ -66,9 +78,9 @@ class SharedStream:
                     await turn
                     if self._mux.has_room:
                         return
-                    put = self._line.appendleft  # somebody was quicker: the next turn is ours
+                    put = self._line.appendleft  # another caller was faster: this one is next
         except TimeoutError:
-            raise DeadlineExceeded(f"{TOO_LATE}: too many requests are pending") from None
+            raise self._too_late(f"{TOO_LATE}: too many requests are pending") from None
         finally:
             if turn in self._line:
                 self._line.remove(turn)
@@ -76,7 +88,7 @@ class SharedStream:
                 self._admit()
 
     def send(self, parts: list[bytes], deadline: Deadline) -> Future:
-        """Sends a request; the future gets the serialized answer, or the error."""
+        """Sends a request; the future receives the serialized answer, or the error."""
         future = self._loop.create_future()
         slot = self._mux.add(future, parts)
         if deadline.at is not None:
@@ -89,21 +101,24 @@ class SharedStream:
             self._start()
         return future
 
-    def send_member(self, member: Member) -> Future:
-        """Sends a request that may be merged with others; the future gets the prediction, or the answer."""
+    def send_member(self, member: Member, deadline: Deadline) -> Future:
+        """Sends a request that may be merged; the future receives the prediction, or the answer."""
         member.waiter = future = self._loop.create_future()
         slot = self._mux.add_member(member)
-        if member.deadline is not None:
-            self._watch(slot, member.deadline, future)
+        if deadline.at is not None:
+            self._watch(slot, deadline.at, future)
         self._kick()
         return future
 
     def abandon(self) -> None:
-        """Somebody no longer waits for an answer: what was not sent need not be."""
+        """A caller has stopped waiting: unsent requests are dropped, sent ones are cancelled."""
         self._mux.abandoned = True
+        idle, self._idle = self._idle, None
+        if idle is not None and not idle.done():
+            idle.set_result(None)
 
     async def close(self) -> None:
-        """Ends the stream; whoever waits gets `Cancelled`."""
+        """Ends the stream; callers that wait get `Cancelled`."""
         self._closed = True
         self._fail(self._mux.give_up(), Cancelled(CLOSED))
         while self._line:
@@ -126,7 +141,7 @@ class SharedStream:
     def _stopped(self, task: asyncio.Task[None]) -> None:
         self._running = None
         error = Cancelled(CLOSED) if task.cancelled() else task.exception()
-        if error is not None:  # such as a channel that is closed
+        if error is not None:  # for example, the channel is closed
             closed = task.cancelled() or "closed" in str(error)
             self._fail(self._mux.give_up(), Cancelled(CLOSED) if closed else PenstockError(str(error)))
             self._admit()
@@ -134,17 +149,22 @@ class SharedStream:
             self._start()
 
     async def _run(self) -> None:
-        """Keeps a stream open as long as there is anything to send."""
+        """Keeps a stream open while there is something to send."""
         failures = 0
         while self._mux.has_queued:
             error = await self._connect()
+            self._failed = error
             if error is None:
                 failures = 0
-                self._drop(await self._serve())
+                self._open_now = True
+                try:
+                    self._drop(await self._serve())
+                finally:
+                    self._open_now = False
                 continue
             failures += 1
             if failures >= OPENINGS:
-                self._fail(self._mux.give_up(), error)
+                self._fail(self._mux.give_up(), not_run(error))
                 self._admit()
                 return
             await asyncio.sleep(backoff(failures))
@@ -157,7 +177,7 @@ class SharedStream:
         return None
 
     async def _serve(self) -> PenstockError:
-        """Writes and reads until the stream ends, and says what it ended with."""
+        """Writes and reads until the stream ends, and returns its error."""
         call = self._open()
         ending = Ending(call)
         responses = aiter(call)
@@ -169,7 +189,7 @@ class SharedStream:
             return PenstockError("the server ended the stream")
         except PenstockError as error:
             self._idle = None
-            writer.cancel()  # what it would write from now on could only be lost
+            writer.cancel()  # all further writes would be lost
             return await ending.failure(error) or PenstockError("the server ended the stream")
         finally:
             self._idle = None
@@ -178,19 +198,19 @@ class SharedStream:
             await asyncio.gather(writer, responses.aclose(), return_exceptions=True)
 
     async def _write(self, call: Any) -> None:
-        """The writer's task: it sends what has gathered while the message before was written."""
+        """The writer's task: sends requests that were added while the last message was being written."""
         take, write = self._mux.take, call.write
         try:
             while True:
                 message = take()
                 if message is not None:
                     await write(message)
-                    if self._line:
-                        self._admit()
-                else:
+                if self._line:
+                    self._admit()
+                if message is None:
                     self._idle = self._loop.create_future()
                     await self._idle
-        except Exception:  # nothing more would be sent: the stream has to end, too
+        except Exception:  # nothing more would be sent, so the stream must end
             call.cancel()
             raise
 
@@ -198,7 +218,7 @@ class SharedStream:
         settled: Settled = []
         try:
             self._mux.receive(data, settled)
-        finally:  # what came before anything that is wrong is answered
+        finally:  # delivers the answers before a broken part
             self._deliver(settled)
 
     def _deliver(self, settled: Settled) -> None:
@@ -215,7 +235,7 @@ class SharedStream:
             self._kick()
 
     def _drop(self, ended: PenstockError) -> None:
-        """The stream is lost, and with it what was sent."""
+        """The stream is lost, with the requests that were sent on it."""
         self._fail(self._mux.broken(), lost(ended))
         self._admit()
 
@@ -233,13 +253,17 @@ class SharedStream:
             self._start()
 
     def _admit(self) -> None:
-        """Lets the first in the line in, while there is room; each lets the next one in."""
+        """Wakes callers that wait for a free slot, in turn, while there are any; each wakes the next one."""
         room = self._mux.room
         while self._line and room > 0:
             turn = self._line.popleft()
             if not turn.done():
                 turn.set_result(None)
                 room -= 1
+
+    def _too_late(self, message: str) -> PenstockError:
+        """The error of a request whose deadline has passed; without a stream, nothing pending was sent."""
+        return DeadlineExceeded(message) if self._open_now else without_stream(self._failed)
 
     def _watch(self, slot: int, at: float, future: Future) -> None:
         self._deadlines[slot] = (at, future)
@@ -254,15 +278,15 @@ class SharedStream:
         self._sweep = self._loop.call_later(max(0.0, at - monotonic()), self._expire)
 
     def _expire(self) -> None:
-        """Ends what has waited too long. One timer for all: it looks again at the next deadline."""
+        """Ends requests whose deadline has passed. One timer serves all, set to the next deadline."""
         now, earliest = monotonic(), inf
         for slot, (at, future) in list(self._deadlines.items()):
             if future.done():
                 del self._deadlines[slot]
             elif at <= now:
                 del self._deadlines[slot]
-                future.set_exception(DeadlineExceeded(TOO_LATE))
-                self._mux.abandoned = True
+                future.set_exception(self._too_late(TOO_LATE))
+                self.abandon()
             else:
                 earliest = min(earliest, at)
         self._sweep, self._sweep_at = None, inf
@@ -270,10 +294,22 @@ class SharedStream:
             self._sweep_later(earliest)
 
 
-async def pause(attempt: int, deadline: Deadline) -> None:
-    """Waits before a request is sent once more; no longer than the deadline allows."""
-    remaining = deadline.remaining()
-    seconds = backoff(attempt)
-    await asyncio.sleep(seconds if remaining is None else min(seconds, remaining))
-    if remaining is not None and seconds >= remaining:
-        raise DeadlineExceeded(TOO_LATE)
+def share(client: Any, channel: Any, metadata: tuple[Any, ...], limit: int, merging: bool) -> SharedStream:
+    """Makes the shared stream of a client.
+
+    Args:
+        client: the client, whose `_shared` it becomes.
+        channel: of the client.
+        metadata: of every call.
+        limit: most pending requests.
+        merging: whether compatible requests are merged.
+    """
+    method = channel.stream_stream(PREDICT_STREAM)
+    check = channel.unary_unary(_health.METHOD, _health.encode, _health.decode)
+    stream = client._shared = SharedStream(
+        lambda: method(metadata=(*metadata, COMPLETION_ORDER, BY_ID)),
+        lambda: reach(channel, check, metadata),
+        limit,
+        merging,
+    )
+    return stream

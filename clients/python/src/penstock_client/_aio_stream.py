@@ -1,7 +1,7 @@
-"""One stream of the asyncio client.
+"""`predict_stream` of the asyncio client: one call of PredictStream.
 
-Three tasks meet here: the reader takes items from the iterable and encodes them; the writer sends what has
-gathered; the consumer waits for answers. Everything shared is in a `StreamState`.
+It uses three tasks: the reader takes items from the iterable and encodes them; the writer sends them; the
+consumer waits for answers. Their shared state is in a `StreamState`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import grpc
 import grpc.aio
 
 from penstock_client._errors import InvalidInput, PenstockError, from_call, from_parts
-from penstock_client._messages import Packed, Signature
+from penstock_client._messages import Signature
 from penstock_client._stream import StreamState
 from penstock_client._types import Item
 
 _TURN_SECONDS = 0.0002
-"""How long a plain iterable is read before others on the event loop have their turn."""
+"""How long a plain iterable is read before other tasks of the event loop get their turn."""
 
 _WRITE_FAILED = "Internal error from Core"
 _STATUS_SECONDS = 1.0
@@ -50,11 +50,11 @@ async def answer(call: Any, waiting: Awaitable[Any]) -> Any:
     except grpc.aio.AioRpcError as error:
         raise from_call(error) from error
     except asyncio.CancelledError:
-        # gRPC raises this for the status CANCELLED too; only the caller's own cancellation is one.
+        # gRPC also raises this for the status CANCELLED; only a cancellation of this task is passed on.
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        call.cancel()  # so that it has a status in any case
+        call.cancel()  # so that it has a status in every case
         raise await _ended_with(call) from None
 
 
@@ -63,7 +63,7 @@ async def _ended_with(call: Any) -> PenstockError:
 
 
 def _result_now(coroutine: Coroutine[Any, Any, PenstockError]) -> PenstockError:
-    """Runs a coroutine that has nothing to wait for."""
+    """Runs a coroutine that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as finished:
@@ -73,7 +73,7 @@ def _result_now(coroutine: Coroutine[Any, Any, PenstockError]) -> PenstockError:
 
 
 class Ending:
-    """What a call ended with. Where it ends under a write, gRPC calls it INTERNAL for a while.
+    """Finds the status that ended a call. If it ends during a write, gRPC first reports INTERNAL.
 
     Args:
         call: gRPC's call of a stream, which has just begun.
@@ -84,11 +84,11 @@ class Ending:
         call.add_done_callback(self._note)
 
     def _note(self, call: Any) -> None:
-        # At once, since the next status may be of gRPC's own making.
+        # Read at once, because the next status may be gRPC's own.
         self._said.append(_result_now(_ended_with(call)))
 
     async def failure(self, error: PenstockError) -> PenstockError | None:
-        """The status that the call really ended with, where a step of it failed with `error`; None for OK."""
+        """The real status of a call in which a step failed with `error`; None for OK."""
         deadline = monotonic() + _STATUS_SECONDS
         while error.message == _WRITE_FAILED and monotonic() < deadline:
             error = next((said for said in self._said if said.message != _WRITE_FAILED), error)
@@ -97,10 +97,10 @@ class Ending:
 
 
 def each(inputs: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
-    """An asynchronous iterator over the inputs, whichever kind they are.
+    """An asynchronous iterator over the inputs, from a plain or an asynchronous iterable.
 
     Raises:
-        TypeError: they are not iterable.
+        TypeError: the inputs are not iterable.
     """
     return aiter(inputs) if isinstance(inputs, AsyncIterable) else _Each(inputs)
 
@@ -138,7 +138,7 @@ class Stream:
         self,
         state: StreamState,
         items: AsyncIterator[Item],
-        prepare: Callable[[Item], Awaitable[tuple[Signature, Packed]]],
+        prepare: Callable[[Item], Awaitable[tuple[Signature, list[bytes]]]],
     ) -> None:
         self._state = state
         self._items = items
@@ -147,26 +147,26 @@ class Stream:
         self._call: Any = None
         self._responses: Any = None
         self._ending: Any = None
-        # One event for each task that waits, set at every change; it looks for itself what changed.
+        # One event for each waiting task, set at every change; the task checks what changed.
         self._events = [asyncio.Event() for _ in range(3)]
         self._for_consumer, self._for_writer, self._for_reader = self._events
 
     async def results(
         self, method: Any, metadata: object, start: Callable[[], Awaitable[None]], raising: bool
     ) -> AsyncGenerator[Any, None]:
-        """Runs the stream and yields what comes.
+        """Runs the stream and yields the results.
 
         Args:
-            method: gRPC's PredictStream.
-            metadata: the call's.
-            start: awaited before anything else; what it raises ends the stream.
-            raising: whether the error of an item is raised, not yielded.
+            method: gRPC's PredictStream, which takes messages as bytes.
+            metadata: of the call.
+            start: awaited first; an exception from it ends the stream.
+            raising: whether the error of an item is raised instead of yielded.
         """
         await start()
         self._call = method(metadata=metadata)
         self._ending = Ending(self._call)
         self._call.add_done_callback(self._stop)
-        # Not `read()`: once a write has failed it gives no more of the answers that have arrived.
+        # Not `read()`: after a failed write it returns no further answers, even if they have arrived.
         self._responses = aiter(self._call)
         tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
         try:
@@ -183,13 +183,13 @@ class Stream:
             await self._finish(tasks)
 
     def cancel(self) -> None:
-        """Gives up the call, if it has begun: the consumer gets `Cancelled`."""
+        """Cancels the call, if it has begun: the consumer gets `Cancelled`."""
         if self._call is not None:
             self._call.cancel()
 
     async def _step(self) -> bool:
         """Waits until there is something to collect; False once the call is over."""
-        # Not straight to the next message: where every item so far was refused, none would come.
+        # Do not wait for a message at once: if every item so far was rejected, none comes.
         await _until(self._for_consumer, lambda: self._state.has_news or self._over)
         if self._state.has_ready:
             return True
@@ -222,7 +222,7 @@ class Stream:
                 else:
                     await _until(self._for_writer, lambda: self._state.has_outgoing or self._state.ended)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            pass  # the call has ended; the consumer is told why when it reads
+            pass  # the call has ended; the consumer gets the reason when it reads
 
     async def _read(self) -> None:
         """The reader's task."""
@@ -240,11 +240,11 @@ class Stream:
     async def _take_item(self) -> None:
         item = await anext(self._items)
         try:
-            signature, packed = await self._prepare(item)
+            signature, written = await self._prepare(item)
         except InvalidInput as error:
             self._state.refuse(error)
         else:
-            self._state.add(signature, packed)
+            self._state.add(signature, written)
         self._wake()
 
     def _end(self, failure: BaseException | None) -> None:
@@ -260,7 +260,7 @@ class Stream:
         self._wake()
 
     async def _finish(self, tasks: list[asyncio.Task[None]]) -> None:
-        """Leaves no task behind."""
+        """Ends all tasks."""
         self._call.cancel()
         for task in tasks:
             task.cancel()

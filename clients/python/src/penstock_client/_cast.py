@@ -1,8 +1,8 @@
-"""Casts that lose nothing.
+"""Casts values to a model's datatype without loss.
 
-Two rules, from what a value is. An array has a dtype: it is cast only where every single value survives
-the way there and back. A literal (a Python number, or a list of them) has none: a float may be rounded to
-the precision of the model, but not turned into infinity; an int must survive exactly.
+There are two rules. An array has a dtype: it is cast only if every value is exact in the new dtype. A literal
+(a Python number, or a list of them) has no dtype: a float may be rounded to the precision of the model, but
+must stay finite; an int must be exact.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from penstock_client._tensors import bf16_bits, widen_bf16
 from penstock_client._types import Array
 
 _EXACT_INTEGERS = 2.0**53
-"""Above this, numpy may have rounded an int that stood in a list beside floats."""
+"""Above this, numpy may have rounded an int in a list that also has floats."""
 
 
 class Refusal(ValueError):
-    """Why a value does not go in; the caller adds which input it was."""
+    """Why a value cannot be sent; the caller adds the name of the input."""
 
 
 def cast(array: Array, dtype: np.dtype[Any], literal: object = None) -> Array:
@@ -27,8 +27,8 @@ def cast(array: Array, dtype: np.dtype[Any], literal: object = None) -> Array:
 
     Args:
         array: bools, ints or floats of any width and byte order, in any shape.
-        dtype: the wanted one: bool, ints or floats.
-        literal: the lists or the number that `array` was made of; None if it was an array.
+        dtype: the new dtype: bool, ints or floats.
+        literal: the lists or the number that `array` was made from; None if it was an array.
 
     Raises:
         Refusal: a value would not survive, or is no number.
@@ -39,7 +39,7 @@ def cast(array: Array, dtype: np.dtype[Any], literal: object = None) -> Array:
         array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
         raise Refusal("it is not numeric")
-    with np.errstate(all="ignore"):  # what goes wrong is found by looking at the values
+    with np.errstate(all="ignore"):  # errors are found by checking the values
         result = array.astype(dtype)
         exact = _survives(array, result)
         if exact if literal is None else _acceptable(array, result, exact, literal):
@@ -69,9 +69,9 @@ def to_small(array: Array, datatype: str, dtype: np.dtype[Any] | None, literal: 
     """The same values in a floating-point dtype of 8 bits that numpy lacks; the rules of `cast`.
 
     Args:
-        array: as for `cast`; where nobody knows the dtype, the bits (uint8).
-        datatype: what it is called.
-        dtype: that of `ml_dtypes`; None where that package is not installed.
+        array: as for `cast`; or the bits (uint8).
+        datatype: its name.
+        dtype: that of `ml_dtypes`; None if that package is not installed.
         literal: as for `cast`.
 
     Raises:
@@ -81,7 +81,7 @@ def to_small(array: Array, datatype: str, dtype: np.dtype[Any] | None, literal: 
         return array
     if dtype is None:
         if array.dtype != np.uint8:
-            raise Refusal(f"{datatype} needs the package ml_dtypes; without it, only bits (uint8) are taken")
+            raise Refusal(f"{datatype} needs the package ml_dtypes; without it, only uint8 bits are accepted")
         return array
     singles = cast(array, np.dtype(np.float32), literal)
     with np.errstate(all="ignore"):
@@ -96,7 +96,7 @@ def to_small(array: Array, datatype: str, dtype: np.dtype[Any] | None, literal: 
 
 
 def _survives(array: Array, result: Array) -> bool:
-    """Whether every value is the same on both sides; NaN is the same as NaN."""
+    """Whether all values are equal; NaN equals NaN."""
     kinds = array.dtype.kind, result.dtype.kind
     if kinds[0] == "b":
         return True
@@ -117,16 +117,16 @@ def _floats_survive(array: Array, result: Array) -> bool:
 
 
 def _within(integers: Array, dtype: np.dtype[Any]) -> bool:
-    # Not by casting there and back: -1 comes back from UINT64 unharmed.
+    # Casting forth and back would not detect it: -1 survives a cast to UINT64 and back.
     info = np.iinfo(dtype)
     return integers.size == 0 or bool(info.min <= int(integers.min()) and int(integers.max()) <= info.max)
 
 
 def _same_numbers(floats: Array, integers: Array) -> bool:
-    """Whether floats and integers are the same numbers, whichever of them was made of the other."""
+    """Whether floats and integers are the same numbers, in either direction of a cast."""
     info = np.iinfo(integers.dtype)
     wide = floats.astype(np.promote_types(floats.dtype, np.float64), copy=False)
-    # The bounds come first: beyond them a cast to integers gives whatever the processor likes.
+    # Check the bounds first: outside of them the result of a cast to integers is undefined.
     inside = (wide >= float(info.min)) & (wide < float(info.max) + 1)
     if not inside.all():
         return False
@@ -134,7 +134,7 @@ def _same_numbers(floats: Array, integers: Array) -> bool:
 
 
 def _acceptable(array: Array, result: Array, exact: bool, literal: object) -> bool:
-    """Whether the cast of a literal may stand: rounded floats may, rounded ints may not."""
+    """Whether the cast of a literal is acceptable: floats may be rounded, ints may not."""
     if array.dtype.kind != "f":
         return exact
     if exact and not (np.abs(array) >= _EXACT_INTEGERS).any():
@@ -148,7 +148,7 @@ def _overflows(array: Array, result: Array) -> bool:
 
 
 def _ints_survive(literal: object, result: Array) -> bool:
-    """Whether the ints among a literal's values, perhaps between floats, are still the same."""
+    """Whether the ints among a literal's values are still the same."""
     before = np.asarray(literal, object).ravel()
     # Python compares ints and floats exactly, numpy does not.
     return all(

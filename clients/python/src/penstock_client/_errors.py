@@ -1,12 +1,12 @@
-"""Everything that can go wrong in the client, as one tree.
+"""The errors of the client, as one tree of classes.
 
 PenstockError          any status that has no class of its own; `status` says which
-├── InvalidInput       INVALID_ARGUMENT, said by the server or already by the client
+├── InvalidInput       INVALID_ARGUMENT, from the server, or already from the client
 ├── NotFound           NOT_FOUND: no such model, version or label
 ├── FailedPrecondition FAILED_PRECONDITION: a step of a sequence that has no state
 ├── Exhausted          RESOURCE_EXHAUSTED: a queue, a limit or a quota is full
 ├── DeadlineExceeded   DEADLINE_EXCEEDED: no answer within the timeout
-├── Cancelled          CANCELLED: the call was given up
+├── Cancelled          CANCELLED: the call was cancelled
 ├── Unavailable        UNAVAILABLE: no server, or the model is loading, draining or has failed too often
 ├── Unauthenticated    UNAUTHENTICATED: no credentials, or bad ones
 ├── PermissionDenied   PERMISSION_DENIED: good credentials that do not allow this
@@ -23,6 +23,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 CLOSED = "the client was closed"
+UNCONNECTED = "the timeout passed while there was no connection to the server"
+_UNCONNECTED = {grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.TRANSIENT_FAILURE}
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -31,9 +33,9 @@ class PenstockError(Exception):
 
     Attributes:
         status: the status as gRPC names it.
-        message: what happened, in words for the user.
-        retry_after_seconds: when trying again may help, as the server says; None where it does not say.
-        index: on a stream the place of the item in the iterable, from 0; None elsewhere, and where the
+        message: what happened, as a text for the user.
+        retry_after_seconds: when a retry may help, according to the server; None if it gives no time.
+        index: on a stream the position of the item in the iterable, from 0; None elsewhere, and if the
             whole stream failed.
     """
 
@@ -54,14 +56,14 @@ class PenstockError(Exception):
         self._not_run = False  # the server said that it did not run the request
 
     def again(self) -> PenstockError:
-        """A copy for one more caller: an exception that is raised twice mixes up its tracebacks."""
+        """A copy for another caller: an exception that is raised twice mixes up its tracebacks."""
         copy = type(self)(self.message, status=self.status, retry_after_seconds=self.retry_after_seconds)
         copy._not_run = self._not_run
         return copy
 
 
 class InvalidInput(PenstockError):
-    """The inputs do not fit the model; `index` and the message say which."""
+    """The inputs do not fit the model; `index` and the message name them."""
 
     _status = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -73,13 +75,13 @@ class NotFound(PenstockError):
 
 
 class FailedPrecondition(PenstockError):
-    """A step's sequence has no state: it never began, has ended or has expired; `start` begins afresh."""
+    """A step's sequence has no state: it never began, has ended or has expired; `start` begins it again."""
 
     _status = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class Exhausted(PenstockError):
-    """A bound of the server is reached; `retry_after_seconds` says when to try again, if that helps."""
+    """A limit of the server is reached; `retry_after_seconds` is the time to a retry, if that helps."""
 
     _status = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -91,7 +93,7 @@ class DeadlineExceeded(PenstockError):
 
 
 class Cancelled(PenstockError):
-    """The call was given up, by the server or because the client was closed."""
+    """The call was cancelled, by the server or because the client was closed."""
 
     _status = grpc.StatusCode.CANCELLED
 
@@ -109,13 +111,13 @@ class Unauthenticated(PenstockError):
 
 
 class PermissionDenied(PenstockError):
-    """The credentials are good and do not allow this."""
+    """The credentials are valid but do not allow this."""
 
     _status = grpc.StatusCode.PERMISSION_DENIED
 
 
 class ModelFailed(PenstockError):
-    """The model failed on these inputs, or the server has a fault; its log says more."""
+    """The model failed on these inputs, or the server has a fault; see the server's log."""
 
     _status = grpc.StatusCode.INTERNAL
 
@@ -131,13 +133,13 @@ _BY_NUMBER: dict[int, grpc.StatusCode] = {each.value[0]: each for each in grpc.S
 
 
 def not_run(error: PenstockError) -> PenstockError:
-    """The error, marked: the server said that it did not run the request."""
+    """Marks the error: the server did not run the request."""
     error._not_run = True
     return error
 
 
 def was_not_run(error: PenstockError) -> bool:
-    """Whether the server said that it did not run the request."""
+    """Whether the server reported that it did not run the request."""
     return error._not_run
 
 
@@ -161,7 +163,7 @@ def from_status(status: status_pb2.Status) -> PenstockError:
 
 
 def from_call(failed: Any) -> PenstockError:
-    """The error for a call that ended badly.
+    """The error for a call that failed.
 
     Args:
         failed: a `grpc.RpcError`, of a plain or an asyncio channel: both have `code()`, `details()` and
@@ -181,7 +183,7 @@ def _details(metadata: Iterable[tuple[str, str | bytes]]) -> status_pb2.Status |
         if key == _DETAILS_KEY and isinstance(value, bytes):
             try:
                 return status_pb2.Status.FromString(value)
-            except DecodeError:  # the hint is lost, the error itself is not
+            except DecodeError:  # only the hint is lost, not the error
                 return None
     return None
 
@@ -198,6 +200,25 @@ def _retry_after(status: status_pb2.Status) -> float | None:
     return None
 
 
+def if_unconnected(error: DeadlineExceeded, state: grpc.ChannelConnectivity) -> PenstockError:
+    """The error of a call whose timeout passed: Unavailable if there was no connection.
+
+    Args:
+        error: of the call.
+        state: of the channel, after the call.
+    """
+    return Unavailable(UNCONNECTED) if state in _UNCONNECTED else error
+
+
+def without_stream(failed: PenstockError | None) -> PenstockError:
+    """The error of a request whose timeout passed while no stream was open, so that it was not sent.
+
+    Args:
+        failed: the error of the last attempt to open one; None if the first one has not ended.
+    """
+    return Unavailable(UNCONNECTED if failed is None else f"{UNCONNECTED}: {failed.message}")
+
+
 def if_closed(error: Exception) -> Exception:
-    """What to raise for an error of gRPC's that may say that the channel is closed."""
+    """The error to raise for an exception of gRPC, which may mean that the channel is closed."""
     return Cancelled(CLOSED) if "closed" in str(error).lower() else error

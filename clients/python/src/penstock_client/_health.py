@@ -1,7 +1,7 @@
 """The messages of grpc.health.v1, without a dependency on grpcio-health-checking.
 
-They live in a descriptor pool of their own: in the default one they would clash with those of
-grpcio-health-checking wherever both are in one process.
+They have their own descriptor pool: in the default pool they would conflict with those of
+grpcio-health-checking if both are in one process.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def decode(data: bytes) -> str:
 
 
 def check_serving(state: str) -> None:
-    """Makes sure that a server does not say that it takes no requests.
+    """Checks that a server does not report NOT_SERVING.
 
-    One that stops says so to the end, and in its last instant gRPC cancels what it is sent.
+    A stopping server reports it until the end, and at the very end gRPC cancels new calls.
 
     Raises:
-        Unavailable: it says so.
+        Unavailable: the server reports NOT_SERVING.
     """
     if state == "NOT_SERVING":
-        raise Unavailable("the server takes no requests now: its health is NOT_SERVING")
+        raise Unavailable("the server accepts no requests now: its health is NOT_SERVING")

@@ -1,4 +1,4 @@
-"""From what a person passes as an input to the bytes that travel."""
+"""Encodes the inputs of a request: values from the caller become the raw bytes of tensors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class InputSpec:
     """One input of a model, ready for encoding.
 
     Attributes:
-        number: the datatype as the protocol numbers it.
-        dtype: arrays of this dtype travel as they are; None where all need work.
-        rank: the number of axes; None where it is open.
+        number: the protocol's number of the datatype.
+        dtype: arrays of this dtype are sent unchanged; None if all values must be converted.
+        rank: the number of axes; None if it is open.
     """
 
     __slots__ = ("_heads", "dtype", "info", "number", "rank")
@@ -37,7 +37,7 @@ class InputSpec:
         self._heads: dict[tuple[int, ...], bytes] = {}
 
     def write(self, value: object) -> tuple[bytes, bytes]:
-        """An input as it stands in a request: what comes before its `raw` bytes, and these.
+        """An encoded input: the part before its `raw` bytes, and these bytes.
 
         Args:
             value: as for `encode`.
@@ -51,7 +51,7 @@ class InputSpec:
                 return head, value.tobytes()
         shape, raw = self.encode(value)
         head = input_opened(self.info.name, self.number, shape, len(raw))
-        # Of these, the shape says how many bytes there are.
+        # For fixed-size datatypes the shape determines the number of bytes.
         if self.dtype is not None and len(shape) == self.rank and len(self._heads) < _REMEMBERED:
             self._heads[shape] = head
         return head, raw
@@ -64,7 +64,7 @@ class InputSpec:
                 of these, which may leave out axes of length 1 and the batch axis.
 
         Raises:
-            InvalidInput: the value does not fit; names the input, what came and what was expected.
+            InvalidInput: the value does not fit; the text names the input, the value and what was expected.
         """
         if (
             type(value) is np.ndarray
@@ -76,8 +76,8 @@ class InputSpec:
         try:
             return self._encode_bytes(value) if self.number == BYTES else self._encode_numbers(value)
         except Refusal as refusal:
-            name, came = self.info.name, describe(value)
-            raise InvalidInput(f'input "{name}": {refusal}; came {came}, expected {self.info}') from None
+            name, got = self.info.name, describe(value)
+            raise InvalidInput(f'input "{name}": {refusal}; got {got}, expected {self.info}') from None
 
     def _encode_numbers(self, value: object) -> tuple[tuple[int, ...], bytes]:
         array, literal = _as_numbers(value)
@@ -102,16 +102,16 @@ class InputSpec:
 def fit(array: Array, shape: Sequence[int | str] | None, *, strict: bool) -> Array:
     """The array with the axes that `shape` has.
 
-    A scalar gets axes of length 1. A list that lacks one axis is one row where that fits, and else one
-    value a row where the last axis has length 1.
+    A scalar gets axes of length 1. A list that lacks one axis is one row if that fits, or else one value per
+    row if the last axis has length 1.
 
     Args:
         array: the values.
-        shape: the axes wanted: lengths, and names where the length is open; None for any axes.
-        strict: take a missing axis as a mistake, as for arrays; scalars are let through.
+        shape: the expected axes: lengths, or names of open lengths; None for any axes.
+        strict: reject a missing axis, as for arrays; scalars are accepted.
 
     Raises:
-        Refusal: the axes cannot be made to fit.
+        Refusal: the axes do not fit.
     """
     if shape is None or array.ndim == len(shape):
         return array
@@ -123,7 +123,7 @@ def fit(array: Array, shape: Sequence[int | str] | None, *, strict: bool) -> Arr
             return array[np.newaxis]
         if _matches((*array.shape, 1), shape) and shape[-1] == 1:
             return array[..., np.newaxis]
-    raise Refusal(f"it has {array.ndim} axes where {rank} are expected")
+    raise Refusal(f"it has {array.ndim} axes, expected {rank}")
 
 
 def describe(value: object) -> str:
@@ -139,9 +139,9 @@ def _matches(lengths: Sequence[int], shape: Sequence[int | str]) -> bool:
 
 
 def _as_numbers(value: object) -> tuple[Array, object]:
-    """The value as an array, and as the literal it was: None if it has a dtype of its own."""
+    """The value as an array, and the literal that it was made from: None if the value has a dtype."""
     if isinstance(value, np.ndarray) and value.dtype.kind == "O":
-        value = value.tolist()  # Python's own numbers in an array are literals still
+        value = value.tolist()  # Python numbers in an array are still literals
     try:
         array = np.asarray(value)
     except ValueError:
@@ -159,7 +159,7 @@ def _has_dtype(value: object) -> bool:
 
 
 def _objects(value: object) -> Array:
-    # With dtype object numpy leaves `str` and `bytes` alone; of its own accord it would make 1 into "1".
+    # With dtype object numpy keeps `str` and `bytes` unchanged; otherwise it would convert 1 to "1".
     try:
         return np.array(value, dtype=object)
     except ValueError:

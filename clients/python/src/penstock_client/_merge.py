@@ -1,4 +1,4 @@
-"""Rows of several requests as one request, and its answer as several."""
+"""Merges the rows of several requests into one request, and splits its answer (`merge_rows`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import grpc
 from penstock_client._errors import PenstockError
 from penstock_client._messages import Batch
 from penstock_client._types import Prediction
-from penstock_client._wire import Template, extras, input_opened
+from penstock_client._wire import KnownRequest, extras, input_opened
 
 OF_ALL = frozenset(
     {
@@ -21,10 +21,10 @@ OF_ALL = frozenset(
         grpc.StatusCode.CANCELLED,
     }
 )  # fmt: skip
-"""Errors that are no single member's fault: sending the members apart would make nothing better."""
+"""Errors that no single member causes: sending the members separately would not help."""
 
 MERGED_BYTES = 1 << 20
-"""Above this many bytes of inputs nothing more is merged: copying them costs more than what is saved."""
+"""Most bytes of inputs in a merged request: above this, copying costs more than merging saves."""
 
 Key: TypeAlias = tuple[Any, ...]
 
@@ -33,18 +33,18 @@ class Member:
     """A request that may be merged with others.
 
     Args:
-        template: all of the request that stays the same.
-        batch: what it shares with those it may be merged with.
-        written: its inputs, as they stand in the request.
-        id: the request's.
-        deadline: by the monotonic clock, in seconds; None for none.
-        metadata: the request's.
+        known: the part of the request that stays the same.
+        batch: what it must have in common with requests that it is merged with.
+        written: its encoded inputs.
+        id: of the request.
+        deadline: by the monotonic clock, in seconds; None for no deadline.
+        metadata: of the request.
 
     Attributes:
-        waiter: who waits for the answer.
-        size: the bytes of its inputs.
-        key: equal for those that may be merged.
-        slot: its place among what is pending.
+        waiter: the object on which the caller waits for the answer.
+        size: the size of its inputs in bytes.
+        key: equal for requests that may be merged.
+        slot: its place among the pending requests.
     """
 
     __slots__ = (
@@ -52,30 +52,30 @@ class Member:
         "deadline",
         "id",
         "key",
+        "known",
         "metadata",
         "size",
         "slot",
-        "template",
         "waiter",
         "written",
     )
 
     def __init__(  # noqa: PLR0913 - the fields of a request
         self,
-        template: Template,
+        known: KnownRequest,
         batch: Batch,
         written: list[bytes],
         id: str,
         deadline: float | None,
         metadata: Mapping[str, str] | None,
     ) -> None:
-        self.template = template
+        self.known = known
         self.batch = batch
         self.written = written
         self.id = id
         self.deadline = deadline
         self.metadata = metadata
-        self.key: Key = (template, batch.inputs)
+        self.key: Key = (known, batch.inputs)
         if metadata:
             self.key += (frozenset(metadata.items()),)
         self.size = sum(map(len, written))
@@ -87,7 +87,7 @@ class Merger:
     """Requests that wait to be merged.
 
     Attributes:
-        count: how many.
+        count: their number.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Merger:
         self.count = 0
 
     def add(self, member: Member) -> None:
-        """Takes a request."""
+        """Adds a request."""
         group = self._groups.get(member.key)
         if group is None:
             group = self._groups[member.key] = deque()
@@ -103,7 +103,7 @@ class Merger:
         self.count += 1
 
     def take(self) -> Iterator[list[Member]]:
-        """All that wait, in groups to be merged; no group has more bytes than are worth merging."""
+        """All waiting requests, in groups to be merged; no group is above the limit on bytes."""
         while self._groups:
             key, group = next(iter(self._groups.items()))
             members: list[Member] = []
@@ -115,16 +115,16 @@ class Merger:
                 size += member.size
             self.count -= len(members)
             del self._groups[key]
-            if group:  # at the end of the line: other groups have their turn first
+            if group:  # at the end of the queue: other groups come first
                 self._groups[key] = group
             yield members
 
     def slots(self) -> set[int]:
-        """The slots of all that wait."""
+        """The slots of all waiting requests."""
         return {member.slot for group in self._groups.values() for member in group}
 
     def drop_abandoned(self) -> list[Member]:
-        """Drops the requests that nobody waits for any more, and returns them."""
+        """Drops the requests whose callers have stopped waiting, and returns them."""
         waiting = [member for group in self._groups.values() for member in group]
         self._groups, self.count = {}, 0
         for member in waiting:
@@ -134,7 +134,7 @@ class Merger:
 
 
 def _fits(member: Member, rows: int, size: int) -> bool:
-    """Whether a request may be merged with others that have so many rows and bytes."""
+    """Whether a request may be merged with others that have this many rows and bytes."""
     batch = member.batch
     return rows + batch.rows <= batch.most_rows and size + member.size <= MERGED_BYTES
 
@@ -154,13 +154,13 @@ class Merged:
         self._head = b""
 
     def parts(self) -> list[bytes]:
-        """The serialized fields of the request, but for its tag."""
+        """The serialized fields of the request, without its tag."""
         members = self._members
         first = members[0]
         if len(members) == 1:
             left = None if first.deadline is None else max(1e-9, first.deadline - monotonic())
-            return [first.template.fields, *first.written, extras(first.id, left, first.metadata)]
-        parts = [first.template.fields]
+            return [first.known.fields, *first.written, extras(first.id, left, first.metadata)]
+        parts = [first.known.fields]
         for i, (name, number, shape) in enumerate(first.batch.inputs):
             raw = b"".join([member.written[2 * i + 1] for member in members])
             parts += (input_opened(name, number, (self._rows, *shape), len(raw)), raw)
@@ -169,10 +169,10 @@ class Merged:
         return parts
 
     def split(self, outcome: Any) -> tuple[list[Member], list[Any] | None]:
-        """The members, and how each of them ended; None where each is to be asked by itself."""
+        """The members with their outcomes; None if each must be sent separately."""
         if isinstance(outcome, bytes):
             try:
-                outcome = self._members[0].template.read(outcome, self._head, "")
+                outcome = self._members[0].known.read(outcome, self._head, "")
             except PenstockError as unreadable:
                 outcome = unreadable
         if isinstance(outcome, Prediction):
@@ -198,7 +198,7 @@ class Merged:
         return shares
 
     def _timeout(self) -> float | None:
-        """The longest that any member may still take, in seconds."""
+        """The longest remaining time of any member, in seconds."""
         latest = 0.0
         for member in self._members:
             if member.deadline is None:

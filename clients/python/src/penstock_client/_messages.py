@@ -1,17 +1,15 @@
-"""From what a caller asks to the messages of the protocol, and back. Shared by both clients; no I/O."""
+"""Encodes requests and decodes answers, for both clients; no I/O."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC
+from secrets import token_hex
 from time import monotonic
 from typing import NamedTuple, TypeAlias
 
-from google.protobuf import duration_pb2
-
-from penstock_client._errors import InvalidInput
+from penstock_client._errors import InvalidInput, Unavailable
 from penstock_client._inputs import InputSpec, describe
 from penstock_client._tensors import decode
 from penstock_client._types import (
@@ -28,39 +26,66 @@ from penstock_client._types import (
     sequence_of,
 )
 from penstock_client._types import Sequence as Step
-from penstock_client._wire import input_of
+from penstock_client._wire import input_of, step
 from penstock_proto.v1 import model_pb2, prediction_pb2, tensor_pb2
 
 DEFAULT_TARGET = "127.0.0.1:8001"
-"""Where a server listens that was told nothing else."""
+"""The address of a server with default settings."""
 
 COMPLETION_ORDER = ("penstock-order", "completion")
-"""The metadata that asks a stream for its answers as they finish."""
+"""The metadata of a stream whose answers come as they are ready."""
+
+CALLER_KEY = "penstock-caller"
+"""The metadata that names the caller to whom a sequence belongs, whatever the connection."""
 
 BY_ID = ("penstock-sequences", "by-id")
-"""The metadata of a stream that callers share: there, a step has to say of which sequence it is one."""
+"""The metadata of a shared stream: on it, every step must name its sequence."""
 
 MAX_BYTES = 2**31 - 2**16
-"""What protobuf can carry in one message, with some room for names and shapes."""
+"""Most bytes of inputs: protobuf's limit on a message, less some bytes for names and shapes."""
 
 _REMEMBERED = 1024  # combinations of shapes
 _UNLIMITED = {"grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1}
+_RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 150}
+"""gRPC's own delays grow to two minutes: a server would be back for long before it is noticed."""
 
 Key: TypeAlias = tuple[str, str]
 """A model's name, and a version number, label or "" for the default."""
 
 
-def channel_options(options: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
-    """The channel options: messages of any size, unless the caller says otherwise."""
-    return list({**_UNLIMITED, **dict(options)}.items())
+def caller_of(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[tuple[str, str], ...]:
+    """The metadata that names this client as the owner of its sequences; empty if `metadata` names it."""
+    named = any(key == CALLER_KEY for key, _ in metadata)
+    return () if named else ((CALLER_KEY, token_hex(8)),)
+
+
+def channel_options(target: str, options: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
+    """The default channel options.
+
+    No limit on the size of messages, quick attempts to connect again, and no proxy for this machine.
+    """
+    direct = {"grpc.enable_http_proxy": 0} if _is_loopback(target) else {}
+    return list({**_UNLIMITED, **_RECONNECTING, **direct, **dict(options)}.items())
+
+
+def _is_loopback(target: str) -> bool:
+    """Whether a target is this machine: a proxy cannot reach it, but would connect to its own machine."""
+    name = target.lower()
+    for scheme in ("dns:///", "dns:", "ipv4:", "ipv6:"):
+        name = name.removeprefix(scheme)
+    if name.startswith("["):
+        host = name[1:].partition("]")[0]
+    else:
+        host = name if name.count(":") > 1 else name.partition(":")[0]
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def seconds(timeout: float | None, default: float | None) -> float | None:
-    """The timeout that holds for a call, in seconds; None for no limit.
+    """The timeout of a call, in seconds; None for no limit.
 
     Args:
         timeout: the caller's, above 0; None for the default, `math.inf` for no limit.
-        default: the client's.
+        default: the client's default timeout.
 
     Raises:
         ValueError: the timeout is 0, negative or not a number.
@@ -74,7 +99,7 @@ def seconds(timeout: float | None, default: float | None) -> float | None:
 
 
 class Deadline:
-    """The moment by which several steps must be done together: `at` on the monotonic clock, or None."""
+    """The deadline that several steps share: `at` on the monotonic clock, or None."""
 
     __slots__ = ("at",)
 
@@ -90,21 +115,12 @@ NEVER = Deadline(None)
 """No limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Encoded inputs: (name, datatype number, shape, raw) each, their bytes, and what they are a step of."""
-
-    tensors: list[tuple[str, int, tuple[int, ...], bytes]]
-    size: int
-    sequence: Step | None = None
-
-
 class Batch(NamedTuple):
-    """What the inputs of a request must have in common with those of others to be merged with them.
+    """The properties of a request's inputs that must be equal for merging with other requests.
 
     Attributes:
-        rows: how many rows this one has.
-        most_rows: how many a merged request may have.
+        rows: the number of rows of this request.
+        most_rows: the most rows of a merged request.
         inputs: for each input its name, its datatype's number and the lengths of its inner axes.
     """
 
@@ -114,7 +130,7 @@ class Batch(NamedTuple):
 
 
 class Signature:
-    """The inputs that a model takes, and how to encode them."""
+    """The inputs of a model, and how to encode them."""
 
     __slots__ = ("_batches", "_inputs", "_kept", "_most_rows", "_names")
 
@@ -122,11 +138,13 @@ class Signature:
         self._inputs = {each.name: InputSpec(_tensor_info(each)) for each in model.inputs}
         self._names = self._inputs.keys()
         self._kept = frozenset(model.kept_state.state)
-        self._most_rows = model.batching.max_rows if model.batching.enabled else 0
+        # Requests are merged and answers split along the first axis only.
+        rows_first = not any(each.row_axis for each in (*model.inputs, *model.outputs))
+        self._most_rows = model.batching.max_rows if model.batching.enabled and rows_first else 0
         self._batches: dict[tuple[bytes, ...], Batch | None] = {}
 
     def write(self, inputs: Inputs) -> list[bytes]:
-        """The inputs as they stand in a request: for each, what comes before its raw bytes, and these.
+        """The encoded inputs of a request: for each, the part before its raw bytes, and these bytes.
 
         Raises:
             InvalidInput: a name is missing or unknown, or a value does not fit.
@@ -147,31 +165,21 @@ class Signature:
             raise _too_large(size)
         return written
 
-    def pack(self, item: Item) -> Packed:
-        """Encodes an item of a stream: the inputs of one request, with or without its sequence.
+    def write_item(self, item: Item) -> list[bytes]:
+        """An encoded item of a stream: as `write`, and its sequence if it has one.
 
         Raises:
-            InvalidInput: a name is missing or unknown, or a value does not fit.
+            InvalidInput: a name is missing or unknown, a value does not fit, or the second value
+                of the pair is not a sequence.
         """
         inputs, sequence = _parted(item)
-        try:
-            fitting = inputs.keys() == self._names
-        except AttributeError:
-            raise InvalidInput(f"inputs are a dict by name, not {describe(inputs)}") from None
-        if not fitting:
-            self._check_names(inputs)
-        size, tensors = 0, []
-        for name, value in inputs.items():
-            spec = self._inputs[name]
-            shape, raw = spec.encode(value)
-            size += len(raw)
-            tensors.append((name, spec.number, shape, raw))
-        if size > MAX_BYTES:
-            raise _too_large(size)
-        return Packed(tensors, size, sequence)
+        written = self.write(inputs)
+        if sequence is not None:
+            written.append(step(sequence))
+        return written
 
     def batch(self, written: list[bytes]) -> Batch | None:
-        """What inputs, as `write` gives them, share with those they may be merged with; None for never."""
+        """The merge properties of inputs from `write`; None if they are never merged."""
         heads = tuple(written[::2])
         try:
             return self._batches[heads]
@@ -184,11 +192,18 @@ class Signature:
 
     def _find_batch(self, heads: tuple[bytes, ...]) -> Batch | None:
         inputs = [input_of(head) for head in heads]
+        if any(self._is_one_for_all(name) for name, _, _ in inputs):
+            return None
         lengths = {shape[:1] for _, _, shape in inputs}
         if len(lengths) != 1 or not 0 < sum(first := lengths.pop()) < self._most_rows or not first:
             return None
         fixed = tuple((name, number, shape[1:]) for name, number, shape in inputs)
         return Batch(first[0], self._most_rows, fixed)
+
+    def _is_one_for_all(self, name: str) -> bool:
+        """Whether an input has one value for all rows of a request, as those with a default value have."""
+        shape = self._inputs[name].info.shape
+        return isinstance(shape[0], int) if shape else False
 
     def _check_names(self, inputs: Inputs) -> None:
         specs = self._inputs
@@ -204,18 +219,18 @@ class Signature:
             f"{name} {spec.info}{' (optional)' if spec.info.optional else ''}" for name, spec in specs.items()
         )
         kept = ", ".join(name for name in inputs if name in self._kept)
-        keeps = f"; the server keeps {kept}, which callers neither send nor get" if kept else ""
+        keeps = f"; the server keeps {kept}; requests must not send it or ask for it" if kept else ""
         raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected or 'none'}{keeps}")
 
 
 def _parted(item: Item) -> tuple[Inputs, Step | None]:
-    """The inputs of an item, and its sequence where it has one.
+    """The inputs of an item, and its sequence if it has one.
 
     Raises:
-        InvalidInput: what stands beside the inputs is no sequence.
+        InvalidInput: the second value of the pair is not a sequence.
     """
     if not isinstance(item, tuple) or len(item) != 2:
-        return item, None  # what is no dict is refused as inputs
+        return item, None  # a value that is not a dict is rejected later, as inputs
     inputs, said = item
     try:
         return inputs, sequence_of(said)
@@ -228,7 +243,7 @@ def _too_large(size: int) -> InvalidInput:
 
 
 class Signatures:
-    """The signatures known so far. Each step is one operation on a dict, so threads need no lock."""
+    """A cache of signatures. Each method is one operation on a dict, so threads need no lock."""
 
     __slots__ = ("_known",)
 
@@ -240,62 +255,24 @@ class Signatures:
         return self._known.get(key)
 
     def put(self, key: Key, model: model_pb2.Model) -> Signature:
-        """Remembers what the server said, and returns it as a signature."""
+        """Stores the server's description of a model, and returns it as a signature.
+
+        Raises:
+            Unavailable: the server could not load the model.
+        """
+        if model.state == model_pb2.FAILED:
+            raise Unavailable(f"model {model.name} version {model.version} failed: {model.state_reason}")
         signature = self._known[key] = Signature(model)
         return signature
 
     def drop(self, key: Key, signature: Signature) -> None:
-        """Forgets a signature that the server contradicted, unless there is a newer one already."""
+        """Drops a signature that the server contradicted, unless there is already a newer one."""
         if self._known.get(key) is signature:
             self._known.pop(key, None)
 
 
-class Ask:
-    """All of a request but its inputs.
-
-    Attributes:
-        key: the model and the version asked for.
-    """
-
-    __slots__ = ("_id", "_outputs", "_priority", "_timeout", "key")
-
-    def __init__(  # noqa: PLR0913 - the fields of a request
-        self,
-        model: str,
-        version: str | int,
-        outputs: Sequence[str] | None,
-        priority: int,
-        id: str = "",
-        timeout: float | None = None,
-    ) -> None:
-        self.key: Key = (model, str(version))
-        self._outputs = [outputs] if isinstance(outputs, str) else outputs
-        self._priority = priority
-        self._id = id
-        self._timeout = None if timeout is None else _duration(timeout)
-
-    def write(self, packed: Packed, request: prediction_pb2.PredictRequest) -> None:
-        """Writes the whole request into an empty message."""
-        request.model, request.version = self.key
-        request.id = self._id
-        request.priority = self._priority
-        request.output_encoding = prediction_pb2.RAW
-        if self._outputs is not None:
-            request.outputs.extend(self._outputs)
-        if self._timeout is not None:
-            request.timeout.CopyFrom(self._timeout)
-        if (step := packed.sequence) is not None:
-            request.sequence.SetInParent()  # also where it has no field that is set
-            request.sequence.id, request.sequence.start, request.sequence.end = step.id, step.start, step.end
-        for name, datatype, shape, raw in packed.tensors:
-            tensor = request.inputs[name]
-            tensor.datatype = datatype  # type: ignore[assignment]  # the enum's number
-            tensor.shape.extend(shape)
-            tensor.raw = raw
-
-
 def prediction(response: prediction_pb2.PredictResponse, index: int | None = None) -> Prediction:
-    """The prediction that a response holds.
+    """The prediction in a response.
 
     Raises:
         PenstockError: UNKNOWN, when an output cannot be read.
@@ -308,7 +285,7 @@ def prediction(response: prediction_pb2.PredictResponse, index: int | None = Non
 
 
 def model_info(model: model_pb2.Model) -> ModelInfo:
-    """What the server says of a model, without protobuf."""
+    """The server's description of a model, without protobuf."""
     batching = model.batching
     return ModelInfo(
         name=model.name,
@@ -328,6 +305,7 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
                 RunCost(each.elements, each.base_seconds, each.row_seconds, each.spread, each.runs)
                 for each in batching.costs
             ),
+            tuple(batching.why),
         ),
         metadata=dict(model.metadata),
         opsets=dict(model.opsets),
@@ -346,10 +324,4 @@ def _kept_state(kept: model_pb2.KeptState) -> KeptState:
 def _tensor_info(spec: model_pb2.TensorSpec) -> TensorInfo:
     axes = tuple(axis.symbol if axis.HasField("symbol") else axis.size for axis in spec.shape)
     datatype = tensor_pb2.DataType.Name(spec.datatype)
-    return TensorInfo(spec.name, datatype, None if spec.any_rank else axes, spec.optional)
-
-
-def _duration(timeout: float) -> duration_pb2.Duration:
-    # At least a nanosecond: 0 would mean no limit.
-    whole, nanos = divmod(max(1, round(timeout * 1e9)), 10**9)
-    return duration_pb2.Duration(seconds=whole, nanos=nanos)
+    return TensorInfo(spec.name, datatype, None if spec.any_rank else axes, spec.optional, spec.row_axis)

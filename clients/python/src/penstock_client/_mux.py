@@ -1,9 +1,10 @@
-"""The requests that share a stream: which wait to be sent, and which for an answer. No I/O, no waiting.
+"""The multiplexer: the pending requests of a shared stream, queued or unanswered. No I/O, no waiting.
 
-Both clients drive a `Multiplexer`. A request has a slot from `add` until its answer has come, even where
-nobody waits for it any more: its number is the tag, so a late answer never meets a later request. Requests
-leave in messages of up to half of all that are pending. If one message took all of them, client and server
-would work by turns; with half, each has something to do while the other half is under way.
+Both clients use a `Multiplexer`. A request has a slot from `add` until its answer has come, even if its
+caller has stopped waiting: the slot's number is the tag, so a late answer never reaches a later request. The
+next message tells the server which callers have stopped waiting. A message has up to half of all pending
+requests. If it had all of them, client and server would work by turns; with half, each can work while the
+other half is in flight.
 """
 
 from __future__ import annotations
@@ -18,68 +19,74 @@ from google.protobuf.message import DecodeError
 
 from penstock_client._errors import PenstockError, Unavailable, from_status, not_run, was_not_run
 from penstock_client._merge import Member, Merged, Merger
+from penstock_client._messages import Deadline
 from penstock_client._runs import RESPONSE_KEY, TAG_KEY, Runs
-from penstock_client._wire import read_varint, request_opened
+from penstock_client._wire import opened, read_varint, request_opened
 from penstock_proto.v1 import prediction_pb2
 
 MAX_PENDING = 4096
-MOST_PENDING = 2**14 - 2**7  # tags have two bytes: fewer would be read otherwise, more are not needed
+MOST_PENDING = 2**14 - 2**7  # tags of exactly two bytes, so that all results have the same layout
 MESSAGE_BYTES = 1 << 20
-"""Above this many bytes nothing more is put into a message: it would save nothing."""
+"""Above this many bytes nothing more is added to a message: that would save nothing."""
 QUEUED_BYTES = 64 << 20
-"""Above this many bytes that wait to be sent, callers wait for room."""
+"""While more bytes than this wait to be sent, callers wait."""
 OVERLAPPING = 8
-"""Messages of fewer requests are not worth being split: the message is then the cost."""
-OPENINGS = 8  # about five seconds
-"""A call that was not sent outlasts so many failed attempts to open a stream, less one."""
+"""Messages with fewer requests are not split: the cost per message would dominate."""
+OPENINGS = 20  # about a second and a half
+"""After this many failed attempts in a row to open a stream, unsent calls end with the last error. A call
+with a timeout is then sent again."""
 ATTEMPTS = 3
-"""How often a request is sent that the server answers with UNAVAILABLE."""
+"""Most attempts for a request that the server answers with UNAVAILABLE, or that has no timeout."""
+LONGEST_DELAY = 0.1
+"""The longest delay before another attempt, in seconds: a server that is back is found soon."""
 PROBE_SECONDS = 5.0
 """How long a server may take to answer before a stream is opened."""
 LONGEST_HINT = 1.0
-"""A server that asks to be left alone for more seconds than this is not asked again."""
+"""A longer retry hint of the server, in seconds, ends the attempts."""
 
 _ID_KEY = prediction_pb2.PredictResult.ID_FIELD_NUMBER << 3 | 2
 _RESULTS_KEY = prediction_pb2.PredictStreamResponse.RESULTS_FIELD_NUMBER << 3 | 2
 _REQUEST_TAG_KEY = prediction_pb2.PredictRequest.TAG_FIELD_NUMBER << 3
+_CANCEL = prediction_pb2.PredictStreamRequest.CANCEL_FIELD_NUMBER
 _LOWEST = 1 << 7
 _TAGS = [bytes((_REQUEST_TAG_KEY, n & 0x7F | 0x80, n >> 7)) for n in range(2**14)]
-_NOT_RUN = ("the server is stopping", "failed to connect to all addresses")
-"""How the status of a stream begins that a Penstock server ended after it answered all that it had read; and
-of one for which gRPC found no connection, so that nothing ever left."""
+_GONE = ("the server is stopping", "failed to connect to all addresses", "the server accepts no requests now")
+"""Beginnings of a status text that mean that the server is gone, and unanswered requests were not run: a
+Penstock server ended the stream after answering all that it had read; or gRPC found no connection, so nothing
+was sent; or the server's health says so."""
 
 
 TOO_LATE = "the timeout passed before an answer came"
 
 
 class Waiter(Protocol):
-    """Somebody who waits for the answer to a request."""
+    """The object on which a caller waits for the answer to a request."""
 
     def done(self) -> bool:
-        """Whether nobody waits any more."""
+        """Whether the caller has its answer, or has stopped waiting."""
 
 
 Outcome: TypeAlias = Any
 """How a request ended: a serialized PredictResponse, a `Prediction` already read from one, or an error."""
 
 Settled: TypeAlias = list[tuple[Any, Outcome]]
-"""Waiters, and what each of them gets."""
+"""Waiters with their outcomes."""
 
 
 class Unsupported(Exception):
-    """The server has no streams: the request, which it did not take, can go as a unary call."""
+    """The server does not support streams; the request was not accepted, so a unary call can send it."""
 
     def again(self) -> Unsupported:
-        """A copy for one more caller."""
+        """A copy for another caller."""
         return Unsupported(*self.args)
 
 
 class Multiplexer:
-    """The requests of one client that are pending. Not safe for threads by itself.
+    """The pending requests of one client. Not thread-safe by itself.
 
     Args:
-        limit: the most requests that are pending, 1 to `MOST_PENDING`.
-        merging: whether requests that fit together are merged.
+        limit: most pending requests, 1 to `MOST_PENDING`.
+        merging: whether compatible requests are merged.
     """
 
     def __init__(self, limit: int, merging: bool) -> None:
@@ -91,7 +98,8 @@ class Multiplexer:
         self._merger = Merger() if merging else None
         self._merged: dict[int, Merged] = {}
         self._runs = Runs()
-        self.abandoned = False  # somebody no longer waits for a request that was not sent
+        self._cancelled: set[int] = set()  # sent, and then cancelled at the server
+        self.abandoned = False  # a caller has stopped waiting since `take` last looked
 
     @property
     def has_room(self) -> bool:
@@ -100,7 +108,7 @@ class Multiplexer:
 
     @property
     def room(self) -> int:
-        """How many more requests may be added, as far as their number goes."""
+        """The number of requests that may be added, by the limit on their number."""
         return len(self._free) if self._bytes < QUEUED_BYTES else 0
 
     @property
@@ -114,11 +122,11 @@ class Multiplexer:
         return len(self._free) < self._limit
 
     def add(self, waiter: Waiter, parts: list[bytes]) -> int:
-        """Takes a request, while there is room, to be sent; returns its slot.
+        """Adds a request to be sent and returns its slot; only while `room` is above 0.
 
         Args:
-            waiter: who waits for the answer.
-            parts: the request's serialized fields, but for its tag.
+            waiter: the object on which the caller waits for the answer.
+            parts: the request's serialized fields, without its tag.
         """
         slot = self._free.pop()
         self._waiting[slot] = waiter
@@ -126,7 +134,7 @@ class Multiplexer:
         return slot
 
     def add_member(self, member: Member) -> int:
-        """Takes a request, while there is room, that may be merged with others; returns its slot."""
+        """Adds a request that may be merged and returns its slot; only while `room` is above 0."""
         member.slot = self._free.pop()
         self._waiting[member.slot] = member.waiter
         assert self._merger is not None
@@ -135,9 +143,8 @@ class Multiplexer:
         return member.slot
 
     def take(self) -> bytes | None:
-        """The next message to send: what has gathered, up to a number and a size; None where nothing has."""
-        if self.abandoned:
-            self._forget_abandoned()
+        """The next message to send: queued requests, up to a number and a size; None if there are none."""
+        cancels = self._cancel_abandoned() if self.abandoned else b""
         most = (self._limit - len(self._free) + 1) >> 1
         if most < OVERLAPPING:
             most = OVERLAPPING
@@ -150,17 +157,19 @@ class Multiplexer:
             taken.append(wire)
             size += len(wire)
         self._bytes -= size
+        if cancels:
+            taken.append(cancels)
         return b"".join(taken) if taken else None
 
     def receive(self, data: bytes, settled: Settled) -> None:
-        """Takes a message of the server, a serialized PredictStreamResponse.
+        """Handles a message of the server, a serialized PredictStreamResponse.
 
         Args:
             data: the message.
-            settled: gets what waiters get by it, also where it turns out to be none half-way.
+            settled: receives the answered waiters and their outcomes, also if a later part is broken.
 
         Raises:
-            PenstockError: UNKNOWN, when the message is none, or answers what nobody asked.
+            PenstockError: UNKNOWN, if it cannot be parsed, or answers a request that is not pending.
         """
         at, end, alike = 0, len(data), True
         try:
@@ -177,14 +186,16 @@ class Multiplexer:
                         self._settle(slot, prediction, settled)
                     at = run.stop
                 else:
-                    alike = False  # to try at every result would take long
+                    alike = False  # trying it at every result would take too long
                     self._settle(*_result(data, start, stop), settled)
                     at = stop
         except (IndexError, DecodeError):
-            raise PenstockError(f"the server sent {end} bytes that are no PredictStreamResponse") from None
+            raise PenstockError(
+                f"the server sent {end} bytes that cannot be parsed as PredictStreamResponse"
+            ) from None
 
     def broken(self) -> list[Any]:
-        """The stream has ended: those who wait for an answer to what was sent. What was not stays queued."""
+        """After the end of the stream: the waiters of all sent requests. Unsent requests stay queued."""
         unsent = {_slot(wire) for wire in self._queue}
         if self._merger is not None:
             unsent |= self._merger.slots()
@@ -193,10 +204,11 @@ class Multiplexer:
                 unsent |= merged.slots()
             else:
                 del self._merged[slot]
+        self._cancelled.clear()
         return self._release(slot for slot in range(len(self._waiting)) if slot not in unsent)
 
     def give_up(self) -> list[Any]:
-        """Everybody who waits, whether or not the request was sent; nothing is pending afterwards."""
+        """All waiters, of sent and unsent requests; nothing is pending afterwards."""
         self._queue.clear()
         self._bytes = 0
         if self._merger is not None:
@@ -204,10 +216,12 @@ class Multiplexer:
         return self.broken()
 
     def _settle(self, slot: int, outcome: Outcome, settled: Settled) -> None:
-        """Notes how the request in a slot has ended, and frees the slot."""
+        """Stores the outcome of the request in a slot, and frees the slot."""
         waiter, self._waiting[slot] = self._waiting[slot], None
         if waiter is None:
-            raise PenstockError(f"the server answered request {slot}, which waits for no answer")
+            raise PenstockError(f"the server answered request {slot}, which is not pending")
+        if self._cancelled:
+            self._cancelled.discard(slot)
         if self._merged and slot in self._merged:
             self._split(slot, outcome, settled)
         else:
@@ -221,10 +235,10 @@ class Multiplexer:
         self._queue.append(wire)
 
     def _merge(self) -> None:
-        """Puts requests that may be merged into the queue, merged, as many as a message holds.
+        """Merges requests and adds them to the queue, as many as a message can have.
 
-        All of them, not half: what a merged request costs the server depends little on its rows, so that few
-        large ones are worth more than keeping both sides busy. The rest may still be given up.
+        All of them, not half: the server's cost of a merged request depends little on its rows, so few large
+        requests save more than work on both sides at once. The others may still be dropped.
         """
         assert self._merger is not None
         size = 0
@@ -240,33 +254,67 @@ class Multiplexer:
                 return
 
     def _split(self, slot: int, outcome: Outcome, settled: Settled) -> None:
-        """Gives every member of a merged request its part, or sends all of them again, each by itself."""
+        """Gives every member of a merged request its part, or sends all members again, separately."""
         members, outcomes = self._merged.pop(slot).split(outcome)
         for i, member in enumerate(members):
             if outcomes is None:
                 self._waiting[member.slot] = member.waiter
                 self._enqueue(member.slot, Merged([member]).parts())
+                self.abandoned |= member.waiter.done()
             else:
                 self._waiting[member.slot] = None
                 self._free.append(member.slot)
                 settled.append((member.waiter, outcomes[i]))
 
-    def _forget_abandoned(self) -> None:
-        """Drops the requests in the queue that nobody waits for any more."""
+    def _cancel_abandoned(self) -> bytes:
+        """Drops unsent requests whose callers have stopped waiting.
+
+        Returns:
+            The field of a PredictStreamRequest that cancels the sent ones; empty if there are none.
+        """
         self.abandoned = False
-        kept: deque[bytes] = deque()
-        for wire in self._queue:
-            slot = _slot(wire)
-            if slot not in self._merged and self._waiting[slot].done():
-                self._bytes -= len(wire)
-                self._release((slot,))
-            else:
-                kept.append(wire)
-        self._queue = kept
         if self._merger is not None:
             for member in self._merger.drop_abandoned():
                 self._bytes -= member.size
                 self._release((member.slot,))
+        abandoned = self._abandoned()
+        if not abandoned.isdisjoint(map(_slot, self._queue)):
+            kept: deque[bytes] = deque()
+            for wire in self._queue:
+                slot = _slot(wire)
+                if slot in abandoned:
+                    abandoned.remove(slot)
+                    self._bytes -= len(wire)
+                    merged = self._merged.pop(slot, None)
+                    self._release((slot,) if merged is None else merged.slots())
+                else:
+                    kept.append(wire)
+            self._queue = kept
+        abandoned -= self._cancelled
+        self._cancelled |= abandoned
+        tags = b"".join([_TAGS[slot][1:] for slot in sorted(abandoned)])
+        return opened(_CANCEL, len(tags)) + tags if tags else b""
+
+    def _abandoned(self) -> set[int]:
+        """The slots of requests for which no caller waits; for a merged request its first member's slot."""
+        found: set[int] = set()
+        pending = self._limit - len(self._free)
+        for slot in range(_LOWEST, len(self._waiting)):  # the lowest slots are used first, so this ends early
+            if not pending:
+                break
+            waiter = self._waiting[slot]
+            if waiter is not None:
+                pending -= 1
+                if waiter.done():
+                    found.add(slot)
+        for slot, merged in self._merged.items():
+            members = merged.slots()
+            if members <= found:
+                found -= members
+                found.add(slot)
+            else:
+                found -= members
+        return found
 
     def _release(self, slots: Iterable[int]) -> list[Any]:
         waiters = []
@@ -279,17 +327,17 @@ class Multiplexer:
 
 
 def backoff(failures: int) -> float:
-    """The seconds to wait after so many failures in a row, 1 or more: ever longer, and never alike."""
-    return min(2.0, 0.05 * 2.0**failures) * random.uniform(0.5, 1.0)
+    """The delay in seconds after this many failures in a row, 1 or more: increasing, and partly random."""
+    return min(LONGEST_DELAY, 0.025 * 2.0**failures) * random.uniform(0.5, 1.0)
 
 
 def lost(error: PenstockError) -> PenstockError | Unsupported:
-    """What a request ends with that was sent and not answered when its stream ended like this."""
+    """The error of a request that was sent but not answered when its stream ended with this error."""
     if error.status is grpc.StatusCode.UNIMPLEMENTED:
         return Unsupported(error.message)
     if error.status not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return error
-    if error.message.startswith(_NOT_RUN):
+    if is_gone(error):
         return not_run(error.again())
     return Unavailable(
         "the connection was lost after the request had been sent, and it is unknown whether the server "
@@ -297,10 +345,22 @@ def lost(error: PenstockError) -> PenstockError | Unsupported:
     )
 
 
-def may_ask_again(error: PenstockError, attempt: int) -> bool:
-    """Whether a request that ended with this at its n-th attempt, from 1, can be sent again without harm."""
+def is_gone(error: PenstockError) -> bool:
+    """Whether the error says that there is no server now, and that it has not run the request."""
+    return error.message.startswith(_GONE)
+
+
+def may_ask_again(error: PenstockError, attempt: int, deadline: Deadline) -> bool:
+    """Whether a request that failed with this at its n-th attempt, from 1, can safely be sent again.
+
+    While the server itself is gone, a request with a deadline is sent again until its deadline.
+    """
+    if not was_not_run(error):
+        return False
+    if is_gone(error):
+        return deadline.at is not None or attempt < ATTEMPTS
     hint = error.retry_after_seconds
-    return was_not_run(error) and attempt < ATTEMPTS and (hint is None or hint <= LONGEST_HINT)
+    return attempt < ATTEMPTS and (hint is None or hint <= LONGEST_HINT)
 
 
 def _result(data: bytes, at: int, stop: int) -> tuple[int, Outcome]:

@@ -1,4 +1,4 @@
-"""How the calls of `predict` travel: what they have in common, and which way each goes.."""
+"""Decides how each call of `predict` is sent: as a unary call or over the shared stream."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any, Literal, TypeAlias
 
 from penstock_client._messages import Deadline, seconds
 from penstock_client._mux import MOST_PENDING
-from penstock_client._wire import Template
+from penstock_client._wire import KnownRequest
 
 Transport: TypeAlias = Literal["auto", "unary", "stream"]
-"""How predictions travel: a unary call each, all over one stream, or whichever is quicker."""
+"""How predictions are sent: one unary call each, all over one stream, or the faster of both."""
 
 PREDICT = "/penstock.v1.PredictionService/Predict"
 PREDICT_STREAM = "/penstock.v1.PredictionService/PredictStream"
 STREAMED_BYTES = 1 << 18
-"""Of "auto": what has more bytes of tensors goes by a unary call, and does not hold the others up."""
+"""With "auto", requests with more bytes of tensors are unary calls, so they do not delay others."""
 
-_TEMPLATES = 1024
+_MOST_KNOWN = 1024
 _HEADER = re.compile(r"[a-z0-9_.-]+")
 
 
 class Requests:
-    """What the calls of one client have in common.
+    """The options and the known requests that the calls of one client share.
 
     Args:
-        transport: how they travel.
+        transport: how they are sent.
         merge_rows: whether concurrent calls become one request.
-        max_pending: the most requests that are pending on the stream.
+        max_pending: most pending requests on the stream.
 
     Attributes:
-        by_stream: whether any call may go over the stream.
+        by_stream: whether calls may use the stream.
         merging: whether concurrent calls become one request.
 
     Raises:
-        ValueError: the transport is none, or has no rows to merge; or `max_pending` is out of its range.
+        ValueError: the transport is unknown or cannot merge rows, or `max_pending` is out of range.
     """
 
     def __init__(self, transport: Transport, merge_rows: bool, max_pending: int) -> None:
@@ -49,33 +49,33 @@ class Requests:
         self.merging = merge_rows
         self._auto = transport == "auto"
         self._first = self._auto and not merge_rows
-        self._templates: dict[Any, Template] = {}
+        self._known: dict[Any, KnownRequest] = {}
 
-    def template(
+    def known(
         self, model: str, version: str | int, outputs: Sequence[str] | None, priority: int
-    ) -> Template:
-        """What requests with these fields have in common."""
+    ) -> KnownRequest:
+        """The known part of requests with these fields."""
         if outputs is not None:
             outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         key = (model, version, outputs, priority)
-        known = self._templates.get(key)
+        known = self._known.get(key)
         if known is None:
-            if len(self._templates) >= _TEMPLATES:
-                self._templates.clear()  # far more than models and ways to ask them: no cache would help
-            known = self._templates[key] = Template(model, str(version), outputs, priority)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()  # far more combinations than usual: a cache would not help
+            known = self._known[key] = KnownRequest(model, str(version), outputs, priority)
         return known
 
     def streams(self, written: list[bytes]) -> bool:
         """Whether a request with these inputs goes over the stream."""
         if not self._auto:
             return self.by_stream
-        if self._first:  # a client that makes one call needs no stream
+        if self._first:  # a client with a single call needs no stream
             self._first = False
             return False
         return self.by_stream and (len(written) < 2 or sum(map(len, written)) <= STREAMED_BYTES)
 
     def no_streams(self) -> None:
-        """The server has none."""
+        """The server does not support streams."""
         self.by_stream = False
 
 
@@ -89,11 +89,11 @@ def deadline_of(timeout: float | None, default: float | None) -> Deadline:
 
 
 def checked(metadata: Mapping[str, str] | None, id: str) -> Mapping[str, str] | None:
-    """The metadata of a call, which must fit into headers whichever way it travels; and its id is text.
+    """Checks the metadata of a call, which must be valid headers also on a stream, and its id.
 
     Raises:
         ValueError: a key or a value does not fit, or the id is no text that can be encoded.
-        TypeError: the id is no text, or the metadata no mapping.
+        TypeError: the id is not a text, or the metadata not a mapping.
     """
     if not isinstance(id, str):
         raise TypeError(f"an id is a str, not {id!r}")

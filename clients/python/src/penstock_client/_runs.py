@@ -1,8 +1,8 @@
-"""Results that look alike, read all at once.
+"""Reads runs of similar results all at once, with numpy.
 
-A server answers requests of one kind with results that differ in their tags and values and in nothing else.
-Where the first of them has been understood, and every other one has the same bytes outside of these places,
-all are understood: numpy compares them, and each waiter gets its row of one array.
+A server answers similar requests with results that differ only in their tags and values. If the first of them
+has been parsed, and every other one has the same bytes outside of these spans, none of them needs parsing:
+numpy compares them, and each waiter gets its row of one array.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from penstock_client._wire import Layout, layout_of, parsed, read_varint
 from penstock_proto.v1 import prediction_pb2
 
 LEAST = 8
-"""Fewer results are read quicker one by one."""
+"""Fewer results are read faster one by one."""
 MOST_BYTES = 1 << 16
-"""Of results that are read together: a row that somebody keeps keeps the values of all of them."""
+"""Limit on results that are read together: a caller that keeps its row keeps the memory of all of them."""
 
 TAG_KEY = prediction_pb2.PredictResult.TAG_FIELD_NUMBER << 3
 RESPONSE_KEY = prediction_pb2.PredictResult.RESPONSE_FIELD_NUMBER << 3 | 2
@@ -32,8 +32,8 @@ class Run(NamedTuple):
 
     Attributes:
         slots: the tags.
-        predictions: what the results hold; their ids are empty.
-        stop: where the last of them ends.
+        predictions: their predictions; the ids are empty.
+        stop: the end of the last one.
     """
 
     slots: list[int]
@@ -41,8 +41,8 @@ class Run(NamedTuple):
     stop: int
 
 
-class _Places(NamedTuple):
-    """Where things are in each result of a run: the answer, and what differs: tags (two bytes) and values."""
+class _Spans(NamedTuple):
+    """The spans in each result of a run: the answer, and what differs: tags (two bytes) and values."""
 
     response: int
     tags: tuple[int, ...]
@@ -50,27 +50,27 @@ class _Places(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What results of one kind have in common, and a mask (uint8) of the bits that are equal in all."""
+    """The bytes of a kind of results, and a mask (uint8) of the bits that must be equal in all of them."""
 
     layout: Layout
-    places: _Places
+    spans: _Spans
     mask: Array
 
 
 class Runs:
-    """Reads runs of results, and remembers what they look like."""
+    """Reads runs of results, and remembers their kinds."""
 
     def __init__(self) -> None:
         self._known: dict[int, _Kind] = {}  # by the length of a result
 
     def read(self, data: bytes, at: int, start: int, stop: int) -> Run | None:
-        """The results that are like the first one; None where these are too few, or not so simple.
+        """The results that match the first one; None if they are too few, or not simple enough.
 
         Args:
             data: a serialized PredictStreamResponse.
-            at: where the field of the first result begins.
-            start: where the result itself begins.
-            stop: where it ends.
+            at: the start of the field of the first result.
+            start: the start of the result itself.
+            stop: its end.
         """
         stride = stop - at
         count = min(len(data) - at, MOST_BYTES) // stride
@@ -78,7 +78,7 @@ class Runs:
             return None
         try:
             kind = self._kind(data, at, start, stop)
-        except (IndexError, PenstockError):  # whoever reads it alone says what is wrong with it
+        except (IndexError, PenstockError):  # reading it alone raises the proper error
             return None
         if kind is None:
             return None
@@ -89,12 +89,12 @@ class Runs:
             if count < LEAST:
                 return None
             rows = rows[:count]
-        # The timing, for which the serialized answer is kept, is the same in all.
-        predictions = _predictions(kind, rows, data[at + kind.places.response : stop])
-        return Run(_slots(rows, kind.places.tags[0]), predictions, at + count * stride)
+        # The serialized answer is kept for its timing, which is the same in all.
+        predictions = _predictions(kind, rows, data[at + kind.spans.response : stop])
+        return Run(_slots(rows, kind.spans.tags[0]), predictions, at + count * stride)
 
     def _kind(self, data: bytes, at: int, start: int, stop: int) -> _Kind | None:
-        """What the results are like that are like this one."""
+        """The kind of results that match this one."""
         if data[start] != TAG_KEY or data[start + 3] != RESPONSE_KEY or not _is_tag(data, start + 1):
             return None
         size, response = read_varint(data, start + 4)
@@ -103,36 +103,36 @@ class Runs:
         stride = stop - at
         known = self._known.get(stride)
         layout = None if known is None else known.layout
-        places = None if layout is None else _places(layout, data, at, start, response, stop)
-        if places is None:
+        spans = None if layout is None else _spans(layout, data, at, start, response, stop)
+        if spans is None:
             layout = _learned(data[response:stop])
-            places = None if layout is None else _places(layout, data, at, start, response, stop)
-        if layout is None or places is None:
+            spans = None if layout is None else _spans(layout, data, at, start, response, stop)
+        if layout is None or spans is None:
             return None
-        if known is not None and known.places == places and known.layout is layout:
+        if known is not None and known.spans == spans and known.layout is layout:
             return known
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        kind = self._known[stride] = _Kind(layout, places, _mask(stride, layout, places))
+        kind = self._known[stride] = _Kind(layout, spans, _mask(stride, layout, spans))
         return kind
 
 
 def _learned(response: bytes) -> Layout | None:
-    """The layout of an answer; None where it has none that a run can have."""
+    """The layout of an answer; None if results with it cannot form a run."""
     message = parsed(response)
     for name, tensor in message.outputs.items():
-        decode(name, tensor)  # its shape must go with its bytes
+        decode(name, tensor)  # checks that shape and bytes agree
     layout = layout_of(response, message)
     if layout is None or any(not output.shape for output in layout.outputs):
-        return None  # rows of numbers without an axis would be numbers, not arrays
+        return None  # rows of scalars would be numbers, not arrays
     return layout
 
 
-def _places(  # noqa: PLR0913 - the parts of a result
+def _spans(  # noqa: PLR0913 - the parts of a result
     layout: Layout, data: bytes, at: int, start: int, response: int, stop: int
-) -> _Places | None:
-    """Where results with this layout differ; None where this one has another layout."""
-    found = layout.places(data, response, stop)
+) -> _Spans | None:
+    """The spans in which results with this layout differ; None if this one has another layout."""
+    found = layout.spans(data, response, stop)
     if found is None:
         return None
     tag, values = found
@@ -141,7 +141,7 @@ def _places(  # noqa: PLR0913 - the parts of a result
         if not _is_tag(data, tag):
             return None
         tags += (tag - at,)
-    return _Places(response - at, tags, tuple(each - at for each in values))
+    return _Spans(response - at, tags, tuple(each - at for each in values))
 
 
 def _is_tag(data: bytes, at: int) -> bool:
@@ -149,11 +149,11 @@ def _is_tag(data: bytes, at: int) -> bool:
     return data[at] > 0x7F >= data[at + 1]
 
 
-def _mask(stride: int, layout: Layout, places: _Places) -> Array:
+def _mask(stride: int, layout: Layout, spans: _Spans) -> Array:
     mask = np.full(stride, 0xFF, np.uint8)
-    for at in places.tags:
-        mask[at : at + 2] = 0x80  # the bits that say how long the number is
-    for at, output in zip(places.values, layout.outputs, strict=True):
+    for at in spans.tags:
+        mask[at : at + 2] = 0x80  # the bits for the length of the number
+    for at, output in zip(spans.values, layout.outputs, strict=True):
         mask[at : at + output.size] = 0
     return mask
 
@@ -169,7 +169,7 @@ def _predictions(kind: _Kind, rows: Array, said: bytes) -> list[Prediction]:
     _, model, version, outputs = kind.layout
     arrays: list[Any] = [
         np.frombuffer(rows[:, at : at + output.size].tobytes(), output.dtype).reshape(-1, *output.shape)
-        for at, output in zip(kind.places.values, outputs, strict=True)
+        for at, output in zip(kind.spans.values, outputs, strict=True)
     ]
     if len(outputs) == 1:
         name = outputs[0].name

@@ -1,7 +1,7 @@
-"""What both clients keep of one stream: what was read, sent and answered. No I/O, no locks, no waiting.
+"""The state of one `predict_stream`, for both clients: items read, sent and answered. No I/O, no locks.
 
 An item is read from the iterable and either added (to be sent) or refused (it does not fit the model).
-The results come out in the order of the items, or as they finish. At most `limit` items are between
+The results are collected in the order of the items, or as they are ready. At most `limit` items are between
 being read and being collected.
 """
 
@@ -11,40 +11,45 @@ from collections import deque
 from typing import TypeAlias
 
 from penstock_client._errors import InvalidInput, NotFound, PenstockError, from_status
-from penstock_client._messages import Ask, Packed, Signature, Signatures, prediction
+from penstock_client._messages import Signature, Signatures, prediction
 from penstock_client._types import Prediction
+from penstock_client._wire import KnownRequest, extras, tagged
 from penstock_proto.v1 import prediction_pb2
 
 MESSAGE_BYTES = 1 << 20
-"""Above this many bytes of tensors nothing more is put into a message: it would save nothing."""
+"""Above this many bytes nothing more is added to a message: that would save nothing."""
 
 Result: TypeAlias = Prediction | PenstockError
-"""How one item ended."""
+"""The outcome of one item."""
 
 
 class StreamState:
     """The state of one stream.
 
     Args:
-        ask: all of the requests but their inputs.
-        signatures: the client's; one is dropped when the server contradicts it.
+        known: the part of the requests without inputs, sequences and timeout.
+        timeout: of each request, in seconds; None for no limit.
+        signatures: the client's signatures; one is dropped if the server contradicts it.
         ordered: whether results come in the order of the items.
-        limit: the most items between being read and being collected.
+        limit: most items between being read and being collected.
 
     Attributes:
         ended: nothing more will be read.
-        failure: what is to be raised after the last result; settled by `close`.
+        failure: the error to raise after the last result; set by `close`.
     """
 
-    def __init__(self, ask: Ask, signatures: Signatures, ordered: bool, limit: int) -> None:
-        self._ask = ask
+    def __init__(
+        self, known: KnownRequest, timeout: float | None, signatures: Signatures, ordered: bool, limit: int
+    ) -> None:
+        self._known = known
+        self._timeout = extras("", timeout, None)
         self._signatures = signatures
         self._ordered = ordered
         self._limit = limit
         self._read = 0
         self._collected = 0
         self._due = 0
-        self._outgoing: deque[prediction_pb2.PredictStreamRequest] = deque()
+        self._outgoing: deque[list[bytes]] = deque()  # the requests of each message
         self._last_bytes = 0
         self._awaited: dict[int, Signature] = {}
         self._held: dict[int, Result] = {}
@@ -72,53 +77,52 @@ class StreamState:
         """Whether there is something to collect."""
         return bool(self._ready)
 
-    def add(self, signature: Signature, packed: Packed) -> None:
-        """Takes the next item, encoded by this signature, to be sent."""
-        if not self._outgoing or self._last_bytes + packed.size > MESSAGE_BYTES:
-            self._outgoing.append(prediction_pb2.PredictStreamRequest())
+    def add(self, signature: Signature, written: list[bytes]) -> None:
+        """Adds the next item, encoded with this signature, to be sent."""
+        wire = tagged([self._known.fields, *written, self._timeout], self._read)
+        if not self._outgoing or self._last_bytes + len(wire) > MESSAGE_BYTES:
+            self._outgoing.append([])
             self._last_bytes = 0
-        request = self._outgoing[-1].requests.add()
-        self._ask.write(packed, request)
-        request.tag = self._read
-        self._last_bytes += packed.size
+        self._outgoing[-1].append(wire)
+        self._last_bytes += len(wire)
         self._awaited[self._read] = signature
         self._read += 1
 
     def refuse(self, error: PenstockError) -> None:
-        """Takes the next item, which is not sent, and has this for its result."""
+        """Adds the next item, which is not sent, with its result."""
         index = self._read
         self._read += 1
         self._settle(index, error)
 
     def end(self, failure: BaseException | None = None) -> None:
-        """There are no more items, or `failure` came instead of the next one."""
+        """Called when there are no more items, or reading the next one failed with `failure`."""
         self.ended = True
         self.failure = self.failure or failure
 
-    def take(self) -> prediction_pb2.PredictStreamRequest | None:
-        """The next message to send, if there is one: all that has gathered, up to a size."""
-        return self._outgoing.popleft() if self._outgoing else None
+    def take(self) -> bytes | None:
+        """The next message to send, if there is one: all added items, up to a size."""
+        return b"".join(self._outgoing.popleft()) if self._outgoing else None
 
     def receive(self, message: prediction_pb2.PredictStreamResponse) -> None:
-        """Takes what the server sent.
+        """Handles a message of the server.
 
         Raises:
-            PenstockError: UNKNOWN, when an answer is to no item that waits for one.
+            PenstockError: UNKNOWN, if an answer is for an item that is not pending.
         """
         for result in message.results:
             signature = self._awaited.pop(result.tag, None)
             if signature is None:
-                raise PenstockError(f"the server answered item {result.tag}, which waits for no answer")
+                raise PenstockError(f"the server answered item {result.tag}, which is not pending")
             self._settle(result.tag, self._read_result(result, signature))
 
     def collect(self) -> list[Result]:
-        """The results that may be handed on now; this makes room for as many new items."""
+        """The results that may be yielded now; as many new items may then be read."""
         ready, self._ready = self._ready, []
         self._collected += len(ready)
         return ready
 
     def close(self, failure: PenstockError | None = None) -> None:
-        """The call is over: nothing more will be received. What was held back becomes ready."""
+        """The call is over: nothing more will be received. Results that were held back become ready."""
         self._ready += [self._held[index] for index in sorted(self._held)]
         self._held.clear()
         if failure is None and self._awaited:
@@ -135,7 +139,7 @@ class StreamState:
                 return unreadable
         error = from_status(result.error)
         if isinstance(error, InvalidInput | NotFound):
-            self._signatures.drop(self._ask.key, signature)
+            self._signatures.drop(self._known.key, signature)
         return error
 
     def _settle(self, index: int, result: Result) -> None:
@@ -153,7 +157,7 @@ def check_stream(errors: str, max_in_flight: int) -> None:
     """Checks the arguments of `predict_stream` that have a range.
 
     Raises:
-        ValueError: one is out of it.
+        ValueError: one is out of its range.
     """
     if errors not in ("raise", "return"):
         raise ValueError(f'errors is "raise" or "return", not {errors!r}')

@@ -1,3 +1,4 @@
+# Made by clients/python/make_sync.py out of _aio.py: change that, and run the script.
 """The client for plain, threaded Python."""
 
 from __future__ import annotations
@@ -7,14 +8,12 @@ from typing import Literal, overload
 
 import grpc
 
-from penstock_client._errors import InvalidInput, NotFound, PenstockError
+from penstock_client._errors import NotFound, PenstockError
 from penstock_client._messages import (
     COMPLETION_ORDER,
     DEFAULT_TARGET,
     NEVER,
-    Ask,
     Deadline,
-    Packed,
     Signature,
     model_info,
     seconds,
@@ -32,26 +31,26 @@ from penstock_proto.v1 import model_pb2
 class Client(Connection):
     """A connection to a Penstock server. Safe to share between threads.
 
-    It connects when it is first used, and again by itself when the connection is lost.
+    It connects at its first use, and reconnects automatically.
 
     Args:
         target: the server's address, "host:port".
         credentials: for TLS, such as `grpc.ssl_channel_credentials()`; None for plain text.
-        options: gRPC channel options; they go before the client's own, which lift the limit on the size
+        options: gRPC channel options; they override the client's own, which remove the limit on the size
             of messages.
         timeout: the default timeout of every call, in seconds; None for no limit.
         metadata: (key, value) pairs that are sent with every call.
-        transport: how `predict` travels: "unary", a call each; "stream", all over one stream that they
-            share; "auto", the first by a call, the others over the stream unless they are large.
-        merge_rows: let concurrent predictions of one model travel as one request of several rows.
-        max_pending: the most predictions that are under way or wait to be sent on the stream, 1 to
-            16256; further callers wait.
+        transport: how `predict` sends requests: "unary", one call each; "stream", all over one shared
+            stream; "auto", the first with a call, later ones over the stream unless they are large.
+        merge_rows: send concurrent predictions of one model as one request of several rows.
+        max_pending: most predictions that are in flight or wait to be sent on the stream, 1 to 16256;
+            further callers wait.
 
     Raises:
-        ValueError: the timeout is not above 0, or one of the last three is out of its range.
+        ValueError: the timeout is not above 0, or one of the last three is invalid.
     """
 
-    def __init__(  # noqa: PLR0913 - what can be set
+    def __init__(  # noqa: PLR0913 - the options of a client
         self,
         target: str = DEFAULT_TARGET,
         *,
@@ -84,47 +83,39 @@ class Client(Connection):
             model: the model's name.
             inputs: every input of the model by name: arrays of its rank; or numbers, bools, `str`,
                 `bytes` and lists of them, where a missing batch axis is added. Values are cast to the
-                model's datatype where that loses nothing; a Python float may be rounded.
+                model's datatype if that loses nothing; a Python float may be rounded.
             version: a version number or a label; empty for the default.
-            outputs: the outputs wanted; None for all.
-            timeout: the longest this may take, in seconds; None for the client's default, `math.inf`
+            outputs: the outputs to return; None for all.
+            timeout: in seconds; None for the client's default, `math.inf`
                 for no limit.
-            priority: above 0 goes first, below 0 gives way.
-            id: comes back in the answer.
+            priority: above 0 runs before normal requests, below 0 after them.
+            id: returned in the answer.
             metadata: of this request, such as a trace context: headers of a unary call, and a part of the
                 request on a stream. Keys are lower-case, values printable ASCII.
-            sequence: which sequence this is a step of, for a model whose state the server keeps; an id
-                alone is that of one that goes on. Await a step before the next one is sent: else nothing
-                keeps them in order.
+            sequence: the sequence of this step, for a model with a state; an id alone continues it.
+                Await each step before the next one is sent: otherwise their order is not defined.
 
         Returns:
-            The outputs by name, as read-only arrays where they are numbers.
+            The outputs by name; numbers are read-only arrays.
 
         Raises:
             InvalidInput: the inputs do not fit the model.
             NotFound: there is no such model, version or output.
             DeadlineExceeded: the timeout passed.
             Unavailable: there is no server, or the model is not ready.
-            FailedPrecondition: the sequence has no state: it never began, has ended or has expired.
+            FailedPrecondition: the sequence has no state: it never began, has ended or has expired; or it
+                belongs to another client.
             PenstockError: anything else; see its subclasses.
             ValueError: the timeout is not above 0, the metadata cannot be headers, or the sequence's id is
                 empty.
-            TypeError: the id is no text, or the sequence is none.
+            TypeError: the id is not a text, or the sequence has another type.
         """
-        template = self._requests.template(model, version, outputs, priority)
+        known = self._requests.known(model, version, outputs, priority)
         if sequence is not None:
-            template = template.of_step(sequence)
+            known = known.of_step(sequence)
         deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
-        signature, written = self._prepare(template.key, Signature.write, inputs, deadline)
-        try:
-            answered = self._answered(template, signature, written, id, deadline, checked(metadata, id))
-        except (InvalidInput, NotFound):
-            self._signatures.drop(template.key, signature)
-            raise
-        if isinstance(answered, Prediction):
-            answered.id = id
-            return answered
-        return template.read(answered, written[0] if written else b"", id)
+        signature, written = self._prepare(known.key, Signature.write, inputs, deadline)
+        return self._predicted(known, signature, written, id, deadline, checked(metadata, id))
 
     @overload
     def predict_stream(
@@ -171,47 +162,49 @@ class Client(Connection):
     ) -> Iterator[Prediction] | Iterator[Prediction | PenstockError]:
         """Makes a prediction for every item of an iterable, over one call.
 
-        The iterable is read on a thread of its own. Stopping early (`break`, or `close()` on the
-        generator) cancels the call and ends that thread; where the iterable is waiting for its next
-        item just then, the thread ends as soon as that item comes.
+        The iterable is read on another thread. Stopping early (`break`, or `close()` on the generator)
+        cancels the call and ends that thread; if the iterable is waiting for its next item, the thread
+        ends when that item comes.
 
         Args:
             model: the model's name.
-            inputs: the inputs of one prediction an item, as for `predict`; or a pair of these and a
+            inputs: each item is the inputs of one prediction, as for `predict`; or a pair of these and a
                 `Sequence`, as in `predict`, where an empty id means the stream's own sequence.
-            ordered: whether the results come in the order of the items, or as they finish.
+            ordered: whether the results come in the order of the items, or as they are ready.
             version: a version number or a label; empty for the default.
-            outputs: the outputs wanted; None for all.
-            timeout: the longest each item may take at the server, in seconds; None for the client's
+            outputs: the outputs to return; None for all.
+            timeout: of each item at the server, in seconds; None for the client's
                 default, `math.inf` for no limit.
-            priority: above 0 goes first, below 0 gives way.
+            priority: above 0 runs before normal requests, below 0 after them.
             errors: "raise" ends the stream at the first item that fails, with its error; "return"
-                yields the error in the item's place and goes on.
-            max_in_flight: how many unanswered items the iterable is read ahead; at least 1.
+                yields the error in the item's place and continues.
+            max_in_flight: most unanswered items that are read from the iterable; at least 1.
 
         Returns:
-            A generator of the results; `index` on each, errors too, is the place of its item.
+            A generator of the results; `index` of each, also of errors, is the position of its item.
 
         Raises:
-            PenstockError: the whole call failed, once all answers that came before have been yielded;
-                or, with `errors="raise"`, an item failed.
+            PenstockError: the whole call failed, after all earlier answers have been yielded; or, with
+                `errors="raise"`, an item failed.
             ValueError: the timeout, `errors` or `max_in_flight` is out of range.
             TypeError: `inputs` is not iterable.
             Exception: whatever the iterable raised, after the results of the items before.
         """
         check_stream(errors, max_in_flight)
         limit = seconds(timeout, self._timeout)
-        ask = Ask(model, version, outputs, priority, timeout=limit)
+        known = self._requests.known(model, version, outputs, priority)
 
-        def prepare(item: Item) -> tuple[Signature, Packed]:
-            return self._prepare(ask.key, Signature.pack, item, Deadline(limit))
+        def prepare(item: Item) -> tuple[Signature, list[bytes]]:
+            return self._prepare(known.key, Signature.write_item, item, Deadline(limit))
 
         def start() -> None:
-            if self._signatures.get(ask.key) is None:
-                self._fetch(ask.key, Deadline(limit), None)
+            if self._signatures.get(known.key) is None:
+                self._fetch(known.key, Deadline(limit), None)
 
-        state = StreamState(ask, self._signatures, ordered, max_in_flight)
-        metadata = self._metadata if ordered else (*self._metadata, COMPLETION_ORDER)
+        state = StreamState(known, limit, self._signatures, ordered, max_in_flight)
+        metadata = (*self._caller, *self._metadata)
+        if not ordered:
+            metadata = (*metadata, COMPLETION_ORDER)
         stream = Stream(state, iter(inputs), prepare)
         return stream.results(self._predict_stream, metadata, start, errors == "raise")
 
@@ -221,11 +214,11 @@ class Client(Connection):
         Raises:
             PenstockError: the call failed.
         """
-        request = model_pb2.ListModelsRequest()
-        return [model_info(each) for each in self._call(self._list_models, request).models]
+        answered = self._call(self._list_models, model_pb2.ListModelsRequest())
+        return [model_info(model) for model in answered.models]
 
     def model(self, name: str, version: str | int = "") -> ModelInfo:
-        """One version of one model; the default one where no version is given.
+        """One version of one model; the default one if no version is given.
 
         Raises:
             NotFound: there is no such model or version; the message names what exists.
@@ -235,10 +228,10 @@ class Client(Connection):
         return model_info(self._call(self._get_model, request))
 
     def health(self, model: str = "") -> str:
-        """Whether the server, or one of its models, takes requests.
+        """Whether the server, or one of its models, accepts requests.
 
         Returns:
-            "SERVING", "NOT_SERVING", or "UNKNOWN" where the server knows no such model.
+            "SERVING", "NOT_SERVING", or "UNKNOWN" if the server has no such model.
 
         Raises:
             Unavailable: there is no server.
@@ -251,7 +244,7 @@ class Client(Connection):
         return state
 
     def close(self) -> None:
-        """Closes the connection; calls that are under way end with `Cancelled`."""
+        """Closes the connection; calls in flight end with `Cancelled`."""
         if self._shared is not None:
             self._shared.close()
         self._channel.close()

@@ -1,9 +1,9 @@
-"""The stream that the calls of a threaded client share.
+"""The shared stream of a threaded client: many `predict` calls over one PredictStream call.
 
-Four kinds of threads meet here. Callers add requests and wait, each at a lock of its own. gRPC's sending
-thread takes what has gathered. gRPC's receiving thread hands the answers out, from within what gRPC calls the
-deserializer: that is one thread switch less for every answer than reading the call. One thread of our own
-opens streams, reads them, which only keeps them going, and cleans up behind them.
+It uses four kinds of threads. Callers add requests and wait, each at its own lock. gRPC's sending thread
+takes the added requests. gRPC's receiving thread delivers the answers, from inside gRPC's deserializer: this
+saves a thread switch per answer compared with reading the call. One thread of our own opens streams, reads
+them (only to keep them going), and cleans up after them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,30 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from threading import Condition, Event, Lock, Thread, current_thread
 from typing import Any
+from weakref import finalize
 
 import grpc
 
-from penstock_client._errors import CLOSED, Cancelled, DeadlineExceeded, PenstockError, from_call
+from penstock_client import _health
+from penstock_client._errors import (
+    CLOSED,
+    Cancelled,
+    DeadlineExceeded,
+    PenstockError,
+    from_call,
+    not_run,
+    without_stream,
+)
 from penstock_client._merge import Member
-from penstock_client._messages import Deadline
+from penstock_client._messages import BY_ID, COMPLETION_ORDER, Deadline
 from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
+from penstock_client._requests import PREDICT_STREAM
+from penstock_client._sync_calls import reach
 
 Open = Callable[[Iterator[bytes], Callable[[bytes], bytes]], Any]
 """Begins a call of PredictStream with these requests and this deserializer."""
+
+_sharing = Lock()
 
 
 class _Waiter:
@@ -45,7 +59,7 @@ class _Waiter:
 
 
 class _Feed:
-    """The requests of one stream, as gRPC's sending thread takes them."""
+    """The iterator of messages that gRPC's sending thread reads."""
 
     def __init__(self, lock: Lock, mux: Multiplexer, room: Condition) -> None:
         self._lock = lock
@@ -66,36 +80,36 @@ class _Feed:
                     raise StopIteration
                 message = self._mux.take()
                 self.idle = message is None
+                self._room.notify_all()
                 if message is not None:
-                    self._room.notify_all()
                     return message
             self._woken.get()
 
     def wake(self) -> None:
-        """There is something to send, or nothing ever again. To be called with the lock held."""
+        """Wakes the sending thread, to send something or to end. Call it with the lock held."""
         if self.idle:
             self.idle = False
             self.kick()
 
     def kick(self) -> None:
-        """Makes the thread look again; for whoever has set `idle` to False."""
+        """Makes the thread check again. The caller has set `idle` to False before."""
         self._woken.put(None)
 
     def end(self) -> None:
-        """Nothing more is to be sent. To be called with the lock held."""
+        """Ends the messages. Call it with the lock held."""
         self.over = True
         self.wake()
 
 
 class SharedStream:
-    """One stream at a time, opened when it is first needed and again after it was lost.
+    """The shared stream: one at a time, opened when it is first needed, and again after it was lost.
 
     Args:
         open_call: begins a call.
-        probe: makes a small unary call, so that a stream is opened only where there is a server: what
-            is handed to a stream may have reached the server, whatever becomes of it.
-        limit: the most requests that are pending.
-        merging: whether requests that fit together are merged.
+        probe: makes a small unary call first, so that a stream is opened only if there is a server: a
+            request passed to a failed stream may have reached the server.
+        limit: most pending requests.
+        merging: whether compatible requests are merged.
     """
 
     def __init__(self, open_call: Open, probe: Callable[[], None], limit: int, merging: bool) -> None:
@@ -107,20 +121,37 @@ class SharedStream:
         self._feed: _Feed | None = None
         self._call: Any = None
         self._thread: Thread | None = None
+        self._failed: PenstockError | None = None  # the error of the last attempt to open a stream
         self._closed = Event()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a request may be sent at once."""
+        return self._mux.has_room
+
+    def room(self, deadline: Deadline) -> None:
+        """Waits for a free slot; another caller may still take it first.
+
+        Raises:
+            DeadlineExceeded: the deadline passed first.
+            Unavailable: the deadline passed while there was no connection.
+            Cancelled: the client was closed.
+        """
+        with self._lock:
+            self._wait_for_room(deadline)
 
     def send(self, parts: list[bytes], deadline: Deadline) -> Any:
         """Sends a request and returns the serialized answer.
 
         Raises:
-            PenstockError: how the request ended.
+            PenstockError: the request failed.
         """
         waiter = _Waiter()
         with self._lock:
             self._wait_for_room(deadline)
             self._mux.add(waiter, parts)
             feed = self._idle_feed()
-        if feed is not None:  # without the lock, for which its thread would only wait
+        if feed is not None:  # without the lock, so that its thread does not wait for it
             feed.kick()
         return self._wait(waiter, deadline)
 
@@ -128,7 +159,7 @@ class SharedStream:
         """Sends a request that may be merged with others, and returns the prediction, or the answer.
 
         Raises:
-            PenstockError: how the request ended.
+            PenstockError: the request failed.
         """
         member.waiter = waiter = _Waiter()
         with self._lock:
@@ -139,20 +170,8 @@ class SharedStream:
             feed.kick()
         return self._wait(waiter, deadline)
 
-    def pause(self, attempt: int, deadline: Deadline) -> None:
-        """Waits before a request is sent once more.
-
-        Raises:
-            DeadlineExceeded: the deadline passed.
-        """
-        remaining = deadline.remaining()
-        seconds = backoff(attempt)
-        self._closed.wait(seconds if remaining is None else min(seconds, remaining))
-        if remaining is not None and seconds >= remaining:
-            raise DeadlineExceeded(TOO_LATE)
-
     def close(self, wait: bool = True) -> None:
-        """Ends the stream; whoever waits gets `Cancelled`."""
+        """Ends the stream; callers that wait get `Cancelled`."""
         self._closed.set()
         with self._lock:
             waiters, thread, call = self._mux.give_up(), self._thread, self._call
@@ -171,12 +190,12 @@ class SharedStream:
                 lambda: self._mux.has_room or self._closed.is_set(), deadline.remaining()
             )
             if not ready:
-                raise DeadlineExceeded(f"{TOO_LATE}: too many requests are pending")
+                raise self._too_late(f"{TOO_LATE}: too many requests are pending")
         if self._closed.is_set():
             raise Cancelled(CLOSED)
 
     def _idle_feed(self) -> _Feed | None:
-        """The feed that is to be kicked, so that it sends what was added; starts our thread if need be."""
+        """The feed to wake for the added requests, or None; starts our thread if necessary."""
         feed = self._feed
         if feed is None and self._thread is None:
             self._thread = Thread(target=self._run, name="penstock-stream", daemon=True)
@@ -194,22 +213,29 @@ class SharedStream:
             self._abandon(waiter)
             raise
         if not answered:
-            self._abandon(waiter)
-            raise DeadlineExceeded(TOO_LATE)
+            raise self._abandon(waiter)
         if isinstance(waiter.outcome, Exception):
             raise waiter.outcome
         return waiter.outcome
 
-    def _abandon(self, waiter: _Waiter) -> None:
+    def _abandon(self, waiter: _Waiter) -> PenstockError:
+        """A caller has stopped waiting: its request is dropped or cancelled; returns a timeout's error."""
         with self._lock:
             waiter.abandoned = True
             self._mux.abandoned = True
+            if self._feed is not None:
+                self._feed.wake()
+            return self._too_late(TOO_LATE)
+
+    def _too_late(self, message: str) -> PenstockError:
+        """The error of a request whose deadline has passed; without a stream, nothing pending was sent."""
+        return without_stream(self._failed) if self._feed is None else DeadlineExceeded(message)
 
     def _run(self) -> None:
-        """Keeps a stream open as long as there is anything to send: the work of our own thread."""
+        """Keeps a stream open while there is something to send: the work of our own thread."""
         failures = 0
         while self._goes_on():
-            error = self._connect()
+            error = self._failed = self._connect()
             if error is None:
                 failures = 0
                 self._serve()
@@ -222,7 +248,7 @@ class SharedStream:
             with self._lock:
                 waiters = self._mux.give_up()
                 self._room.notify_all()
-            _fail(waiters, error)
+            _fail(waiters, not_run(error))
 
     def _goes_on(self) -> bool:
         with self._lock:
@@ -264,7 +290,7 @@ class SharedStream:
         _fail(waiters, lost(feed.fault or ended))
 
     def _deliver(self, feed: _Feed, data: bytes) -> bytes:
-        """Hands out what a message of the server holds. gRPC must get something back, and no exception."""
+        """Delivers the answers in a message of the server. It must return a value, and never raise."""
         settled: Settled = []
         with self._lock:
             if not feed.over:
@@ -283,3 +309,29 @@ class SharedStream:
 def _fail(waiters: list[_Waiter], error: PenstockError | Unsupported) -> None:
     for waiter in waiters:
         waiter.settle(error.again())
+
+
+def share(client: Any, channel: Any, metadata: tuple[Any, ...], limit: int, merging: bool) -> SharedStream:
+    """Makes the shared stream of a client, unless another thread has made it.
+
+    Args:
+        client: the client, whose `_shared` it becomes.
+        channel: of the client.
+        metadata: of every call.
+        limit: most pending requests.
+        merging: whether compatible requests are merged.
+    """
+    check = channel.unary_unary(_health.METHOD, _health.encode, _health.decode)
+
+    # Nothing here refers to the client, so that it is closed when its last reference is gone.
+    def open_call(requests: Iterator[bytes], deserializer: Callable[[bytes], bytes]) -> Any:
+        method = channel.stream_stream(PREDICT_STREAM, None, deserializer)
+        return method(requests, metadata=(*metadata, COMPLETION_ORDER, BY_ID))
+
+    with _sharing:
+        if client._shared is None:
+            stream = SharedStream(open_call, lambda: reach(channel, check, metadata), limit, merging)
+            finalize(client, stream.close, wait=False)
+            client._shared = stream
+        shared: SharedStream = client._shared
+        return shared

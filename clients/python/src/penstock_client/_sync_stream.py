@@ -1,8 +1,7 @@
-"""One stream of the threaded client.
+"""`predict_stream` of the threaded client: one call of PredictStream.
 
-Three threads meet here: the reader takes items from the iterable and encodes them; gRPC's own thread sends
-what has gathered; the consumer waits for answers. Everything shared is in a `StreamState` under one
-condition.
+It uses three threads: the reader takes items from the iterable and encodes them; gRPC's own thread sends
+them; the consumer waits for answers. Their shared state is in a `StreamState`, protected by one condition.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ from typing import Any
 import grpc
 
 from penstock_client._errors import InvalidInput, PenstockError, from_call
-from penstock_client._messages import Packed, Signature
+from penstock_client._messages import Signature
 from penstock_client._stream import StreamState
 from penstock_client._types import Item
-from penstock_proto.v1 import prediction_pb2
 
 
 class Stream:
@@ -33,7 +31,7 @@ class Stream:
         self,
         state: StreamState,
         items: Iterator[Item],
-        prepare: Callable[[Item], tuple[Signature, Packed]],
+        prepare: Callable[[Item], tuple[Signature, list[bytes]]],
     ) -> None:
         self._state = state
         self._items = items
@@ -47,13 +45,13 @@ class Stream:
     def results(
         self, method: Any, metadata: object, start: Callable[[], None], raising: bool
     ) -> Generator[Any, None, None]:
-        """Runs the stream and yields what comes.
+        """Runs the stream and yields the results.
 
         Args:
-            method: gRPC's PredictStream.
-            metadata: the call's.
-            start: called before anything else; what it raises ends the stream.
-            raising: whether the error of an item is raised, not yielded.
+            method: gRPC's PredictStream, which takes messages as bytes.
+            metadata: of the call.
+            start: called first; an exception from it ends the stream.
+            raising: whether the error of an item is raised instead of yielded.
         """
         start()
         self._call = method(self._requests(), metadata=metadata)
@@ -76,7 +74,7 @@ class Stream:
     def _step(self) -> bool:
         """Waits until there is something to collect; False once the call is over."""
         with self._changed:
-            # Not straight to the next message: where every item so far was refused, none would come.
+            # Do not wait for a message at once: if every item so far was rejected, none comes.
             self._changed.wait_for(lambda: self._state.has_news or self._over)
             if self._state.has_ready:
                 return True
@@ -102,8 +100,8 @@ class Stream:
             self._changed.notify_all()
         return results
 
-    def _requests(self) -> Iterator[prediction_pb2.PredictStreamRequest]:
-        """What gRPC's thread sends: it comes for the next message when the one before is written."""
+    def _requests(self) -> Iterator[bytes]:
+        """The messages for gRPC's thread, which takes the next one after the last one was written."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._state.has_outgoing or self._state.ended or self._over)
@@ -123,7 +121,7 @@ class Stream:
             self._end(error)
 
     def _wait_for_room(self) -> bool:
-        """Waits until one more item may be read; False if none is wanted any more."""
+        """Waits until another item may be read; False if no more are needed."""
         with self._changed:
             self._away = False
             self._changed.wait_for(lambda: self._state.has_room or self._over)
@@ -133,14 +131,14 @@ class Stream:
     def _take_item(self) -> None:
         item = next(self._items)
         try:
-            signature, packed = self._prepare(item)
+            signature, written = self._prepare(item)
         except InvalidInput as error:
             with self._changed:
                 self._state.refuse(error)
                 self._changed.notify_all()
         else:
             with self._changed:
-                self._state.add(signature, packed)
+                self._state.add(signature, written)
                 self._changed.notify_all()
 
     def _end(self, failure: BaseException | None) -> None:
@@ -155,7 +153,7 @@ class Stream:
             self._changed.notify_all()
 
     def _finish(self) -> None:
-        """Leaves no thread behind, but for one that is inside the caller's iterable just now."""
+        """Ends all threads, except one that is inside the caller's iterable."""
         self._stop()
         self._call.cancel()
         with self._changed:

@@ -1,7 +1,7 @@
-"""Tensors as bytes: the client's dtype table, and both directions of `raw`.
+"""Encodes and decodes the `raw` bytes of tensors; has the client's table of dtypes.
 
-Whatever the machine, `raw` is row-major and little-endian; BYTES puts the length of every element before
-it, as 4 bytes, unsigned, little-endian.
+On every machine, `raw` is row-major and little-endian. In BYTES, each element follows its length in 4 bytes,
+unsigned, little-endian.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DTYPES: dict[int, np.dtype[Any]] = {
     tensor_pb2.FP32: np.dtype("<f4"),
     tensor_pb2.FP64: np.dtype("<f8"),
 }
-"""The numpy dtype of every datatype that numpy has; the others are handled apart."""
+"""The numpy dtype of every datatype that numpy has; the others are handled separately."""
 
 SMALL: dict[int, tuple[str, np.dtype[Any]]] = {
     tensor_pb2.BF16: ("bfloat16", np.dtype("<u2")),
@@ -43,7 +43,7 @@ SMALL: dict[int, tuple[str, np.dtype[Any]]] = {
     tensor_pb2.FP8E5M2: ("float8_e5m2", np.dtype("u1")),
     tensor_pb2.FP8E5M2FNUZ: ("float8_e5m2fnuz", np.dtype("u1")),
 }
-"""What `ml_dtypes` calls the floating-point datatypes that numpy lacks, and the dtype of their bits."""
+"""The names in `ml_dtypes` of the floating-point datatypes that numpy lacks, and the dtype of their bits."""
 
 _LENGTH = struct.Struct("<I")
 

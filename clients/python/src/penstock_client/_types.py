@@ -1,4 +1,4 @@
-"""What the client gives back: predictions, and what is known of a model."""
+"""The types that the client returns: predictions, and descriptions of models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Inputs: TypeAlias = Mapping[str, object]
 """Inputs by name: arrays, (nested) lists, numbers, bools, `str` or `bytes`."""
 
 Item: TypeAlias = "Inputs | tuple[Inputs, Sequence | str]"
-"""What a stream takes: inputs, or inputs with the sequence that they are a step of."""
+"""An item of a stream: inputs, or inputs with the sequence of this step."""
 
 
 def seconds_of(duration: duration_pb2.Duration) -> float:
@@ -29,16 +29,16 @@ def seconds_of(duration: duration_pb2.Duration) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Says that a prediction is a step of a sequence whose state the server keeps.
+    """Makes a prediction a step of a sequence whose state the server keeps.
 
-    Steps run in the order in which they are sent, one at a time. One that fails or is cancelled leaves the
-    state as it was.
+    Steps run in the order in which they are sent, one at a time. A step that fails or is cancelled does not
+    change the state.
 
     Attributes:
-        id: the sequence's, unique among all callers of the model, such as a UUID. Empty: the one that the
-            stream has of its own, for items of `predict_stream` only.
-        start: this is the first step: it begins afresh, whatever was before.
-        end: this is the last step: the state is dropped once it is answered.
+        id: the sequence's id, unique among all callers of the model, such as a UUID. Empty means the stream's
+            own sequence, for items of `predict_stream` only.
+        start: this is the first step; an earlier state is dropped.
+        end: this is the last step; the state is dropped after its answer.
     """
 
     id: str = ""
@@ -51,10 +51,10 @@ class Sequence:
 
 
 def sequence_of(said: Sequence | str) -> Sequence:
-    """What a caller says of a step's sequence: an id alone neither starts nor ends it.
+    """The sequence of a step: an id alone neither starts nor ends it.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is neither a Sequence nor an id.
     """
     if isinstance(said, Sequence):
         return said
@@ -65,7 +65,7 @@ def sequence_of(said: Sequence | str) -> Sequence:
 
 @dataclass(slots=True)
 class Timing:
-    """Where the time of a prediction went, as the server saw it.
+    """The timing of a prediction, measured by the server.
 
     Attributes:
         queue_seconds: waiting for a batch, from arrival to the start of the model's run.
@@ -81,22 +81,22 @@ class Timing:
 class Prediction(Mapping[str, Array]):
     """One answer: a mapping from output names to arrays.
 
-    Numbers and bools come as views of the received bytes, without a copy, and are therefore read-only:
-    call `.copy()` on an array to write into it. BYTES come as object arrays of `str` where every element
-    is valid UTF-8, else of `bytes`. BF16 comes as `ml_dtypes.bfloat16` where that package is installed,
-    else widened to float32, which changes no value.
+    Numbers and bools are views of the received bytes, without a copy, and are therefore read-only: call
+    `.copy()` on an array to write into it. BYTES are object arrays of `str` if every element is valid UTF-8,
+    else of `bytes`. BF16 is `ml_dtypes.bfloat16` if that package is installed, else float32, which changes no
+    value.
 
     Attributes:
         model: the model that answered.
         version: the number of the version that answered, never a label.
         id: the request's id.
         outputs: the arrays by name.
-        index: on a stream the place of the item in the iterable, from 0; None elsewhere.
+        index: on a stream the position of the item in the iterable, from 0; None elsewhere.
     """
 
     __slots__ = ("id", "index", "model", "outputs", "said", "version")
 
-    def __init__(  # noqa: PLR0913 - what an answer holds
+    def __init__(  # noqa: PLR0913 - the parts of an answer
         self,
         model: str,
         version: str,
@@ -110,11 +110,11 @@ class Prediction(Mapping[str, Array]):
         self.id = id
         self.outputs = outputs
         self.index = index
-        self.said = timing  # bytes: the serialized PredictResponse, into which few callers look
+        self.said = timing  # bytes: the serialized PredictResponse, parsed only if it is used
 
     @property
     def timing(self) -> Timing:
-        """Where the time went."""
+        """The timing of the prediction."""
         if isinstance(self.said, bytes):
             said = prediction_pb2.PredictResponse.FromString(self.said).timing
             self.said = Timing(seconds_of(said.queue), seconds_of(said.compute), said.batch_rows)
@@ -150,15 +150,17 @@ class TensorInfo:
     Attributes:
         name: its name.
         datatype: the element type by its Open Inference name, such as "FP32" or "BYTES".
-        shape: one entry an axis, outermost first: an int where the length is fixed, else the name of
-            the open length, "?" where it has none. None where even the number of axes is open.
-        optional: whether a request may leave this input out: the server then makes it up.
+        shape: one entry per axis, outermost first: an int if the length is fixed, else the name of the
+            open length, "?" if it has no name. None if the number of axes is open, too.
+        optional: whether a request may omit this input; the server then generates it.
+        row_axis: the axis along which its rows lie if requests run together.
     """
 
     name: str
     datatype: str
     shape: tuple[int | str, ...] | None
     optional: bool = False
+    row_axis: int = 0
 
     def __str__(self) -> str:
         axes = "..." if self.shape is None else ",".join(map(str, self.shape))
@@ -167,14 +169,14 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunCost:
-    """What a run is expected to take: `base_seconds + rows * row_seconds`.
+    """The expected time of a run: `base_seconds + rows * row_seconds`.
 
     Attributes:
-        elements: the most elements of a row that this is about; 0 where rows do not differ in that.
-        base_seconds: a run besides its rows.
-        row_seconds: each row more.
-        spread: how many times longer than expected one run in twenty takes.
-        runs: the runs this was learned from, besides those at the start.
+        elements: applies to rows of up to this number of elements; 0 if all rows have the same number.
+        base_seconds: the time of a run without its rows.
+        row_seconds: the time of each row.
+        spread: 5 % of runs take more than this many times the expected time.
+        runs: the number of runs measured so far, without those at load.
     """
 
     elements: int
@@ -193,7 +195,8 @@ class BatchingInfo:
         reason: why, or why not.
         max_rows: the most rows run at once.
         max_delay_seconds: how long a request may be held back to fill a batch; 0 means never.
-        costs: what runs take, for every size of shapes.
+        costs: the expected time of runs, for each size of rows.
+        why: what this rests on, a sentence each: what the graph shows of its rows, and what was tried.
     """
 
     enabled: bool
@@ -201,6 +204,7 @@ class BatchingInfo:
     max_rows: int
     max_delay_seconds: float
     costs: tuple[RunCost, ...] = ()
+    why: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +212,10 @@ class KeptState:
     """The state that the server keeps between the steps of a sequence.
 
     Attributes:
-        state: the outputs that are inputs of the next step, output by input; callers neither send nor get
-            them.
+        state: the outputs that are inputs of the next step, output by input; requests must not send
+            them or ask for them.
         idle_seconds: how long after its last step a sequence's state is kept.
-        max_sequences: the most sequences whose state is kept.
+        max_sequences: most sequences with a state.
     """
 
     state: dict[str, str]
@@ -227,19 +231,19 @@ class ModelInfo:
         name: the model's name.
         version: the version's number.
         state: "LOADING", "READY", "DRAINING" or "FAILED".
-        state_reason: why it is in that state, where that needs words.
+        state_reason: why it is in that state, if there is a reason to tell.
         is_default: whether a request that names no version is answered by this one.
         labels: the labels that lead to this version.
-        inputs: what the model takes.
-        outputs: what the model gives.
+        inputs: the model's inputs.
+        outputs: the model's outputs.
         batching: whether requests are run together, and why or why not.
-        metadata: what the model file says of itself.
-        opsets: the operator sets the file was written against, by domain.
-        sha256: of the model file's bytes, in hexadecimal.
+        metadata: the metadata in the model file.
+        opsets: the versions of operator sets that the file uses, by domain.
+        sha256: of the model file and its external data, in hexadecimal; "" while it is computed.
         size_bytes: the size of the model file, without external data.
         providers: the ONNX Runtime execution providers in use, in order of preference.
         loaded_at: when it became ready, in UTC; None if it never did.
-        kept_state: the state that the server keeps between the steps of a sequence; None where there is none.
+        kept_state: the state that the server keeps between the steps of a sequence; None for other models.
     """
 
     name: str

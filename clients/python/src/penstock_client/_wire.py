@@ -1,8 +1,8 @@
-"""Requests and answers as bytes, for what is done millions of times: no protobuf object where none is needed.
+"""Encodes requests and decodes answers without protobuf objects, since this is done for every request.
 
-Serialized protobuf messages may be put one behind another, and fields come in any order, so that a request is
-a few pieces that do not change, the bytes of its tensors between them, and its tag. An answer like one that
-was read before is read by its layout; every other one by protobuf.
+Serialized protobuf messages can be concatenated, with fields in any order. So a request consists of a few
+constant pieces, the bytes of its tensors between them, and its tag. An answer with a known layout is read by
+that layout; every other one is parsed by protobuf.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from penstock_proto.v1 import prediction_pb2, tensor_pb2
 LENGTH_DELIMITED = 2
 _INPUTS = prediction_pb2.PredictRequest.INPUTS_FIELD_NUMBER
 _REQUESTS = prediction_pb2.PredictStreamRequest.REQUESTS_FIELD_NUMBER
+_REQUEST_TAG = prediction_pb2.PredictRequest.TAG_FIELD_NUMBER
 _RAW = tensor_pb2.Tensor.RAW_FIELD_NUMBER
 _OUTPUTS = prediction_pb2.PredictResponse.OUTPUTS_FIELD_NUMBER
 _TIMING = prediction_pb2.PredictResponse.TIMING_FIELD_NUMBER
@@ -36,11 +37,11 @@ _TAG_KEY = _TAG << 3
 _TIMING_KEY = _TIMING << 3 | LENGTH_DELIMITED
 _SHORT_KEYS = {_TIMING_KEY, _ID << 3 | LENGTH_DELIMITED}
 _OUTPUTS_KEY = _OUTPUTS << 3 | LENGTH_DELIMITED
-_REMEMBERED = 64  # layouts of one template
+_REMEMBERED = 64  # layouts of one known request
 
 
 def varint(number: int) -> bytes:
-    """A number that is not negative, as protobuf writes it: 7 bits a byte, the lowest first."""
+    """A non-negative number as a protobuf varint: 7 bits per byte, lowest first."""
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)
@@ -50,7 +51,7 @@ def varint(number: int) -> bytes:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that starts at `at`, and where it ends.
+    """The varint that starts at `at`, and its end.
 
     Raises:
         IndexError: it is cut off.
@@ -64,25 +65,33 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def opened(field: int, size: int) -> bytes:
-    """What comes before the `size` bytes of a length-delimited field."""
+    """The key and the length of a field with `size` bytes."""
     return varint(field << 3 | LENGTH_DELIMITED) + varint(size)
+
+
+_REQUEST_ID = varint(prediction_pb2.PredictRequest.ID_FIELD_NUMBER << 3 | LENGTH_DELIMITED)
+_TIMEOUT = varint(prediction_pb2.PredictRequest.TIMEOUT_FIELD_NUMBER << 3 | LENGTH_DELIMITED)
+_METADATA = prediction_pb2.PredictRequest.METADATA_FIELD_NUMBER
+_WIDE = [bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(2**14)]  # 14 bits, and more follow
+_SECONDS, _NANOS = varint(1 << 3), varint(2 << 3)  # of a Duration
+_LONGEST_SECONDS = 315_576_000_000  # of a Duration: 10,000 years
 
 
 @lru_cache(4096)
 def request_opened(size: int) -> bytes:
-    """What comes before a request of `size` bytes in a PredictStreamRequest."""
+    """The key and the length of a request of `size` bytes in a PredictStreamRequest."""
     return opened(_REQUESTS, size)
 
 
 @lru_cache(4096)
 def input_opened(name: str, datatype: int, shape: tuple[int, ...], size: int) -> bytes:
-    """All of an input in a request that comes before its raw bytes, which come last.
+    """The part of an encoded input before its raw bytes, which are last.
 
     Args:
-        name: the input's.
-        datatype: as the protocol numbers it.
+        name: of the input.
+        datatype: the protocol's number.
         shape: of the tensor.
-        size: how many raw bytes there are.
+        size: the number of raw bytes.
     """
     tensor = tensor_pb2.Tensor(datatype=datatype, shape=shape)  # type: ignore[arg-type]  # the enum's number
     head = tensor.SerializeToString() + opened(_RAW, size)
@@ -104,7 +113,7 @@ def input_of(head: bytes) -> tuple[str, int, tuple[int, ...]]:
 
 
 class _Output(NamedTuple):
-    """One output in a known answer: what comes before its bytes, and how to read them."""
+    """One output in a known layout: the part before its bytes, and how to read them."""
 
     name: str
     head: bytes
@@ -114,7 +123,7 @@ class _Output(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where things are in an answer: `names`, perhaps timing, id and tag, then the outputs, then the rest."""
+    """The layout of an answer: `names`, optionally timing, id and tag, then the outputs, then the rest."""
 
     names: bytes
     model: str
@@ -122,7 +131,7 @@ class Layout(NamedTuple):
     outputs: tuple[_Output, ...]
 
     def read(self, data: bytes) -> dict[str, Array] | None:
-        """The outputs of an answer with this layout; None where it has another one."""
+        """The outputs of an answer with this layout; None if it has another one."""
         if not data.startswith(self.names):
             return None
         at = len(self.names)
@@ -140,14 +149,14 @@ class Layout(NamedTuple):
             at += len(head)
             arrays[name] = np.ndarray(shape, dtype, data[at : at + size])
             at += size
-        # What follows may hold one more output; where a byte only looks so, protobuf reads the answer.
+        # The rest may contain another output. If a byte only looks like one, protobuf parses the answer.
         return None if at < len(data) and _OUTPUTS_KEY in data[at:] else arrays
 
-    def places(self, data: bytes, at: int, stop: int) -> tuple[int | None, list[int]] | None:
-        """Where the tag's number and the bytes of every output begin in the answer at `data[at:stop]`.
+    def spans(self, data: bytes, at: int, stop: int) -> tuple[int | None, list[int]] | None:
+        """The starts of the tag's number and of each output's bytes in the answer at `data[at:stop]`.
 
         Returns:
-            None where the answer has another layout, an id, or anything after the outputs.
+            None if the answer has another layout, an id, or anything after the outputs.
 
         Raises:
             IndexError: it is cut off.
@@ -173,18 +182,18 @@ class Layout(NamedTuple):
         return (tag, values) if at == stop else None
 
 
-class Template:
-    """All of a request that stays the same from call to call, and what its answers look like.
+class KnownRequest:
+    """The part of a request that stays the same between calls, and the layouts of its answers.
 
     Args:
         model: the model's name.
         version: a version number, a label, or "" for the default.
-        outputs: the outputs wanted; None for all.
+        outputs: the outputs to return; None for all.
         priority: of the request.
 
     Attributes:
         key: the model and the version asked for.
-        fields: the serialized fields of the request that are not its inputs.
+        fields: the serialized fields of the request, without its inputs.
         alone: whether it is never merged with others.
     """
 
@@ -202,35 +211,34 @@ class Template:
         self.alone = False
         self._layouts: dict[bytes, Layout] = {}
 
-    def of_step(self, said: Sequence | str) -> Template:
-        """The same for one request only, which is a step of a sequence; what answers look like is shared.
+    def of_step(self, said: Sequence | str) -> KnownRequest:
+        """A copy for one request that is a step of a sequence; it shares the layouts of answers.
 
         Raises:
-            TypeError: this is no sequence.
+            TypeError: this is not a sequence.
             ValueError: it has no id.
         """
         sequence = sequence_of(said)
-        if not sequence.id:  # the stream that `predict` may use is shared, and has no sequence
+        if not sequence.id:  # the shared stream of `predict` has no sequence of its own
             raise ValueError(
-                "the id of a sequence is not empty here: only predict_stream has a sequence of its own"
+                "the id of a sequence must not be empty: only predict_stream has its own sequence"
             )
-        step = copy(self)
-        written = prediction_pb2.Sequence(id=sequence.id, start=sequence.start, end=sequence.end)
-        step.fields += prediction_pb2.PredictRequest(sequence=written).SerializeToString()
-        step.alone = True
-        return step
+        of_step = copy(self)
+        of_step.fields += step(sequence)
+        of_step.alone = True
+        return of_step
 
     def read(self, data: bytes, head: bytes, id: str) -> Prediction:
         """The prediction in a serialized PredictResponse.
 
         Args:
             data: the answer.
-            head: what came before the bytes of the request's first input: a request of the same shape is
-                most likely answered in the same layout.
-            id: the request's.
+            head: the part of the request before the bytes of its first input: requests of the same shape
+                usually get answers with the same layout.
+            id: of the request.
 
         Raises:
-            PenstockError: UNKNOWN, when it cannot be read.
+            PenstockError: UNKNOWN, if it cannot be parsed.
         """
         layout = self._layouts.get(head)
         if layout is not None:
@@ -256,30 +264,65 @@ def parsed(data: bytes) -> prediction_pb2.PredictResponse:
     """The PredictResponse in `data`.
 
     Raises:
-        PenstockError: UNKNOWN, when there is none.
+        PenstockError: UNKNOWN, if it cannot be parsed.
     """
     try:
         return prediction_pb2.PredictResponse.FromString(data)
     except DecodeError:
-        raise PenstockError(f"the {len(data)} bytes that the server answered are no prediction") from None
+        raise PenstockError(f"the server's answer ({len(data)} bytes) cannot be parsed") from None
 
 
 def extras(id: str, timeout: float | None, metadata: Mapping[str, str] | None) -> bytes:
-    """The serialized fields of a request that may differ from call to call; `timeout` is in seconds."""
-    if not id and timeout is None and not metadata:
-        return b""
-    request = prediction_pb2.PredictRequest(id=id, metadata=metadata or {})
+    """The serialized fields of a request that may differ from call to call; `timeout` is in seconds.
+
+    They are written in the order of the numbers of the fields, and the timeout always in the same width: so
+    requests of one caller have the same layout, and the server reads many of them together.
+    """
+    written = b""
+    if id:
+        text = id.encode()
+        written = _REQUEST_ID + varint(len(text)) + text
     if timeout is not None:
         # At least a nanosecond: 0 would mean no limit.
         whole, nanos = divmod(max(1, round(timeout * 1e9)), 10**9)
-        request.timeout.seconds, request.timeout.nanos = whole, nanos
-    return request.SerializeToString()
+        seconds = varint(min(whole, _LONGEST_SECONDS)) if whole else b"\0"
+        written += b"%b%c%b%b%b%b" % (_TIMEOUT, 7 + len(seconds), _SECONDS, seconds, _NANOS, _wide(nanos))
+    for key, value in (metadata or {}).items():
+        text = value.encode()
+        written += _metadata_opened(key, len(text)) + text
+    return written
+
+
+@lru_cache(1024)
+def _metadata_opened(key: str, size: int) -> bytes:
+    """The part of an entry of the metadata before its value of `size` bytes, which is last."""
+    name = key.encode()
+    entry = opened(_MAP_KEY, len(name)) + name + opened(_MAP_VALUE, size)
+    return opened(_METADATA, len(entry) + size) + entry
+
+
+def _wide(number: int) -> bytes:
+    """A number below 2**35 as a varint of 5 bytes, however small it is."""
+    low, high = number & 0x3FFF, number >> 14
+    return b"%b%b%c" % (_WIDE[low], _WIDE[high & 0x3FFF], high >> 14)
+
+
+def step(sequence: Sequence) -> bytes:
+    """The serialized sequence field of a request."""
+    written = prediction_pb2.Sequence(id=sequence.id, start=sequence.start, end=sequence.end)
+    return prediction_pb2.PredictRequest(sequence=written).SerializeToString()
+
+
+def tagged(parts: list[bytes], tag: int) -> bytes:
+    """A request with these serialized fields and this tag, as a field of a PredictStreamRequest."""
+    body = b"".join((*parts, varint(_REQUEST_TAG << 3), varint(tag)))
+    return request_opened(len(body)) + body
 
 
 def layout_of(data: bytes, response: prediction_pb2.PredictResponse) -> Layout | None:
-    """The layout of an answer whose outputs can be decoded, where it is one that can be recognized again.
+    """The layout of a valid answer, if it is simple enough to be recognized again; else None.
 
-    It is where the names of model and version come first, then perhaps timing, id and tag, then all outputs,
+    It must begin with the names of model and version, then optionally timing, id and tag, then all outputs,
     none of them empty or text, with their raw bytes last.
     """
     spans, size = _fields(data), len(response.outputs)
@@ -302,7 +345,7 @@ def layout_of(data: bytes, response: prediction_pb2.PredictResponse) -> Layout |
 
 
 def _output(field: bytes, response: prediction_pb2.PredictResponse) -> _Output | None:
-    """How to read one output again; None where it has no fixed size, or its raw bytes do not come last."""
+    """How to read one output again; None if it has no fixed size, or its raw bytes are not last."""
     [name] = prediction_pb2.PredictResponse.FromString(field).outputs
     tensor = response.outputs[name]
     dtype = DTYPES.get(tensor.datatype)

@@ -27,21 +27,22 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from penstock_proto.v1 import tensor_pb2 as penstock__proto_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpenstock_proto/v1/model.proto\x12\x0bpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1epenstock_proto/v1/tensor.proto\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.penstock.v1.Model\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xda\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.penstock.v1.ModelState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\'\n\x06inputs\x18\x07 \x03(\x0b\x32\x17.penstock.v1.TensorSpec\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.penstock.v1.TensorSpec\x12\'\n\x08\x62\x61tching\x18\t \x01(\x0b\x32\x15.penstock.v1.Batching\x12\x32\n\x08metadata\x18\n \x03(\x0b\x32 .penstock.v1.Model.MetadataEntry\x12.\n\x06opsets\x18\x0b \x03(\x0b\x32\x1e.penstock.v1.Model.OpsetsEntry\x12\x0e\n\x06sha256\x18\x0c \x01(\t\x12\x12\n\nsize_bytes\x18\r \x01(\x03\x12\x11\n\tproviders\x18\x0e \x03(\t\x12-\n\tloaded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\nkept_state\x18\x10 \x01(\x0b\x32\x16.penstock.v1.KeptState\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bOpsetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xab\x01\n\tKeptState\x12\x30\n\x05state\x18\x01 \x03(\x0b\x32!.penstock.v1.KeptState.StateEntry\x12\'\n\x04idle\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmax_sequences\x18\x03 \x01(\r\x1a,\n\nStateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8e\x01\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08\x64\x61tatype\x18\x02 \x01(\x0e\x32\x15.penstock.v1.DataType\x12%\n\x05shape\x18\x03 \x03(\x0b\x32\x16.penstock.v1.Dimension\x12\x10\n\x08\x61ny_rank\x18\x04 \x01(\x08\x12\x10\n\x08optional\x18\x05 \x01(\x08\":\n\tDimension\x12\x0e\n\x04size\x18\x01 \x01(\x03H\x00\x12\x10\n\x06symbol\x18\x02 \x01(\tH\x00\x42\x0b\n\tdimension\"\x90\x01\n\x08\x42\x61tching\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08max_rows\x18\x03 \x01(\r\x12,\n\tmax_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x05\x63osts\x18\x05 \x03(\x0b\x32\x14.penstock.v1.RunCost\"d\n\x07RunCost\x12\x10\n\x08\x65lements\x18\x01 \x01(\x04\x12\x14\n\x0c\x62\x61se_seconds\x18\x02 \x01(\x01\x12\x13\n\x0brow_seconds\x18\x03 \x01(\x01\x12\x0e\n\x06spread\x18\x04 \x01(\x01\x12\x0c\n\x04runs\x18\x05 \x01(\x04*[\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07LOADING\x10\x01\x12\t\n\x05READY\x10\x02\x12\x0c\n\x08\x44RAINING\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x32\x9b\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.penstock.v1.ListModelsRequest\x1a\x1f.penstock.v1.ListModelsResponse\x12<\n\x08GetModel\x12\x1c.penstock.v1.GetModelRequest\x1a\x12.penstock.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpenstock_proto/v1/model.proto\x12\x0bpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1epenstock_proto/v1/tensor.proto\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.penstock.v1.Model\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xda\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.penstock.v1.ModelState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\'\n\x06inputs\x18\x07 \x03(\x0b\x32\x17.penstock.v1.TensorSpec\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.penstock.v1.TensorSpec\x12\'\n\x08\x62\x61tching\x18\t \x01(\x0b\x32\x15.penstock.v1.Batching\x12\x32\n\x08metadata\x18\n \x03(\x0b\x32 .penstock.v1.Model.MetadataEntry\x12.\n\x06opsets\x18\x0b \x03(\x0b\x32\x1e.penstock.v1.Model.OpsetsEntry\x12\x0e\n\x06sha256\x18\x0c \x01(\t\x12\x12\n\nsize_bytes\x18\r \x01(\x03\x12\x11\n\tproviders\x18\x0e \x03(\t\x12-\n\tloaded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\nkept_state\x18\x10 \x01(\x0b\x32\x16.penstock.v1.KeptState\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bOpsetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xab\x01\n\tKeptState\x12\x30\n\x05state\x18\x01 \x03(\x0b\x32!.penstock.v1.KeptState.StateEntry\x12\'\n\x04idle\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmax_sequences\x18\x03 \x01(\r\x1a,\n\nStateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa0\x01\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08\x64\x61tatype\x18\x02 \x01(\x0e\x32\x15.penstock.v1.DataType\x12%\n\x05shape\x18\x03 \x03(\x0b\x32\x16.penstock.v1.Dimension\x12\x10\n\x08\x61ny_rank\x18\x04 \x01(\x08\x12\x10\n\x08optional\x18\x05 \x01(\x08\x12\x10\n\x08row_axis\x18\x06 \x01(\r\":\n\tDimension\x12\x0e\n\x04size\x18\x01 \x01(\x03H\x00\x12\x10\n\x06symbol\x18\x02 \x01(\tH\x00\x42\x0b\n\tdimension\"\x9d\x01\n\x08\x42\x61tching\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08max_rows\x18\x03 \x01(\r\x12,\n\tmax_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x05\x63osts\x18\x05 \x03(\x0b\x32\x14.penstock.v1.RunCost\x12\x0b\n\x03why\x18\x06 \x03(\t\"d\n\x07RunCost\x12\x10\n\x08\x65lements\x18\x01 \x01(\x04\x12\x14\n\x0c\x62\x61se_seconds\x18\x02 \x01(\x01\x12\x13\n\x0brow_seconds\x18\x03 \x01(\x01\x12\x0e\n\x06spread\x18\x04 \x01(\x01\x12\x0c\n\x04runs\x18\x05 \x01(\x04*[\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07LOADING\x10\x01\x12\t\n\x05READY\x10\x02\x12\x0c\n\x08\x44RAINING\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x32\x9b\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.penstock.v1.ListModelsRequest\x1a\x1f.penstock.v1.ListModelsResponse\x12<\n\x08GetModel\x12\x1c.penstock.v1.GetModelRequest\x1a\x12.penstock.v1.ModelB-\n\x0bpenstock.v1P\x01Z\x1cpenstock_proto/v1;penstockv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock_proto.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013penstock.v1P\001Z\034penstock_proto/v1;penstockv1'
   _globals['_MODEL_METADATAENTRY']._loaded_options = None
   _globals['_MODEL_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_MODEL_OPSETSENTRY']._loaded_options = None
   _globals['_MODEL_OPSETSENTRY']._serialized_options = b'8\001'
   _globals['_KEPTSTATE_STATEENTRY']._loaded_options = None
   _globals['_KEPTSTATE_STATEENTRY']._serialized_options = b'8\001'
-  _globals['_MODELSTATE']._serialized_start=1506
-  _globals['_MODELSTATE']._serialized_end=1597
+  _globals['_MODELSTATE']._serialized_start=1537
+  _globals['_MODELSTATE']._serialized_end=1628
   _globals['_LISTMODELSREQUEST']._serialized_start=143
   _globals['_LISTMODELSREQUEST']._serialized_end=162
   _globals['_LISTMODELSRESPONSE']._serialized_start=164
@@ -59,13 +60,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEPTSTATE_STATEENTRY']._serialized_start=1006
   _globals['_KEPTSTATE_STATEENTRY']._serialized_end=1050
   _globals['_TENSORSPEC']._serialized_start=1053
-  _globals['_TENSORSPEC']._serialized_end=1195
-  _globals['_DIMENSION']._serialized_start=1197
-  _globals['_DIMENSION']._serialized_end=1255
-  _globals['_BATCHING']._serialized_start=1258
-  _globals['_BATCHING']._serialized_end=1402
-  _globals['_RUNCOST']._serialized_start=1404
-  _globals['_RUNCOST']._serialized_end=1504
-  _globals['_MODELSERVICE']._serialized_start=1600
-  _globals['_MODELSERVICE']._serialized_end=1755
+  _globals['_TENSORSPEC']._serialized_end=1213
+  _globals['_DIMENSION']._serialized_start=1215
+  _globals['_DIMENSION']._serialized_end=1273
+  _globals['_BATCHING']._serialized_start=1276
+  _globals['_BATCHING']._serialized_end=1433
+  _globals['_RUNCOST']._serialized_start=1435
+  _globals['_RUNCOST']._serialized_end=1535
+  _globals['_MODELSERVICE']._serialized_start=1631
+  _globals['_MODELSERVICE']._serialized_end=1786
 # @@protoc_insertion_point(module_scope)

@@ -111,18 +111,20 @@ class KeptState(_message.Message):
     def __init__(self, state: _Optional[_Mapping[str, str]] = ..., idle: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_sequences: _Optional[int] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "datatype", "shape", "any_rank", "optional")
+    __slots__ = ("name", "datatype", "shape", "any_rank", "optional", "row_axis")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DATATYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ANY_RANK_FIELD_NUMBER: _ClassVar[int]
     OPTIONAL_FIELD_NUMBER: _ClassVar[int]
+    ROW_AXIS_FIELD_NUMBER: _ClassVar[int]
     name: str
     datatype: _tensor_pb2.DataType
     shape: _containers.RepeatedCompositeFieldContainer[Dimension]
     any_rank: bool
     optional: bool
-    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., shape: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., any_rank: bool = ..., optional: bool = ...) -> None: ...
+    row_axis: int
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., shape: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., any_rank: bool = ..., optional: bool = ..., row_axis: _Optional[int] = ...) -> None: ...
 
 class Dimension(_message.Message):
     __slots__ = ("size", "symbol")
@@ -133,18 +135,20 @@ class Dimension(_message.Message):
     def __init__(self, size: _Optional[int] = ..., symbol: _Optional[str] = ...) -> None: ...
 
 class Batching(_message.Message):
-    __slots__ = ("enabled", "reason", "max_rows", "max_delay", "costs")
+    __slots__ = ("enabled", "reason", "max_rows", "max_delay", "costs", "why")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
     MAX_DELAY_FIELD_NUMBER: _ClassVar[int]
     COSTS_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     reason: str
     max_rows: int
     max_delay: _duration_pb2.Duration
     costs: _containers.RepeatedCompositeFieldContainer[RunCost]
-    def __init__(self, enabled: bool = ..., reason: _Optional[str] = ..., max_rows: _Optional[int] = ..., max_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., costs: _Optional[_Iterable[_Union[RunCost, _Mapping]]] = ...) -> None: ...
+    why: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, enabled: bool = ..., reason: _Optional[str] = ..., max_rows: _Optional[int] = ..., max_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., costs: _Optional[_Iterable[_Union[RunCost, _Mapping]]] = ..., why: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RunCost(_message.Message):
     __slots__ = ("elements", "base_seconds", "row_seconds", "spread", "runs")

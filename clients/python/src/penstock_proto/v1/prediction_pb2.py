@@ -27,21 +27,22 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from penstock_proto.v1 import tensor_pb2 as penstock__proto_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock_proto/v1/prediction.proto\x12\x0bpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1epenstock_proto/v1/tensor.proto\"2\n\x08Sequence\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x08\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x08\"\xe2\x03\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x37\n\x06inputs\x18\x04 \x03(\x0b\x32\'.penstock.v1.PredictRequest.InputsEntry\x12\x0f\n\x07outputs\x18\x05 \x03(\t\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03tag\x18\x08 \x01(\x04\x12\x34\n\x0foutput_encoding\x18\t \x01(\x0e\x32\x1b.penstock.v1.OutputEncoding\x12\'\n\x08sequence\x18\n \x01(\x0b\x32\x15.penstock.v1.Sequence\x12;\n\x08metadata\x18\x0b \x03(\x0b\x32).penstock.v1.PredictRequest.MetadataEntry\x1a\x42\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.penstock.v1.Tensor:\x02\x38\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"r\n\x06Timing\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x63ompute\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbatch_rows\x18\x03 \x01(\r\"\xf0\x01\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12:\n\x07outputs\x18\x04 \x03(\x0b\x32).penstock.v1.PredictResponse.OutputsEntry\x12#\n\x06timing\x18\x05 \x01(\x0b\x32\x13.penstock.v1.Timing\x12\x0b\n\x03tag\x18\x06 \x01(\x04\x1a\x43\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.penstock.v1.Tensor:\x02\x38\x01\"E\n\x14PredictStreamRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.penstock.v1.PredictRequest\"D\n\x15PredictStreamResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.penstock.v1.PredictResult\"\x89\x01\n\rPredictResult\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\t\x12\x30\n\x08response\x18\x03 \x01(\x0b\x32\x1c.penstock.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result*E\n\x0eOutputEncoding\x12\x1f\n\x1bOUTPUT_ENCODING_UNSPECIFIED\x10\x00\x12\x07\n\x03RAW\x10\x01\x12\t\n\x05TYPED\x10\x02\x32\xb5\x01\n\x11PredictionService\x12\x44\n\x07Predict\x12\x1b.penstock.v1.PredictRequest\x1a\x1c.penstock.v1.PredictResponse\x12Z\n\rPredictStream\x12!.penstock.v1.PredictStreamRequest\x1a\".penstock.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock_proto/v1/prediction.proto\x12\x0bpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1epenstock_proto/v1/tensor.proto\"2\n\x08Sequence\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x08\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x08\"\xe2\x03\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x37\n\x06inputs\x18\x04 \x03(\x0b\x32\'.penstock.v1.PredictRequest.InputsEntry\x12\x0f\n\x07outputs\x18\x05 \x03(\t\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03tag\x18\x08 \x01(\x04\x12\x34\n\x0foutput_encoding\x18\t \x01(\x0e\x32\x1b.penstock.v1.OutputEncoding\x12\'\n\x08sequence\x18\n \x01(\x0b\x32\x15.penstock.v1.Sequence\x12;\n\x08metadata\x18\x0b \x03(\x0b\x32).penstock.v1.PredictRequest.MetadataEntry\x1a\x42\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.penstock.v1.Tensor:\x02\x38\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"r\n\x06Timing\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x63ompute\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbatch_rows\x18\x03 \x01(\r\"\xf0\x01\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12:\n\x07outputs\x18\x04 \x03(\x0b\x32).penstock.v1.PredictResponse.OutputsEntry\x12#\n\x06timing\x18\x05 \x01(\x0b\x32\x13.penstock.v1.Timing\x12\x0b\n\x03tag\x18\x06 \x01(\x04\x1a\x43\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.penstock.v1.Tensor:\x02\x38\x01\"U\n\x14PredictStreamRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.penstock.v1.PredictRequest\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x03(\x04\"D\n\x15PredictStreamResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.penstock.v1.PredictResult\"\x89\x01\n\rPredictResult\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\t\x12\x30\n\x08response\x18\x03 \x01(\x0b\x32\x1c.penstock.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result*E\n\x0eOutputEncoding\x12\x1f\n\x1bOUTPUT_ENCODING_UNSPECIFIED\x10\x00\x12\x07\n\x03RAW\x10\x01\x12\t\n\x05TYPED\x10\x02\x32\xb5\x01\n\x11PredictionService\x12\x44\n\x07Predict\x12\x1b.penstock.v1.PredictRequest\x1a\x1c.penstock.v1.PredictResponse\x12Z\n\rPredictStream\x12!.penstock.v1.PredictStreamRequest\x1a\".penstock.v1.PredictStreamResponse(\x01\x30\x01\x42-\n\x0bpenstock.v1P\x01Z\x1cpenstock_proto/v1;penstockv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock_proto.v1.prediction_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013penstock.v1P\001Z\034penstock_proto/v1;penstockv1'
   _globals['_PREDICTREQUEST_INPUTSENTRY']._loaded_options = None
   _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_PREDICTREQUEST_METADATAENTRY']._loaded_options = None
   _globals['_PREDICTREQUEST_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._loaded_options = None
   _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_options = b'8\001'
-  _globals['_OUTPUTENCODING']._serialized_start=1317
-  _globals['_OUTPUTENCODING']._serialized_end=1386
+  _globals['_OUTPUTENCODING']._serialized_start=1333
+  _globals['_OUTPUTENCODING']._serialized_end=1402
   _globals['_SEQUENCE']._serialized_start=140
   _globals['_SEQUENCE']._serialized_end=190
   _globals['_PREDICTREQUEST']._serialized_start=193
@@ -57,11 +58,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=967
   _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=1034
   _globals['_PREDICTSTREAMREQUEST']._serialized_start=1036
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=1105
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=1107
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1175
-  _globals['_PREDICTRESULT']._serialized_start=1178
-  _globals['_PREDICTRESULT']._serialized_end=1315
-  _globals['_PREDICTIONSERVICE']._serialized_start=1389
-  _globals['_PREDICTIONSERVICE']._serialized_end=1570
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=1121
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=1123
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1191
+  _globals['_PREDICTRESULT']._serialized_start=1194
+  _globals['_PREDICTRESULT']._serialized_end=1331
+  _globals['_PREDICTIONSERVICE']._serialized_start=1405
+  _globals['_PREDICTIONSERVICE']._serialized_end=1586
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,111 @@
+"""Makes calls on a channel of grpc.aio, with the client's errors. `_sync_calls` is synchronous."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from penstock_client import _health
+from penstock_client._aio_stream import answer
+from penstock_client._errors import (
+    DeadlineExceeded,
+    PenstockError,
+    Unavailable,
+    if_closed,
+    if_unconnected,
+)
+from penstock_client._messages import Deadline
+from penstock_client._mux import PROBE_SECONDS, backoff
+
+Lock = asyncio.Lock
+
+
+def new_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, object]]
+) -> Any:
+    """A channel of grpc.aio; plain text without credentials."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options)
+    return grpc.aio.secure_channel(target, credentials, options)
+
+
+async def ask(channel: Any, method: Any, request: object, timeout: float | None, metadata: object) -> Any:
+    """Makes a unary call and returns the answer.
+
+    Args:
+        channel: the channel of the method.
+        method: gRPC's method.
+        request: its request.
+        timeout: in seconds; None for no limit.
+        metadata: of the call.
+
+    Raises:
+        Cancelled: the channel is closed.
+        Unavailable: there is no server, or none could be connected to within the timeout.
+        PenstockError: the call failed.
+    """
+    try:
+        call = method(request, timeout=timeout, metadata=metadata)
+    except grpc.aio.UsageError as error:
+        raise if_closed(error) from error
+    try:
+        return await answer(call, call)
+    except DeadlineExceeded as error:
+        raise if_unconnected(error, channel.get_state()) from error.__cause__
+
+
+async def acquire(lock: Lock, deadline: Deadline, channel: Any) -> None:
+    """Waits for the lock that protects the fetching of signatures.
+
+    Raises:
+        Unavailable: the deadline passed while there was no connection.
+        DeadlineExceeded: the deadline passed.
+    """
+    try:
+        async with asyncio.timeout(deadline.remaining()):
+            await lock.acquire()
+    except TimeoutError:
+        late = DeadlineExceeded("the timeout passed while waiting for the model's signature")
+        raise if_unconnected(late, channel.get_state()) from None
+
+
+async def pause(attempt: int, deadline: Deadline, failed: PenstockError) -> None:
+    """Waits before a request is sent again.
+
+    Args:
+        attempt: how often it was sent.
+        deadline: of the request.
+        failed: the error of the last attempt.
+
+    Raises:
+        PenstockError: `failed`, if the deadline leaves no time for another attempt.
+    """
+    remaining, seconds = deadline.remaining(), backoff(attempt)
+    if remaining is not None and seconds >= remaining:
+        raise failed
+    await asyncio.sleep(seconds)
+
+
+async def reach(channel: Any, check: Any, metadata: object) -> None:
+    """Checks that there is a server that accepts requests.
+
+    Args:
+        channel: the channel of the method.
+        check: gRPC's Check of the health service.
+        metadata: of the call.
+
+    Raises:
+        Unavailable: there is no such server.
+    """
+    try:
+        _health.check_serving(await ask(channel, check, "", PROBE_SECONDS, metadata))
+    except DeadlineExceeded as error:
+        raise Unavailable(f"the server does not answer: {error}") from error
+    except Unavailable:
+        raise
+    except PenstockError:
+        pass  # an error also shows that there is a server

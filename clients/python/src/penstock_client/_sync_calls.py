@@ -1,0 +1,127 @@
+"""Makes calls on a synchronous channel, with the client's errors. `_aio_calls` is the asyncio version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from threading import Lock
+from time import sleep
+from typing import Any
+
+import grpc
+
+from penstock_client import _health
+from penstock_client._errors import (
+    DeadlineExceeded,
+    PenstockError,
+    Unavailable,
+    from_call,
+    if_closed,
+    if_unconnected,
+)
+from penstock_client._messages import Deadline
+from penstock_client._mux import PROBE_SECONDS, backoff
+
+__all__ = ["Lock", "acquire", "ask", "new_channel", "reach"]
+
+_STATE_SECONDS = 1.0
+"""The longest wait for the state of a channel; usually it takes a millisecond."""
+
+
+def new_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, object]]
+) -> Any:
+    """A channel; plain text without credentials."""
+    if credentials is None:
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, credentials, options)
+
+
+def ask(channel: Any, method: Any, request: object, timeout: float | None, metadata: object) -> Any:
+    """Makes a unary call and returns the answer.
+
+    Args:
+        channel: the channel of the method.
+        method: gRPC's method.
+        request: its request.
+        timeout: in seconds; None for no limit.
+        metadata: of the call.
+
+    Raises:
+        Cancelled: the channel is closed.
+        Unavailable: there is no server, or none could be connected to within the timeout.
+        PenstockError: the call failed.
+    """
+    try:
+        return method(request, timeout=timeout, metadata=metadata)
+    except grpc.RpcError as failed:
+        error = from_call(failed)
+        if isinstance(error, DeadlineExceeded):
+            error = if_unconnected(error, _state(channel))
+        raise error from failed
+    except ValueError as failed:
+        raise if_closed(failed) from failed
+
+
+def acquire(lock: Lock, deadline: Deadline, channel: Any) -> None:
+    """Waits for the lock that protects the fetching of signatures.
+
+    Raises:
+        Unavailable: the deadline passed while there was no connection.
+        DeadlineExceeded: the deadline passed.
+    """
+    remaining = deadline.remaining()
+    if not lock.acquire(timeout=-1 if remaining is None else remaining):
+        late = DeadlineExceeded("the timeout passed while waiting for the model's signature")
+        raise if_unconnected(late, _state(channel))
+
+
+def pause(attempt: int, deadline: Deadline, failed: PenstockError) -> None:
+    """Waits before a request is sent again.
+
+    Args:
+        attempt: how often it was sent.
+        deadline: of the request.
+        failed: the error of the last attempt.
+
+    Raises:
+        PenstockError: `failed`, if the deadline leaves no time for another attempt.
+    """
+    remaining, seconds = deadline.remaining(), backoff(attempt)
+    if remaining is not None and seconds >= remaining:
+        raise failed
+    sleep(seconds)
+
+
+def reach(channel: Any, check: Any, metadata: object) -> None:
+    """Checks that there is a server that accepts requests.
+
+    Args:
+        channel: the channel of the method.
+        check: gRPC's Check of the health service.
+        metadata: of the call.
+
+    Raises:
+        Unavailable: there is no such server.
+    """
+    try:
+        _health.check_serving(ask(channel, check, "", PROBE_SECONDS, metadata))
+    except DeadlineExceeded as error:
+        raise Unavailable(f"the server does not answer: {error}") from error
+    except Unavailable:
+        raise
+    except PenstockError:
+        pass  # an error also shows that there is a server
+
+
+def _state(channel: Any) -> grpc.ChannelConnectivity:
+    """The state of a channel. Only subscribers get it; their first notification comes at once."""
+    told: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
+    tell = told.put
+    try:
+        channel.subscribe(tell)
+        return told.get(timeout=_STATE_SECONDS)
+    except (Empty, ValueError):  # it is busy, or closed
+        return grpc.ChannelConnectivity.SHUTDOWN
+    finally:
+        channel.unsubscribe(tell)

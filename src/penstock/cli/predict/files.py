@@ -1,0 +1,185 @@
+"""`penstock predict --file`: opens the input and the output, and shows the progress."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from penstock.cli.predict.outputs import OutputColumns
+from penstock.cli.predict.streaming import OrderedWriter, RowRequest, interruptible, predict_rows
+from penstock.cli.predict.writers import check, row_writer
+from penstock.row_files.fields import Field, Invalid
+from penstock.row_files.readers import Format, source
+from penstock_client import Client, ModelInfo, PenstockError
+
+STANDARD = "-"
+"""Standard input or output instead of a file."""
+
+_FORMATS: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """The flags for a file of rows.
+
+    Attributes:
+        path: the input file; "-" for standard input.
+        output: the output file; "-" for standard output.
+        format: the output format; None to use the output's suffix, or else the format of the input.
+        fail_fast: stop at the first row that fails.
+    """
+
+    path: str
+    output: str
+    format: Format | None
+    fail_fast: bool
+
+
+def predict_file(client: Client, info: ModelInfo, request: RowRequest, options: FileOptions) -> OrderedWriter:
+    """Predicts the rows of a file, and writes each row with its answer.
+
+    Args:
+        client: the connection.
+        info: the model.
+        request: the options of each row's request.
+        options: the files.
+
+    Returns:
+        The number of rows, and the number that failed.
+
+    Raises:
+        Invalid: the file cannot be used, or a row failed with `fail_fast`.
+        PenstockError: the connection was lost; earlier answers are written.
+        OSError: a file cannot be opened, read or written.
+    """
+    answers = [
+        OutputColumns(spec)
+        for spec in info.outputs
+        if request.outputs is None or spec.name in request.outputs
+    ]
+    path = options.path
+    with _reading(path) as lines, _naming("standard input" if path == STANDARD else path):
+        rows = source(lines, _format(path))
+        columns = rows.columns or ()
+        fields = [Field(spec) for spec in info.inputs if not spec.optional or _has(columns, spec.name)]
+        read = rows.reader(fields)
+        form = options.format or _format(options.output) or rows.format
+        check(rows, form)  # before an existing output file is emptied
+        with _writing(options.output) as stream:
+            line = OrderedWriter(
+                row_writer(stream, form, rows, fields, answers), stream.flush, options.fail_fast
+            )
+            with _progress(lines, stream, line), _ending(line):
+                are_steps = info.kept_state is not None
+                interruptible(lambda: predict_rows(client, request, rows, read, line, are_steps))
+    return line
+
+
+def _has(columns: Sequence[str], name: str) -> bool:
+    """Whether a file has values for an input."""
+    return any(column == name or column.startswith(f"{name}.") for column in columns)
+
+
+@contextmanager
+def _ending(line: OrderedWriter) -> Iterator[None]:
+    """Ends after a complete row on Ctrl-C, and adds the number of written rows to an error."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not line.close():
+            os._exit(130)  # a write to a pipe without a reader would block forever
+        raise
+    except PenstockError as error:
+        error.add_note(f"{line.rows:,} rows were written before")
+        raise
+
+
+def _format(path: str) -> Format | None:
+    return _FORMATS.get(Path(path).suffix.lower())
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Adds the name of the input to an error about it."""
+    try:
+        yield
+    except Invalid as error:
+        raise Invalid(f"{name}: {error}") from None
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[TextIO]:
+    """The input as text, its line ends untranslated; bytes that are not UTF-8 are kept as they are."""
+    file = open(  # noqa: SIM115 - closed below, unless that could block
+        0 if path == STANDARD else path,
+        encoding="utf-8-sig",
+        errors="surrogateescape",
+        newline="",
+        closefd=path != STANDARD,
+    )
+    try:
+        yield file
+    finally:
+        # The client's thread may be reading from a pipe, and closing would wait for it.
+        if _is_regular(file):
+            file.close()
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[TextIO]:
+    standard = path == STANDARD
+    target = 1 if standard else path
+    with open(
+        target, "w", encoding="utf-8", errors="surrogateescape", newline="", closefd=not standard
+    ) as file:
+        yield file
+
+
+def _is_regular(file: TextIO) -> bool:
+    return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+
+
+@contextmanager
+def _progress(lines: TextIO, stream: TextIO, line: OrderedWriter) -> Iterator[None]:
+    """A bar on standard error, if that is a terminal and the rows are not written to it."""
+    if not sys.stderr.isatty() or stream.isatty():
+        yield
+        return
+    with _Bar(lines, line):
+        yield
+
+
+class _Bar(Progress):
+    """Shows how much of a file has been read, and how many rows are answered.
+
+    It reads the counts a few times a second, so it adds no cost per row.
+    """
+
+    def __init__(self, lines: TextIO, line: OrderedWriter) -> None:
+        self._file = lines.fileno()
+        self._line = line
+        size = os.fstat(self._file).st_size if _is_regular(lines) else None
+        super().__init__(
+            BarColumn(),
+            TextColumn("{task.fields[rows]:,} rows"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.add_task("", total=size, rows=0)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The progress bar; called several times a second."""
+        for task in self.tasks:
+            read = None if task.total is None else os.lseek(self._file, 0, os.SEEK_CUR)
+            self.update(task.id, completed=read, rows=self._line.rows)
+        yield from super().get_renderables()

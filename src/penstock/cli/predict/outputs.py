@@ -1,0 +1,120 @@
+"""Converts outputs to plain Python values and to the columns of a CSV file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from penstock.core.tensors import Array
+from penstock.row_files.fields import Invalid, dumps, has_row_axis, is_one_value, row_shape
+from penstock_client import Prediction, TensorInfo
+
+MOST_COLUMNS = 1024
+"""Most columns of a vector; longer ones are written as one JSON list in one column."""
+
+CLASH = "_answer"
+"""The suffix of an output's name if the file already has a column with that name."""
+
+
+def plain(array: Array) -> object:
+    """An array as numbers, bools, texts and nested lists that JSON can hold.
+
+    Floats have the digits of their datatype. NaN and the infinities become the texts "NaN", "Infinity" and
+    "-Infinity"; bytes that are not UTF-8 are escaped.
+    """
+    if array.dtype.kind in "biu":
+        return array.tolist()
+    if array.dtype == object:
+        flat = [_text(each) for each in array.ravel().tolist()]
+    elif array.dtype == np.float64:
+        flat = [_finite(each) for each in array.ravel().tolist()]
+    else:
+        # As FP64, the FP32 value 0.1 would be written as 0.10000000149011612.
+        flat = [_finite(float(str(each))) for each in array.ravel()]
+    if array.ndim == 1:
+        return flat
+    nested: object = np.array(flat, object).reshape(array.shape).tolist()
+    return nested
+
+
+def cell(value: object) -> str:
+    """A value as the text of one CSV cell: lists and objects as JSON, null as an empty cell."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | list | dict):
+        return dumps(value)
+    return "" if value is None else str(value)
+
+
+def unused(name: str, taken: Iterable[str]) -> str:
+    """The name, with `_answer` added until it differs from all used names."""
+    taken = set(taken)
+    while name in taken:
+        name += CLASH
+    return name
+
+
+class OutputColumns:
+    """One output of a model, and how it is written for the rows of a file.
+
+    Args:
+        info: the output as the server describes it.
+    """
+
+    def __init__(self, info: TensorInfo) -> None:
+        self.name = info.name
+        self._has_row_axis = has_row_axis(info)
+        self._one_value = is_one_value(info)
+        row = row_shape(info)
+        is_vector = row is not None and len(row) == 1 and not self._one_value
+        length = row[0] if is_vector and row else None
+        self._width = length if isinstance(length, int) and length <= MOST_COLUMNS else None
+
+    def value(self, prediction: Prediction) -> object:
+        """The output of one row, without the row axis; a single value is not a list.
+
+        Raises:
+            Invalid: the answer lacks this output.
+        """
+        if self.name not in prediction:
+            raise Invalid(f'the answer of version {prediction.version} has no output "{self.name}"')
+        array = prediction[self.name]
+        if self._one_value and array.size == 1:
+            return plain(array.reshape(1))[0]  # type: ignore[index]  # a list: it has one axis
+        return plain(array[0] if self._has_row_axis and len(array) == 1 else array)
+
+    def columns(self, taken: Iterable[str]) -> list[str]:
+        """The names of the columns, different from all used names."""
+        taken = set(taken)
+        name = self.name
+        while taken.intersection(self._columns(name)):
+            name += CLASH
+        return self._columns(name)
+
+    def cells(self, prediction: Prediction) -> Sequence[str]:
+        """The texts for those columns.
+
+        Raises:
+            Invalid: the output is missing, or does not have the declared length.
+        """
+        value = self.value(prediction)
+        if self._width is None:
+            return (cell(value),)
+        if not isinstance(value, list) or len(value) != self._width:
+            raise Invalid(f'output "{self.name}" does not have {self._width} values, as the model declares')
+        return [cell(each) for each in value]
+
+    def _columns(self, name: str) -> list[str]:
+        return [name] if self._width is None else [f"{name}.{i}" for i in range(self._width)]
+
+
+def _text(element: object) -> object:
+    return element.decode("utf-8", "backslashreplace") if isinstance(element, bytes) else element
+
+
+def _finite(value: float) -> object:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,241 @@
+"""What the trial of a model finds out: plain data, kept in a file and sent from one process to another."""
+
+from __future__ import annotations
+
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from penstock.config.plain_data import PlainData
+from penstock.core.tensors import Array, Signature, TensorSpec
+from penstock.models.analysis.facts import GraphFacts
+from penstock.models.checks.axes import RowAxes
+from penstock.models.model import Batching
+from penstock.scheduling.cost import RunCost
+from penstock.scheduling.packing.padding import LengthRule, PaddingPlan
+
+MOST_SECONDS, MOST_COUNT, MOST_AXES = 1e5, 10**7, 64
+"""More than this is no result of a trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedCost:
+    """What runs cost.
+
+    Attributes:
+        one_row_seconds: how long a run of one row takes.
+        row_seconds: what each further row adds.
+        measured: whether these were measured. If not, they are a guess.
+    """
+
+    one_row_seconds: float
+    row_seconds: float
+    measured: bool
+
+    @classmethod
+    def of(cls, cost: RunCost) -> LearnedCost:
+        """What `cost` expects now."""
+        return cls(cost.expect(1), cost.row_seconds, cost.is_known)
+
+    def run_cost(self) -> RunCost:
+        """An estimate that begins with this."""
+        two_rows = self.one_row_seconds + self.row_seconds
+        return RunCost(self.one_row_seconds, 2, two_rows, measured=self.measured)
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedArray:
+    """An array.
+
+    Attributes:
+        shape: its shape.
+        dtype: numpy's name of its datatype; "" for texts.
+        data: its bytes in base64, those of one element if all are the same.
+        texts: its texts, one if all are the same.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    data: str = ""
+    texts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, array: Array) -> LearnedArray:
+        """The array as plain data."""
+        flat = array.reshape(-1)
+        if flat.size > 1 and bool((flat == flat[0]).all()):
+            flat = flat[:1]
+        if array.dtype.kind == "O":
+            return cls(array.shape, "", texts=tuple(str(each) for each in flat))
+        return cls(array.shape, array.dtype.str, data=b64encode(flat.tobytes()).decode())
+
+    def array(self) -> Array:
+        """The array.
+
+        Raises:
+            ValueError: this is no array, as if a file were wrong.
+        """
+        if self.dtype:
+            flat = np.frombuffer(b64decode(self.data), _dtype(self.dtype))
+        else:
+            flat = np.array(self.texts, dtype=object)
+        if flat.size != 1 or math.prod(self.shape) == 1:
+            return flat.reshape(self.shape)
+        if self.dtype:  # as np.broadcast_to, which takes many times as long
+            return np.ndarray(self.shape, flat.dtype, flat, strides=(0,) * len(self.shape))
+        return np.broadcast_to(flat, self.shape)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in a file."""
+        return len(self.data) + sum(map(len, self.texts))
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    try:
+        return np.dtype(name)
+    except (TypeError, SyntaxError) as error:  # numpy raises a SyntaxError for some texts
+        raise ValueError(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the rows of a model's tensors lie, as far as that differs from what the graph declares.
+
+    Attributes:
+        shapes: the shapes of outputs that runs have contradicted.
+        row_axes: the axis of the rows of each tensor, where it is not the first.
+        decided: the tensors whose axis is known.
+        name: the name of the rows.
+    """
+
+    shapes: Mapping[str, tuple[int | str, ...] | None]
+    row_axes: Mapping[str, int]
+    decided: tuple[str, ...]
+    name: str
+
+    @classmethod
+    def of(cls, axes: RowAxes, declared: Signature) -> Layout:
+        """What was found, given what was declared."""
+        shapes = {
+            name: spec.shape
+            for name, spec in axes.signature.outputs.items()
+            if spec.shape != declared.outputs[name].shape
+        }
+        return cls(shapes, dict(axes.moved), tuple(sorted(axes.decided)), axes.name)
+
+    def row_axes_of(self, declared: Signature) -> RowAxes:
+        """The same for a model that was opened anew."""
+
+        def found(spec: TensorSpec) -> TensorSpec:
+            shape, axis = self.shapes.get(spec.name, spec.shape), self.row_axes.get(spec.name, 0)
+            is_same = shape is spec.shape and axis == spec.row_axis
+            return spec if is_same else replace(spec, shape=shape, row_axis=axis)
+
+        if not self.shapes and not self.row_axes:
+            return RowAxes(declared, self.name, frozenset(self.decided))
+        signature = replace(
+            declared,
+            inputs={name: found(spec) for name, spec in declared.inputs.items()},
+            outputs={name: found(spec) for name, spec in declared.outputs.items()},
+        )
+        return RowAxes(signature, self.name, frozenset(self.decided))
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What was learned about a version.
+
+    Attributes:
+        batching: whether requests may run together, and why.
+        cost: what runs cost.
+        max_rows: the most rows of a batch.
+        runs_in_parallel: how many runs may go on at the same time.
+        cores: how many processors each of them works on.
+        shapes: the shapes of inputs that ran, by the inputs' names.
+        facts: what the graph says about its rows.
+        layout: where the rows of its tensors lie.
+        changes: what is served otherwise than the file says; see `ModelFile.changes`.
+        cut: the `PaddingPlan.outputs` that were found, if requests are padded.
+        rules: the `PaddingPlan.rules` that were found.
+        example: the inputs of a run that were made up, by their names; empty if they are too large.
+        advice: what the operator could declare in `model.toml`; "" for nothing.
+        date: when it was learned, such as "2026-11-29".
+    """
+
+    batching: Batching
+    cost: LearnedCost
+    max_rows: int
+    runs_in_parallel: int
+    cores: int
+    shapes: tuple[Mapping[str, tuple[int, ...]], ...]
+    facts: GraphFacts
+    layout: Layout
+    changes: tuple[str, ...] = ()
+    cut: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    rules: Mapping[str, Mapping[int, tuple[int, int, int]]] = field(default_factory=dict)
+    example: Mapping[str, LearnedArray] = field(default_factory=dict)
+    advice: str = ""
+    date: str = ""
+
+    def check(self) -> None:
+        """Checks what is read from a file, which may be damaged.
+
+        Raises:
+            ValueError: a trial finds no such number, or an array cannot be read.
+        """
+        seconds = (self.cost.one_row_seconds, self.cost.row_seconds)
+        counts = (self.max_rows, self.runs_in_parallel, self.cores)
+        axes = self.layout.row_axes.values()
+        if not all(0.0 <= each < MOST_SECONDS for each in seconds):
+            raise ValueError(f"runs do not take {seconds} s")
+        if not all(1 <= each < MOST_COUNT for each in counts) or not all(
+            0 <= each < MOST_AXES for each in axes
+        ):
+            raise ValueError(f"there are not {counts} rows, runs and processors, or axes {list(axes)}")
+        self.example_of(self.example)
+
+    def of_padding(self, plan: PaddingPlan | None) -> PaddingPlan | None:
+        """The plan, with what was found of its outputs."""
+        if plan is None:
+            return None
+        rules = {
+            name: {axis: LengthRule(*rule) for axis, rule in axes.items()}
+            for name, axes in self.rules.items()
+        }
+        return replace(plan, outputs=self.cut, rules=rules)
+
+    def example_of(self, names: Iterable[str]) -> dict[str, Array]:
+        """The inputs of these names in the example."""
+        return {name: self.example[name].array() for name in names if name in self.example}
+
+
+LEARNED = PlainData(Learned)
+"""The JSON of `Learned`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Differed:
+    """A batch of live requests changed an answer.
+
+    Attributes:
+        date: when that was found, such as "2026-11-29".
+        reason: what was found, in words.
+    """
+
+    date: str
+    reason: str
+
+
+DIFFERED = PlainData(Differed)
+"""The JSON of `Differed`."""
+
+
+def today() -> str:
+    """The date, in UTC."""
+    return datetime.now(UTC).date().isoformat()

@@ -1,0 +1,243 @@
+"""Operations over HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for the probes of an orchestrator.
+
+Small on purpose: every connection carries one request and has its own thread, so that a client that hangs
+does not delay the others. If there are too many connections, the oldest is closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import logging
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from http import HTTPStatus
+from socketserver import TCPServer, ThreadingMixIn
+from threading import Lock, Thread
+from typing import Any, TextIO, TypeAlias
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse
+
+from penstock.core.address import address
+from penstock.core.listening import OPERATIONS, listening_failed
+
+_MOST_CONNECTIONS = 64
+_MOST_BODY_BYTES = 65_536
+_POLL_SECONDS = 0.1
+_TEXT = "text/plain; charset=utf-8"
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_LEAST_COMPRESSED_BYTES = 1024  # below that, the answer's headers are as large
+_COMPRESSION_LEVEL = 1  # level 6 takes eight times as long (0.9 ms for 43 KB) and saves a fifth more
+_CODING = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*q=([01](?:\.\d{0,3})?)\s*)?", re.IGNORECASE)
+
+_log = logging.getLogger(__name__)
+
+RenderMetrics: TypeAlias = Callable[[str], tuple[str, bytes]]
+Ready: TypeAlias = Callable[[], tuple[bool, str]]
+_Answer: TypeAlias = tuple[HTTPStatus, str, bytes]
+
+
+class OpsServer:
+    """The HTTP server of operations.
+
+    Args:
+        host: the address to listen on.
+        port: the port; 0 chooses a free one.
+        render_metrics: takes the Accept header and returns the content type and the text.
+        ready: whether requests can be served, and the text of the answer.
+        alive: whether the process works, and the text of the answer; if not, it must be restarted.
+        timeout_seconds: how long a client may take to send or to receive data.
+    """
+
+    def __init__(  # noqa: PLR0913 - the address, and what to ask
+        self,
+        host: str,
+        port: int,
+        *,
+        render_metrics: RenderMetrics,
+        ready: Ready,
+        alive: Ready = lambda: (True, "ok"),
+        timeout_seconds: float = 10.0,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._application = _Application(render_metrics, ready, alive)
+        self._timeout_seconds = timeout_seconds
+        self._server: _Server | None = None
+
+    def start(self) -> int:
+        """Listens, and serves on its own thread.
+
+        Returns:
+            The port.
+
+        Raises:
+            StartupError: the address cannot be listened on; names it.
+        """
+        try:
+            server = _Server(self._host, self._port, self._timeout_seconds)
+        except OSError as error:
+            where = address(self._host, self._port)
+            raise listening_failed(where, OPERATIONS, error.strerror or str(error)) from error
+        server.set_app(self._application)
+        self._server = server
+        Thread(target=server.serve_forever, args=(_POLL_SECONDS,), name="ops", daemon=True).start()
+        return int(server.server_address[1])
+
+    def stop(self) -> None:
+        """Stops listening and closes all connections. Does nothing if not started."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+            server.close_connections()
+
+
+class _Application:
+    """The pages, as a WSGI application."""
+
+    def __init__(self, render_metrics: RenderMetrics, ready: Ready, alive: Ready) -> None:
+        self._pages: dict[str, Callable[[str], _Answer]] = {
+            "/": lambda _: _text(HTTPStatus.OK, "\n".join(path for path in self._pages if path != "/")),
+            "/metrics": lambda accept: (HTTPStatus.OK, *render_metrics(accept)),
+            "/livez": lambda _: _verdict(*alive()),
+            "/readyz": lambda _: _verdict(*ready()),
+        }
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        status, content_type, body = self._answer(method, environ)
+        headers = [("Server", "penstock"), ("Content-Type", content_type)]
+        if len(body) >= _LEAST_COMPRESSED_BYTES:
+            headers.append(("Vary", "Accept-Encoding"))
+            if _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
+                headers.append(("Content-Encoding", "gzip"))
+                body = gzip.compress(body, _COMPRESSION_LEVEL)
+        headers.append(("Content-Length", str(len(body))))
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.append(("Allow", "GET, HEAD"))
+        start_response(f"{status.value} {status.phrase}", headers)
+        return [] if method == "HEAD" else [body]
+
+    def _answer(self, method: str, environ: dict[str, Any]) -> _Answer:
+        _read_body(environ)
+        path = environ["PATH_INFO"]
+        page = self._pages.get(path)
+        if page is None:
+            return _text(HTTPStatus.NOT_FOUND, f"no page {path}; available: {', '.join(self._pages)}")
+        if method not in ("GET", "HEAD"):
+            return _text(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} is not allowed, only GET and HEAD")
+        try:
+            return page(environ.get("HTTP_ACCEPT", ""))
+        except Exception:  # of any kind: the client gets an answer, and the reason is logged
+            _log.exception("%s failed", path)
+            return _text(HTTPStatus.INTERNAL_SERVER_ERROR, "failed; see the server's log")
+
+
+def _verdict(good: bool, reason: str) -> _Answer:
+    return _text(HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, reason)
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    """Whether a client prefers gzip to no encoding, by its Accept-Encoding header (RFC 9110, 12.5.3)."""
+    found = filter(None, map(_CODING.fullmatch, accept_encoding.split(",")))
+    weights = {each[1].lower(): float(each[2] or 1) for each in found}
+    weight = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
+    return weight > 0 and weight >= weights.get("identity", 0.0)
+
+
+def _text(status: HTTPStatus, text: str) -> _Answer:
+    return status, _TEXT, f"{text}\n".encode()
+
+
+def _read_body(environ: dict[str, Any]) -> None:
+    """Reads the unused body of a request: closing a connection with unread bytes cuts off the answer."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if length.isdecimal():
+        environ["wsgi.input"].read(min(int(length), _MOST_BODY_BYTES))
+
+
+class _Handler(WSGIRequestHandler):
+    """One connection. It logs nothing, as probes would fill the log."""
+
+    def setup(self) -> None:
+        """Limits how long the client may take."""
+        self.request.settimeout(self.server.timeout_seconds)  # type: ignore[attr-defined]
+        super().setup()
+
+    def address_string(self) -> str:
+        """The client's address as numbers: the base class may look up its name, which takes time."""
+        return str(self.client_address[0])
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+    def get_stderr(self) -> TextIO:
+        """A stream that is thrown away: wsgiref writes the errors of broken connections to it."""
+        return io.StringIO()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """An HTTP server that knows its connections, so that they can be limited and closed."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128  # at the default of 5, a burst of clients waits for seconds
+
+    def __init__(self, host: str, port: int, timeout_seconds: float) -> None:
+        self.timeout_seconds = timeout_seconds
+        self._connections: dict[socket.socket, None] = {}  # oldest first
+        self._lock = Lock()
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family, *_, address = found[0]
+        super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
+
+    def server_bind(self) -> None:
+        """Binds. The base class would look the host's name up, which can take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accepts a connection. If the system has no room, waits a moment: it is called again at once."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                time.sleep(_POLL_SECONDS)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Gives the connection a thread; closes the oldest one if there are too many."""
+        with self._lock:
+            self._connections[request] = None
+            if len(self._connections) > _MOST_CONNECTIONS:
+                oldest = next(iter(self._connections))
+                _close(oldest)
+                del self._connections[oldest]
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection that has been answered."""
+        with self._lock:
+            self._connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that disconnected or took too long is not logged."""
+        _log.debug("connection of %s ended", client_address, exc_info=True)
+
+    def close_connections(self) -> None:
+        """Closes all connections, and so ends their threads."""
+        with self._lock:
+            for connection in self._connections:
+                _close(connection)
+
+
+def _close(connection: socket.socket) -> None:
+    with suppress(OSError):  # the client was quicker
+        connection.shutdown(socket.SHUT_RDWR)

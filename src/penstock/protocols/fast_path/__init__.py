@@ -1,0 +1,1 @@
+"""The fast path: requests that are recognised by their bytes, without parsing them."""

@@ -1,0 +1,229 @@
+"""Encodes a run's outputs as serialized PredictResponses.
+
+The answers of one run differ only in the rows, the time in the queue, the id and the tag. Everything else is
+serialized once per run, or once per shape. For `raw` outputs the values of the whole batch are copied once,
+and each answer gets its slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from google.protobuf.message import EncodeError
+
+from penstock.core import wire
+from penstock.core.errors import ModelFailed, RequestError
+from penstock.core.request import Response, Run
+from penstock.core.tensors import Array, DataType
+from penstock.models.model import Model
+from penstock.protocols import typed_lists as values
+from penstock.protocols.codec import AnswerTo, attached
+from penstock.protocols.tensors import COPIED_BYTES, bytes_of, pack_bytes
+from penstock_proto.v1 import prediction_pb2 as pb
+from penstock_proto.v1 import tensor_pb2
+
+NUMBERS: Mapping[DataType, int] = {each: tensor_pb2.DataType.Value(each.label) for each in DataType}
+REMEMBERED = 256  # shapes, for all outputs of a model
+MICROS = 1_000_000
+ID = wire.key(pb.PredictResponse.ID_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+TAG = wire.key(pb.PredictResponse.TAG_FIELD_NUMBER, wire.VARINT)
+TIMING = wire.key(pb.PredictResponse.TIMING_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+
+Piece: TypeAlias = bytes | Array
+"""A part of several messages: either the same bytes in each, or different ones, uint8 [count, bytes]."""
+
+_Heads: TypeAlias = dict[int, bytes]  # by the number of rows; see `_length`
+_Values: TypeAlias = tuple[bytes | memoryview, int, _Heads]
+
+
+class Outputs:
+    """Writes the answers of one model.
+
+    Args:
+        model: the model.
+
+    Attributes:
+        names: the fields that name the model and its version.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.names = pb.PredictResponse(model=model.name, version=model.version_text).SerializeToString()
+        self._heads: dict[tuple[str, tuple[int, ...]], _Heads] = {}  # by what comes after the rows
+        self._room = REMEMBERED
+
+    def heads_of(self, name: str, array: Array) -> _Heads:
+        """The known heads of an output's rows of one shape; see `head`."""
+        inner = array.shape[1:]
+        heads = self._heads.get((name, inner))
+        if heads is None:
+            heads = {}
+            if len(self._heads) < REMEMBERED:
+                self._heads[name, inner] = heads
+        return heads
+
+    def head(self, name: str, array: Array, heads: _Heads, rows: int) -> bytes:
+        """The part of a serialized raw output before its values, which are last."""
+        head = self.output(name, array, typed=False)[: -array.nbytes]
+        if self._room:
+            self._room -= 1
+            heads[rows] = head
+        return head
+
+    def output(self, name: str, array: Array, typed: bool) -> bytes:
+        """A PredictResponse that holds one output and nothing else."""
+        datatype = self._model.signature.outputs[name].datatype
+        message = pb.PredictResponse()
+        tensor = message.outputs[name]
+        tensor.datatype = NUMBERS[datatype]  # type: ignore[assignment]
+        tensor.shape.extend(array.shape)
+        if typed:
+            values.write(tensor, datatype, array)
+        else:
+            tensor.raw = pack_bytes(array) if datatype is DataType.BYTES else array.tobytes()
+        return message.SerializeToString()
+
+
+class _EncodedRun:
+    """The parts that all answers of a run share.
+
+    An answer begins with the names of model and version: by these, clients recognise the layout of answers
+    that they have read before. Then comes `timing`, which begins with the request's own time in the queue.
+
+    Attributes:
+        names: the fields with the names of model and version.
+        begin: returns the beginning of `timing` for a time in the queue in microseconds.
+        compute: the rest of `timing`.
+        values: for each output that can be raw: all its values, the bytes per row, and the known heads of
+            its rows.
+        outputs: writes the model's answers.
+    """
+
+    __slots__ = ("begin", "compute", "names", "outputs", "values")
+
+    def __init__(self, run: Run, outputs: Outputs) -> None:
+        self.names = outputs.names
+        self.compute = _compute(int((run.finished - run.started) * MICROS), run.rows)
+        self.begin = _beginnings(len(self.compute))
+        self.outputs = outputs
+        self.values: dict[str, _Values] = {}
+        for name, array in run.outputs.items():
+            if array.nbytes and not array.dtype.hasobject:
+                row_bytes = array.nbytes // len(array) if array.ndim else -array.nbytes
+                data = array.tobytes() if array.nbytes <= COPIED_BYTES else bytes_of(array)
+                self.values[name] = (data, row_bytes, outputs.heads_of(name, array))
+
+
+def encode(response: Response, asked: AnswerTo) -> bytes | RequestError:
+    """The serialized PredictResponse to a request; an error if protobuf cannot carry it."""
+    run = response.run
+    shared = run.encoded
+    if not isinstance(shared, _EncodedRun):
+        outputs = asked.model.attachments.get(Outputs) or attached(asked.model, Outputs)
+        shared = run.encoded = _EncodedRun(run, outputs)
+    parts: list[bytes | memoryview] = [
+        shared.names,
+        shared.begin(int(response.queue_seconds * MICROS)),
+        shared.compute,
+    ]
+    if asked.id:
+        parts.append(wire.field(ID, asked.id.encode()))
+    if asked.tag:
+        parts += (TAG, wire.varint(asked.tag))
+    start, stop, typed, known = response.start, response.stop, asked.form, shared.values
+    try:
+        for name in response.names:
+            found = known.get(name)
+            if typed or found is None or stop == start:
+                parts.append(shared.outputs.output(name, response.outputs[name], typed))
+                continue
+            data, row_bytes, heads = found
+            rows = _length(run.outputs[name]) if stop is None else stop - start
+            parts.append(heads.get(rows) or shared.outputs.head(name, response.outputs[name], heads, rows))
+            parts.append(data if stop is None else data[start * row_bytes : stop * row_bytes])
+        return b"".join(parts)
+    except (ValueError, EncodeError) as error:  # over 2 GiB, or text that cannot be encoded
+        return ModelFailed(f"the model's answer cannot be sent: {error}")
+
+
+def encode_many(  # noqa: PLR0913 - what the answers consist of
+    response: Response, model: Model, rows: int, ids: Array, tags: Array, typed: bool
+) -> Sequence[Piece] | None:
+    """The serialized PredictResponses to several requests that were run as one.
+
+    Args:
+        response: the response to all of them.
+        model: the model that answers.
+        rows: the number of rows of each.
+        ids: the bytes of their ids, uint8 [count, bytes of each].
+        tags: their encoded tags, uint8 [count, bytes of each].
+        typed: whether the answers are typed.
+
+    Returns:
+        The answers in pieces, for `weave`; None if they may differ in length.
+    """
+    run, start, stop = response.run, response.start, response.stop
+    shared = run.encoded
+    if not isinstance(shared, _EncodedRun):
+        shared = run.encoded = _EncodedRun(run, attached(model, Outputs))
+    if typed or stop is None or stop == start or any(each not in shared.values for each in response.names):
+        return None
+    queue = shared.begin(int(response.queue_seconds * MICROS))
+    pieces: list[Piece] = [shared.names + queue + shared.compute]
+    if ids.size:
+        pieces += (ID, wire.varint(ids.shape[1]), ids)
+    if tags.size:
+        pieces += (TAG, tags)
+    for name in response.names:
+        data, row_bytes, heads = shared.values[name]
+        values = np.frombuffer(data, np.uint8, (stop - start) * row_bytes, start * row_bytes)
+        head = heads.get(rows) or shared.outputs.head(name, run.outputs[name][:rows], heads, rows)
+        pieces += (head, values.reshape(-1, rows * row_bytes))
+    return pieces
+
+
+def _length(array: Array) -> int:
+    """The length of the first axis; -1 for a scalar."""
+    return len(array) if array.ndim else -1
+
+
+def width(pieces: Sequence[Piece]) -> int:
+    """The length of each message that `weave` makes from pieces."""
+    return sum(len(each) if isinstance(each, bytes) else each.shape[1] for each in pieces)
+
+
+def weave(pieces: Sequence[Piece], count: int) -> bytes:
+    """Joins pieces into several messages of equal length, one after another."""
+    woven = np.empty((count, width(pieces)), np.uint8)
+    start = 0
+    for each in pieces:
+        values = np.frombuffer(each, np.uint8) if isinstance(each, bytes) else each
+        woven[:, start : start + values.shape[-1]] = values
+        start += values.shape[-1]
+    return woven.tobytes()
+
+
+@lru_cache(4096)
+def _compute(micros: int, rows: int) -> bytes:
+    """The part of `timing` with the time of a run in microseconds and its number of rows."""
+    message = pb.Timing(batch_rows=rows)
+    message.compute.FromMicroseconds(micros)
+    return message.SerializeToString()
+
+
+@lru_cache(32)
+def _beginnings(more: int) -> Callable[[int], bytes]:
+    """Returns the function for the beginning of a `timing` that has this many further bytes."""
+
+    @lru_cache(4096)
+    def beginning(micros: int) -> bytes:
+        """The field `timing` up to and including the time in the queue, in whole microseconds."""
+        message = pb.Timing()
+        message.queue.FromMicroseconds(micros)
+        queue = message.SerializeToString()
+        return b"%b%c%b" % (TIMING, len(queue) + more, queue)  # the length is far below 128
+
+    return beginning

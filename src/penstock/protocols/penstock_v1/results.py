@@ -1,0 +1,31 @@
+"""Encodes the results of a stream: an answer or an error, with the tag and the id of its request."""
+
+from __future__ import annotations
+
+from penstock.core import wire
+from penstock.core.errors import RequestError
+from penstock.protocols import status
+from penstock_proto.v1 import prediction_pb2 as pb
+
+TAG = wire.key(pb.PredictResult.TAG_FIELD_NUMBER, wire.VARINT)
+ID = wire.key(pb.PredictResult.ID_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+RESPONSE = wire.key(pb.PredictResult.RESPONSE_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+RESULTS = wire.key(pb.PredictStreamResponse.RESULTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+
+
+def result_of(tag: bytes, answer: bytes | RequestError, id: str) -> bytes:
+    """A PredictStreamResponse that holds one result. A large answer is copied once.
+
+    Args:
+        tag: the request's tag, encoded.
+        answer: the serialized PredictResponse, or the error.
+        id: the request's id; "" for none.
+    """
+    name = wire.field(ID, id.encode()) if id else b""
+    if isinstance(answer, RequestError):
+        answer = pb.PredictResult(error=status.to_message(answer)).SerializeToString()
+        head = b"".join((TAG, tag))
+    else:
+        head = b"".join((TAG, tag, RESPONSE, wire.varint(len(answer))))
+    size = wire.varint(len(head) + len(answer) + len(name))
+    return b"".join((RESULTS, size, head, answer, name))

@@ -1,0 +1,400 @@
+"""The life of a request, whatever its protocol: decoded, submitted, perhaps cancelled, answered once.
+
+    message ── recognised ──┬── submitted ── run ── encoded ── sent
+                └ decoded ──┘
+
+A request comes on a unary call or on a stream. This is its origin, and its answer goes back there.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence, Set
+from functools import partial
+from typing import TypeAlias
+
+from typing_extensions import override
+
+from penstock.core.caller import Caller
+from penstock.core.errors import InvalidRequest, ModelFailed, RequestCancelled, RequestError
+from penstock.core.request import Flush, Request, Response, Run, Step
+from penstock.core.tensors import Array
+from penstock.models.model import Model
+from penstock.protocols.answer_sizes import AnswerSizes, sizes_of
+from penstock.protocols.answers import Account
+from penstock.protocols.asked import asked_of, note_missed
+from penstock.protocols.codec import Asked, Decoded
+from penstock.protocols.fast_path.known_requests import Found
+from penstock.protocols.send_buffer import SMALL_BYTES
+from penstock.protocols.sequence_ids import StepStream, caller_of, own_step
+from penstock.protocols.service import Service, read_from
+from penstock.protocols.tensors import empty_outputs
+from penstock.transport.grpc.call import OK, ServerCall, Status
+
+Part: TypeAlias = tuple[bytes, int]
+"""A serialized message, and how many results are in it."""
+
+
+class ProtocolRequest(Request):
+    """A request of any protocol, with the origin that its answer goes back to.
+
+    Args:
+        origin: the unary call or the stream that it came on.
+        model: the model that answers.
+        asked: its content besides the inputs.
+        inputs: its inputs, by name.
+        id: its id; "" for none.
+        tag: its tag; 0 for none.
+        size: the size of its message in bytes.
+        arrived: the time of arrival, by `time.monotonic()`.
+        sequence: its step of a sequence, if the model has a state.
+        seconds: its own timeout in seconds; infinity for no limit.
+
+    Attributes:
+        form: the format of its answer.
+        parts: on a stream: its result, or the status that ends the stream there; None until it is known.
+    """
+
+    __slots__ = ("form", "id", "model", "origin", "parts", "tag")
+
+    def __init__(  # noqa: PLR0913 - what makes up a request, in one place
+        self,
+        origin: Origin,
+        model: Model,
+        asked: Asked,
+        inputs: Mapping[str, Array],
+        id: str,
+        tag: int,
+        size: int,
+        arrived: float,
+        sequence: Step | None,
+        seconds: float,
+    ) -> None:
+        _, outputs, rows, shape_key, _, priority, form, metadata = asked
+        trace = key = None
+        if origin.service.reads:
+            trace, key = origin.carried(metadata)
+        deadline = arrived + seconds
+        if origin.call.deadline < deadline:
+            deadline = origin.call.deadline
+        Request.__init__(
+            self, inputs, outputs, rows, shape_key, origin.rpc, arrived, deadline, priority, size, sequence,
+            None, trace, key,
+        )  # fmt: skip
+        self.origin = origin
+        self.model = model
+        self.id = id
+        self.tag = tag
+        self.form = form
+        self.parts: Sequence[Part] | Status | None = None
+
+    @property
+    @override
+    def sender(self) -> object:
+        return self.origin.call.peer()
+
+    @override
+    def reply(self, result: Response | RequestError) -> Flush | None:
+        origin = self.origin
+        if not isinstance(result, Response):
+            return origin.answered(self, result)
+        if (self.form or self.model.has_text_outputs) and origin.service.is_long_answer(result, self.form):
+            origin.service.answer_elsewhere(partial(self._answer, result))
+            return None
+        return origin.answered(self, origin.service.codec.encode(result, self))
+
+    def _answer(self, response: Response) -> Flush | None:
+        """Writes the answer on a worker."""
+        service = self.origin.service
+        answer: bytes | RequestError = ModelFailed("the answer could not be sent; see the server's log")
+        try:
+            answer = service.codec.encode(response, self)
+        except Exception as error:
+            service.failed(error)
+        return self.origin.answered(self, answer)
+
+    def learn(self, size: int) -> None:
+        """Takes the bytes of its answer, from which those of later ones are expected; 0 for a small one."""
+        sizes_of(self.model).learn(self, size)
+
+    def cancel(self) -> None:
+        """Drops it, because its answer is no longer needed."""
+        self.origin.service.engine.cancel(self.model, self)
+
+    def cancel_tags(self, tags: Set[int]) -> None:
+        """Answers it with CANCELLED and drops it, if its tag is among these."""
+        if self.tag in tags:
+            self.reply(cancelled_by_tag())
+            self.cancel()
+
+
+def cancelled_by_tag() -> RequestCancelled:
+    """The error of a request that its caller has cancelled by its tag."""
+    return RequestCancelled("the caller cancelled the request")
+
+
+class Origin(ABC):
+    """Where requests come from and their answers go to: a unary call or a stream.
+
+    Attributes:
+        service: the service that was called.
+        call: the call.
+        rpc: the name of the RPC, for metrics.
+        account: counts its answers; None if none of them was large so far.
+        is_accepted: whether its message came before the server began to stop. Its requests are run then, even
+            if they are begun later, because the message is handled in turns.
+    """
+
+    __slots__ = ()
+
+    is_accepted = False
+
+    service: Service
+    call: ServerCall
+    rpc: str
+    account: Account | None
+
+    @property
+    def stream(self) -> StepStream | None:
+        """The stream, for steps of sequences; None for a unary call."""
+        return None
+
+    @property
+    def step_caller(self) -> Caller:
+        """Who sends its steps of sequences; looked up for these only."""
+        return caller_of(self.call)
+
+    @abstractmethod
+    def begun(self, request: ProtocolRequest) -> None:
+        """Called before a request is submitted."""
+
+    @abstractmethod
+    def answered(self, request: ProtocolRequest, answer: bytes | RequestError) -> Flush | None:
+        """Receives the one answer to a request, on any thread; see `Request.reply`."""
+
+    @abstractmethod
+    def refused(self, error: RequestError, id: str, tag: int) -> None:
+        """Receives the error of a request that is rejected before it is submitted, with its id and tag."""
+
+    @abstractmethod
+    def carried(self, metadata: Mapping[str, str]) -> tuple[str | None, str | None]:
+        """The trace and the route key of a request, as far as the service reads them.
+
+        Args:
+            metadata: the metadata in the request's message.
+        """
+
+    def submit(self, item: object, model: Model, request: Request) -> None:
+        """Submits a request now, or once there is room for its answer.
+
+        Args:
+            item: the request, or what stands for it when its answer is there.
+            model: the model that answers.
+            request: the request.
+        """
+        sizes = model.attachments.get(AnswerSizes) or sizes_of(model)
+        account = self.account
+        size = 0
+        if request.rows * sizes.most > SMALL_BYTES:
+            size = sizes.expected(request.outputs, request.rows, request.shape_key)
+        if size or (account is not None and account.holds):
+            self.service.answers.submit(self.open_account(), item, model, request, size, self.is_accepted)
+        else:
+            self.service.engine.submit(model, request, self.is_accepted)
+
+    @abstractmethod
+    def open_account(self) -> Account:
+        """What counts its answers; made when it is first needed."""
+
+    def begin_known(self, data: bytes, found: Found) -> bool:
+        """Begins a request that matches a known request.
+
+        Args:
+            data: its bytes.
+            found: the known request, and what differs from it.
+
+        Returns:
+            Whether it has begun; if not, it must be decoded.
+        """
+        known, id, tag, seconds, places = found
+        service = self.service
+        model = known.model_now(service.router.targets)
+        if model is None:
+            return False
+        sequence = None
+        if model.sequence_state is not None:
+            sequence = own_step(self.stream)
+            if sequence is None:
+                return False
+        inputs = known.inputs_of(data, places)
+        if inputs is None:
+            return False
+        asked = known.asked
+        if service.reads:
+            asked = asked._replace(metadata=known.metadata_of(data, places))
+        request = ProtocolRequest(
+            self, model, asked, inputs, id, tag, len(data), time.monotonic(), sequence, seconds
+        )
+        self.begun(request)
+        self.submit(request, model, request)
+        return True
+
+    def begin_decoded(self, decoded: Decoded, data: bytes | None) -> None:
+        """Begins a parsed request, or rejects it.
+
+        Args:
+            decoded: the request.
+            data: its bytes, so that it can become a known request; None if they are not available.
+        """
+        service, arrived = self.service, time.monotonic()
+        model: Model | None = None
+        try:
+            model = service.engine.route(decoded.model, decoded.version)
+            asked, inputs, sequence, learnable = asked_of(decoded, model, self, bool(service.reads))
+            nothing = empty_outputs(model, asked.outputs, inputs) if not asked.rows else None
+        except RequestError as error:
+            if model is None:
+                service.telemetry.failed(self.rpc, error)
+            else:
+                model.observer.failed(self.rpc, error, seconds=time.monotonic() - arrived)
+                if not decoded.names_sequence:
+                    note_missed(model, self.stream)
+            self.refused(error, decoded.id, decoded.tag)
+            return
+        request = ProtocolRequest(
+            self, model, asked, inputs, decoded.id, decoded.tag, decoded.size, arrived, sequence,
+            asked.timeout_seconds,
+        )  # fmt: skip
+        self.begun(request)
+        if nothing is not None:
+            _answer(request, nothing)
+            return
+        if learnable and data is not None and service.known_requests.is_time(arrived):
+            service.known_requests.learn(data, asked, inputs, model, arrived)
+        self.submit(request, model, request)
+
+
+def _answer(request: ProtocolRequest, outputs: Mapping[str, Array]) -> None:
+    """Answers a request without rows; it never reaches the model."""
+    run = Run(request.arrived, request.arrived, request.arrived, 0, outputs)
+    flush = request.reply(Response(run, request.outputs, 0.0))
+    request.model.observer.batch_done([request], run, time.monotonic())
+    if flush is not None:
+        flush()
+
+
+class UnaryCall(Origin):
+    """A unary call: one request message in, the answer and the status out in one step.
+
+    Args:
+        service: the service that was called.
+        rpc: the name of the RPC.
+        call: the call.
+    """
+
+    __slots__ = ("_closed", "_request", "_taking", "account", "call", "rpc", "service")
+
+    def __init__(self, service: Service, rpc: str, call: ServerCall) -> None:
+        self.service = service
+        self.rpc = rpc
+        self.call = call
+        self.account: Account | None = None
+        self._request: ProtocolRequest | None = None
+        self._taking = self._closed = False
+
+    def received(self, message: bytes) -> None:
+        """The request has come."""
+        service = self.service
+        if len(message) > service.offload_bytes:
+            service.offload(self.call, message, self._take)
+        else:
+            self._take(message)
+
+    def half_closed(self) -> None:
+        """Not used by unary calls."""
+
+    def sent(self) -> None:
+        """Not used by unary calls."""
+
+    def closed(self, cancelled: bool) -> None:
+        """The call is over."""
+        self._closed = True
+        if not self._taking:  # else the thread that decodes the message drops it after the submit
+            self._let_go(cancelled)
+        if self.account is not None:
+            self.service.answers.close(self.account)
+
+    @override
+    def begun(self, request: ProtocolRequest) -> None:
+        self._request = request
+
+    @override
+    def answered(self, request: ProtocolRequest, answer: bytes | RequestError) -> None:
+        if isinstance(answer, bytes):
+            if len(answer) > SMALL_BYTES or self.account is not None:
+                self._count(request, len(answer))
+            self.call.finish(OK, answer)
+        else:
+            self.call.finish(self.service.codec.error(answer))
+
+    @override
+    def open_account(self) -> Account:
+        if self.account is None:
+            self.account = Account(self.call.peer(), self.service.answers.limits.stream)
+        return self.account
+
+    def _count(self, request: ProtocolRequest, size: int) -> None:
+        """Counts the answer until the call is over."""
+        answers, account = self.service.answers, self.open_account()
+        answers.answered(account, request, size if size > SMALL_BYTES else 0)
+        sizes_of(request.model).learn(request, size)
+        if self._closed:
+            answers.close(account)
+
+    @override
+    def refused(self, error: RequestError, id: str, tag: int) -> None:
+        self.call.finish(self.service.codec.error(error))
+
+    @override
+    def carried(self, metadata: Mapping[str, str]) -> tuple[str | None, str | None]:
+        return read_from(dict(self.call.metadata), self.service)
+
+    def _take(self, data: bytes) -> None:
+        self._taking = True
+        service = self.service
+        found = service.known_requests.find(data)
+        if found is not None and self.begin_known(data, found):
+            self._took()
+        elif (error := service.too_many_names(data)) is not None:
+            self._reject(error)
+        elif service.is_much_work(data):
+            service.offload(self.call, data, self._decode)
+        else:
+            self._decode(data)
+
+    def _decode(self, data: bytes) -> None:
+        service = self.service
+        try:
+            decoded = service.codec.decode(data)
+        except InvalidRequest as error:
+            self._reject(error)
+            return
+        self.begin_decoded(decoded, data)
+        self._took()
+
+    def _reject(self, error: InvalidRequest) -> None:
+        self.service.telemetry.failed(self.rpc, error)
+        self.refused(error, "", 0)
+
+    def _took(self) -> None:
+        """The message has been handled."""
+        self._taking = False
+        if self._closed:  # during decoding on a worker
+            self._let_go(cancelled=True)
+
+    def _let_go(self, cancelled: bool) -> None:
+        """Drops the reference to the request, which refers to this: ends the reference cycle."""
+        request, self._request = self._request, None
+        if cancelled and request is not None:
+            request.cancel()

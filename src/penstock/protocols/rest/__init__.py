@@ -1,0 +1,1 @@
+"""REST: JSON over HTTP. Plain records, columns and streams; and the Open Inference Protocol's REST form."""

@@ -1,0 +1,279 @@
+"""Describes the plain REST service as OpenAPI 3.1, from the signatures of the models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+import numpy as np
+import orjson
+
+from penstock import __version__
+from penstock.core.tensors import Array, DataType, Kind, TensorSpec
+from penstock.models.model import Model
+from penstock.protocols.rest.classifier import PREDICTION, PROBABILITY, Classifier
+from penstock.protocols.rest.decoder import OUTPUTS
+from penstock.protocols.rest.forms import Inputs
+from penstock.protocols.rest.values import NOT_FINITE, dumped, plain
+from penstock.transport.http.lines import EVENTS, NDJSON
+from penstock.transport.http.status import JSON, PROBLEM
+
+Schema: TypeAlias = dict[str, Any]
+
+MOST_EXAMPLE_VALUES = 256
+"""An example with more values than this is left out."""
+
+HEADERS: Mapping[str, tuple[str, Schema]] = {
+    "Penstock-Timeout": (
+        "Seconds within which the answer must come.",
+        {"type": "number", "exclusiveMinimum": 0},
+    ),
+    "Penstock-Priority": ("Above 0 runs before other requests, below 0 after them.", {"type": "integer"}),
+}
+PREDICT_HEADERS = {**HEADERS, "X-Request-Id": ("Comes back with the answer.", {"type": "string"})}
+STATE_HEADERS: Mapping[str, tuple[str, Schema]] = {
+    "Penstock-Sequence-Id": ("The sequence that the request is a step of.", {"type": "string"}),
+    "Penstock-Sequence-Start": ("Whether this is its first step.", {"type": "boolean"}),
+    "Penstock-Sequence-End": ("Whether this is its last step.", {"type": "boolean"}),
+    "Penstock-Caller": (
+        "A random name of the caller's own: its sequences are then its own on all of its connections.",
+        {"type": "string"},
+    ),
+    "Penstock-Sequences": (
+        "`shared`: all callers that send this share the sequences that they begin.",
+        {"enum": ["shared"]},
+    ),
+}
+OUTPUTS_QUERY: Schema = {
+    "name": OUTPUTS,
+    "in": "query",
+    "description": "The outputs wanted, separated by commas.",
+    "schema": {"type": "string"},
+}
+
+PROBLEM_SCHEMA: Schema = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What was received, and what was expected."},
+        "code": {"type": "string", "description": "The status of gRPC."},
+        "retry_after_seconds": {"type": "number"},
+    },
+}
+FAILED: Schema = {
+    "description": "An error (RFC 9457). 429 and 503 say by Retry-After when to try again.",
+    "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+
+
+def document(models: Sequence[Model]) -> bytes:
+    """The description as JSON.
+
+    Args:
+        models: what is served.
+    """
+    paths: dict[str, Any] = {"/health": {"get": _health()}}
+    schemas: dict[str, Schema] = {"Problem": PROBLEM_SCHEMA}
+    for model in models:
+        described = _Described(model)
+        name = quote(model.name, safe="")
+        schemas |= described.schemas()
+        path = f"/predict/{name}/versions/{model.version}"
+        paths[path], paths[f"{path}/stream"] = {"post": described.predict()}, {"post": described.stream()}
+        if model.is_default:
+            path = f"/predict/{name}"
+            paths[path] = {"post": described.predict("default")}
+            paths[f"{path}/stream"] = {"post": described.stream("default")}
+    return dumped(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "Penstock", "version": __version__, "summary": "Predictions of ONNX models."},
+            "paths": paths,
+            "components": {"schemas": schemas},
+        }
+    )
+
+
+def _health() -> Schema:
+    schema = {
+        "type": "object",
+        "required": ["status", "ready"],
+        "properties": {"status": {"type": "string"}, "ready": {"type": "boolean"}},
+    }
+    answer = {"content": {JSON: {"schema": schema}}}
+    return {
+        "operationId": "health",
+        "summary": "Whether the server accepts requests.",
+        "responses": {
+            "200": {"description": "It does.", **answer},
+            "503": {"description": "It does not.", **answer},
+            "default": FAILED,
+        },
+    }
+
+
+class _Described:
+    """One version of a model.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._key = f"{''.join(each if each.isalnum() else '_' for each in model.name)}.{model.version}"
+        self._whole = Inputs(model).whole
+        self._classifier = Classifier(model)
+        self._needed = [name for name in model.signature.inputs if name not in model.optional_inputs]
+
+    def schemas(self) -> dict[str, Schema]:
+        """The schemas of a record and of its answer, by name."""
+        inputs = self._model.signature.inputs
+        fields = {name: self._field(spec) for name, spec in inputs.items()}
+        outputs = {name: _row(spec) for name, spec in self._model.signature.outputs.items()}
+        if self._classifier.label:
+            label = self._model.signature.outputs[self._classifier.label].datatype
+            outputs[PREDICTION] = {**_element(label), "description": "The label."}
+            rows = self._model.signature.outputs[self._classifier.probabilities].datatype
+            outputs[PROBABILITY] = {**_element(rows), "description": "Its probability."}
+        record: Schema = {"type": "object", "properties": fields, "required": self._needed}
+        record["additionalProperties"] = False
+        example = self._example()
+        if example is not None:
+            record["examples"] = [example]
+        return {
+            f"{self._key}.Record": record,
+            f"{self._key}.Answer": {"type": "object", "properties": outputs},
+        }
+
+    def predict(self, of: str = "") -> Schema:
+        """The operation that answers requests."""
+        record, answer = self._reference("Record"), self._reference("Answer")
+        inputs = self._model.signature.inputs
+        columns = {
+            "type": "object",
+            "properties": {name: _column(spec) for name, spec in inputs.items()},
+            "required": self._needed,
+            "additionalProperties": False,
+        }
+        instance = {"anyOf": [record, *map(self._field, inputs.values())]} if len(inputs) == 1 else record
+        body = [
+            record,
+            _object({"instances": {"type": "array", "items": instance}}),
+            _object({"inputs": columns}),
+        ]
+        answers = [
+            answer,
+            _object({"predictions": {"type": "array", "items": answer}}),
+            {"type": "object", "required": ["outputs"], "properties": {"outputs": {"type": "object"}}},
+        ]
+        operation = self._operation("predict", of, "Predict one record, many, or columns.")
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": {"anyOf": body}}}}
+        good = {"description": "The prediction.", "content": {JSON: {"schema": {"anyOf": answers}}}}
+        operation["responses"] = {"200": good, "default": FAILED}
+        return operation
+
+    def stream(self, of: str = "") -> Schema:
+        """The operation that streams."""
+        operation = self._operation("stream", of, "Predict a record on each line; the answers are lines.")
+        lines = {"schema": {"type": "string"}}
+        operation["requestBody"] = {"content": {NDJSON: lines}}
+        good = {
+            "description": "An answer or an error on each line.",
+            "content": {NDJSON: lines, EVENTS: lines},
+        }
+        operation["responses"] = {"200": good, "default": FAILED}
+        return operation
+
+    def _operation(self, what: str, of: str, summary: str) -> Schema:
+        headers = HEADERS if what == "stream" else PREDICT_HEADERS
+        if self._model.sequence_state and what == "predict":
+            headers = {**headers, **STATE_HEADERS}
+        parameters = [
+            {"name": name, "in": "header", "description": words, "schema": schema}
+            for name, (words, schema) in headers.items()
+        ]
+        parameters.append(OUTPUTS_QUERY)
+        name = ".".join(filter(None, (what, self._key, of)))
+        return {"operationId": name, "summary": summary, "tags": [self._model.name], "parameters": parameters}
+
+    def _reference(self, what: str) -> Schema:
+        return {"$ref": f"#/components/schemas/{self._key}.{what}"}
+
+    def _field(self, spec: TensorSpec) -> Schema:
+        schema = _tensor(spec) if spec.name in self._whole else _row(spec)
+        return {**schema, "description": str(spec)}
+
+    def _example(self) -> Schema | None:
+        model = self._model
+        wanted = [name for name in model.signature.inputs if name in model.example]
+        if not wanted or sum(model.example[name].size for name in wanted) > MOST_EXAMPLE_VALUES:
+            return None
+        found = {}
+        for name in wanted:
+            spec, array = model.signature.inputs[name], model.example[name]
+            if name not in self._whole:
+                if not array.shape[spec.row_axis]:
+                    return None
+                array = np.take(array, 0, axis=spec.row_axis)
+            found[name] = _written(spec.datatype, array)
+        return found
+
+
+def _written(datatype: DataType, array: Array) -> Any:
+    values = orjson.loads(dumped({"values": plain(datatype, array)}))["values"]
+    return values[0] if array.shape == (1,) else values
+
+
+def _object(properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _element(datatype: DataType) -> Schema:
+    if datatype.kind is Kind.BYTES:
+        return {"type": "string"}
+    if datatype.kind is Kind.BOOL:
+        return {"type": "boolean"}
+    if datatype.kind in (Kind.INT, Kind.UINT):
+        bounds = np.iinfo(datatype.dtype)
+        return {"type": "integer", "minimum": int(bounds.min), "maximum": int(bounds.max)}
+    return {"anyOf": [{"type": "number"}, {"enum": list(NOT_FINITE)}]}
+
+
+def _nested(datatype: DataType, axes: Sequence[int | str]) -> Schema:
+    schema = _element(datatype)
+    for length in reversed(axes):
+        schema = {"type": "array", "items": schema}
+        if isinstance(length, int):
+            schema |= {"minItems": length, "maxItems": length}
+    return schema
+
+
+def _tensor(spec: TensorSpec) -> Schema:
+    return {} if spec.shape is None else _nested(spec.datatype, spec.shape)
+
+
+def _column(spec: TensorSpec) -> Schema:
+    """A whole tensor; one list of its values may leave the shape open."""
+    schema = _tensor(spec)
+    if len(spec.shape or ()) > 1:
+        schema = {"anyOf": [schema, _nested(spec.datatype, ("values",))]}
+    return {**schema, "description": str(spec)}
+
+
+def _row(spec: TensorSpec) -> Schema:
+    """A tensor without its rows; a single value needs no list around it."""
+    if not spec.shape:
+        return _tensor(spec)
+    axes = spec.shape[: spec.row_axis] + spec.shape[spec.row_axis + 1 :]
+    schema = _nested(spec.datatype, axes)
+    return {"anyOf": [_element(spec.datatype), schema]} if axes and set(axes) <= {1} else schema

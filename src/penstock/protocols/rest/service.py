@@ -1,0 +1,141 @@
+"""The plain REST service: `POST /predict/{model}`, and its streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from typing_extensions import override
+
+from penstock.core.errors import InvalidRequest, RequestError
+from penstock.protocols.codec import Codec
+from penstock.protocols.fast_path.spans import Span
+from penstock.protocols.request import ProtocolRequest, UnaryCall
+from penstock.protocols.rest.decoder import (
+    MODEL,
+    REQUEST_ID,
+    VERSION,
+    HttpDecoded,
+    check_query,
+    check_sequences,
+    check_stream,
+    decode,
+)
+from penstock.protocols.rest.encoder import encode
+from penstock.protocols.rest.errors import to_status
+from penstock.protocols.rest.stream import RPC, LineStream
+from penstock.protocols.rest.work import WORK
+from penstock.protocols.send_buffer import SMALL_BYTES
+from penstock.protocols.service import Service
+from penstock.transport.grpc.call import IGNORING, OK, CallHandler, Kind, Method, Methods, ServerCall, Status
+from penstock.transport.http.call import HttpCall
+from penstock.transport.http.lines import LineCall
+from penstock.transport.http.routes import Route
+
+UNARY = "RestPredict"
+PREDICT = "/penstock.rest/Predict"
+STREAM = "/penstock.rest/PredictStream"
+VERSION_HEADER, ID_HEADER = b"penstock-model-version", REQUEST_ID.encode()
+
+ROUTES = (
+    Route("POST", "/predict/{model}", PREDICT),
+    Route("POST", "/predict/{model}/versions/{version}", PREDICT),
+    Route("POST", "/predict/{model}/stream", STREAM),
+    Route("POST", "/predict/{model}/versions/{version}/stream", STREAM),
+)
+
+
+def no_spans(data: bytes) -> Sequence[Span]:
+    """JSON has no places that could be found without parsing it."""
+    raise ValueError("requests in JSON are always parsed")
+
+
+class HttpUnaryCall(UnaryCall):
+    """A request over HTTP; see `UnaryCall` for the arguments."""
+
+    __slots__ = ()
+
+    call: HttpCall
+
+    @override
+    def answered(self, request: ProtocolRequest, answer: bytes | RequestError) -> None:
+        call = self.call
+        call.header(VERSION_HEADER, request.model.version_text)
+        if REQUEST_ID in call.headers:
+            call.header(ID_HEADER, call.headers[REQUEST_ID])
+        if isinstance(answer, bytes):
+            if len(answer) > SMALL_BYTES or self.account is not None:
+                self._count(request, len(answer))
+            call.finish(self._ended_well(request), answer)
+        else:
+            call.finish(self.service.codec.error(answer))
+
+    def _ended_well(self, request: ProtocolRequest) -> Status:
+        """The status of an answer."""
+        return OK
+
+    @override
+    def _take(self, data: bytes) -> None:
+        self._taking = True
+        self._decode(data)
+
+    @override
+    def _decode(self, data: bytes) -> None:
+        try:
+            self._check()
+            decoded = self.service.codec.decode(data)
+            assert isinstance(decoded, HttpDecoded), "the codecs of this package decode to nothing else"
+            decoded.came_by(self.call)
+        except InvalidRequest as error:
+            self._reject(error)
+            return
+        self.begin_decoded(decoded, None)
+        self._took()
+
+    def _check(self) -> None:
+        """Checks what the head of the request says, whichever model it is for.
+
+        Raises:
+            InvalidRequest: a part of it means nothing.
+        """
+        check_sequences(self.call.headers)
+
+
+class PredictCall(HttpUnaryCall):
+    """A plain request; see `UnaryCall` for the arguments."""
+
+    __slots__ = ()
+
+    @override
+    def _check(self) -> None:
+        super()._check()
+        check_query(self.call)
+
+
+class RestService(Service):
+    """The plain REST service; see `Service` for the arguments."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(Codec(decode, encode, to_status, no_spans, WORK), *parts)
+
+    def methods(self) -> Methods:
+        """The service's methods, by full name."""
+        return {
+            PREDICT: Method(Kind.UNARY, partial(PredictCall, self, UNARY)),
+            STREAM: Method(Kind.STREAM, self._open_stream),
+        }
+
+    def _open_stream(self, call: ServerCall) -> CallHandler:
+        assert isinstance(call, LineCall), "only the HTTP transport has such methods"
+        try:
+            check_stream(call)
+            model = self.engine.route(call.parameters[MODEL], call.parameters.get(VERSION, ""))
+        except RequestError as error:  # before the answer has begun: the error has a status of its own
+            self.telemetry.failed(RPC, error)
+            call.finish(to_status(error))
+            return IGNORING
+        call.header(VERSION_HEADER, model.version_text)
+        stream = LineStream(call, self)
+        self.opened(stream)
+        return stream

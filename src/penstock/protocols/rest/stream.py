@@ -1,0 +1,63 @@
+"""A stream of plain requests over HTTP: a line each, and a line for each answer, in their order."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from typing_extensions import override
+
+from penstock.core.errors import InvalidRequest, RequestError
+from penstock.protocols.asked import note_missed
+from penstock.protocols.rest.decoder import MODEL, VERSION, HttpDecoded
+from penstock.protocols.rest.errors import to_status
+from penstock.protocols.rest.values import dumped
+from penstock.protocols.send_buffer import SendBuffer
+from penstock.protocols.service import Service
+from penstock.protocols.stream import Result, Stream
+from penstock.transport.http.lines import LineCall
+from penstock.transport.http.status import problem_fields
+
+RPC = "RestPredictStream"
+
+
+class LineStream(Stream):
+    """One stream. An error is the answer to its line, and the stream goes on.
+
+    Args:
+        call: the call.
+        service: the service it belongs to.
+    """
+
+    call: LineCall
+
+    def __init__(self, call: LineCall, service: Service) -> None:
+        super().__init__(call, service, RPC, SendBuffer(call.send), ordered=True)
+
+    @override
+    def _handle(self, data: bytes) -> None:
+        self._coming(1)
+        service = self.service
+        try:
+            decoded = service.codec.decode(data)
+            assert isinstance(decoded, HttpDecoded), "the codecs of this package decode to nothing else"
+            decoded.came_by(self.call)
+        except InvalidRequest as error:
+            service.telemetry.failed(self.rpc, error)
+            self._miss()
+            self.refused(error, "", 0)
+        else:
+            self.begin_decoded(decoded, None)
+        self._took()
+
+    def _miss(self) -> None:
+        """A line that cannot be read may have been the first step of the stream's sequence."""
+        parameters = self.call.parameters
+        with suppress(RequestError):
+            note_missed(self.service.engine.route(parameters[MODEL], parameters.get(VERSION, "")), self)
+
+    @override
+    def _result(self, answer: bytes | RequestError, id: str, tag: int) -> Result:
+        if isinstance(answer, bytes):
+            return ((self.call.framed(answer), 1),)
+        error = dumped({"error": problem_fields(to_status(answer))})
+        return ((self.call.framed(error, "error"), 1),)

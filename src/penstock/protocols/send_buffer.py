@@ -1,0 +1,82 @@
+"""The send buffer of a stream: collects results while a message is being sent, and sends them in the next.
+
+Nothing is delayed to collect more. A message grows only while the message before it has not left yet.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+SMALL_BYTES = 1024
+"""Answers of up to this size do not count towards the bounds of memory: a call itself takes as much."""
+MESSAGE_BYTES = 1_048_576
+"""Largest message that is joined from several parts: clients reject more than 4 MiB by default."""
+
+
+class SendBuffer:
+    """Sends serialized parts, joined into messages, one message at a time.
+
+    Parts are serialized protobuf messages of one type with a repeated field. Their concatenation is the
+    message that holds all their elements: the protobuf encoding defines it so.
+
+    Args:
+        send: starts to send a message; `sent` is called when it has left.
+        message_bytes: the largest message that is joined from several parts; 0 joins none.
+
+    Attributes:
+        large_bytes: in the message that is being sent or was sent last, the bytes of parts that count as
+            large; see `penstock.protocols.answers`.
+    """
+
+    def __init__(self, send: Callable[[bytes], None], message_bytes: int = MESSAGE_BYTES) -> None:
+        self._send = send
+        self._message_bytes = message_bytes
+        self._parts: deque[tuple[bytes, int]] = deque()
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self.large_bytes = 0
+
+    def put(self, part: bytes, count: int = 1) -> None:
+        """Adds a part with this number of elements; the next `flush` or `sent` sends it."""
+        self._parts.append((part, count))
+
+    def flush(self) -> int:
+        """Sends what was collected, unless a message is being sent.
+
+        Returns:
+            The number of elements in that message; 0 if none was sent.
+        """
+        with self._lock:
+            if self._under_way or not self._parts:
+                return 0
+            message, count = self._next()
+            self._under_way = count
+        self._send(message)
+        return count
+
+    def sent(self) -> int:
+        """The message that was being sent has left.
+
+        Returns:
+            The number of elements in the message that has left.
+        """
+        with self._lock:
+            count, self._under_way = self._under_way, 0
+        return count
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits and nothing is being sent."""
+        with self._lock:
+            return not self._parts and not self._under_way
+
+    def _next(self) -> tuple[bytes, int]:
+        part, count = self._parts.popleft()
+        taken, size = [part], len(part)
+        while self._parts and (size := size + len(self._parts[0][0])) <= self._message_bytes:
+            part, more = self._parts.popleft()
+            taken.append(part)
+            count += more
+        self.large_bytes = sum([len(each) for each in taken if len(each) > SMALL_BYTES])
+        return (taken[0] if len(taken) == 1 else b"".join(taken)), count

@@ -1,0 +1,1 @@
+"""Services that gRPC itself defines: health and reflection."""

@@ -1,0 +1,229 @@
+"""Converts typed lists, the encoding that people write by hand, to and from arrays.
+
+Numbers are converted to the model's datatype if every value fits: integers must be in range, fractions are
+never cut off, a floating-point number may be rounded but must stay finite, and an integer must be exact in
+floating point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from penstock.core import wire
+from penstock.core.errors import InvalidRequest
+from penstock.core.minifloats import BY_BITS, narrowed, widened
+from penstock.core.tensors import Array, DataType, Kind, TensorSpec
+from penstock_proto.v1.tensor_pb2 import Tensor
+
+LISTS: dict[str, np.dtype[Any]] = {
+    "bool_values": np.dtype("?"),
+    "int_values": np.dtype("<i8"),
+    "uint_values": np.dtype("<u8"),
+    "float_values": np.dtype("<f4"),
+    "double_values": np.dtype("<f8"),
+    "string_values": np.dtype("O"),
+    "bytes_values": np.dtype("O"),
+}
+"""The typed lists of a Tensor message, and the dtypes of their values."""
+
+FEW = 256
+"""Up to this number of values, a list of Python's objects is quicker to convert than protobuf's own list."""
+SLICE = 4096
+"""Values converted at once where one step would hold up other threads."""
+
+LIST_OF_KIND = {
+    Kind.BOOL: "bool_values",
+    Kind.INT: "int_values",
+    Kind.UINT: "uint_values",
+    Kind.FLOAT: "float_values",
+    Kind.DOUBLE: "double_values",
+}
+
+
+def read(spec: TensorSpec, field: str, values: Sequence[Any]) -> Array:
+    """The values of a typed list as a flat array of the input's datatype.
+
+    Args:
+        spec: the input's spec.
+        field: the list's name.
+        values: its values.
+
+    Raises:
+        InvalidRequest: a value does not fit; the text names it.
+    """
+    if spec.datatype is DataType.BYTES:
+        return _read_text(spec, field, values)
+    dtype = LISTS[field]
+    if dtype.kind == "O" or (dtype.kind == "b") != (spec.datatype is DataType.BOOL):
+        raise InvalidRequest(f"input {spec.name}: {field} cannot be given for {spec.datatype}")
+    return of_list(spec, values, dtype)
+
+
+def of_list(spec: TensorSpec, values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+    """The values of a list as a flat array of the input's datatype.
+
+    Args:
+        spec: the input's spec.
+        values: the values; `bytes` for a BYTES input.
+        dtype: the dtype of the list.
+
+    Raises:
+        InvalidRequest: a value does not fit; the text names it.
+    """
+    if spec.datatype is DataType.BYTES:
+        return text_array([decoded(spec, index, value) for index, value in enumerate(values)])
+    natural = _numbers(values, dtype)
+    if spec.datatype.kind in (Kind.INT, Kind.UINT):
+        return _to_integer(spec, natural)
+    if spec.datatype.kind in (Kind.FLOAT, Kind.DOUBLE):
+        return _to_floating(spec, natural)
+    return natural
+
+
+def write(tensor: Tensor, datatype: DataType, array: Array) -> None:
+    """Puts the elements of `array` into the typed list that suits its datatype."""
+    flat = array.ravel()
+    if datatype is DataType.BYTES:
+        tensor.string_values.extend(flat.tolist())
+        return
+    name = LIST_OF_KIND[datatype.kind]
+    numbers = widened(datatype, flat) if datatype in BY_BITS else flat
+    if len(numbers) <= FEW:
+        getattr(tensor, name).extend(numbers.tolist())
+    else:
+        tensor.MergeFromString(_packed(name, numbers))
+
+
+def _packed(name: str, numbers: Array) -> bytes:
+    """The field of a typed list that holds these numbers, without an object for each."""
+    numbers = numbers.astype(LISTS[name])
+    key = wire.key(Tensor.DESCRIPTOR.fields_by_name[name].number, wire.LENGTH_DELIMITED)
+    if numbers.dtype.kind not in "iu":
+        return wire.field(key, numbers.tobytes())
+    unsigned = numbers.view(np.uint64)
+    parts = [_varints(unsigned[start : start + SLICE]) for start in range(0, len(unsigned), SLICE)]
+    return wire.field(key, b"".join(parts))
+
+
+def _varints(numbers: Array) -> bytes:
+    """Numbers as varints, one after another.
+
+    Args:
+        numbers: uint64 [count], at least one.
+    """
+    left = [numbers, numbers >> np.uint64(7)]  # what is left of each before each of its bytes
+    while left[-1].any():
+        left.append(left[-1] >> np.uint64(7))
+    rest = np.stack(left, axis=1)
+    more = rest[:, 1:] != 0
+    data = (rest[:, :-1] & np.uint64(0x7F)).astype(np.uint8) | (more.astype(np.uint8) << 7)
+    is_used = np.concatenate([np.ones((len(numbers), 1), bool), more[:, :-1]], axis=1)
+    return bytes(data[is_used].tobytes())
+
+
+def _numbers(values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+    """The values as an array, without an object for each where protobuf gives them as one block."""
+    count = len(values)
+    if count <= FEW:
+        return np.array(values[:], dtype=dtype)
+    if hasattr(values, "__array__"):  # protobuf from release 7 on
+        return np.array(values, dtype=dtype)
+    array = np.empty(count, dtype=dtype)
+    for start in range(0, count, SLICE):
+        array[start : start + SLICE] = values[start : start + SLICE]
+    return array
+
+
+def _read_text(spec: TensorSpec, field: str, values: Sequence[Any]) -> Array:
+    if field == "string_values":
+        return text_array(values)
+    if field != "bytes_values":
+        raise InvalidRequest(f"input {spec.name}: {field} cannot be given for BYTES; use string_values")
+    return of_list(spec, values, LISTS[field])
+
+
+def decoded(spec: TensorSpec, index: int, value: bytes) -> str:
+    """One element of a BYTES input as text, the only form in which ONNX has strings.
+
+    Raises:
+        InvalidRequest: it is not UTF-8.
+    """
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"input {spec.name}: element {index} is not UTF-8 ({error.reason} at byte {error.start}), "
+            "and ONNX strings are text"
+        ) from None
+
+
+def text_array(texts: Sequence[str]) -> Array:
+    """A flat object array of `str`."""
+    array = np.empty(len(texts), dtype=object)
+    for start in range(0, len(texts), SLICE):
+        array[start : start + SLICE] = texts[start : start + SLICE]
+    return array
+
+
+def _to_integer(spec: TensorSpec, values: Array) -> Array:
+    bounds = np.iinfo(spec.datatype.dtype)
+    low, high = int(bounds.min), int(bounds.max)
+    if values.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            # float(high) may round up to high + 1, which does not fit: hence the strict comparison.
+            fits = (values >= low) & (values < float(high) + (0 if float(high) > high else 1))
+            _refuse_unless(fits & (values == np.trunc(values)), spec, values)
+    elif values.size and not (low <= int(values.min()) and int(values.max()) <= high):
+        sent = np.iinfo(values.dtype)
+        low, high = max(low, int(sent.min)), min(high, int(sent.max))
+        _refuse_unless((values >= low) & (values <= high), spec, values)
+    return values.astype(spec.datatype.dtype)
+
+
+def _to_floating(spec: TensorSpec, values: Array) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are rejected below, NaNs are valid
+        if spec.datatype in BY_BITS:
+            converted = narrowed(spec.datatype, values)
+            back = widened(spec.datatype, converted)
+        else:
+            converted = back = values.astype(spec.datatype.dtype)
+    if values.dtype.kind == "f":
+        _refuse_unless(np.isfinite(back) | np.isnan(values) | (back == values), spec, values)
+    elif not _are_small(values, back.dtype, spec):
+        _refuse_unless(_are_equal(back, values), spec, values)
+    return converted
+
+
+def _are_small(integers: Array, dtype: np.dtype[Any], spec: TensorSpec) -> bool:
+    """Whether all integers are so small that the floating-point type has each of them."""
+    if spec.datatype in BY_BITS or not integers.size:
+        return not integers.size
+    exact: int = 2 ** (int(np.finfo(dtype).nmant) + 1)
+    return bool(-exact <= int(integers.min()) and int(integers.max()) <= exact)
+
+
+def _are_equal(floats: Array, integers: Array) -> Array:
+    """For each pair whether the two are the same number; bool [count].
+
+    Args:
+        floats: floating-point numbers, of up to 64 bits.
+        integers: int64 or uint64.
+    """
+    bounds = np.iinfo(integers.dtype)
+    wide = floats.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        # float(bounds.max) is max + 1, which does not fit: hence the strict comparison.
+        inside = (wide >= float(bounds.min)) & (wide < float(bounds.max))
+    same: Array = np.where(inside, wide, 0.0).astype(integers.dtype) == integers
+    return same & inside
+
+
+def _refuse_unless(fits: Array, spec: TensorSpec, values: Array) -> None:
+    if not fits.all():
+        index = int(np.argmin(fits))
+        raise InvalidRequest(
+            f"input {spec.name}: the value {values[index]} at position {index} does not fit {spec.datatype}"
+        )

@@ -1,0 +1,231 @@
+"""Reads the rows of CSV and JSON Lines files one by one, so files may be larger than memory."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from penstock.row_files.fields import Field, Invalid, shown
+
+Format: TypeAlias = Literal["csv", "jsonl"]
+
+MOST_CHARACTERS = 1 << 26
+"""Most characters of a CSV cell: enough for an image as text, and a limit if a quote is never closed."""
+
+_UNREADABLE = "line"
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of the file.
+
+    Attributes:
+        line: the line it starts on, from 1.
+        names: the names of its values.
+        values: the values: texts in CSV, any JSON value in JSON Lines.
+        error: why it cannot be read; "" if it can be read.
+    """
+
+    line: int
+    names: Sequence[str]
+    values: Sequence[object]
+    error: str = ""
+
+
+class RowReader(Protocol):
+    """A file of rows.
+
+    Attributes:
+        format: the format of the file.
+    """
+
+    format: Format
+
+    @property
+    def columns(self) -> Sequence[str] | None:
+        """The names in a CSV header, or in the first object; None for an empty file."""
+
+    def __iter__(self) -> Iterator[Row]: ...
+
+    def reader(self, fields: Sequence[Field]) -> Callable[[Row], Mapping[str, object]]:
+        """A function that reads the inputs of a prediction from a row; it raises `Invalid`.
+
+        Raises:
+            Invalid: the columns of an input are missing.
+        """
+
+
+def source(lines: Iterable[str], format: Format | None) -> RowReader:
+    """The rows of these lines.
+
+    Args:
+        lines: the lines with their original line ends.
+        format: their format; None to detect it by the first character.
+
+    Raises:
+        Invalid: the header of a CSV file cannot be used.
+    """
+    numbered = enumerate(lines, 1)
+    start, first = next(((i, line) for i, line in numbered if line.strip()), (1, ""))
+    rest = (line for _, line in numbered)
+    if (format or ("jsonl" if first.lstrip().startswith("{") else "csv")) == "jsonl":
+        return JsonLinesReader(start, first, rest)
+    return CsvReader(start, first, rest)
+
+
+class CsvReader:
+    """The rows of a CSV file with a header.
+
+    Args:
+        start: the number of the header's first line.
+        first: the header's first line; "" for an empty file.
+        rest: the lines after it.
+
+    Raises:
+        Invalid: the header cannot be read.
+    """
+
+    format: Format = "csv"
+
+    def __init__(self, start: int, first: str, rest: Iterable[str]) -> None:
+        csv.field_size_limit(MOST_CHARACTERS)
+        self._before = start - 1
+        self._reader = csv.reader(itertools.chain([first] if first else [], rest), strict=True)
+        try:
+            self.columns: Sequence[str] | None = next(self._reader, None)
+        except csv.Error as error:
+            raise Invalid(f"the header, in line {start}: {error}") from None
+
+    def __iter__(self) -> Iterator[Row]:
+        names = self.columns or []
+        while True:
+            line = self._before + self._reader.line_num + 1
+            try:
+                values = next(self._reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Row(line, (), (), f"it cannot be read: {error}{self._extent(line)}")
+                continue
+            if len(values) == len(names):
+                yield Row(line, names, values)
+            elif values:
+                yield Row(line, names, _padded(values, len(names)), _wrong_count(values, names))
+
+    def reader(self, fields: Sequence[Field]) -> Callable[[Row], Mapping[str, object]]:
+        """A function that reads the inputs of a prediction from a row."""
+        # An empty file has no header, so no column can be missing.
+        places = [(field, self._places(field)) for field in fields if self.columns is not None]
+
+        def read(row: Row) -> Mapping[str, object]:
+            texts: Sequence[str] = row.values  # type: ignore[assignment]  # this class only makes texts
+            return {
+                field.name: field.cell(texts[place])
+                if isinstance(place, int)
+                else field.cells([texts[i] for i in place])
+                for field, place in places
+            }
+
+        return read
+
+    def _places(self, field: Field) -> int | list[int]:
+        """The place of an input's column, or of the columns of its vector."""
+        whole = self._named(field.name)
+        if whole:
+            return self._only(field.name, whole)
+        if field.is_vector:
+            parts = list(
+                itertools.takewhile(bool, (self._named(f"{field.name}.{i}") for i in itertools.count()))
+            )
+            if parts and len(parts) == (field.length or len(parts)):
+                return [self._only(f"{field.name}.{i}", part) for i, part in enumerate(parts)]
+        raise Invalid(f'no column for input "{field.name}" {field.info}{self._hint(field)}; {self._listed()}')
+
+    def _named(self, name: str) -> list[int]:
+        return [i for i, column in enumerate(self.columns or ()) if column == name]
+
+    def _only(self, name: str, places: list[int]) -> int:
+        if len(places) > 1:
+            raise Invalid(f'there are {len(places)} columns "{name}"')
+        return places[0]
+
+    def _hint(self, field: Field) -> str:
+        if not field.is_vector:
+            return ""
+        last = "…" if field.length is None else f"{field.name}.{field.length - 1}"
+        return f', nor columns "{field.name}.0" to "{last}"'
+
+    def _listed(self) -> str:
+        return f"the columns are: {', '.join(map(shown, self.columns or ()))}"
+
+    def _extent(self, line: int) -> str:
+        last = self._before + self._reader.line_num
+        return f", lines {line} to {last}" if last > line else ""
+
+
+class JsonLinesReader:
+    """The rows of a file with a JSON object on every line; blank lines are skipped.
+
+    Args:
+        start: the number of the first line that is not blank.
+        first: that line; "" for an empty file.
+        rest: the lines after it.
+    """
+
+    format: Format = "jsonl"
+
+    def __init__(self, start: int, first: str, rest: Iterable[str]) -> None:
+        self._start = start
+        self._lines = itertools.chain([first], rest)
+        self._first = _parsed(start, first) if first else None
+
+    @property
+    def columns(self) -> Sequence[str] | None:
+        """The names in the first object; None for an empty file.
+
+        Raises:
+            Invalid: the first line is not an object.
+        """
+        if self._first is not None and self._first.error:
+            raise Invalid(f"line {self._first.line}, which names the columns: {self._first.error}")
+        return None if self._first is None else self._first.names
+
+    def __iter__(self) -> Iterator[Row]:
+        for number, line in enumerate(self._lines, self._start):
+            if line.strip():
+                yield _parsed(number, line)
+
+    def reader(self, fields: Sequence[Field]) -> Callable[[Row], Mapping[str, object]]:
+        """A function that reads the inputs of a prediction from a row."""
+
+        def read(row: Row) -> Mapping[str, object]:
+            values = dict(zip(row.names, row.values, strict=True))
+            missing = [f'"{field.name}" {field.info}' for field in fields if field.name not in values]
+            if missing:
+                raise Invalid(f"no value for input {', '.join(missing)}")
+            return {field.name: field.one_row(field.json(values[field.name])) for field in fields}
+
+        return read
+
+
+def _parsed(number: int, line: str) -> Row:
+    text = line.rstrip("\r\n")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Row(number, (_UNREADABLE,), (text,), f"it is not JSON: {error}")
+    if not isinstance(value, dict):
+        return Row(number, (_UNREADABLE,), (value,), "it is not a JSON object")
+    return Row(number, list(value), list(value.values()))
+
+
+def _padded(values: list[str], count: int) -> list[str]:
+    return (values + [""] * count)[:count]
+
+
+def _wrong_count(values: list[str], names: Sequence[str]) -> str:
+    return f"it has {len(values)} cells, but the header has {len(names)}"

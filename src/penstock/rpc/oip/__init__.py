@@ -1,5 +1,0 @@
-"""`inference.GRPCInferenceService`, the Open Inference Protocol with Triton's extensions, on the core.
-
-The protocol: https://github.com/kserve/open-inference-protocol and, for the extensions,
-https://github.com/triton-inference-server/server/tree/main/docs/protocol.
-"""

@@ -1,0 +1,237 @@
+"""Keeps a batch of a model now and then, and verifies it: see `penstock.scheduling.verification`."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from penstock.backends.backend import Backend
+from penstock.core.errors import ModelFailed
+from penstock.core.request import Request, Response
+from penstock.core.tensors import Array
+from penstock.scheduling.packing.rows import Packing
+from penstock.scheduling.verification import Compare, Interrupted, Mismatch, Outputs, Verifier
+
+MOST_REQUESTS = 8
+"""The most requests of a batch that are run alone: in the same time, a few of several batches show more."""
+
+LONGEST_BETWEEN = 0.1
+"""Of an unproven model a batch is kept about once in so many seconds, however small a share is asked for: the
+time that verification may take is the limit."""
+
+MOST_INTERRUPTIONS = 16
+"""A kept batch is let go after as many runs that ended early."""
+
+
+class Verified(Protocol):
+    """The model whose batches are verified."""
+
+    def found_mixing(self, found: Mismatch) -> None:
+        """The requests of a batch affect each other."""
+
+    def tell(self, event: str, **facts: object) -> None:
+        """Tells the model's observer of an event; see `penstock.core.request.EVENTS`."""
+
+    def verifying(self, runs: int) -> None:
+        """So many runs of the model are made for verification now."""
+
+
+class _Apart(NamedTuple):
+    """One request of a kept batch.
+
+    Attributes:
+        names: the outputs to compare.
+        inputs: of a run of it alone.
+        outputs: what it was answered, and the state after it.
+    """
+
+    names: Sequence[str]
+    inputs: Mapping[str, Array]
+    outputs: Outputs
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A kept batch.
+
+    Attributes:
+        requests: those that are to be run alone.
+        alone: the outputs of those that have been.
+        interruptions: how many runs ended early.
+    """
+
+    requests: Sequence[_Apart]
+    alone: list[Outputs] = field(default_factory=list)
+    interruptions: int = 0
+
+
+class BatchWatch:
+    """Keeps a batch of one model now and then, and verifies it.
+
+    The first batches are kept more often than later ones, until the share is reached: so a model whose rows
+    mix is soon found.
+
+    Args:
+        verifier: verifies the batches of all models.
+        backend: runs the model.
+        model: the model.
+        compare: compares the outputs.
+        share: the share of batches that are kept, above 0.
+        cores: how many cores a run works on.
+        unproven: see `Kept`.
+
+    Attributes:
+        unproven: as given.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it is composed of
+        self,
+        verifier: Verifier,
+        backend: Backend,
+        model: Verified,
+        compare: Compare,
+        share: float,
+        cores: int = 1,
+        unproven: bool = False,
+    ) -> None:
+        self.unproven = unproven
+        self._verifier, self._backend, self._model = verifier, backend, model
+        self._compare, self._cores = compare, cores
+        self._most_between = 1.0 / share
+        self._between = 1.0
+        self._last_offer = (0.0, 0.0)  # when, and after how many more batches the next one was asked for
+        self._kept: _Kept | None = None
+        self._ended = False
+
+    def offer(
+        self, batch: Sequence[Request], packing: Packing, responses: Sequence[Response], outputs: Outputs
+    ) -> float:
+        """Keeps a batch that was answered, if no other is kept and it is not too large.
+
+        Args:
+            batch: its requests.
+            packing: put them together.
+            responses: their answers.
+            outputs: all outputs of the run, by name.
+
+        Returns:
+            After how many more batches one is to be offered again; infinity for never.
+        """
+        if self._ended:
+            return math.inf
+        if self._kept is None:
+            try:
+                self._keep(batch, packing, responses, outputs)
+            except Exception as error:  # the batch has been answered: only verification fails
+                self._verifier.failed(error)
+        # At random, so that callers with a rhythm of their own are all seen.
+        after = self._between * 2.0 * random.random() if self._most_between > 1.0 else 0.0
+        self._between = min(2.0 * self._between, self._most_between)
+        return self._soon(after) if self.unproven else after
+
+    def _soon(self, after: float) -> float:
+        """As many batches, but no more than are run within `LONGEST_BETWEEN`."""
+        now = self._verifier.clock()
+        since, batches = self._last_offer
+        if batches and now > since:
+            after = min(after, batches / (now - since) * LONGEST_BETWEEN)
+        self._last_offer = now, max(after, 1.0)
+        return after
+
+    def end(self) -> None:
+        """Keeps nothing any more, and lets go of what is kept."""
+        self._ended = True
+        self._let_go()
+
+    def verify(self) -> None:
+        """Runs the requests of the kept batch alone, and compares.
+
+        Raises:
+            Postponed: there is other work, or no time is left; what has been run is remembered.
+        """
+        kept = self._kept
+        if kept is None:
+            return
+        self._model.verifying(1)
+        try:
+            found = self._found(kept)
+        except ModelFailed:  # perhaps there was no memory; it says nothing about the other requests
+            self._let_go()
+        except Interrupted:
+            kept.interruptions += 1
+            if kept.interruptions >= MOST_INTERRUPTIONS:
+                self._let_go()
+            raise
+        else:
+            self._let_go()
+            if found is not None:
+                self._model.found_mixing(found)
+            elif not self._ended:
+                self._model.tell("verified", requests=len(kept.requests))
+        finally:
+            self._model.verifying(0)
+
+    def _keep(
+        self, batch: Sequence[Request], packing: Packing, responses: Sequence[Response], outputs: Outputs
+    ) -> None:
+        room, size = self._verifier.room(self), _size(outputs)
+        alone, requests = packing.alone(), []
+        step = -(-len(batch) // MOST_REQUESTS)
+        most = max(MOST_REQUESTS // len(batch), 1)
+        for place in range(random.randrange(step), len(batch), step):
+            request, response = batch[place], responses[place]
+            if request.rows > 1 and not packing.rows_first:
+                continue  # it cannot be told which part of an output is of which row
+            answered, state = response.outputs, packing.passed_on(outputs, place)
+            for start, one in request.apart(most):
+                inputs = alone.assemble([one])
+                size += _size(inputs)
+                if size > room:
+                    return  # a batch of so large requests is not worth the memory
+                of_one = answered if one is request else _rows(answered, start, start + one.rows)
+                requests.append(_Apart((*response.names, *state), inputs, {**of_one, **state}))
+        self._kept = _Kept(requests)
+        self._verifier.has_kept(self, max(size, 1))
+
+    def _found(self, kept: _Kept) -> Mismatch | None:
+        for each in kept.requests[len(kept.alone) :]:
+            kept.alone.append(self._run(each))
+        verifier = self._verifier
+        started = verifier.clock()
+        found = self._compare([each.outputs for each in kept.requests], kept.alone)
+        verifier.spend(verifier.clock() - started)
+        if found is None:
+            return None
+        again = self._run(kept.requests[found.place])
+        if self._compare([kept.alone[found.place]], [again]) is None:
+            return found
+        self.end()
+        self._model.tell("unsteady", output=found.output)
+        return None
+
+    def _run(self, each: _Apart) -> Outputs:
+        # Copies: some sums are rounded differently depending on where in memory their input begins.
+        inputs = {name: array.copy() for name, array in each.inputs.items()}
+        outputs = self._verifier.run(self._backend, each.names, inputs, self._cores)
+        return dict(zip(each.names, outputs, strict=True))
+
+    def _let_go(self) -> None:
+        self._kept = None
+        self._verifier.has_kept(self, 0)
+
+
+def _rows(outputs: Outputs, start: int, stop: int) -> Outputs:
+    return {name: array[start:stop] for name, array in outputs.items()}
+
+
+def _size(arrays: Mapping[str, Array]) -> int:
+    """The bytes of arrays, and the characters of texts."""
+    size = 0
+    for array in arrays.values():
+        size += array.nbytes
+        if array.dtype.hasobject:
+            size += sum(map(len, array.ravel()))
+    return size

@@ -1,0 +1,1 @@
+"""Execution of batches: runs, hanging runs, answers, errors and the circuit breaker."""

@@ -1,0 +1,58 @@
+"""The errors of requests that end without an answer."""
+
+from __future__ import annotations
+
+import time
+
+from penstock.core.errors import (
+    AnswerTooLarge,
+    DeadlineExpired,
+    ModelFailed,
+    RequestCancelled,
+    RequestError,
+    SequenceTooLong,
+    StatesTooLarge,
+)
+from penstock.core.request import Request
+
+LIMITS = (SequenceTooLong, StatesTooLarge)
+"""Errors of a run that say nothing about the model: its request exceeds a limit."""
+
+
+def gone(request: Request) -> RequestError:
+    """The error of a request whose call has ended: it timed out, or its caller went away."""
+    if time.monotonic() >= request.deadline:
+        return DeadlineExpired("the deadline passed before the answer was ready")
+    return RequestCancelled("the call was cancelled before the answer was ready")
+
+
+def expired(request: Request) -> RequestError:
+    """The error of a request whose deadline passed while it waited, or will pass before it is answered."""
+    now = time.monotonic()
+    left, waited = request.deadline - now, now - request.arrived
+    if left > 0:
+        return DeadlineExpired(
+            f"the deadline cannot be met: {waited * 1000:.1f} ms waited, {left * 1000:.1f} ms left, and a "
+            "run is expected to take longer"
+        )
+    return DeadlineExpired(f"the deadline passed after {waited * 1000:.1f} ms in the queue")
+
+
+def answer_too_large(size: int, most: int) -> AnswerTooLarge:
+    """The error of a request whose answer has this number of bytes, where `most` are allowed."""
+    return AnswerTooLarge(
+        f"the answer has {size} bytes, and at most {most} are sent (server.max_answer_bytes, and protobuf "
+        "itself carries no more than 2 GiB)"
+    )
+
+
+def model_failed(error: Exception) -> RequestError:
+    """The error of a request whose run ended with `error`.
+
+    The text of an error that is not the model's own stays in the server's log.
+    """
+    if isinstance(error, (ModelFailed, *LIMITS)):
+        return error
+    failure = ModelFailed("the model could not be run on this request; see the server's log")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,1 @@
+"""The queue of one model: limited, ordered, grouped by what may share a batch."""

@@ -1,0 +1,190 @@
+"""Groups the waiting requests of a model by which may share a batch, and finds the most urgent group."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import TypeAlias
+
+from penstock.core.request import Request
+from penstock.scheduling.queue.priority_line import PriorityLine, due_of
+
+HIGH, NORMAL, LOW = range(3)
+"""The classes of priority."""
+
+FEW = 16
+"""Up to this many groups, all are compared to find the most urgent. If there are more, as when every request
+has another shape, a heap knows the most urgent group, and the search for the one that has waited longest
+compares this many groups at a time."""
+
+SPARE = 64  # outdated entries that the heap may hold besides one for each group
+
+Urgency: TypeAlias = tuple[int, float]
+"""What groups are ordered by: the class of their first request, and when it is due."""
+_Entry: TypeAlias = tuple[Urgency, int, object]
+
+
+class BatchGroup:
+    """The requests that may share a batch.
+
+    Attributes:
+        lines: a line for each class of priority.
+        entry: the group's entry in the heap, if there is one.
+    """
+
+    __slots__ = ("entry", "lines")
+
+    def __init__(self) -> None:
+        self.lines = (PriorityLine(), PriorityLine(), PriorityLine())
+        self.entry: _Entry | None = None
+
+    def first_class(self) -> int | None:
+        """The class of the next request; None if the group is empty."""
+        for index, line in enumerate(self.lines):
+            if line:
+                return index
+        return None
+
+    def urgency(self) -> Urgency:
+        """What the groups are ordered by."""
+        first = self.first_class()
+        return (LOW + 1, math.inf) if first is None else (first, self.lines[first].due())
+
+    def longest_waiting(self) -> tuple[float, int]:
+        """When the request that has waited longest arrived, and its class; infinity if the group is empty."""
+        return min(
+            ((line.oldest().arrived, index) for index, line in enumerate(self.lines) if line),
+            default=(math.inf, LOW),
+        )
+
+
+class BatchGroups(dict[object, BatchGroup]):
+    """The groups of waiting requests, by their common `Request.shape_key`.
+
+    Attributes:
+        class_rows: the rows that wait, by class of priority.
+        latest_due: when the last request of each class is due.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_rows = [0, 0, 0]
+        self.latest_due = [-math.inf] * 3
+        self._spare: BatchGroup | None = (
+            None  # an empty one to use again: creating a group is the most expensive step
+        )
+        self._heap: list[_Entry] | None = None  # while there are many groups
+        self._order = itertools.count()  # of equal entries
+
+    def add(self, request: Request) -> None:
+        """Puts a request into its group."""
+        index = class_of(request)
+        key = request.shape_key
+        group = self.get(key)
+        if group is None:
+            group = self[key] = self._spare or BatchGroup()
+            self._spare = None
+        due = group.lines[index].put(request)
+        if self._heap is not None:
+            self._update_entry(key, group, self._heap)
+        class_rows = self.class_rows
+        if due > self.latest_due[index] or not class_rows[index]:
+            self.latest_due[index] = due
+        class_rows[index] += request.rows or 1
+
+    def find(self, request: Request) -> tuple[int, PriorityLine] | None:
+        """The class and the line in which a request waits; None if it does not wait."""
+        group = self.get(request.shape_key)
+        if group is None:
+            return None
+        index = class_of(request)
+        line = group.lines[index]
+        return (index, line) if request in line else None
+
+    def drop(self, key: object) -> None:
+        """Removes a group that is empty."""
+        group = self._spare = self.pop(key)
+        group.entry = None
+
+    def drop_if_empty(self, key: object) -> None:
+        """Removes a group if it is empty."""
+        if self[key].first_class() is None:
+            self.drop(key)
+
+    def requests(self) -> Iterator[Request]:
+        """All requests that wait."""
+        for group in self.values():
+            for line in group.lines:
+                yield from line.requests()
+
+    def lower_than(self, request: Request) -> Iterator[Request]:
+        """Waiting requests of lower classes: the lowest class first, in a class the last to arrive first."""
+        for index in range(LOW, class_of(request), -1):
+            lines = (group.lines[index].newest_first() for group in self.values())
+            yield from heapq.merge(*lines, key=lambda each: -each.arrived)
+
+    def rows_ahead(self, request: Request, now: float) -> float:
+        """How many rows will be taken before a request that arrives now, if what waits is due evenly."""
+        index = class_of(request)
+        ahead: float = sum(self.class_rows[:index])
+        span = self.latest_due[index] - now
+        share = (due_of(request) - now) / span if span > 0.0 else 1.0
+        return ahead + self.class_rows[index] * min(share, 1.0)
+
+    def most_urgent(self) -> object:
+        """The key of the group whose first request is next; there must be a group."""
+        if len(self) == 1:
+            return next(iter(self))
+        if len(self) <= FEW:
+            self._heap = None
+            return min(self, key=lambda key: self[key].urgency())
+        heap = self._heap
+        if heap is None or len(heap) > 2 * len(self) + SPARE:
+            heap = self._heap = self._build_heap()
+        while True:
+            entry = heap[0]
+            group = self.get(entry[2])
+            if group is None or group.entry is not entry:
+                heapq.heappop(heap)
+                continue
+            urgency = group.urgency()
+            if urgency == entry[0]:
+                return entry[2]
+            group.entry = (urgency, next(self._order), entry[2])  # it has become less urgent
+            heapq.heapreplace(heap, group.entry)
+
+    def longest_waiting(self) -> object | None:
+        """The key of the group with the request that has waited longest; None if nothing waits.
+
+        If there are many groups, only some are compared, and others the next time.
+        """
+        compared = list(islice(self, FEW))
+        longest = min(compared, key=lambda key: self[key].longest_waiting(), default=None)
+        if len(self) > FEW:
+            for key in compared:
+                self[key] = self.pop(key)  # to the end
+        return longest
+
+    def _update_entry(self, key: object, group: BatchGroup, heap: list[_Entry]) -> None:
+        """A request was added to a group, which may be more urgent now."""
+        urgency = group.urgency()
+        if group.entry is None or urgency < group.entry[0]:
+            group.entry = (urgency, next(self._order), key)
+            heapq.heappush(heap, group.entry)
+
+    def _build_heap(self) -> list[_Entry]:
+        heap = []
+        for key, group in self.items():
+            group.entry = (group.urgency(), next(self._order), key)
+            heap.append(group.entry)
+        heapq.heapify(heap)
+        return heap
+
+
+def class_of(request: Request) -> int:
+    """The class of a request's priority."""
+    priority = request.priority
+    return NORMAL if priority == 0 else HIGH if priority > 0 else LOW

@@ -1,0 +1,397 @@
+"""The queue of one model: limited, ordered by priority and by when requests are due, grouped by shape.
+
+It is a plain data structure that is given the time, so every rule can be tested without waiting:
+
+- a higher class of priority goes first, and within a class what is due first;
+- every eighth batch begins with the request that has waited longest, if it has waited long, so that every
+  request is run at some time (if there are many shapes, the longest of some of them, in turn);
+- requests of equal shapes share a batch, which is cut where one more row would make a request late;
+- the first request of a shape that has never run gets a batch of its own;
+- requests that are late, or cannot be in time any more, are removed before they cost a run.
+"""
+
+from __future__ import annotations
+
+import math
+
+from penstock.core.errors import DeadlineExpired, QueueFull
+from penstock.core.request import CutReason, Request
+from penstock.scheduling.cost import RunCost, RunCosts
+from penstock.scheduling.queue.batch_groups import LOW, BatchGroups
+from penstock.scheduling.queue.fair_share import FairShare
+from penstock.scheduling.queue.limits import QueueLimits, QueueTotal
+from penstock.scheduling.queue.priority_line import PriorityLine
+
+ALL_QUEUES = "the queues of all models are full"
+
+AGED_SECONDS = 0.5
+AGED_TURN = 8
+"""Every `AGED_TURN`th batch begins with the request that has waited longest, if that is longer than
+`AGED_SECONDS`: seldom enough to cost little, often enough that requests of low priority are run."""
+
+
+class BatchBuilder:
+    """A batch while it is filled, and then as it is run.
+
+    Args:
+        max_rows: the most rows of the batch; a single request may have more.
+        now: the time, by the clock of the deadlines.
+
+    Attributes:
+        batch: the requests that are to be run together.
+        rows: the rows of these.
+        late: requests that were found to be late, or that cannot be in time any more.
+        cost: the cost of runs of their shape.
+        is_first_run: whether their shape has never run: then only one request is taken.
+        now: as given.
+        cut_reason: why the batch has no more requests.
+    """
+
+    __slots__ = (
+        "_deadline", "_fitting_by", "_fitting_rows", "_max_rows", "batch", "cost", "cut_reason",
+        "is_first_run", "late", "now", "rows",
+    )  # fmt: skip
+
+    cost: RunCost
+
+    def __init__(self, max_rows: int, now: float) -> None:
+        self.batch: list[Request] = []
+        self.late: list[Request] = []
+        self.now = now
+        self.cut_reason = CutReason.FREE
+        self.is_first_run = False
+        self.rows = 0
+        self._max_rows = max_rows
+        self._deadline = math.inf  # the earliest deadline of the batch
+        self._fitting_rows: float = max_rows  # the rows that can be run
+        self._fitting_by = math.inf  # by this deadline; worked out only for a second request
+
+    def set_first_run(self, is_first_run: bool) -> None:
+        """Sets whether the shape that is taken next has never run."""
+        self.is_first_run = is_first_run
+        self._fitting_by = -math.inf if is_first_run else math.inf
+
+    def is_late(self, request: Request, waiting_rows: int) -> bool:
+        """Whether a request's deadline has passed, or will have passed when its run ends.
+
+        If nothing waits behind a request, it is run even if it is expected to be late: otherwise the estimate
+        would never learn that runs have become faster.
+        """
+        deadline = request.deadline
+        if deadline <= self.now:
+            return True
+        alone = not self.batch and waiting_rows <= (request.rows or 1)
+        sure = self.cost.is_known and not alone
+        return sure and self.now + self.cost.expect(request.rows) > deadline
+
+    def takes(self, request: Request) -> bool:
+        """Adds a request, if it fits and makes no request of the batch late."""
+        rows = self.rows + request.rows
+        if request.deadline < self._deadline:
+            self._deadline = request.deadline
+        if self.batch:
+            if self._deadline != self._fitting_by:
+                self._fitting_by = self._deadline
+                fitting = -1 if self.is_first_run else self.cost.rows_within(self._deadline - self.now)
+                self._fitting_rows = min(self._max_rows, fitting)
+            if rows > self._fitting_rows:
+                reason = CutReason.NEW_SHAPE if self.is_first_run else CutReason.DEADLINE
+                self.cut_reason = CutReason.FULL if rows > self._max_rows else reason
+                return False
+        self.rows = rows
+        self.batch.append(request)
+        if rows >= self._max_rows:
+            self.cut_reason = CutReason.FULL
+        return True
+
+
+class RequestQueue:
+    """Requests that wait for one model.
+
+    Args:
+        limits: how much may wait.
+        costs: what runs cost.
+        total: what waits for all models; no limit if not given.
+
+    Attributes:
+        rows: the rows that wait, cancelled requests not among them. A request of no rows counts as one.
+        bytes: the bytes that wait.
+        earliest_deadline: no waiting request has an earlier deadline; infinity if none has a deadline.
+    """
+
+    def __init__(self, limits: QueueLimits, costs: RunCosts, total: QueueTotal | None = None) -> None:
+        self.rows = 0
+        self.bytes = 0
+        self.earliest_deadline = math.inf  # may be that of a request which has been removed since
+        self._limits = limits
+        self._half = QueueLimits(limits.rows // 2, limits.bytes // 2)
+        self._costs = costs
+        self._cost_by_shape = costs.by_shape
+        self._total = total or QueueTotal(QueueLimits(2**63))
+        self._lock = self._total.lock
+        self._only: Request | None = None  # the one request that waits, in no group: see `_group_only`
+        self._groups = BatchGroups()
+        self._class_rows = self._groups.class_rows
+        self._fair_share: FairShare | None = None  # while more than half of a limit is used
+        self._takes = 0
+
+    def put(self, request: Request, now: float) -> None:
+        """Adds a request.
+
+        Raises:
+            QueueFull: the queue is full.
+            DeadlineExpired: its deadline has passed already.
+        """
+        if request.deadline <= now:
+            raise DeadlineExpired("the deadline had passed when the request arrived")
+        with self._lock:
+            if self._total.rows:
+                self._check_room(request, now)
+            self._add(request)
+
+    def displace(self, request: Request, now: float) -> list[Request]:
+        """Adds a request to a full queue, in the place of requests of lower priority.
+
+        Returns:
+            The requests that were taken out: the lowest class first, in a class the last to arrive first.
+            Empty if removing all of them would not be enough; then the request is not added.
+        """
+        with self._lock:
+            self._group_only()
+            share, (rows, size) = self._missing(request, now)
+            displaced: list[Request] = []
+            for each in self._groups.lower_than(request):
+                if rows <= 0 and size <= 0:
+                    break
+                if share is None or share.holds(each, request.sender):
+                    displaced.append(each)
+                    rows, size = rows - (each.rows or 1), size - each.size
+            if rows > 0 or size > 0:
+                return []
+            for each in displaced:
+                self._remove(each)
+            self._add(request)
+            return displaced
+
+    def add_held(self, request: Request) -> None:
+        """Adds a request without checking the limits: they were checked before it was held back elsewhere."""
+        with self._lock:
+            self._add(request)
+
+    def check_total(self, request: Request) -> None:
+        """Raises QueueFull if the queues of all models are too full for a request."""
+        with self._lock:
+            self._total.limits.check(ALL_QUEUES, self._total, request.rows or 1, request.size)
+
+    def count_elsewhere(self, rows: int, size: int) -> None:
+        """Adds requests of this model that wait elsewhere to the total; negative numbers subtract."""
+        with self._lock:
+            self._total.rows += rows
+            self._total.bytes += size
+
+    def discard(self, request: Request) -> bool:
+        """Takes out a request whose caller has gone; says whether it was still waiting."""
+        with self._lock:
+            self._group_only()
+            return self._remove(request)
+
+    def take(self, max_rows: int, now: float) -> BatchBuilder:
+        """Takes out the next batch.
+
+        It begins with the most urgent request, and the others may run with it. A request of more than
+        `max_rows` rows is taken alone.
+
+        Args:
+            max_rows: the most rows of the batch.
+            now: the time, by the clock of the deadlines.
+
+        Returns:
+            The batch, which is empty if nothing waits that can be in time.
+        """
+        builder = BatchBuilder(max_rows, now)
+        with self._lock:
+            if self._only is not None:
+                self._take_only(self._only, builder)
+            else:
+                self._take(builder)
+        return builder
+
+    def expire(self, now: float) -> list[Request]:
+        """Takes out every request whose deadline has passed."""
+        if now < self.earliest_deadline:
+            return []
+        with self._lock:
+            self._group_only()
+            waiting = list(self._groups.requests())
+            expired = [request for request in waiting if request.deadline <= now]
+            for request in expired:
+                self._remove(request)
+            self.earliest_deadline = min(
+                (request.deadline for request in waiting if request.deadline > now), default=math.inf
+            )
+            return expired
+
+    def oldest(self) -> float:
+        """When the request that has waited longest arrived; infinity if nothing waits."""
+        with self._lock:
+            self._group_only()
+            return min((group.longest_waiting()[0] for group in self._groups.values()), default=math.inf)
+
+    def next_batch(self, max_rows: int) -> tuple[int, RunCost]:
+        """About how many rows the next batch has, and the cost of runs of its shape."""
+        rows = self.rows
+        with self._lock:
+            if self._only is not None:
+                return self._only.rows, self._costs.of(self._only.shape_key)
+            if not self._groups:
+                return 0, self._costs.first
+            key = self._groups.most_urgent()
+            if rows > max_rows:  # a larger request runs alone
+                heads = (line.head() for line in self._groups[key].lines)
+                rows = max(max_rows, next((head.rows for head in heads if head is not None), 0))
+            return rows, self._costs.of(key)
+
+    def rows_ahead(self, request: Request, now: float) -> float:
+        """How many rows will be taken before a request that arrives now, if what waits is due evenly."""
+        with self._lock:
+            self._group_only()
+        return self._groups.rows_ahead(request, now)
+
+    def _add(self, request: Request) -> None:
+        if self.rows or self._fair_share is not None:
+            if self._only is not None:
+                self._group_only()
+            self._groups.add(request)
+        else:
+            self._only = request
+        if request.deadline < self.earliest_deadline:
+            self.earliest_deadline = request.deadline
+        rows, size, total = request.rows or 1, request.size, self._total
+        self.rows += rows
+        self.bytes += size
+        total.rows += rows
+        total.bytes += size
+        if self._fair_share is not None:
+            self._fair_share.add(request, request.sender)
+        elif self.rows > self._half.rows or self.bytes > self._half.bytes:
+            self._group_only()
+            self._fair_share = FairShare(self._limits, self._groups.requests())
+
+    def _group_only(self) -> None:
+        """Puts the only request that waits into its group.
+
+        Most requests are taken before another one arrives. Grouping them would double the cost of the queue,
+        so a request is grouped only when another one arrives.
+        """
+        if self._only is not None:
+            self._groups.add(self._only)
+            self._only = None
+
+    def _check_room(self, request: Request, now: float) -> None:
+        rows, size = request.rows or 1, request.size
+        if self._fair_share is not None:
+            self._fair_share.check(request, request.sender, now)
+        if self.rows:
+            self._limits.check("the queue is full", self, rows, size)
+        self._total.limits.check(ALL_QUEUES, self._total, rows, size)
+
+    def _missing(self, request: Request, now: float) -> tuple[FairShare | None, tuple[int, int]]:
+        """How many rows and bytes are missing for a request; the shares, if its caller's share is used up."""
+        rows, size, total = request.rows or 1, request.size, self._total
+        try:
+            if self._fair_share is not None:
+                self._fair_share.check(request, request.sender, now)
+        except QueueFull:
+            return self._fair_share, (rows, size)
+        return None, (
+            max(self.rows + rows - self._limits.rows, total.rows + rows - total.limits.rows),
+            max(self.bytes + size - self._limits.bytes, total.bytes + size - total.limits.bytes),
+        )
+
+    def _take_only(self, request: Request, builder: BatchBuilder) -> None:
+        self._begin(request.shape_key, builder)
+        if request.deadline != math.inf and builder.is_late(request, self.rows):
+            builder.late.append(request)
+        else:
+            builder.takes(request)
+        self._only, self.earliest_deadline = None, math.inf
+        self._total.rows -= self.rows
+        self._total.bytes -= self.bytes
+        self.rows = self.bytes = 0
+
+    def _take(self, builder: BatchBuilder) -> None:
+        self._takes += 1
+        if self._takes % AGED_TURN == 0:
+            self._begin_with_aged(builder)
+        while self._groups and not builder.batch:
+            self._fill(self._groups.most_urgent(), builder)
+        if not self._groups:
+            self.earliest_deadline = math.inf
+        half = self._half
+        if self._fair_share is not None and 2 * self.rows < half.rows and 2 * self.bytes < half.bytes:
+            self._fair_share = None  # far below the level at which shares are enforced
+
+    def _begin(self, shape_key: object, builder: BatchBuilder) -> None:
+        """Prepares a batch for requests of one shape."""
+        cost = self._cost_by_shape.get(shape_key)
+        if cost is None or builder.is_first_run:
+            builder.set_first_run(not self._costs.has_run(shape_key))
+            cost = self._costs.of(shape_key)
+        builder.cost = cost
+
+    def _begin_with_aged(self, builder: BatchBuilder) -> None:
+        """Begins the batch with the request that has waited longest, if it has waited long."""
+        key = self._groups.longest_waiting()
+        arrived, index = self._groups[key].longest_waiting() if self._groups else (math.inf, LOW)
+        if arrived + AGED_SECONDS <= builder.now:
+            self._begin(key, builder)
+            line = self._groups[key].lines[index]
+            self._move(index, line, line.oldest(), builder)
+            if builder.batch:
+                self._fill(key, builder)
+            else:
+                self._groups.drop_if_empty(key)
+
+    def _fill(self, key: object, builder: BatchBuilder) -> None:
+        """Fills the batch from one group, up to its limits.
+
+        If the first request is too late, nothing more is taken: another group may be more urgent now.
+        """
+        self._begin(key, builder)
+        for index, line in enumerate(self._groups[key].lines):
+            # Most requests have no priority: a class in which nothing waits is skipped.
+            while self._class_rows[index] and (request := line.head()) is not None:
+                if not self._move(index, line, request, builder):
+                    return
+                if not builder.batch:
+                    self._groups.drop_if_empty(key)
+                    return
+        self._groups.drop(key)
+
+    def _move(self, index: int, line: PriorityLine, request: Request, builder: BatchBuilder) -> bool:
+        """Moves a request into the batch or to the late ones; False if it stays for the next batch."""
+        if request.deadline != math.inf and builder.is_late(request, self.rows):
+            builder.late.append(request)
+        elif not builder.takes(request):
+            return False
+        self._take_out(index, line, request)
+        return True
+
+    def _take_out(self, index: int, line: PriorityLine, request: Request) -> None:
+        line.remove(request)
+        rows, size, total = request.rows or 1, request.size, self._total
+        self.rows -= rows
+        self.bytes -= size
+        total.rows -= rows
+        total.bytes -= size
+        self._class_rows[index] -= rows
+        if self._fair_share is not None:
+            self._fair_share.remove(request)
+
+    def _remove(self, request: Request) -> bool:
+        found = self._groups.find(request)
+        if found is None:
+            return False
+        self._take_out(*found, request)
+        self._groups.drop_if_empty(request.shape_key)
+        return True

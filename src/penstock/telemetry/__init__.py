@@ -1,1 +1,0 @@
-"""What the server tells about itself: metrics and logs."""

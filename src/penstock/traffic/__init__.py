@@ -1,0 +1,1 @@
+"""Routing: which loaded model and version answers a request."""

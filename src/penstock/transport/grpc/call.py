@@ -1,0 +1,384 @@
+"""The contract between a transport, which carries calls, and the handlers that answer them.
+
+A transport makes a `ServerCall` for every call that arrives and asks the method's factory for a
+`CallHandler`. From then on the two talk only through the methods below: the transport tells the handler
+what has come, the handler tells the call what to send. Nothing here waits.
+
+The transport tells the handler, on its own thread, never two at once for one call:
+
+    received(message)   after receive(): the next message; the transport asks for the first by itself
+    half_closed()       after receive(): the client has finished sending; asked for only by streams
+    sent()              the last send() is done: send() may be called again
+    closed(cancelled)   the call is over; with cancelled, it ended before it was finished: the client went
+                        away or its deadline passed. Told once, always, and last
+
+The handler tells the call, from any thread:
+
+    receive()           ask for the next message
+    send(message)       one at a time: the next only after sent()
+    finish(...)         a last message, if any and if no send() is under way, and the status; once
+
+After finish() only closed() is called. A call that is finished or over ignores what it is told, so a late
+answer need not ask first. An exception that a handler raises ends its call with INTERNAL and is passed to
+`failed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+import grpc
+
+from penstock.core import listening
+from penstock.core.errors import StartupError
+
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+KEY = re.compile(r"[0-9a-z_.-]+")
+TEXT = re.compile(r"[ -~]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a call ends.
+
+    Attributes:
+        code: gRPC's status code.
+        details: text for people, in any language.
+        trailing: metadata; keys in lower case, values printable ASCII, or bytes where the key ends in "-bin".
+
+    Raises:
+        ValueError: HTTP/2 could not carry such metadata.
+    """
+
+    code: grpc.StatusCode
+    details: str = ""
+    trailing: Metadata = ()
+
+    def __post_init__(self) -> None:
+        for key, value in self.trailing:
+            if not _can_be_carried(key, value):
+                raise ValueError(f"gRPC cannot carry the metadata {key!r}: {value!r}")
+
+
+def _can_be_carried(key: str, value: str | bytes) -> bool:
+    if KEY.fullmatch(key) is None:
+        return False
+    if key.endswith("-bin"):
+        return isinstance(value, bytes)
+    return isinstance(value, str) and TEXT.fullmatch(value) is not None
+
+
+OK = Status(grpc.StatusCode.OK)
+
+
+class ServerCall(ABC):
+    """One call, as its handler sees it.
+
+    Attributes:
+        method: the full method, such as "/penstock.v1.PredictionService/Predict".
+        metadata: what the client sent in its headers, keys in lower case.
+        deadline: when the client stops waiting, by `time.monotonic()`; `math.inf` for never.
+    """
+
+    __slots__ = ("deadline", "metadata", "method")
+
+    def __init__(self, method: str, metadata: Metadata, deadline: float = math.inf) -> None:
+        self.method = method
+        self.metadata = metadata
+        self.deadline = deadline
+
+    @abstractmethod
+    def peer(self) -> str:
+        """The client's address, such as "ipv4:127.0.0.1:51542"; "" once the call is over."""
+
+    @abstractmethod
+    def identities(self) -> Sequence[bytes]:
+        """The identities in the client's TLS certificate; empty without one, or once the call is over."""
+
+    @abstractmethod
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """What the connection's security layer knows of the client, by property; empty after the call."""
+
+    @abstractmethod
+    def receive(self) -> None:
+        """Asks for the next message of a stream."""
+
+    @abstractmethod
+    def send(self, message: bytes) -> None:
+        """Sends one message of a stream."""
+
+    @abstractmethod
+    def finish(self, status: Status = OK, message: bytes | None = None) -> None:
+        """Ends the call, with a last message where there is one. A second finish does nothing."""
+
+
+class CallHandler(Protocol):
+    """What a method does with one call; see the module's docstring for when each is called."""
+
+    def received(self, message: bytes) -> None:
+        """The next message has come."""
+
+    def half_closed(self) -> None:
+        """The client has finished sending."""
+
+    def sent(self) -> None:
+        """The last message has left."""
+
+    def closed(self, cancelled: bool) -> None:
+        """The call is over."""
+
+
+class Ignoring:
+    """The handler of a call that is over: ignores everything."""
+
+    def received(self, message: bytes) -> None: ...  # noqa: D102
+
+    def half_closed(self) -> None: ...  # noqa: D102
+
+    def sent(self) -> None: ...  # noqa: D102
+
+    def closed(self, cancelled: bool) -> None: ...  # noqa: D102
+
+
+IGNORING = Ignoring()
+
+
+class Kind(Enum):
+    """How many messages a method takes: the transport asks a unary call for one only.
+
+    The headers of a stream leave once its handler is made, unless that has finished the call; the headers of
+    a unary call leave with its answer.
+    """
+
+    UNARY = "one message in"
+    STREAM = "any number of messages in"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method that can be called: how many messages it takes, and what makes its handlers."""
+
+    kind: Kind
+    handler: Callable[[ServerCall], CallHandler]
+
+
+Methods: TypeAlias = Mapping[str, Method]
+
+
+class IdleWork(Protocol):
+    """Work for the polling thread once it has taken every event that is ready."""
+
+    def __call__(self) -> bool:
+        """Does a part of the work.
+
+        Returns:
+            Whether more is waiting: then it is called again soon, after the events that came meanwhile.
+        """
+
+
+UNLIMITED = 2**31 - 1
+"""A limit of this size is no limit: protobuf cannot read larger messages."""
+
+
+HELD_UP_SECONDS = 1.0
+"""A polling thread that has done nothing else for this long is held up."""
+
+LAST_WRITES_SECONDS = 0.02
+"""The process may end after a drain; by then gRPC has written the last answers to their sockets."""
+
+WINDOW_BYTES = 131_072
+"""How much of each stream, and of each connection beyond the messages that are asked for, gRPC's core reads
+ahead. By itself core measures the connection and lets fast senders have megabytes each: 200 streams filled
+0.5 GB, and reading all that held up every other caller."""
+
+METADATA_BYTES = 16_384
+"""The most metadata that gRPC's core takes by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a transport rejects, and how long it keeps a connection.
+
+    Attributes:
+        message_bytes: the largest message taken; a larger one ends its call with RESOURCE_EXHAUSTED.
+        calls: the most calls in flight; one more is rejected with RESOURCE_EXHAUSTED.
+        connection_seconds: after about this time a client is told to make its next calls on a new connection;
+            the calls on the old one go on. 0 keeps connections for ever.
+        shares_port: other processes of the same user may listen on the same port, each for its share of the
+            connections.
+        metadata_bytes: the largest metadata taken of a call; more ends it with RESOURCE_EXHAUSTED. Counted as
+            HTTP/2 does: for each entry the key, the value and 32 bytes, gRPC's own entries included.
+        connections: the most connections; further ones are closed at once. 0 for no limit.
+    """
+
+    message_bytes: int = UNLIMITED
+    calls: int = 10_000
+    connection_seconds: float = 0.0
+    shares_port: bool = False
+    metadata_bytes: int = METADATA_BYTES
+    connections: int = 0
+
+
+class Transport(ABC):
+    """Carries calls. Life: `bind` any number of times, `start`, `refuse`, `drain`, `close`.
+
+    Args:
+        methods: what can be called.
+        limits: what is rejected.
+        idle: called on the polling thread after it has taken every event that is ready.
+        failed: called with an exception that a handler raised; its call is ended.
+    """
+
+    name: str
+
+    def __init__(
+        self, methods: Methods, limits: Limits, idle: IdleWork, failed: Callable[[BaseException], None]
+    ) -> None:
+        self._methods = methods
+        self._limits = limits
+        self._idle = idle
+        self._failed = failed
+        self._flush_due = False
+        self._refusal: Status | None = None
+        self._spared: Collection[str] = ()
+        self._in_flight = 0  # changed by the polling thread only
+
+    @abstractmethod
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Listens on `address` ("host:port"; port 0 for any).
+
+        Returns:
+            The port.
+
+        Raises:
+            StartupError: the address cannot be listened on.
+        """
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begins to take calls."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Cancels what is left and stops the thread.
+
+        May be called at any time, from any thread, and again. On the polling thread, which cannot wait for
+        its own end, it returns before all has stopped.
+        """
+
+    @property
+    @abstractmethod
+    def polling_thread(self) -> int | None:
+        """The identifier, as of `threading.get_ident()`, of the thread that calls the handlers."""
+
+    @abstractmethod
+    def is_responsive(self, seconds: float = HELD_UP_SECONDS) -> bool:
+        """Whether the polling thread comes by within `seconds`; waits for it, on any other thread."""
+
+    def flush_now(self) -> None:
+        """On the polling thread: do idle work now, before further events that are ready are taken.
+
+        Called when there is as much work as can be done at once. Events that are not taken use the least
+        memory; if all were taken at once, what was made of them would not stay in the processor's cache.
+        """
+        self._flush_due = True
+
+    def refuse(self, status: Status, spared: Collection[str] = ()) -> None:
+        """From now on every new call ends at once with `status`; those in flight go on.
+
+        Args:
+            status: how they end.
+            spared: the full names of methods that may still be called.
+        """
+        self._spared = spared
+        self._refusal = status
+
+    def drain(self, seconds: float) -> bool:
+        """Waits up to `seconds` for the calls in flight to end.
+
+        Returns:
+            Whether all did.
+        """
+        end = time.monotonic() + seconds
+        while self._in_flight and time.monotonic() < end:
+            time.sleep(0.002)
+        ended = not self._in_flight  # later ones are calls of spared methods, such as probes
+        time.sleep(LAST_WRITES_SECONDS)
+        return ended
+
+    def calls_in_flight(self) -> int:
+        """How many calls have arrived and not ended."""
+        return self._in_flight
+
+    def report(self, error: BaseException) -> None:
+        """Passes an exception to `failed`; an exception that `failed` raises must not end the thread."""
+        with contextlib.suppress(Exception):
+            self._failed(error)
+
+    def why_not(self, method: object, name: str) -> Status | None:
+        """Why a call that has just arrived is rejected; None if it is accepted.
+
+        Args:
+            method: None if there is no method `name`.
+            name: the full name that the client called.
+        """
+        if self._refusal is not None and name not in self._spared:
+            return self._refusal
+        if method is None:
+            words = f"unknown method {name}; `grpcurl -plaintext HOST:PORT list` shows the services"
+            return Status(grpc.StatusCode.UNIMPLEMENTED, words)
+        if self._in_flight >= self._limits.calls:
+            words = f"{self._limits.calls} calls are in flight, the server's limit"
+            return Status(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
+        return None
+
+
+STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+"""The status of calls that arrive while the server stops, or are open then without a pending answer."""
+
+NO_MESSAGE = Status(grpc.StatusCode.INVALID_ARGUMENT, "the call ended without a request message")
+"""The status of a unary call that sends no message."""
+
+BROKEN = Status(grpc.StatusCode.INTERNAL, "the server failed to handle the call; see its log")
+"""The status of a call whose handler raised an exception."""
+
+
+def listening_failed(address: str) -> StartupError:
+    """The error for an address that cannot be listened on."""
+    reason = "the port is in use, or the host is not this machine's"
+    return listening.listening_failed(address, listening.GRPC, reason)
+
+
+def channel_arguments(limits: Limits) -> tuple[tuple[str, int], ...]:
+    """The options of grpc's server that both transports use."""
+    age = (("grpc.max_connection_age_ms", max(round(limits.connection_seconds * 1000), 1)),)
+    return (
+        # A second server on the same port would silently take half the calls, unless that is wanted.
+        ("grpc.so_reuseport", int(limits.shares_port)),
+        *(age if limits.connection_seconds else ()),
+        *((("grpc.max_allowed_incoming_connections", limits.connections),) if limits.connections else ()),
+        # With a limit, grpc checks the size of each message, which costs a call over 1 µs.
+        ("grpc.max_receive_message_length", limits.message_bytes if limits.message_bytes < UNLIMITED else -1),
+        ("grpc.max_send_message_length", -1),
+        # Between a soft limit and a hard one core refuses calls by chance, so the two are the same.
+        ("grpc.max_metadata_size", limits.metadata_bytes),
+        ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
+        # Grpc's own limits on calls that have arrived and are not taken yet: from 1,000 on it drops some, and
+        # their clients get CANCELLED. `Limits.calls` takes their place, with a message that says why.
+        ("grpc.server.max_pending_requests", 2 * limits.calls),
+        ("grpc.server.max_pending_requests_hard_limit", 4 * limits.calls),
+        # Clients may keep idle connections alive with a ping every ten seconds.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.bdp_probe", 0),  # the window stays as it is
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+    )

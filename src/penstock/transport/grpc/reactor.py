@@ -1,0 +1,347 @@
+"""The fast transport: the contract of `call` directly on grpcio's completion queue.
+
+grpcio's own synchronous server (`grpc/_server.py`) is written on the same module, `grpc._cython.cygrpc`,
+and uses the same few names, but gives every call a thread. Here one thread takes the events and calls their
+tags, which are plain functions; any thread may start operations. Nothing waits, so one thread serves any
+number of calls.
+
+The module is private to grpcio and may change in any release. So only this file and `reactor_calls.py` import
+it, `self_test.py` tries it before a server relies on it, and the tests run on several releases of grpcio.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from grpc._cython import cygrpc as core
+from typing_extensions import override
+
+from penstock.transport.grpc.call import (
+    BROKEN,
+    HELD_UP_SECONDS,
+    NO_MESSAGE,
+    STOPPING,
+    IdleWork,
+    Limits,
+    Methods,
+    Status,
+    Transport,
+    channel_arguments,
+    listening_failed,
+)
+from penstock.transport.grpc.reactor_calls import ReactorCall, by_monotonic_clock, refuse, text
+
+CALLS_ASKED_FOR = 128  # arrivals that core may hand over before we ask again
+EMPTY_POLLS = 2
+"""A turn ends after this number of polls that find no event. Such a poll may have read bytes of which the
+next one gives the event: with 1, the calls of four connections came in four turns, and so ran in four batches
+(32 in flight: 8 rows a batch and 44 µs of CPU a call, with 2 all 31 and 37 µs)."""
+ALONE_BEFORE = 8
+"""A message is answered before further events are taken if it came alone, as did this number before it. With
+0, four callers with a connection each were answered one by one, at 172 µs of CPU a call instead of 78."""
+CANCELLATION_SECONDS = 0.001  # a cancellation may become known this long after the end of the messages
+WATCH_SECONDS = 0.02  # a call may be unwatched for this time while the thread is busy; twice that at most
+EVENTS_A_TURN = 256  # taken before idle work gets its turn even under a flood of events
+STREAM_SECONDS = 0.002
+"""For this long in a turn, messages of streams are handled as they come. The rest waits, in order, until all
+events that are ready have been taken and the sockets have been read: gRPC's core reads sockets only while no
+event is ready, and the next message of a fast stream is always ready. Without this, 200 streams that sent as
+fast as they could kept new calls unread for seconds."""
+MORE_POLLS = 32
+"""At most this many more polls without an event end a turn while messages of streams wait. Each poll reads
+one connection, so there is one poll for each call in flight."""
+SHUTDOWN_SECONDS = 5.0
+RESPONSE_POLL_SECONDS = 0.01
+GRACE_SECONDS = 0.5  # for calls that were on their way when the server was shut down
+TIMEOUT = core.CompletionType.queue_timeout
+SHUTDOWN = core.CompletionType.queue_shutdown
+
+
+class Reactor(Transport):
+    """One thread on one completion queue."""
+
+    name = "reactor"
+
+    def __init__(
+        self, methods: Methods, limits: Limits, idle: IdleWork, failed: Callable[[BaseException], None]
+    ) -> None:
+        super().__init__(methods, limits, idle, failed)
+        self._by_wire_name = {name.encode(): (name, method) for name, method in methods.items()}
+        self._started = self._stopping = self._gone = self._destroyed = False
+        self._lock = threading.Lock()  # starting and closing come one after the other
+        # Unary calls that are neither watched nor answered: opened since the last sweep, and before.
+        self._unwatched: set[ReactorCall] = set()
+        self._unwatched_before: set[ReactorCall] = set()
+        self._ending: list[ReactorCall] = []  # calls whose client sends no further messages
+        self._sweep_at = 0.0
+        self._messages = self._of_streams = 0  # in this turn
+        self._alone = 0  # messages in a row that came alone
+        self._turn, self._waits = 0, False  # counts turns; whether the thread waits for an event
+        self._taken = 0  # events since streams had their turn
+        self._later: deque[tuple[ReactorCall, bytes]] = deque()  # messages of streams that wait for it
+        self._streams_until = (
+            0.0  # when the streams' time in this turn is over; 0.0 before their first message
+        )
+        self.streams_wait = False
+        self._completions = core.CompletionQueue()
+        self._server = core.Server(channel_arguments(limits), False)
+        self._server.register_completion_queue(self._completions)
+        self._thread = threading.Thread(target=self._serve, name="penstock-reactor", daemon=True)
+
+    @override
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        secret = () if credentials is None else (credentials._credentials,)
+        try:
+            port = self._server.add_http2_port(address.encode(), *secret)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise listening_failed(address)
+        return int(port)
+
+    @override
+    def start(self) -> None:
+        with self._lock:
+            self._start()
+        for _ in range(CALLS_ASKED_FOR):
+            self._ask_for_a_call()
+
+    @override
+    def close(self) -> None:
+        with self._lock:
+            if not self._stopping:
+                self._stopping = True
+                if not self._started:  # core wants a server to have run before it is shut down
+                    self._start()
+                self._server.shutdown(self._completions, self._server_gone)
+        if threading.current_thread() is not self._thread:
+            # Calls that are on their way get UNAVAILABLE; if cancelled, their clients would not know why.
+            self._thread.join(0.0 if self._in_flight else GRACE_SECONDS)
+        with self._lock:
+            if not self._destroyed:
+                self._server.cancel_all_calls()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(SHUTDOWN_SECONDS)
+
+    @property
+    @override
+    def polling_thread(self) -> int | None:
+        return self._thread.ident
+
+    @override
+    def is_responsive(self, seconds: float = HELD_UP_SECONDS) -> bool:
+        end, turn = time.monotonic() + seconds, self._turn
+        while not self._waits and self._turn == turn and self._thread.is_alive():
+            if time.monotonic() > end:
+                return False
+            time.sleep(RESPONSE_POLL_SECONDS)
+        return True
+
+    def message_taken(self) -> None:
+        """Notes that a message was handled. If it came alone, as did others before, it is answered at once.
+
+        Even if no other call is known, others may wait unread in their connections. So it counts as alone
+        only if the messages before it were alone after all events had been taken, and this is checked again
+        now and then.
+        """
+        self._messages += 1
+        if self._in_flight > 1 or self._messages > 1:
+            self._alone = 0
+            return
+        self._alone += 1
+        if self._alone == 2 * ALONE_BEFORE:
+            self._alone = ALONE_BEFORE
+        elif self._alone > ALONE_BEFORE:
+            self._flush_due = True
+
+    def stream_message_taken(self) -> None:
+        """Notes that a message of a stream was handled; if the streams' time is over, the next ones wait."""
+        self.message_taken()
+        self._of_streams += 1
+        now = time.monotonic()
+        if not self._streams_until:
+            self._streams_until = now + STREAM_SECONDS
+        elif now > self._streams_until:
+            self.streams_wait = True
+
+    def handle_later(self, call: ReactorCall, message: bytes) -> None:
+        """Keeps a stream's message until the streams' next turn. Its stream is not read meanwhile."""
+        self._later.append((call, message))
+
+    def nothing_more_comes(self, call: ReactorCall) -> None:
+        """Notes that a client sends no further messages.
+
+        Either it has finished sending, or it has disconnected and that is not known yet. The next turn waits
+        a moment to find out which.
+        """
+        self._ending.append(call)
+
+    def when_nothing_came(self) -> Status:
+        """How a unary call ends whose message has not come; when calls are cancelled, it looks the same."""
+        return STOPPING if self._stopping else NO_MESSAGE
+
+    def call_opened(self, call: ReactorCall) -> set[ReactorCall]:
+        """Counts a call that has begun.
+
+        Returns:
+            The set that holds the call until it is watched or answered: then the call takes itself out.
+        """
+        self._in_flight += 1
+        self._unwatched.add(call)
+        return self._unwatched
+
+    def call_closed(self) -> None:
+        """Counts a call that has ended."""
+        self._in_flight -= 1
+
+    def _start(self) -> None:
+        self._server.start()
+        self._started = True
+        self._thread.start()
+
+    def _watch(self, waits: bool) -> None:
+        """Watches calls that are not answered yet: all if the thread is about to wait, else older ones."""
+        now = time.monotonic()
+        if not waits and now < self._sweep_at:
+            return
+        for call in (*self._unwatched_before, *(self._unwatched if waits else ())):
+            call.watch()
+        self._unwatched_before, self._unwatched = (set() if waits else self._unwatched), set()
+        self._sweep_at = now + WATCH_SECONDS
+
+    def _ask_for_a_call(self) -> None:
+        try:  # noqa: SIM105 - contextlib.suppress costs as much as the rest of this
+            self._server.request_call(self._completions, self._completions, self._arrived)
+        except ValueError:
+            pass  # the server is shutting down
+
+    def _server_gone(self, event: Any) -> None:
+        self._gone = True
+
+    def _serve(self) -> None:
+        """Takes events in turns until the server is gone and every handler has been told."""
+        poll, more, puts_off = self._completions.poll, False, False
+        while not self._gone or self._in_flight:
+            ending, self._messages, self._of_streams = len(self._ending), 0, 0
+            self._turn += 1
+            # No event is kept in a variable here: it would keep its call in memory until the next one comes.
+            all_taken = self._take_events(self._first_event(more, bool(ending)))
+            if all_taken and ending:
+                self._tell_half_closed(ending)
+            waited = bool(self._later)
+            if waited and (all_taken or self._taken >= EVENTS_A_TURN):
+                self._take_up_streams()
+            elif all_taken:
+                self._taken, self._streams_until, self.streams_wait = 0, 0.0, False
+            # The next messages of streams that had to wait are ready: they belong into the same batch.
+            puts_off = waited and not puts_off and self._messages == self._of_streams
+            more = puts_off or self._do_idle_work() or not all_taken or bool(self._later)
+            if self._unwatched or self._unwatched_before:
+                self._watch(waits=not more)
+        with self._lock:  # not while close() is still at it
+            self._server.destroy()
+            self._destroyed = True
+        self._completions.shutdown()
+        while poll().completion_type != SHUTDOWN:
+            pass  # ends of operations that nothing waits for
+
+    def _first_event(self, more: bool, ending: bool) -> Any:
+        """The next turn's first event: waits for it, but not if work is left, and briefly if calls end."""
+        if more:
+            return self._completions.poll(deadline=0)
+        if ending:
+            return self._completions.poll(deadline=time.time() + CANCELLATION_SECONDS)
+        self._waits = True
+        event = self._completions.poll()
+        self._waits = False
+        return event
+
+    def _take_events(self, event: Any) -> bool:
+        """Takes `event` and others that are ready.
+
+        Returns:
+            Whether it took all.
+        """
+        poll, taken, empty = self._completions.poll, 0, 0
+        enough = EMPTY_POLLS + (min(self._in_flight, MORE_POLLS) if self.streams_wait else 0)
+        while empty < enough:
+            if event.completion_type == TIMEOUT:
+                empty += 1
+            else:
+                empty = 0
+                taken += 1
+                try:
+                    event.tag(event)
+                except Exception as error:
+                    self._failed_at(event.tag, error)
+                if self._flush_due or taken == EVENTS_A_TURN:
+                    self._flush_due = False
+                    self._taken += taken
+                    return False
+            if self._alone > ALONE_BEFORE and not self._unwatched and not self._ending:
+                return True  # the lone call has been answered, and no others are expected
+            if empty < enough:
+                event = poll(deadline=0)
+        return True
+
+    def _take_up_streams(self) -> None:
+        """Gives streams their next turn: handles messages that waited, for a while, the oldest first."""
+        later, end = self._later, 0.0
+        while later:
+            call, message = later.popleft()
+            try:
+                call.take(message)
+            except Exception as error:
+                call.fail(error)
+            if self._flush_due:
+                self._flush_due = False
+                self._do_idle_work()
+            now = time.monotonic()
+            end = end or now + STREAM_SECONDS
+            if now > end:
+                break
+        self._taken, self._streams_until, self.streams_wait = 0, 0.0, bool(later)
+
+    def _failed_at(self, tag: Callable[[Any], None], error: Exception) -> None:
+        call = getattr(tag, "__self__", None)
+        if isinstance(call, ReactorCall):
+            call.fail(error)
+        else:
+            self.report(error)
+
+    def _tell_half_closed(self, count: int) -> None:
+        calls, self._ending = self._ending[:count], self._ending[count:]
+        for call in calls:
+            try:
+                call.half_close()
+            except Exception as error:
+                call.fail(error)
+
+    def _do_idle_work(self) -> bool:
+        try:
+            return self._idle()
+        except Exception as error:
+            self.report(error)
+            return False
+
+    def _may_refuse(self) -> bool:
+        """Whether a call may be refused whose method exists; `why_not` then says whether and why."""
+        return self._stopping or self._refusal is not None or self._in_flight >= self._limits.calls
+
+    def _arrived(self, event: Any) -> None:
+        if not event.success:  # the server is shutting down: this is the waiting request coming back
+            return
+        self._ask_for_a_call()
+        details = event.call_details
+        name, method = self._by_wire_name.get(details.method) or (text(details.method, "replace"), None)
+        if method is None or self._may_refuse():
+            refusal = STOPPING if self._stopping else self.why_not(method, name)
+            if method is None or refusal is not None:
+                refuse(event.call, refusal or BROKEN)
+                return
+        ReactorCall(name, method.kind, event, by_monotonic_clock(details.deadline), self).open(method.handler)

@@ -1,0 +1,263 @@
+"""The calls of the reactor: the contract's calls on grpcio's completion queue.
+
+Operations are started on a call with a tag. When they are done, the reactor calls the tag with their event.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import grpc
+from grpc._cython import cygrpc as core
+from typing_extensions import override
+
+from penstock.transport.grpc.call import BROKEN, IGNORING, OK, CallHandler, Kind, ServerCall, Status
+
+NO_FLAGS = 0
+
+# Operations that are the same for every call, and keep nothing of a call.
+GREETING = core.SendInitialMetadataOperation((), NO_FLAGS)
+GOOD_END = core.SendStatusFromServerOperation((), grpc.StatusCode.OK.value[0], b"", NO_FLAGS)
+
+
+class Events(Protocol):
+    """What a call tells the reactor."""
+
+    def report(self, error: BaseException) -> None:
+        """Passes on an exception that a handler raised."""
+
+    def call_opened(self, call: ReactorCall) -> set[ReactorCall]:
+        """Counts a call that has begun.
+
+        Returns:
+            The set that holds the call until it is watched or answered: then the call takes itself out.
+        """
+
+    def call_closed(self) -> None:
+        """Counts a call that has ended."""
+
+    streams_wait: bool
+    """Whether messages of streams are to wait for the streams' next turn."""
+
+    def message_taken(self) -> None:
+        """Notes that a message has been handled."""
+
+    def stream_message_taken(self) -> None:
+        """Notes that a message of a stream has been handled."""
+
+    def handle_later(self, call: ReactorCall, message: bytes) -> None:
+        """Keeps a stream's message until the streams' next turn: then `take` is called with it."""
+
+    def nothing_more_comes(self, call: ReactorCall) -> None:
+        """Notes that a client sends no further messages: it has finished sending, or has disconnected."""
+
+    def when_nothing_came(self) -> Status:
+        """The status of a unary call whose message has not come."""
+
+
+class ReactorCall(ServerCall):
+    """A call on the completion queue. Its tags are its own methods.
+
+    The lock makes "not over yet" and the start of an operation one step. Without it a late answer could
+    start an operation on a queue that has been shut down, which ends the process.
+
+    A call is watched once core has been asked for the event of its end. For a unary call this is done
+    together with its answer, which saves an operation and an event, a tenth of a bare echo's CPU. If the
+    answer takes long, the call is watched before that, so that it is noticed when the client disconnects.
+    """
+
+    __slots__ = (
+        "_call", "_came", "_greeted", "_handler", "_kind", "_lock", "_over", "_reactor", "_unwatched",
+        "_watched",
+    )  # fmt: skip
+
+    def __init__(self, method: str, kind: Kind, event: Any, deadline: float, reactor: Events) -> None:
+        self.method = method
+        self.metadata = event.invocation_metadata
+        self.deadline = deadline
+        self._call = event.call
+        self._kind = kind
+        self._reactor = reactor
+        self._greeted = False
+        self._over = False  # finished, or closed
+        self._came = False  # whether a message has come
+        self._watched = False
+        self._lock = threading.Lock()
+        self._handler: CallHandler = IGNORING
+
+    def open(self, make_handler: Callable[[ServerCall], CallHandler]) -> None:
+        """Makes the handler and starts the operations that give it messages and the end of the call."""
+        self._unwatched: set[ReactorCall] = self._reactor.call_opened(self)
+        is_stream = self._kind is Kind.STREAM
+        if is_stream:
+            self.watch()
+        else:
+            start(self._call, (core.ReceiveMessageOperation(NO_FLAGS),), self._received)
+        try:
+            self._handler = make_handler(self)
+        except Exception as error:
+            self.fail(error)
+        if is_stream:
+            self._begin_stream()
+
+    def watch(self) -> None:
+        """Asks core for the event of the call's end, if that has not been done."""
+        with self._lock:
+            if not self._watched:
+                start(self._call, (core.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
+                self._watched = True
+                self._unwatched.discard(self)
+
+    def _begin_stream(self) -> None:
+        """Asks for the first message and sends the headers, in one step.
+
+        Some clients send nothing before they have seen headers. A stream that its handler has already ended
+        gets none: clients try a call again only if no headers came.
+        """
+        with self._lock:
+            if not self._over:
+                operations = (core.ReceiveMessageOperation(NO_FLAGS),)
+                start(self._call, operations if self._greeted else (*operations, GREETING), self._received)
+                self._greeted = True
+
+    def fail(self, error: Exception) -> None:
+        """Ends the call because its handler raised an exception."""
+        self._reactor.report(error)
+        self.finish(BROKEN)
+
+    @override
+    def peer(self) -> str:
+        call = self._call
+        return "" if call is None else text(call.peer())
+
+    @override
+    def identities(self) -> Sequence[bytes]:
+        call = self._call
+        return () if call is None else core.peer_identities(call) or ()
+
+    @override
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        call = self._call
+        properties = {} if call is None else core.auth_context(call) or {}
+        return {text(key): values for key, values in properties.items()}
+
+    @override
+    def receive(self) -> None:
+        with self._lock:
+            if not self._over and self._kind is Kind.STREAM:
+                start(self._call, (core.ReceiveMessageOperation(NO_FLAGS),), self._received)
+
+    @override
+    def send(self, message: bytes) -> None:
+        with self._lock:
+            if not self._over:
+                operations = (core.SendMessageOperation(message, NO_FLAGS),)
+                start(self._call, operations if self._greeted else (GREETING, *operations), self._sent)
+                self._greeted = True
+
+    @override
+    def finish(self, status: Status = OK, message: bytes | None = None) -> None:
+        end = GOOD_END if status is OK else _end_of(status)
+        operations = (end,) if message is None else (core.SendMessageOperation(message, NO_FLAGS), end)
+        with self._lock:
+            if self._over:
+                return
+            if not self._greeted:
+                operations = (GREETING, *operations)
+            if self._watched:
+                start(self._call, operations, _ignore)
+            else:
+                last = core.ReceiveCloseOnServerOperation(NO_FLAGS)
+                start(self._call, (*operations, last), self._closed)
+                self._watched = True
+                self._unwatched.discard(self)
+            self._over = True
+
+    def _received(self, event: Any) -> None:
+        message = event.batch_operations[0].message()
+        if self._over:
+            return
+        if message is None:
+            self._reactor.nothing_more_comes(self)
+        elif self._kind is Kind.UNARY:
+            self._came = True
+            self._handler.received(message)
+            self._reactor.message_taken()
+        elif self._reactor.streams_wait:
+            self._reactor.handle_later(self, message)
+        else:
+            self.take(message)
+
+    def take(self, message: bytes) -> None:
+        """Handles a message of a stream."""
+        if not self._over:
+            self._handler.received(message)
+            self._reactor.stream_message_taken()
+
+    def half_close(self) -> None:
+        """The client has finished sending."""
+        if self._over:
+            return
+        if self._kind is Kind.STREAM:
+            self._handler.half_closed()
+        elif not self._came:
+            self.finish(self._reactor.when_nothing_came())
+
+    def _sent(self, event: Any) -> None:
+        if event.success and not self._over:  # else closed() follows
+            self._handler.sent()
+
+    def _closed(self, event: Any) -> None:
+        with self._lock:
+            self._over = True
+            # Core keeps the connection while its call is referenced, as a late answer may still do.
+            self._call = None
+        # The handler refers to its call: a reference cycle, which would wait for the garbage collector.
+        handler, self._handler = self._handler, IGNORING
+        try:
+            handler.closed(bool(event.batch_operations[-1].cancelled()))
+        finally:
+            self._reactor.call_closed()
+
+
+def start(call: Any, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
+    """Starts operations on a call, as one step.
+
+    Raises:
+        RuntimeError: gRPC refuses them; none was started.
+    """
+    error = call.start_server_batch(operations, tag)
+    if error:
+        raise RuntimeError(f"gRPC refuses the operations {operations} with error {error}")
+
+
+def _end_of(status: Status) -> Any:
+    details = status.details.encode(errors="replace")
+    return core.SendStatusFromServerOperation(status.trailing, status.code.value[0], details, NO_FLAGS)
+
+
+def _ignore(event: Any) -> None:
+    """The tag of operations whose end does not matter."""
+
+
+def refuse(call: Any, status: Status) -> None:
+    """Ends a call that gets no handler."""
+    start(call, (GREETING, _end_of(status)), _ignore)
+    # Without this operation core keeps the call until the connection ends.
+    start(call, (core.ReceiveCloseOnServerOperation(NO_FLAGS),), _ignore)
+
+
+def by_monotonic_clock(deadline: float | None) -> float:
+    """A deadline of gRPC, in the time of `time.monotonic()`."""
+    if deadline is None or deadline > 1e11:  # core's "never" lies beyond the year 5000
+        return math.inf
+    return time.monotonic() + deadline - time.time()
+
+
+def text(value: bytes | str, errors: str = "strict") -> str:
+    """As text, what gRPC gives as bytes or as text."""
+    return value.decode(errors=errors) if isinstance(value, bytes) else value

@@ -1,0 +1,156 @@
+"""A call over HTTP, as its handler sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TypeAlias
+from urllib.parse import parse_qsl
+
+from typing_extensions import override
+
+from penstock.transport.grpc.call import OK, ServerCall, Status
+from penstock.transport.http.routes import Found
+
+NOT_IN_HEADERS = re.compile(r"[^\t -~\x80-\xff]")
+
+Result: TypeAlias = tuple[Status, bytes | None]
+"""The status of a call, and its last message."""
+
+
+class Mailbox:
+    """Brings news of calls from other threads to the event loop, many at a time.
+
+    Args:
+        loop: the event loop; its thread must be the one that makes this.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._news: deque[HttpCall] = deque()
+        self._is_awake = False
+
+    def post(self, call: HttpCall) -> None:
+        """Has the loop look at a call; from any thread. On its own thread it looks at once."""
+        if threading.get_ident() == self._thread:
+            call.look()
+            return
+        self._news.append(call)
+        if not self._is_awake:
+            self._is_awake = True
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._is_awake = False  # before the news are read: what comes later wakes the loop again
+        while self._news:
+            self._news.popleft().look()
+
+
+class HttpCall(ServerCall):
+    """One request over HTTP.
+
+    Args:
+        found: what its path leads to.
+        headers: the headers, names in lower case; a later header replaces an earlier one.
+        query: the query string, without "?".
+        client: the client's host and port; None if they are unknown.
+        mailbox: of the event loop.
+
+    Attributes:
+        parameters: the parts of the path that the route names.
+        headers: as given.
+        has_error: whether problem reports have the member `error`; see `status.problem`.
+        answer_headers: headers of the answer, besides those of its status.
+        result: the status and the last message, once the call is finished.
+    """
+
+    __slots__ = (
+        "_client", "_mailbox", "_open", "_query", "_waiting", "answer_headers", "has_error", "headers",
+        "is_gone", "parameters", "result",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        found: Found,
+        headers: Mapping[str, str],
+        query: bytes,
+        client: tuple[str, int] | None,
+        mailbox: Mailbox,
+    ) -> None:
+        super().__init__(found.method, tuple(headers.items()))
+        self.parameters = found.parameters
+        self.headers = headers
+        self.has_error = False
+        self.is_gone = False
+        self.answer_headers: list[tuple[bytes, bytes]] = []
+        self.result: Result | None = None
+        self._query = query
+        self._client = client
+        self._mailbox = mailbox
+        self._open = [True]
+        self._waiting: asyncio.Future[None] | None = None
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query parameters; a later one replaces an earlier one of the same name."""
+        return dict(parse_qsl(self._query.decode("latin-1"), keep_blank_values=True)) if self._query else {}
+
+    @override
+    def peer(self) -> str:
+        if self._client is None or self.is_gone:
+            return ""
+        host, port = self._client
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    @override
+    def identities(self) -> Sequence[bytes]:
+        return ()
+
+    @override
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        return {}
+
+    @override
+    def receive(self) -> None:
+        """A call with one message has it already."""
+
+    @override
+    def send(self, message: bytes) -> None:
+        raise RuntimeError("a call with one answer sends no other message")
+
+    @override
+    def finish(self, status: Status = OK, message: bytes | None = None) -> None:
+        try:
+            self._open.pop()
+        except IndexError:  # it is finished, or over
+            return
+        self.result = status, message
+        self._mailbox.post(self)
+
+    def header(self, name: bytes, value: str) -> None:
+        """Adds a header to the answer; characters that a header cannot have become "?"."""
+        self.answer_headers.append((name, NOT_IN_HEADERS.sub("?", value).encode("latin-1")))
+
+    def gone(self) -> None:
+        """The client has gone; on the event loop."""
+        self.is_gone = True
+        self._open.clear()
+        self.look()
+
+    def look(self) -> None:
+        """Continues whatever waits for the call; on the event loop."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def wait(self) -> None:
+        """Waits until the call is finished, or the client has gone."""
+        while self.result is None and not self.is_gone:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+            self._waiting = None

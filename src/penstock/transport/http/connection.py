@@ -1,0 +1,235 @@
+"""One connection: uvicorn's, which also knows how long its client takes, and when its client goes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import sys
+import time
+from collections.abc import Sized
+from http import HTTPStatus
+
+import httptools
+from typing_extensions import override
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from penstock.transport.http.call import HttpCall
+from penstock.transport.http.lines import LineCall
+
+WAIT_SECONDS = 30.0
+"""How long a client may take for the headers of a request; to take any of an answer; and for its body, with
+a second more for every `LEAST_RATE` bytes."""
+LEAST_RATE = 16_384
+KEEP_SECONDS = 75
+"""How long a connection is kept without a request."""
+
+
+MOST_PIPELINED = 256
+"""Most requests that a client may send ahead; a connection with more is closed."""
+NO_LINGER = struct.pack("ii", 1, 0)
+FRAMING = (b"content-length", b"transfer-encoding")
+"""The headers that say where a body ends."""
+
+
+class _Flow(FlowControl):
+    """Reads no further while requests wait that were sent ahead, or a client could send as many as it likes.
+
+    Args:
+        transport: the connection's.
+        waiting: these requests.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    @override
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
+class _AfterUpgrade:
+    """What a parser calls that begins in the middle of a request; see `_unsupported_upgrade_warning`.
+
+    Args:
+        connection: gets what comes after the head of that request.
+
+    Attributes:
+        is_muted: whether the head is being parsed.
+        is_complete: whether the request has no body.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.is_muted = True
+        self.is_complete = False
+
+    def on_message_begin(self) -> None:
+        if not self.is_muted:
+            self._connection.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self.is_muted:
+            self._connection.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.is_muted:
+            self._connection.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self.is_muted:
+            self._connection.on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._connection.on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.is_muted:
+            self.is_complete = True
+        else:
+            self._connection.on_message_complete()
+
+
+class Connection(HttpToolsProtocol):
+    """A connection; see `HttpToolsProtocol`.
+
+    Args:
+        config: uvicorn's settings.
+        state: what all connections share.
+        header_bytes: the most bytes of a request's head.
+        loop: the event loop.
+
+    Attributes:
+        call: the call that is being answered.
+    """
+
+    def __init__(
+        self, config: Config, state: ServerState, header_bytes: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(config, state, {"connection": self}, loop)
+        self.call: HttpCall | None = None
+        self._header_bytes = header_bytes
+        self._in_head = True
+        self._began: float | None = time.monotonic()  # the request that is being read; None between requests
+        self._received = 0  # bytes of it
+        self._aside = 0  # bytes since the last of its body: more of them are headers behind it
+        self._data = b""  # what is being parsed
+        self._unsent, self._stuck = 0, 0.0  # bytes that wait to leave, and since when none has left
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.call is not None:
+            self.call.gone()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._in_head and self._received - len(data) > self._header_bytes:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            return
+        self._aside += len(data)
+        if self._aside - len(data) > self._header_bytes:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            return
+        self._data = data
+        super().data_received(data)
+
+    @override
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._began = time.monotonic()
+        self._received = self._aside = 0
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        self._aside = 0
+        super().on_body(body)
+
+    @override
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self._reset()
+            raise ValueError("too many requests were sent ahead")  # stops the parser
+        super().on_headers_complete()
+
+    @override
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._began = None
+        self._received = self._aside = 0
+
+    @override
+    def _unsupported_upgrade_warning(self) -> None:
+        """Answers a request that asks for another protocol in this one.
+
+        The parser has stopped at the end of the request's head, and takes what follows for the other
+        protocol: so a new parser reads the body, and the requests after it. Clients that ask for HTTP/2 in
+        this way, as Java's does by default, are content with HTTP/1.1.
+        """
+        error = sys.exc_info()[1]
+        assert isinstance(error, httptools.HttpParserUpgrade), "called for nothing else"
+        rest = self._data[error.args[0] :]
+        reader = _AfterUpgrade(self)
+        self.parser = httptools.HttpRequestParser(reader)
+        lines = [b"%b: %b\r\n" % each for each in self.headers if each[0] in FRAMING]
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines))
+        reader.is_muted = False
+        if not reader.is_complete:
+            self.cycle.more_body = True
+            self.cycle.message_event.clear()
+            self._began = time.monotonic()
+        if rest:
+            self.data_received(rest)
+
+    def check(self, now: float) -> None:
+        """Cuts the client off if it takes too long.
+
+        Args:
+            now: the time, by `time.monotonic()`.
+        """
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent != self._unsent:
+            self._unsent, self._stuck = unsent, now
+        elif now - self._stuck > WAIT_SECONDS:
+            self._reset()
+            return
+        if self._began is None or self.flow.read_paused or isinstance(self.call, LineCall):
+            return  # a stream may wait between two lines for as long as it likes
+        if now - self._began > WAIT_SECONDS + self._received / LEAST_RATE:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+    def end_unread(self) -> None:
+        """Rejects the request that is being read, if its body is not complete; a stream ends by itself."""
+        if self.call is not None and self._began is not None and not isinstance(self.call, LineCall):
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _reset(self) -> None:
+        """Ends the connection at once; what the client has not taken is dropped by the kernel, too."""
+        found = self.transport.get_extra_info("socket")
+        if found is not None:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        self.transport.abort()
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Ends the connection with an answer, where none has begun."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            head = (
+                f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode())
+        self.transport.close()

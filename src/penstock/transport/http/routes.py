@@ -1,0 +1,95 @@
+"""Finds the method for a path, such as `/predict/{model}`: segments in braces match any text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import grpc
+
+from penstock.transport.grpc.call import Status
+from penstock.transport.http.status import HttpStatus, bad_request
+
+
+class Route(NamedTuple):
+    """A path that can be called.
+
+    Attributes:
+        verb: "GET" or "POST".
+        template: the path; `{name}` stands for one segment.
+        method: the full name of the method.
+    """
+
+    verb: str
+    template: str
+    method: str
+
+
+class Found(NamedTuple):
+    """What a path leads to.
+
+    Attributes:
+        method: the full name of the method.
+        parameters: the segments that stand in braces, by name.
+    """
+
+    method: str
+    parameters: Mapping[str, str]
+
+
+class Routes:
+    """All paths that can be called.
+
+    Args:
+        routes: each of them.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = routes
+        self._by_length: dict[int, list[tuple[list[str], Route]]] = {}
+        for route in routes:
+            parts = route.template.split("/")
+            self._by_length.setdefault(len(parts), []).append((parts, route))
+
+    def find(self, verb: str, raw_path: bytes) -> Found | Status:
+        """The method for a request; the status that ends it if there is none.
+
+        Args:
+            verb: the method of HTTP, such as "POST"; HEAD asks as GET does.
+            raw_path: the path as it was sent, with its percent-encoding.
+        """
+        try:
+            parts = [_text(each) for each in raw_path.split(b"/")]
+        except UnicodeDecodeError:
+            return bad_request("the path is not UTF-8")
+        if len(parts) > 1 and not parts[-1]:
+            parts.pop()  # a slash at the end means nothing
+        asked = "GET" if verb == "HEAD" else verb
+        allowed = []
+        for route, parameters in self._matching(parts):
+            if route.verb == asked:
+                return Found(route.method, parameters)
+            allowed.append(route.verb)
+        path = "/".join(parts) or "/"
+        if allowed:
+            words = f"{verb} is not allowed for {path}, only {', '.join(allowed)}"
+            headers = (("allow", ", ".join(allowed)),)
+            return HttpStatus(grpc.StatusCode.UNIMPLEMENTED, words, http=405, headers=headers)
+        templates = ", ".join(dict.fromkeys(each.template for each in self._routes))
+        return Status(grpc.StatusCode.NOT_FOUND, f"there is no path {path[:200]}; there are {templates}")
+
+    def _matching(self, parts: list[str]) -> Iterator[tuple[Route, dict[str, str]]]:
+        for template, route in self._by_length.get(len(parts), ()):
+            parameters = {}
+            for part, expected in zip(parts, template, strict=True):
+                if expected[:1] == "{":
+                    parameters[expected[1:-1]] = part
+                elif part != expected:
+                    break
+            else:
+                yield route, parameters
+
+
+def _text(segment: bytes) -> str:
+    return (unquote_to_bytes(segment) if b"%" in segment else segment).decode()

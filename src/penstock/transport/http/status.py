@@ -1,0 +1,125 @@
+"""How the end of a call looks over HTTP: a status code, and a problem report (RFC 9457) for an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import grpc
+import orjson
+
+from penstock.transport.grpc.call import Metadata, Status
+
+PROBLEM = "application/problem+json"
+JSON = "application/json"
+
+BY_CODE: Mapping[grpc.StatusCode, int] = {
+    grpc.StatusCode.OK: 200,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNKNOWN: 500,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 409,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DATA_LOSS: 500,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+}
+"""The status of HTTP for each of gRPC's, where a call's end does not say another."""
+
+RETRY_STATUSES = (429, 503)
+TITLES = {499: "Client Closed Request"}
+"""Titles of statuses that the standard library does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpStatus(Status):
+    """How a call ends, where HTTP says more than gRPC.
+
+    Attributes:
+        http: the status code; 0 for the one that belongs to `code`.
+        retry_after_seconds: after how long trying again may help; None if that is not known.
+        headers: headers of the answer.
+    """
+
+    http: int = 0
+    retry_after_seconds: float | None = None
+    headers: Metadata = ()
+
+
+def status_of(status: Status) -> int:
+    """The status code of HTTP."""
+    return (status.http if isinstance(status, HttpStatus) else 0) or BY_CODE[status.code]
+
+
+def problem(status: Status, *, has_error: bool = False) -> bytes:
+    """The report of an error as JSON.
+
+    Args:
+        status: how the call ended.
+        has_error: whether the text is repeated as `error`, where the Open Inference Protocol has it.
+    """
+    return orjson.dumps(problem_fields(status, has_error=has_error))
+
+
+def problem_fields(status: Status, *, has_error: bool = False) -> dict[str, Any]:
+    """The members of the report; see `problem`."""
+    http = status_of(status)
+    fields: dict[str, Any] = {
+        "type": "about:blank",
+        "title": TITLES.get(http) or HTTPStatus(http).phrase,
+        "status": http,
+        "detail": status.details,
+        "code": status.code.name,
+    }
+    if isinstance(status, HttpStatus) and status.retry_after_seconds is not None:
+        fields["retry_after_seconds"] = status.retry_after_seconds
+    if has_error:
+        fields["error"] = status.details
+    return fields
+
+
+def retry_after(status: Status) -> int | None:
+    """The seconds for the header Retry-After, at least 1; None if trying again does not help."""
+    if status_of(status) not in RETRY_STATUSES:
+        return None
+    seconds = status.retry_after_seconds if isinstance(status, HttpStatus) else None
+    return max(math.ceil(seconds or 0.0), 1)
+
+
+def bad_request(details: str, http: int = 400) -> HttpStatus:
+    """The status of a request that cannot be read."""
+    return HttpStatus(grpc.StatusCode.INVALID_ARGUMENT, details, http=http)
+
+
+def too_large(limit: int) -> HttpStatus:
+    """The status of a request whose body is above the limit."""
+    words = f"the body is larger than {limit} bytes, the server's limit (server.http_max_body_bytes)"
+    return HttpStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, words, http=413)
+
+
+def deadline_passed() -> Status:
+    """The status of a call whose deadline passes before it is answered."""
+    return Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the answer was ready")
+
+
+def too_slow(seconds: float) -> HttpStatus:
+    """The status of a request whose body does not come."""
+    words = f"the body did not come in time: at least one more byte is expected every {seconds:g} s"
+    return HttpStatus(grpc.StatusCode.CANCELLED, words, http=408)
+
+
+def too_many(calls: int) -> HttpStatus:
+    """The status of a call that arrives while as many as allowed are in flight."""
+    words = f"{calls} calls are in flight, the server's limit"
+    return HttpStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, words, retry_after_seconds=1.0)

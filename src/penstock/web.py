@@ -1,0 +1,149 @@
+"""Builds what serves HTTP: the services of the web's protocols, their paths, and the transport.
+
+If HTTP is switched off, nothing of it is imported, and `Web` does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from penstock.config.sections import ServerConfig
+from penstock.engine import Engine
+from penstock.models.model import Model
+from penstock.protocols.answers import AnswerLimits, Answers
+from penstock.protocols.open_inference.management import HEALTH_METHODS
+from penstock.protocols.service import Service, Telemetry
+from penstock.protocols.status import CODES, TRITON_CODES
+from penstock.protocols.work import Bounds
+from penstock.transport.grpc.call import Method, Methods, Status
+
+if TYPE_CHECKING:
+    from penstock.transport.http.server import HttpTransport
+
+FAILED = 5
+"""The place of the function for unexpected exceptions among the parts of a service."""
+
+Wrap: TypeAlias = Callable[[Methods], Methods]
+Ready: TypeAlias = Callable[[], tuple[bool, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """What serves HTTP. Life: `listen`, `start`, `refuse`, `drain`, `close`.
+
+    Attributes:
+        transport: the transport; None if HTTP is switched off.
+        services: those that accept requests.
+    """
+
+    transport: HttpTransport | None = None
+    services: Sequence[Service] = ()
+
+    def listen(self, settings: ServerConfig) -> int:
+        """Listens; connections wait until `start`.
+
+        Returns:
+            The port; 0 if HTTP is switched off.
+
+        Raises:
+            StartupError: the address cannot be listened on.
+        """
+        return self.transport.bind(settings.host, settings.http_port) if self.transport else 0
+
+    def start(self) -> None:
+        """Begins to take calls."""
+        if self.transport:
+            self.transport.start()
+
+    def leave(self) -> None:
+        """From now on connections end with their next answer."""
+        if self.transport:
+            self.transport.leave()
+
+    def refuse(self, status: Status) -> None:
+        """From now on every new call ends with `status`, except those that ask for the server's health."""
+        if self.transport:
+            from penstock.protocols.rest import pages
+
+            self.transport.refuse(status, pages.HEALTH_METHODS | HEALTH_METHODS)
+
+    def drain(self, seconds: float) -> bool:
+        """Waits for the calls in flight; returns whether all have ended."""
+        return self.transport.drain(seconds) if self.transport else True
+
+    def close(self) -> None:
+        """Closes all connections."""
+        if self.transport:
+            self.transport.close()
+
+    def calls_in_flight(self) -> int:
+        """How many calls have arrived and not ended."""
+        return self.transport.calls_in_flight() if self.transport else 0
+
+
+def service_parts(
+    settings: ServerConfig,
+    engine: Engine,
+    telemetry: Telemetry,
+    workers: Executor,
+    failed: Callable[[BaseException], None],
+) -> tuple[Any, ...]:
+    """The parts that all services share, in the order in which `Service` takes them."""
+    answers = engine.held = Answers(
+        engine,
+        AnswerLimits(
+            settings.stream_answer_bytes,
+            settings.caller_answer_bytes,
+            settings.total_answer_bytes,
+            settings.total_queue_bytes,
+            settings.max_answer_bytes,
+        ),
+    )
+    bounds = Bounds(settings.inline_decode_seconds, settings.max_request_names, settings.max_message_requests)
+    sizes = (settings.offload_bytes, settings.max_stream_requests)
+    return engine, telemetry, workers, *sizes, failed, bounds, answers
+
+
+def web(  # noqa: PLR0913 - what it is composed of
+    settings: ServerConfig,
+    parts: Sequence[Any],
+    servicers: Methods,
+    is_ready: Ready,
+    models: Callable[[], Sequence[Model]],
+    wrap: Wrap,
+    shares_port: bool,
+) -> Web:
+    """Builds it.
+
+    Args:
+        settings: the settings.
+        parts: the parts of a service; see `service_parts`.
+        servicers: the methods of gRPC's servicers.
+        is_ready: whether the server accepts requests, and why not.
+        models: returns all loaded models.
+        wrap: applies the interceptors.
+        shares_port: whether other processes listen on the same port.
+    """
+    if not settings.http:
+        return Web()
+    from penstock.protocols.rest import infer, pages
+    from penstock.protocols.rest import service as rest
+    from penstock.transport.grpc.call import Limits
+    from penstock.transport.http.server import HttpTransport
+
+    codes = TRITON_CODES if settings.triton_status_codes else CODES
+    services = (rest.RestService(*parts), infer.HttpInferService(*parts, codes=codes))
+    methods: dict[str, Method] = {**pages.methods(is_ready, models), **infer.methods(servicers)}
+    for service in services:
+        methods |= service.methods()
+    routes = (*rest.ROUTES, *pages.ROUTES, *infer.ROUTES)
+    limits = Limits(
+        settings.http_max_body_bytes,
+        settings.max_calls,
+        shares_port=shares_port,
+        metadata_bytes=settings.max_metadata_bytes,
+    )
+    return Web(HttpTransport(routes, wrap(methods), limits, parts[FAILED]), services)

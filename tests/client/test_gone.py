@@ -1,0 +1,142 @@
+"""A server that is not there, was killed, or takes no connections: the client says so within its timeout."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from client.standin import StandIn
+from client.streams import BOUND, item, number
+from penstock_client import DeadlineExceeded, PenstockError, Unavailable, _aio_calls, _sync_calls
+from penstock_client._messages import Deadline
+from support import zoo
+from support.servers import RunningServer
+
+NO_CONNECTION = "no connection to the server"
+SHORT = 0.4
+
+
+@contextmanager
+def listening(port: int = 0) -> Iterator[str]:
+    """A port whose connections nothing ever reads: to a client, a server behind a black hole."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(64)
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def unused() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def everything(client: Any) -> dict[str, Callable[[], Any]]:
+    return {
+        "predict": lambda: client.predict("echo", item(1), timeout=SHORT),
+        "predict_stream": lambda: list(client.predict_stream("echo", [item(1)], timeout=SHORT)),
+        "models": client.models,
+        "model": lambda: client.model("echo"),
+        "health": client.health,
+    }
+
+
+def test_no_server_listens(unused: str, connect: Callable[..., Any]) -> None:
+    for call in everything(connect(unused, timeout=SHORT)).values():
+        with pytest.raises(Unavailable, match="refused"):
+            call()
+
+
+def test_connections_are_not_answered(connect: Callable[..., Any]) -> None:
+    with listening() as target:
+        for call in everything(connect(target, timeout=SHORT)).values():
+            with pytest.raises(Unavailable, match=NO_CONNECTION):
+                call()
+
+
+def test_a_server_that_stopped(server: StandIn, client: Any) -> None:
+    """The attempts to open a stream outlast the timeout."""
+    assert number(client.predict("echo", item(3))) == 3
+    server.stop()
+    for _ in range(3):
+        with pytest.raises(Unavailable) as caught:
+            client.predict("echo", item(1), timeout=SHORT)
+    assert "refused" in str(caught.value)
+
+
+def test_a_server_that_stopped_and_a_black_hole_in_its_place(server: StandIn, client: Any) -> None:
+    assert number(client.predict("echo", item(3))) == 3
+    server.stop()
+    with listening(int(server.target.rpartition(":")[2])):
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                client.predict("echo", item(1), timeout=SHORT)
+
+
+def test_a_server_that_was_killed_under_a_request(tmp_path, connect: Callable[..., Any]) -> None:
+    running = RunningServer(zoo.repository(tmp_path, {"scale": {1: zoo.scale(2.0)}}))
+    try:
+        running.wait_until_ready()
+        client = connect(running.target)
+        assert client.predict("scale", {"x": [1.0, 2.0, 3.0]})["y"].tolist() == [[2.0, 4.0, 6.0]]
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait()
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                client.predict("scale", {"x": [1.0, 2.0, 3.0]}, timeout=SHORT)
+    finally:
+        running.close()
+
+
+def test_callers_that_wait_for_room_while_there_is_no_server(
+    server: StandIn, connect: Callable[..., Any]
+) -> None:
+    client = connect(server.target, max_pending=1)
+    assert number(client.predict("echo", item(3))) == 3
+    server.stop()
+    ended: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            client.predict("echo", item(1), timeout=SHORT)
+        except PenstockError as error:
+            ended.append(error)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join(BOUND)
+    assert [type(each) for each in ended] == [Unavailable] * 4
+
+
+def test_a_server_that_answers_late_is_another_matter(server: StandIn, client: Any) -> None:
+    assert number(client.predict("echo", item(3))) == 3
+    release = threading.Event()
+    answer = server.answer
+    server.answer = lambda request: release.wait(BOUND) and answer(request)
+    try:
+        with pytest.raises(DeadlineExceeded) as caught:
+            client.predict("echo", item(1), timeout=SHORT)
+    finally:
+        release.set()
+    assert caught.value.status is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert NO_CONNECTION not in str(caught.value)
+
+
+def test_the_time_does_not_suffice_for_another_attempt(loop: Any) -> None:
+    """The error of the last attempt is told, not that the time is over."""
+    failed = Unavailable("loading")
+    with pytest.raises(Unavailable, match="loading"):
+        _sync_calls.pause(9, Deadline(0.01), failed)
+    with pytest.raises(Unavailable, match="loading"):
+        loop.run(_aio_calls.pause(9, Deadline(0.01), failed))

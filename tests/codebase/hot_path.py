@@ -1,0 +1,90 @@
+"""Which files of the server one unary Predict passes through, in the order in which it enters them.
+
+    python tests/codebase/hot_path.py
+
+starts a server in this process on a free port, sends the same request until it is recognised without parsing,
+and then notes every file of `penstock` in which a function begins while one more is served.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+SOURCE = Path(__file__).parents[2] / "src/penstock"
+WARM_UP = 40
+QUIET_SECONDS = 0.3  # what earlier calls leave behind is done by then
+
+
+class Trace:
+    """Notes the files that functions of the server are entered in, by threads that began after `install`."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.functions: list[str] = []
+        self.on = False
+
+    def install(self) -> None:
+        threading.setprofile(self._called)
+
+    def _called(self, frame: FrameType, event: str, _: Any) -> None:
+        if not self.on or event != "call":
+            return
+        path = frame.f_code.co_filename
+        if path.startswith(str(SOURCE)) and "penstock-sweeper" not in threading.current_thread().name:
+            name = path[len(str(SOURCE)) + 1 :]
+            self.functions.append(f"{name}:{frame.f_code.co_qualname}")
+            if name not in self.files:
+                self.files.append(name)
+
+
+def trace_predict() -> Trace:
+    """The trace of one warm call."""
+    import grpc
+    import numpy as np
+
+    from penstock.config import Config
+    from penstock.server import Server
+    from penstock_proto.v1 import prediction_pb2, prediction_pb2_grpc, tensor_pb2
+    from support import zoo
+
+    trace = Trace()
+    trace.install()
+    with tempfile.TemporaryDirectory() as folder:
+        zoo.repository(Path(folder), {"tiny_mlp": zoo.tiny_mlp()})
+        config = Config.model_validate({"server": {"port": 0, "ops_port": 0, "http": False}})
+        server = Server(config, Path(folder))
+        server.start()
+        try:
+            values = np.random.default_rng(0).standard_normal((1, 64)).astype(np.float32)
+            tensor = tensor_pb2.Tensor(datatype=tensor_pb2.FP32, shape=values.shape, raw=values.tobytes())
+            request = prediction_pb2.PredictRequest(model="tiny_mlp", inputs={"x": tensor})
+            with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                predict = prediction_pb2_grpc.PredictionServiceStub(channel).Predict
+                for _ in range(WARM_UP):
+                    predict(request)
+                    time.sleep(0.005)
+                time.sleep(QUIET_SECONDS)
+                trace.on = True
+                predict(request)
+                time.sleep(QUIET_SECONDS)
+                trace.on = False
+        finally:
+            threading.setprofile(None)
+            server.stop(5)
+            server.close()
+    return trace
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    found = trace_predict()
+    print("\n".join(found.files))
+    print(f"{len(found.files)} files, {len(found.functions)} calls")
+    if "-v" in sys.argv:
+        print("\n".join(found.functions))

@@ -1,0 +1,60 @@
+"""Which tests run beside others: all but those marked `alone`, which come last.
+
+Importing `support` also sets what must be set before any test imports ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support import beside
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets Ctrl-C reach what tests start, even where a shell runs them in the background.
+
+    Servers keep what they learn about models in one folder: one of the tests' models is tried once, not by
+    each of the servers.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["PENSTOCK_CACHE__FOLDER"] = str(beside.folder(config) / "cache")
+    # A child process for every server would take as much CPU as the server. Some tests switch it on again.
+    os.environ["PENSTOCK_TRIAL__ENABLED"] = "false"
+    # Servers need no port but those that tests ask for; those of tests/rest switch it on again.
+    os.environ["PENSTOCK_SERVER__HTTP"] = "false"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests that run alone last, so that others wait for them only there."""
+    items.sort(key=_is_alone)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tells a worker of pytest-xdist which folder it shares with the others."""
+    node.workerinput["folder"] = str(beside.folder(node.config))
+
+
+# The last of the finalizers: others may still be busy in the folder.
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes that folder."""
+    beside.clear(config)
+
+
+# Around all else, so that a test's time limit begins when the test does.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Runs a test when its turn has come."""
+    with beside.turn(item.config, alone=_is_alone(item)):
+        return (yield)
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None

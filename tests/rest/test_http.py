@@ -1,0 +1,261 @@
+"""HTTP itself: bodies, connections, slow clients, limits and the end."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from penstock.config import Config
+from penstock.core.errors import StartupError
+from penstock.server import Server
+from penstock.transport.http import connection
+from penstock.transport.http.server import _listening
+from rest import kit
+from rest.kit import Client
+from support import zoo
+
+ROW = {"x": [1, 2, 3]}
+BODY = json.dumps(ROW).encode()
+POST = b"POST /predict/identity HTTP/1.1\r\nhost: a\r\n"
+
+
+def request(body: bytes = BODY, *, close: bool = False) -> bytes:
+    ending = b"connection: close\r\n" if close else b""
+    return POST + ending + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+def test_requests_that_are_sent_together_are_answered_in_order(client: Client) -> None:
+    bodies = [json.dumps({"x": [n, n, n]}).encode() for n in range(20)]
+    with client.raw() as raw:
+        raw.sendall(b"".join(map(request, bodies)) + request(BODY, close=True))
+        came = kit.until_closed(raw)
+    found = [int(each.split(b".")[0]) for each in came.split(b'{"y":[')[1:]]
+    assert found == [*range(20), 1]
+
+
+def test_a_body_in_chunks_and_in_drops(client: Client) -> None:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (1, BODY[n : n + 1]) for n in range(len(BODY))) + b"0\r\n\r\n"
+    data = POST + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n" + chunks
+    with client.raw() as raw:
+        for start in range(0, len(data), 10):
+            raw.sendall(data[start : start + 10])
+        came = kit.until_closed(raw)
+    assert came.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert came.endswith(b'{"y":[1.0,2.0,3.0]}')
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_compressed_bodies(client: Client, coding: str) -> None:
+    pack = gzip.compress if coding == "gzip" else zlib.compress
+    unpack = gzip.decompress if coding == "gzip" else zlib.decompress
+    rows = {"inputs": {"x": [[1, 2, 3]] * 200}}
+    headers = {"content-encoding": coding, "accept-encoding": coding}
+    answer = client.call("POST", "/predict/identity", pack(json.dumps(rows).encode()), headers)
+    assert (answer.status, answer.headers["content-encoding"]) == (200, coding)
+    assert json.loads(unpack(answer.body)) == {"outputs": {"y": [[1, 2, 3]] * 200}}
+
+
+def test_bodies_that_cannot_be_decompressed(client: Client) -> None:
+    good = gzip.compress(BODY)
+    for body in (BODY, good[:-1], good + b"more", b""):
+        answer = client.call("POST", "/predict/identity", body, {"content-encoding": "gzip"})
+        assert (answer.status, answer.json["code"]) == (400, "INVALID_ARGUMENT")
+    answer = client.call("POST", "/predict/identity", BODY, {"content-encoding": "br"})
+    assert answer.status == 415
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with low limits."""
+    path = zoo.repository(
+        tmp_path_factory.mktemp("small"), {"identity": zoo.identity(), "slow": zoo.slow(300)}
+    )
+    (path / "slow/model.toml").write_text("[batching]\nenabled = false\nqueue_rows = 1\n")
+    with kit.serving(path, http_max_body_bytes=1000, max_calls=8, max_metadata_bytes=2000) as server:
+        yield server
+
+
+def test_a_body_that_is_too_large(small: Server) -> None:
+    client = Client(small.http_port)
+    large = json.dumps({"x": [1] * 500}).encode()
+    chunked = b"transfer-encoding: chunked\r\n\r\n" + b"%x\r\n%b\r\n0\r\n\r\n" % (len(large), large)
+    answers = [
+        client.call("POST", "/predict/identity", large),
+        client.call("POST", "/predict/identity", gzip.compress(large), {"content-encoding": "gzip"}),
+    ]
+    for answer in answers:
+        assert (answer.status, answer.json["code"]) == (413, "RESOURCE_EXHAUSTED")
+        assert "1000 bytes" in answer.json["detail"]
+    with client.raw() as raw:
+        raw.sendall(POST + chunked + request(close=True))
+        came = kit.until_closed(raw)
+    assert came.startswith(b"HTTP/1.1 413 ")
+    assert came.endswith(b'{"y":[1.0,2.0,3.0]}')  # the connection is still good
+
+
+def test_headers_that_are_too_large(small: Server) -> None:
+    with Client(small.http_port).raw() as raw:
+        try:
+            for _ in range(2000):
+                raw.sendall(b"POST / HTTP/1.1\r\nx: " if _ == 0 else b"a" * 1000)
+        except OSError:
+            pass  # it closed the connection
+        assert kit.until_closed(raw) in (
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            b"",
+        )
+
+
+def test_what_is_not_http(client: Client) -> None:
+    with client.raw() as raw:
+        raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert kit.until_closed(raw).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_full_queue_says_when_to_try_again(small: Server) -> None:
+    client = Client(small.http_port)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: client.post("/predict/slow", {"x": 1}), range(6)))
+    refused = [each for each in answers if each.status != 200]
+    assert len(refused) < 6
+    assert {each.status for each in refused} == {429}
+    assert int(refused[0].headers["retry-after"]) >= 1
+
+
+def test_a_client_that_goes_frees_its_place(small: Server) -> None:
+    client = Client(small.http_port)
+    with client.raw() as raw:
+        body = b'{"x": 1}'
+        raw.sendall(
+            b"POST /predict/slow HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        )
+        wait_until(lambda: small.calls_in_flight == 1)
+    wait_until(lambda: small.calls_in_flight == 0)
+    assert client.post("/predict/identity", ROW).status == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /predict/iden", POST + b"content-length: 10\r\n\r\n{"])
+def test_a_client_that_sends_too_slowly_is_cut_off(
+    small: Server, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connection, "WAIT_SECONDS", 0.1)
+    with Client(small.http_port).raw() as raw:
+        raw.sendall(sent)
+        assert kit.until_closed(raw).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    wait_until(lambda: small.calls_in_flight == 0)
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    path = zoo.repository(tmp_path, {"identity": zoo.identity()})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = Config.model_validate({"server": {"port": 0, "ops_port": 0, "http_port": port}})
+        server = Server(config, path)
+        with pytest.raises(
+            StartupError, match=f"127.0.0.1:{port} for HTTP: .*--http-port .*server.http_port"
+        ):
+            server.start()
+        server.close()
+
+
+def test_without_http_nothing_listens(tmp_path: Path) -> None:
+    path = zoo.repository(tmp_path, {"identity": zoo.identity()})
+    with kit.serving(path, http=False) as server:
+        assert server.http_port == 0
+
+
+def test_what_is_accepted_is_answered_before_the_end(tmp_path: Path) -> None:
+    path = zoo.repository(tmp_path, {"slow": zoo.slow(200)})
+    with kit.serving(path) as server, ThreadPoolExecutor(2) as pool:
+        client = Client(server.http_port)
+        waiting = pool.submit(client.post, "/predict/slow", {"x": 1})
+        wait_until(lambda: server.calls_in_flight == 1)
+        stopping = pool.submit(server.stop, 5.0)
+        assert waiting.result().status == 200
+        assert waiting.result().headers["connection"] == "close"
+        assert stopping.result()
+        answer = client.post("/predict/slow", {"x": 1})
+        assert (answer.status, answer.json["code"]) == (503, "UNAVAILABLE")
+        assert answer.headers["retry-after"] == "1"
+        assert client.get("/health").status == 503
+
+
+def test_a_body_that_never_comes_does_not_hold_the_stop(tmp_path: Path) -> None:
+    path = zoo.repository(tmp_path, {"identity": zoo.identity()})
+    with kit.serving(path) as server, Client(server.http_port).raw() as raw:
+        raw.sendall(POST + b"content-length: 100\r\n\r\n" + BODY)
+        wait_until(lambda: server.calls_in_flight == 1)
+        assert server.stop(kit.BOUND)
+        assert kit.until_closed(raw).startswith(b"HTTP/1.1 503 ")
+
+
+def test_requests_sent_ahead_are_bounded(small: Server) -> None:
+    client = Client(small.http_port)
+    with client.raw() as raw, pytest.raises(ConnectionError):
+        send_for_ever(raw, b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n" * 300)
+    assert client.get("/health").status == 200
+
+
+def send_for_ever(raw: socket.socket, data: bytes) -> None:
+    while True:
+        raw.sendall(data)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + kit.BOUND
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("cut", [1000, 40, 3])
+def test_an_upgrade_to_http2_is_not_taken(client: Client, cut: int) -> None:
+    """Java's own client asks for one with its first request, and takes an answer over HTTP/1.1 as well."""
+    ask = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
+    data = POST + ask + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+    with client.raw() as raw:
+        for _ in range(3):
+            for start in range(0, len(data), cut):
+                raw.sendall(data[start : start + cut])
+            came = b""
+            while b"}" not in came:
+                part = raw.recv(65_536)
+                assert part, came
+                came += part
+            assert came.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_client_that_does_not_take_its_answer_is_cut_off(
+    small: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "WAIT_SECONDS", 0.1)
+    with Client(small.http_port).raw() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asked = b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n" * 100
+        with pytest.raises(ConnectionError):
+            send_for_ever(raw, asked)
+    wait_until(lambda: small.calls_in_flight == 0)
+
+
+def test_a_deadline_ends_a_call_whose_run_goes_on(small: Server) -> None:
+    client = Client(small.http_port)
+    begun = time.monotonic()
+    answer = client.post("/predict/slow", {"x": 1}, Penstock_Timeout="0.05")
+    assert (answer.status, answer.json["code"]) == (504, "DEADLINE_EXCEEDED")
+    assert time.monotonic() - begun < kit.BOUND
+
+
+@pytest.mark.parametrize("shares_port", [False, True])
+def test_the_second_half_of_an_answer_does_not_wait(shares_port: bool) -> None:
+    """asyncio switches Nagle's algorithm off only for sockets that name their protocol."""
+    for each in _listening("127.0.0.1", 0, shares_port):
+        with each:
+            assert each.proto == socket.IPPROTO_TCP

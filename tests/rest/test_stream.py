@@ -1,0 +1,159 @@
+"""`POST /predict/{model}/stream`: a line each way, while the request still runs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from penstock.server import Server
+from rest import kit
+from rest.kit import Client
+
+
+class Stream:
+    """A stream that is written and read line by line.
+
+    Args:
+        client: of the server.
+        path: of the stream.
+        headers: more headers.
+    """
+
+    def __init__(self, client: Client, path: str, **headers: str) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=kit.BOUND)
+        self.connection.putrequest("POST", path)
+        for name, value in {"transfer-encoding": "chunked", **kit.named(headers)}.items():
+            self.connection.putheader(name, value)
+        self.connection.endheaders()
+        self.response = self.connection.getresponse()  # while the request has not ended
+
+    def send(self, *lines: Any) -> None:
+        data = b"".join(json.dumps(each).encode() + b"\n" for each in lines)
+        self.connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        self.connection.send(b"0\r\n\r\n")
+
+    def line(self) -> Any:
+        return json.loads(self.response.readline())
+
+
+@pytest.fixture
+def opened(client: Client) -> Iterator[Any]:
+    made: list[Stream] = []
+
+    def opens(path: str, **headers: str) -> Stream:
+        made.append(Stream(client, path, **headers))
+        return made[-1]
+
+    yield opens
+    for each in made:
+        each.connection.close()
+
+
+def test_answers_come_while_the_request_still_runs(opened: Any) -> None:
+    stream = opened("/predict/identity/stream")
+    assert stream.response.status == 200
+    assert stream.response.headers["content-type"] == "application/x-ndjson"
+    for n in range(3):
+        stream.send({"x": [n, n, n]})
+        assert stream.line() == {"y": [n, n, n]}
+    stream.end()
+    assert stream.response.read() == b""
+
+
+def test_an_error_is_the_answer_to_its_line(opened: Any) -> None:
+    stream = opened("/predict/identity/stream")
+    stream.send({"x": [1, 2, 3]}, {"x": [1]}, [], {"instances": [[1, 2, 3]]})
+    assert stream.line() == {"y": [1, 2, 3]}
+    error = stream.line()["error"]
+    assert (error["status"], error["code"]) == (400, "INVALID_ARGUMENT")
+    assert "input x has shape [1, 1]" in error["detail"]
+    assert "the body is not an object" in stream.line()["error"]["detail"]
+    assert stream.line() == {"predictions": [{"y": [1, 2, 3]}]}
+    stream.connection.send(b'5\r\n{"x":\r\n1\r\n\n\r\n')
+    assert "is not JSON" in stream.line()["error"]["detail"]
+
+
+def test_lines_of_any_cut_and_number_keep_their_order(client: Client) -> None:
+    count = 3000  # more than may be in flight
+    body = "\r\n".join(json.dumps({"x": [n, n, n]}) for n in range(count)).encode()
+    answer = client.call("POST", "/predict/identity/stream", body)
+    lines = answer.body.splitlines()
+    assert [json.loads(each)["y"][0] for each in lines] == list(range(count))
+
+
+def test_server_sent_events(opened: Any) -> None:
+    stream = opened("/predict/identity/stream", Accept="text/event-stream")
+    assert stream.response.headers["content-type"] == "text/event-stream"
+    stream.send({"x": [1, 2, 3]}, {})
+    read = [stream.response.readline() for _ in range(5)]
+    assert read[:3] == [b'data: {"y":[1.0,2.0,3.0]}\n', b"\n", b"event: error\n"]
+    assert json.loads(read[3].removeprefix(b"data: "))["error"]["status"] == 400
+
+
+def test_a_sequence_of_its_own(opened: Any) -> None:
+    streams = [opened("/predict/running_sum/stream") for _ in range(2)]
+    for step, total in ((1, 1), (5, 6), (2, 8)):
+        for each in streams:
+            each.send({"x": step})
+            assert each.line() == {"y": total}
+
+
+@pytest.mark.parametrize("misfit", [b'{"x":', b'{"x": "a"}', b'{"z": 3}'])
+def test_what_follows_a_rejected_first_step_is_rejected(client: Client, misfit: bytes) -> None:
+    answer = client.call("POST", "/predict/running_sum/stream", misfit + b'\n{"x": 7}\n{"x": 9}\n')
+    first, *others = [json.loads(each)["error"] for each in answer.body.splitlines()]
+    assert first["status"] == 400
+    assert [each["status"] for each in others] == [409, 409]
+    assert "its first step was rejected" in others[0]["detail"]
+
+
+def test_an_unknown_model_has_a_status(client: Client) -> None:
+    answer = client.post("/predict/nothing/stream", {"x": 1})
+    assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")
+
+
+def test_a_client_that_does_not_read_is_waited_for(rest_server: Server, opened: Any) -> None:
+    """No more is read from it than may be in flight; the others go on."""
+    stream = opened("/predict/wide/stream")
+    row = {"x": [0.123456] * 10_000}
+    data = json.dumps(row).encode() + b"\n"
+    sent = 0
+    stream.connection.sock.settimeout(0.3)
+    end = time.monotonic() + 15
+    try:
+        while time.monotonic() < end:
+            stream.connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+            sent += len(data)
+    except TimeoutError:
+        pass
+    else:
+        raise AssertionError(f"{sent} bytes were taken")
+    assert Client(rest_server.http_port).post("/predict/identity", {"x": [1, 2, 3]}).status == 200
+    stream.connection.close()
+    end = time.monotonic() + kit.BOUND
+    while rest_server.calls_in_flight and time.monotonic() < end:
+        time.sleep(0.005)
+    assert rest_server.calls_in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("penstock-sequence-id", "till"),
+        ("penstock-sequence-start", "true"),
+        ("penstock-sequence-end", "true"),
+        ("penstock-sequences", "by-id"),
+    ],
+)
+def test_a_stream_has_no_sequence_but_its_own(client: Client, name: str, value: str) -> None:
+    answer = client.call("POST", "/predict/running_sum/stream", b'{"x": 1}\n', {name: value})
+    assert answer.status == 400
+    assert answer.json["detail"].startswith(f"header {name}")
+    assert "a stream's lines are steps of its own sequence" in answer.json["detail"]

@@ -1,0 +1,139 @@
+"""Runs that the polling thread never makes: those of unknown length, and of models that have surprised it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from penstock.core.tensors import Array
+from penstock.scheduling.batcher import DynamicBatcher
+from penstock.scheduling.runners import Runners
+from scheduling.test_runners import LONG, SHORT, Polling, Where, running, submit
+from support.work import batcher, caller, echo, request, wait_until
+
+
+def answered_by(
+    where: Where, runners: Runners, polling: Polling, made: DynamicBatcher, value: float = 1.0
+) -> str:
+    sent = request([value])
+    polling.tell(lambda: submit(runners, made, sent))
+    assert caller(sent).wait()
+    return where.threads[-1]
+
+
+class ByValue(Where):
+    """A run that takes as long as its values say, in seconds."""
+
+    def __init__(self, *, busy: bool = True) -> None:
+        super().__init__()
+        self._busy = busy
+
+    def __call__(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        seconds = float(np.max(inputs["x"]))
+        if not self._busy:
+            time.sleep(seconds)
+            seconds = 0.0
+        self._seconds = seconds
+        return super().__call__(outputs, inputs)
+
+
+def test_a_model_whose_work_depends_on_values_never_runs_there() -> None:
+    where = Where()
+    made, _ = batcher(where, expected_seconds=SHORT, inline=False)
+    with running() as (runners, polling, _):
+        assert {answered_by(where, runners, polling, made) for _ in range(5)} == {"penstock-runner"}
+
+
+def test_a_run_that_overran_is_the_last_one_there() -> None:
+    where = ByValue()
+    made, tally = batcher(where, expected_seconds=SHORT)
+    made.set_observer(tally)
+    with running() as (runners, polling, _):
+        assert answered_by(where, runners, polling, made, 0.0) == "polling"
+        assert answered_by(where, runners, polling, made, 0.05) == "polling"
+        assert {answered_by(where, runners, polling, made, 0.0) for _ in range(20)} == {"penstock-runner"}
+    assert tally.events == ["overran"]
+
+
+def test_one_on_a_runner_thread_is_enough() -> None:
+    """A request decoded by a worker is run by a runner thread, whatever is expected."""
+    where = ByValue()
+    made, tally = batcher(where, expected_seconds=SHORT)
+    made.set_observer(tally)
+    with running() as (runners, polling, _):
+        sent = submit(runners, made, request([0.05]))
+        assert caller(sent).wait()
+        wait_until(lambda: tally.events)
+        assert answered_by(where, runners, polling, made, 0.0) == "penstock-runner"
+    assert tally.events == ["overran"]
+
+
+def test_a_run_that_waits_is_tried_again_later() -> None:
+    """The machine may have stood still: such a run used no CPU."""
+    where = ByValue(busy=False)
+    made, tally = batcher(where, expected_seconds=SHORT)
+    made.set_observer(tally)
+    with running() as (runners, polling, _):
+        assert answered_by(where, runners, polling, made, 0.15) == "polling"
+        assert answered_by(where, runners, polling, made, 0.0) == "penstock-runner"
+    assert tally.events == []
+
+
+def test_what_takes_long_around_the_run_is_not_the_models_doing() -> None:
+    def slow_reply(result: object) -> None:
+        end = time.thread_time() + 0.03
+        while time.thread_time() < end:
+            pass
+
+    where = Where()
+    made, tally = batcher(where, expected_seconds=SHORT)
+    made.set_observer(tally)
+    with running() as (runners, polling, _):
+        sent = request(reply=slow_reply)
+        polling.tell(lambda: submit(runners, made, sent))
+        wait_until(lambda: where.threads)
+        assert answered_by(where, runners, polling, made) == "polling"
+    assert tally.events == []
+
+
+def shaped(elements: int) -> object:
+    return ((elements,),)
+
+
+@pytest.mark.parametrize(("measured", "expected"), [(64, "polling"), (16, "penstock-runner")])
+def test_a_size_that_was_never_measured_is_a_guess(measured: int, expected: str) -> None:
+    where = Where()
+    made, _ = batcher(where, expected_seconds=SHORT)
+    made.costs.of(shaped(measured)).learn(1, SHORT)
+    with running() as (runners, polling, _):
+        first = request(shape_key=shaped(32))
+        polling.tell(lambda: submit(runners, made, first))
+        assert caller(first).wait()
+        assert where.threads == [expected]
+        second = request(shape_key=shaped(32))
+        polling.tell(lambda: submit(runners, made, second))
+        assert caller(second).wait()
+        assert where.threads[-1] == "polling", "one run of the size was measured"
+
+
+def test_more_rows_than_were_ever_measured_are_a_guess() -> None:
+    where = Where()
+    made, _ = batcher(where, expected_seconds=SHORT, max_rows=4)
+    with running() as (runners, polling, _):
+        for expected in ("penstock-runner", "polling"):
+            sent = request([1.0] * 100)
+            polling.tell(lambda sent=sent: submit(runners, made, sent))  # type: ignore[misc]
+            assert caller(sent).wait()
+            assert where.threads[-1] == expected
+
+
+def test_a_model_of_long_runs_may_take_longer_still() -> None:
+    where = ByValue()
+    made, tally = batcher(echo, expected_seconds=LONG)
+    made.set_observer(tally)
+    with running() as (runners, _, _):
+        assert caller(submit(runners, made, request())).wait()
+    assert (where.threads, tally.events) == ([], [])

@@ -1,0 +1,89 @@
+"""Fast streams and new calls: a call waits for few messages of streams, however many are there to read."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from benchmarks.programs.open_loop import DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, header
+from penstock.transport.grpc.call import Limits
+from penstock.transport.grpc.reactor import Reactor
+from support.calls import Reading, Silent, no_idle_work, stream, unary, wait_until
+
+CONNECTIONS = 40
+FRAME = 16_384
+EACH = 2_000
+"""Messages on a connection: fewer than fit into the first window of HTTP/2."""
+MESSAGE = b"x" * 20
+MOST_BETWEEN = CONNECTIONS * EACH // 4
+
+
+class Counting(Reading):
+    """A stream that counts what all such streams have received.
+
+    Attributes:
+        count: the number of messages.
+        when_called: how many they were when a unary call was received.
+    """
+
+    count = 0
+    when_called = -1
+
+    def received(self, message: bytes) -> None:
+        Counting.count += 1
+        self.call.receive()
+
+
+class Called(Silent):
+    """A unary method that notes how many messages of streams came before it."""
+
+    def received(self, message: bytes) -> None:
+        Counting.when_called = Counting.count
+        self.call.finish()
+
+
+def connected(target: str) -> socket.socket:
+    """A connection that the server need not have accepted yet."""
+    host, _, port = target.rpartition(":")
+    return socket.create_connection((host, int(port)))
+
+
+def call(method: str, messages: Sequence[bytes], flags: int = 0) -> bytes:
+    """What a client sends on a connection with one call: all its messages, without waiting for the server."""
+    fields = {":method": "POST", ":scheme": "http", ":path": method, ":authority": "localhost"}
+    fields |= {"content-type": "application/grpc", "te": "trailers"}
+    headers = b"".join(header(name, value) for name, value in fields.items())
+    data = b"".join(b"\0" + len(each).to_bytes(4, "big") + each for each in messages)
+    pieces = [data[start : start + FRAME] for start in range(0, len(data), FRAME)]
+    return b"".join(
+        [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, b""),
+            frame(HEADERS, END_HEADERS, 1, headers),
+            *[frame(DATA, flags, 1, each) for each in pieces],
+        ]
+    )
+
+
+def test_a_call_waits_for_few_messages_of_the_streams_before_it() -> None:
+    """The streams' messages have all been sent before the server takes its first event."""
+    failures: list[BaseException] = []
+    methods = {"/t/S": stream(Counting), "/t/U": unary(Called)}
+    Counting.count, Counting.when_called = 0, -1
+    reactor = Reactor(methods, Limits(), no_idle_work, failures.append)
+    target = f"127.0.0.1:{reactor.bind('127.0.0.1:0')}"
+    connections = [connected(target) for _ in range(CONNECTIONS + 1)]
+    for each in connections[1:]:
+        each.sendall(call("/t/S", [MESSAGE] * EACH))
+    late = call("/t/U", [b""], END_STREAM)
+    try:
+        reactor.start()
+        wait_until(lambda: Counting.count)
+        before = Counting.count
+        connections[0].sendall(late)
+        wait_until(lambda: Counting.count == CONNECTIONS * EACH)
+    finally:
+        for each in connections:
+            each.close()
+        reactor.close()
+    assert 0 <= Counting.when_called - before < MOST_BETWEEN
+    assert failures == []
