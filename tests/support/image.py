@@ -126,7 +126,8 @@ class Image:
             stage = self._stages / sources.pop(0).removeprefix("--from=")
             # What was made at one path need not work at another.
             assert sources == [target], f"COPY --from moves {sources} to {target}"
-            shutil.move(stage / target.lstrip("/"), self.path(target))
+            self.path(target).parent.mkdir(parents=True, exist_ok=True)
+            (stage / target.lstrip("/")).rename(self.path(target))
             return
         into = self._directory / target
         for source in sources:
