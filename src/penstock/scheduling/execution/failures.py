@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 from penstock.core.errors import (
     AnswerTooLarge,
@@ -19,7 +20,15 @@ LIMITS = (SequenceTooLong, StatesTooLarge)
 """Errors of a run that say nothing about the model: its request exceeds a limit."""
 
 
-def gone(request: Request) -> RequestError:
+class HasDeadline(Protocol):
+    """A request, or the call that it came on."""
+
+    @property
+    def deadline(self) -> float:
+        """When its caller stops waiting, by `time.monotonic()`."""
+
+
+def gone(request: HasDeadline) -> RequestError:
     """The error of a request whose call has ended: it timed out, or its caller went away."""
     if time.monotonic() >= request.deadline:
         return DeadlineExpired("the deadline passed before the answer was ready")
