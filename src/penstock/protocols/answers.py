@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from penstock.core.errors import QueueFull, RequestError
 from penstock.core.request import Request
-from penstock.core.trimming import give_back
+from penstock.core.allocator import give_back
 from penstock.engine import Engine
 from penstock.models.model import Model
 from penstock.protocols.answer_sizes import sizes_of
