@@ -26,7 +26,17 @@ from penstock.protocols.work import Bounds, too_many_names
 from penstock_proto.inference import grpc_service_pb2 as oip
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1.tensor_pb2 import Tensor
-from protocols.test_known_requests import Call, NoObserver, Server, add, meaning, message, numbers, request, wire
+from protocols.test_known_requests import (
+    Call,
+    NoObserver,
+    Server,
+    add,
+    meaning,
+    message,
+    numbers,
+    request,
+    wire,
+)
 from support.work import spec
 
 INLINE = Bounds().inline_seconds
@@ -330,6 +340,23 @@ def test_the_requests_of_a_message_are_taken_in_turns() -> None:
     ]
     assert numbers(results) == [2.0 * number for number in range(100)]
     assert steps > 100
+
+
+@pytest.mark.usefixtures("_short_turns")
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("rows", [0, 1])
+def test_the_results_of_a_few_requests_leave_together(rows: int, ordered: bool) -> None:
+    """Whether the first one is answered while the others are begun, or the thread is interrupted then."""
+    server = Server(add)
+    call, handler = opened(server)
+    wrong = request(2)
+    wrong.model = "missing"
+    requests = [request(1, rows=rows), wrong, request(3, rows=rows), wrong]
+    handler.received(message(*requests if ordered else [requests[0], requests[2]]))
+    server.work()
+    assert [len(pb.PredictStreamResponse.FromString(data).results) for data in call.sent] == [
+        4 if ordered else 2
+    ]
 
 
 @pytest.mark.usefixtures("_short_turns")

@@ -105,6 +105,7 @@ class Stream(Origin):
         self._in_flight = 0  # requests whose results have not left, and messages being decoded
         self._lock = threading.Lock()
         self._taking = self._closed = False
+        self._gathers = False  # a message of a few requests is being handled: their results leave together
         self._end: Status | None = None  # the status to end with once nothing is in flight
         self._ended = False  # the call has been told to end: no message is handled any more
         self._cut = False  # a result has ended the stream: later results are dropped
@@ -222,8 +223,8 @@ class Stream(Origin):
         return self.flush
 
     def flush(self) -> None:
-        """Sends what is ready."""
-        if self._closed:
+        """Sends what is ready; during a message of a few requests, its end does so."""
+        if self._closed or self._gathers:
             return
         if self._ordered:
             self._move_in_order()
@@ -257,7 +258,7 @@ class Stream(Origin):
 
     def _took(self) -> None:
         """A message has been handled completely; the next one may be read."""
-        self._taking = False
+        self._taking = self._gathers = False
         if self._closed:  # during decoding on a worker
             self._drop_all()
             return

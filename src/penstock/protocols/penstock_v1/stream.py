@@ -38,6 +38,9 @@ ORDER_KEY = "penstock-order"
 ORDERS = ("request", "completion")
 PARTS = 4
 """Requests with a deadline are divided into at least as many parts as can run in time one after another."""
+FEW = 8
+"""So many requests begin in one turn, and the results that are known then leave in one message. A thread that
+was interrupted among them would otherwise take its turn for over, and run the first of them alone."""
 NO_TAG = {0}  # what requests without a tag have: `cancel` names none of them
 
 NAMES = {REQUESTS: WORK.names}
@@ -143,7 +146,9 @@ class PredictStream(Stream):
 
     def _take(self, requests: Sequence[_Read], cancelled: Set[int]) -> Iterator[bool]:
         """Begins the requests; once the call is over, the others are only counted."""
-        self._coming(sum([_count(data) for data, _ in requests]))
+        count = sum([_count(data) for data, _ in requests])
+        self._coming(count)
+        self._gathers = count <= FEW
         if cancelled:
             self._cancel_tags(cancelled - NO_TAG)
         if self._closed:
@@ -152,7 +157,7 @@ class PredictStream(Stream):
         clock, begun = Clock(), 0
         for count in self._begin_all(requests):
             begun += count
-            if clock.is_over():
+            if clock.is_over() and not self._gathers:
                 yield False
                 if self._closed:
                     self._drop_submitted()
