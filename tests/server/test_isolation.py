@@ -72,7 +72,7 @@ def test_a_run_that_holds_the_polling_thread_is_seen_from_outside_and_ends_with_
     assert kit.get(f"{server.ops}/livez")[0] == 200
     assert [events(server.ops, each) for each in ("hung", "returned", "terminated", "overran")] == [1] * 4
     assert kit.metric(server.ops, "expired_total", model="rounds") == 1
-    assert [each["event"] for each in kit.problems(server, overruns=True)] == [
+    assert [each["event"] for each in kit.problems(server)] == [
         "a run hangs",
         "the hanging run has ended",
         "a run took far longer than its shapes let expect: until the next start, the thread that polls gRPC "

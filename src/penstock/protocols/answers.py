@@ -19,9 +19,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from penstock.core.allocator import give_back
 from penstock.core.errors import QueueFull, RequestError
 from penstock.core.request import Request
-from penstock.core.allocator import give_back
 from penstock.engine import Engine
 from penstock.models.model import Model
 from penstock.protocols.answer_sizes import sizes_of

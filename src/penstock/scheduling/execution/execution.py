@@ -20,64 +20,13 @@ from penstock.scheduling.batch_watch import BatchWatch
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.execution.breaker import Breaker
 from penstock.scheduling.execution.failures import LIMITS, answer_too_large, expired, gone, model_failed
+from penstock.scheduling.execution.in_flight import InFlightRun, InFlightRuns
 from penstock.scheduling.packing.rows import OtherRows, Packing, check_rows
 from penstock.scheduling.policy import Isolation
 from penstock.scheduling.verification import Mismatch
 
 LARGE_TIMES = 4
 """A run of more rows than this many full batches is large: the backend frees the memory that it took."""
-
-
-class InFlightRun:
-    """A run that is going on: a `penstock.backends.backend.RunControl`.
-
-    Attributes:
-        batch: the requests; empty if the model is only tried.
-        started: when the run began, by `time.monotonic()`.
-        is_large: see `RunControl`.
-        stopped: whether the run is to end early.
-        hung: whether the run has gone on for too long.
-    """
-
-    __slots__ = ("_stop", "batch", "hung", "is_large", "started", "stopped")
-
-    def __init__(self, batch: Sequence[Request], started: float, is_large: bool = False) -> None:
-        self.batch = batch
-        self.started = started
-        self.is_large = is_large
-        self.stopped = self.hung = False
-        self._stop: Callable[[], None] | None = None
-
-    def stop_with(self, stop: Callable[[], None]) -> None:
-        """Called by the backend: `stop`, which may be called twice, ends the run."""
-        self._stop = stop
-        if self.stopped:  # `stop` was called first: of two threads, the second one sees what the first did
-            stop()
-
-    def stop(self) -> None:
-        """Lets the run end as soon as the backend can; called by another thread."""
-        self.stopped = True
-        if self._stop is not None:
-            self._stop()
-
-    def is_abandoned(self, now: float) -> bool:
-        """Whether no caller waits for it any more."""
-        return bool(self.batch) and all(each.cancelled or each.deadline <= now for each in self.batch)
-
-
-class InFlightRuns(dict[int, InFlightRun]):
-    """The runs of one model that are going on, by the thread that runs; each thread has one at most.
-
-    The threads that run write to it, another one reads it. It needs no lock, since Python does every step
-    on a dictionary in one piece. `took` has how long the last run of each thread took, in seconds.
-    """
-
-    def __init__(self) -> None:
-        self.took: dict[int, float] = {}
-
-    def hung_threads(self) -> list[int]:
-        """The threads whose runs hang, by their identifiers."""
-        return [thread for thread, run in list(self.items()) if run.hung]
 
 
 class Responder:
@@ -282,7 +231,7 @@ class Execution:
             responses = None
         finally:
             del self.in_flight[thread]
-            self.in_flight.took[thread] = time.monotonic() - started
+            self.in_flight.ended(thread, time.monotonic() - started)
             if in_flight.hung:
                 responder.on_event("returned", seconds=round(time.monotonic() - in_flight.started, 3))
         if responses is None:
