@@ -77,6 +77,7 @@ class Reactor(Transport):
         # Unary calls that are neither watched nor answered: opened since the last sweep, and before.
         self._unwatched: set[ReactorCall] = set()
         self._unwatched_before: set[ReactorCall] = set()
+        self.unread: set[ReactorCall] = set()  # watched unary calls whose message has not come
         self._ending: list[ReactorCall] = []  # calls whose client sends no further messages
         self._sweep_at = 0.0
         self._messages = self._of_streams = 0  # in this turn
@@ -127,6 +128,11 @@ class Reactor(Transport):
                 self._server.cancel_all_calls()
         if threading.current_thread() is not self._thread:
             self._thread.join(SHUTDOWN_SECONDS)
+
+    @override
+    def end_unread(self) -> None:
+        for each in (*self.unread, *self._unwatched, *self._unwatched_before):
+            each.end_unread(STOPPING)
 
     @property
     @override
