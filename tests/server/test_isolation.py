@@ -159,5 +159,6 @@ def test_a_model_that_fails_whatever_it_is_given_is_left_alone(serve) -> None:
         assert "it fails on every input" in reason
     assert kit.metric(server.ops, "model_events_total", model="broken", event="opened") == 1
     assert kit.metric(server.ops, "breaker_open", model="scale") == 0
-    last = [each["event"] for each in kit.problems(server)][-1]
-    assert last == "circuit breaker open: the model fails on every input"
+    words = "circuit breaker open: the model fails on every input"
+    server.wait_for_log(words)
+    assert [each["event"] for each in kit.problems(server)][-1] == words
