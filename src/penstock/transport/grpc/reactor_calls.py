@@ -49,6 +49,9 @@ class Events(Protocol):
     def message_taken(self) -> None:
         """Notes that a message has been handled."""
 
+    def stream_message_comes(self) -> None:
+        """Notes that a message of a stream is about to be handled."""
+
     def stream_message_taken(self) -> None:
         """Notes that a message of a stream has been handled."""
 
@@ -207,6 +210,7 @@ class ReactorCall(ServerCall):
     def take(self, message: bytes) -> None:
         """Handles a message of a stream."""
         if not self._over:
+            self._reactor.stream_message_comes()
             self._handler.received(message)
             self._reactor.stream_message_taken()
 
