@@ -193,7 +193,7 @@ HELD_UP_SECONDS = 1.0
 """A polling thread that has done nothing else for this long is held up."""
 
 UNREAD_SECONDS = 0.25
-"""How often a transport that drains ends calls whose message has not come: of spared methods, others arrive."""
+"""How often a transport that drains ends calls without a message: those of spared methods still arrive."""
 
 LAST_WRITES_SECONDS = 0.02
 """The process may end after a drain; by then gRPC has written the last answers to their sockets."""
