@@ -47,6 +47,11 @@ def expired(request: Request) -> RequestError:
     return DeadlineExpired(f"the deadline passed after {waited * 1000:.1f} ms in the queue")
 
 
+def cancelled_by_tag() -> RequestCancelled:
+    """The error of a request that its caller has cancelled by its tag."""
+    return RequestCancelled("the caller cancelled the request")
+
+
 def answer_too_large(size: int, most: int) -> AnswerTooLarge:
     """The error of a request whose answer has this number of bytes, where `most` are allowed."""
     return AnswerTooLarge(
