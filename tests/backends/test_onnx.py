@@ -24,7 +24,7 @@ from penstock.core.errors import ModelFailed
 from penstock.core.minifloats import BY_BITS, FORMATS
 from penstock.core.processors import available
 from penstock.core.tensors import Array, DataType, TensorSpec
-from penstock.scheduling.execution.in_flight import InFlightRun
+from penstock.scheduling.execution.execution import InFlightRun
 from support import zoo
 from support.work import ONE_THREAD, opened
 

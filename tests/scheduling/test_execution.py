@@ -15,7 +15,7 @@ from penstock.core.errors import DeadlineExpired, ModelFailed, RequestCancelled
 from penstock.core.request import Request
 from penstock.core.tensors import Array
 from penstock.scheduling.batcher import DynamicBatcher
-from penstock.scheduling.execution.in_flight import InFlightRun
+from penstock.scheduling.execution.execution import InFlightRun
 from penstock.scheduling.policy import Isolation
 from support import zoo
 from support.work import (

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from penstock.core.request import Flush
 from penstock.scheduling.batcher import DynamicBatcher
-from penstock.scheduling.execution.in_flight import LONG_SECONDS
+from penstock.scheduling.execution.execution import LONG_SECONDS
 from penstock.scheduling.verification import Verifier
 
 OVERRUN_SECONDS, OVERRUN_TIMES = LONG_SECONDS, 5

@@ -19,14 +19,91 @@ from penstock.core.request import CutReason, Flush, Observer, Request, Response,
 from penstock.scheduling.batch_watch import BatchWatch
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.execution.breaker import Breaker
-from penstock.scheduling.execution.failures import LIMITS, answer_too_large, expired, gone, model_failed
-from penstock.scheduling.execution.in_flight import InFlightRun, InFlightRuns
+from penstock.scheduling.execution.failures import (
+    LIMITS,
+    answer_too_large,
+    gone,
+    model_failed,
+    still_wanted,
+)
 from penstock.scheduling.packing.rows import OtherRows, Packing, check_rows
 from penstock.scheduling.policy import Isolation
 from penstock.scheduling.verification import Mismatch
 
 LARGE_TIMES = 4
 """A run of more rows than this many full batches is large: the backend frees the memory that it took."""
+
+
+LONG_SECONDS = 0.005  # no run that takes less is ever too long
+
+
+class InFlightRun:
+    """A run that is going on: a `penstock.backends.backend.RunControl`.
+
+    Attributes:
+        batch: the requests; empty if the model is only tried.
+        started: when the run began, by `time.monotonic()`.
+        is_large: see `RunControl`.
+        stopped: whether the run is to end early.
+        hung: whether the run has gone on for too long.
+    """
+
+    __slots__ = ("_stop", "batch", "hung", "is_large", "started", "stopped")
+
+    def __init__(self, batch: Sequence[Request], started: float, is_large: bool = False) -> None:
+        self.batch = batch
+        self.started = started
+        self.is_large = is_large
+        self.stopped = self.hung = False
+        self._stop: Callable[[], None] | None = None
+
+    def stop_with(self, stop: Callable[[], None]) -> None:
+        """Called by the backend: `stop`, which may be called twice, ends the run."""
+        self._stop = stop
+        if self.stopped:  # `stop` was called first: of two threads, the second one sees what the first did
+            stop()
+
+    def stop(self) -> None:
+        """Lets the run end as soon as the backend can; called by another thread."""
+        self.stopped = True
+        if self._stop is not None:
+            self._stop()
+
+    def is_abandoned(self, now: float) -> bool:
+        """Whether no caller waits for it any more."""
+        return bool(self.batch) and all(each.cancelled or each.deadline <= now for each in self.batch)
+
+
+class InFlightRuns(dict[int, InFlightRun]):
+    """The runs of one model that are going on, by the thread that runs; each thread has one at most.
+
+    The threads that run write to it, another one reads it. It needs no lock, since Python does every step
+    on a dictionary in one piece.
+
+    Attributes:
+        took: how long the last run of each thread took, in seconds.
+        cpu: how much CPU each thread had used, of all that it ever did, when its last long run ended.
+    """
+
+    def __init__(self) -> None:
+        self.took: dict[int, float] = {}
+        self.cpu: dict[int, float] = {}
+
+    def cpu_of_long_run(self, thread: int, before: float) -> float:
+        """How much CPU the last run of this thread used; 0 if it took less than `LONG_SECONDS`.
+
+        Time alone does not show what a run takes: on a busy machine any thread may be delayed. What is done
+        around the run, such as writing its answers, is no part of it.
+
+        Args:
+            thread: the calling thread.
+            before: how much CPU it had used, at or shortly before the beginning of the run.
+        """
+        return self.cpu[thread] - before if self.took.get(thread, 0.0) > LONG_SECONDS else 0.0
+
+    def hung_threads(self) -> list[int]:
+        """The threads whose runs hang, by their identifiers."""
+        return [thread for thread, run in list(self.items()) if run.hung]
 
 
 class Responder:
@@ -231,7 +308,9 @@ class Execution:
             responses = None
         finally:
             del self.in_flight[thread]
-            self.in_flight.ended(thread, time.monotonic() - started)
+            self.in_flight.took[thread] = seconds = time.monotonic() - started
+            if seconds > LONG_SECONDS:  # reading the CPU clock takes longer than most steps of a short run
+                self.in_flight.cpu[thread] = time.thread_time()
             if in_flight.hung:
                 responder.on_event("returned", seconds=round(time.monotonic() - in_flight.started, 3))
         if responses is None:
@@ -269,7 +348,7 @@ class Execution:
         """
         if isinstance(error, OtherRows):
             self.on_mixing(Mismatch(error.output, str(error)))
-            batch = _still_wanted(batch, responder)
+            batch = still_wanted(batch, responder)
             again = self._run(batch, cost, responder, CutReason.RETRY) if batch else None
             if again is None:
                 return True
@@ -280,7 +359,7 @@ class Execution:
             return False
         middle, any_good = len(parts) // 2, False
         for part in (parts[:middle], parts[middle:]):
-            wanted = _still_wanted(part, responder)
+            wanted = still_wanted(part, responder)
             if len(wanted) < len(part):
                 responder.flush()  # the run may take long
             if wanted:
@@ -318,16 +397,3 @@ def _response_of_one(request: Request, packing: Packing, run: Run) -> Sequence[R
         if not output.ndim or len(output) != rows:
             check_rows(run)
     return (Response(run, request.outputs, waited, 0, rows),)
-
-
-def _still_wanted(requests: Sequence[Request], responder: Responder) -> list[Request]:
-    """The requests of a failed batch that callers still wait for; the others are ended."""
-    now, wanted = time.monotonic(), []
-    for request in requests:
-        if request.cancelled:
-            responder.drop(request)
-        elif request.deadline <= now:
-            responder.fail(request, expired(request))
-        else:
-            wanted.append(request)
-    return wanted

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from penstock.core.errors import (
     AnswerTooLarge,
@@ -15,6 +16,9 @@ from penstock.core.errors import (
     StatesTooLarge,
 )
 from penstock.core.request import Request
+
+if TYPE_CHECKING:
+    from penstock.scheduling.execution.execution import Responder
 
 LIMITS = (SequenceTooLong, StatesTooLarge)
 """Errors of a run that say nothing about the model: its request exceeds a limit."""
@@ -70,3 +74,16 @@ def model_failed(error: Exception) -> RequestError:
     failure = ModelFailed("the model could not be run on this request; see the server's log")
     failure.__cause__ = error
     return failure
+
+
+def still_wanted(requests: Sequence[Request], responder: Responder) -> list[Request]:
+    """The requests of a failed batch that callers still wait for; the others are ended."""
+    now, wanted = time.monotonic(), []
+    for request in requests:
+        if request.cancelled:
+            responder.drop(request)
+        elif request.deadline <= now:
+            responder.fail(request, expired(request))
+        else:
+            wanted.append(request)
+    return wanted
