@@ -90,16 +90,15 @@ class InFlightRuns(dict[int, InFlightRun]):
         self.cpu: dict[int, float] = {}
 
     def cpu_of_long_run(self, thread: int, before: float) -> float:
-        """How much CPU the last run of this thread used; 0 if it took less than `LONG_SECONDS`.
+        """How much CPU the calling thread's last run used, given what it had used before; 0 for a short run.
 
-        Time alone does not show what a run takes: on a busy machine any thread may be delayed. What is done
-        around the run, such as writing its answers, is no part of it.
-
-        Args:
-            thread: the calling thread.
-            before: how much CPU it had used, at or shortly before the beginning of the run.
+        On a busy machine, time alone says little of a run. What is done around it is no part of it.
         """
         return self.cpu[thread] - before if self.took.get(thread, 0.0) > LONG_SECONDS else 0.0
+
+    def note_cpu(self, thread: int) -> None:
+        """The calling thread has ended a long run. For short ones, this takes too long."""
+        self.cpu[thread] = time.thread_time()
 
     def hung_threads(self) -> list[int]:
         """The threads whose runs hang, by their identifiers."""
@@ -287,6 +286,7 @@ class Execution:
         self, batch: Sequence[Request], cost: RunCost, responder: Responder, cut_reason: CutReason
     ) -> Exception | None:
         """Runs requests together and answers them; if the run fails, they are not answered yet."""
+        # long: one run, from its inputs to its answers
         packing, first = self._packing, batch[0]
         is_packed = len(batch) > 1 or packing.packs_single
         names = packing.wanted(batch) if is_packed else first.outputs
@@ -309,8 +309,8 @@ class Execution:
         finally:
             del self.in_flight[thread]
             self.in_flight.took[thread] = seconds = time.monotonic() - started
-            if seconds > LONG_SECONDS:  # reading the CPU clock takes longer than most steps of a short run
-                self.in_flight.cpu[thread] = time.thread_time()
+            if seconds > LONG_SECONDS:
+                self.in_flight.note_cpu(thread)
             if in_flight.hung:
                 responder.on_event("returned", seconds=round(time.monotonic() - in_flight.started, 3))
         if responses is None:

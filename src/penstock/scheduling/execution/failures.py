@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from penstock.core.errors import (
     AnswerTooLarge,
@@ -17,11 +17,18 @@ from penstock.core.errors import (
 )
 from penstock.core.request import Request
 
-if TYPE_CHECKING:
-    from penstock.scheduling.execution.execution import Responder
-
 LIMITS = (SequenceTooLong, StatesTooLarge)
 """Errors of a run that say nothing about the model: its request exceeds a limit."""
+
+
+class Ends(Protocol):
+    """Ends requests without an answer; see `Responder`."""
+
+    def fail(self, request: Request, error: RequestError) -> None:
+        """Ends a request with an error."""
+
+    def drop(self, request: Request) -> None:
+        """Ends a request that no caller waits for any more."""
 
 
 class HasDeadline(Protocol):
@@ -76,7 +83,7 @@ def model_failed(error: Exception) -> RequestError:
     return failure
 
 
-def still_wanted(requests: Sequence[Request], responder: Responder) -> list[Request]:
+def still_wanted(requests: Sequence[Request], responder: Ends) -> list[Request]:
     """The requests of a failed batch that callers still wait for; the others are ended."""
     now, wanted = time.monotonic(), []
     for request in requests:
