@@ -86,7 +86,7 @@ class Worker:
         gc.freeze()  # as in cli/serve.py
         self._leave_or_stop.wait()
         answered = self._end(server)
-        self._send(MetricsReport(0, server.metrics.families()))
+        self._send(MetricsReport(0, *server.seen()))
         return 0 if answered else 1
 
     def _started(self) -> Server:
@@ -168,7 +168,9 @@ class Worker:
         match message, self._server:
             case Announce(), server if server is not None:
                 server.announce()
-            case MetricsRequest(number), server if server is not None:
+            case MetricsRequest(number, True), server if server is not None:
+                self._send(MetricsReport(number, *server.seen()))
+            case MetricsRequest(number, _), server if server is not None:
                 self._send(MetricsReport(number, server.metrics.families()))
             case Leave(), _:
                 self._leave_or_stop.set()
