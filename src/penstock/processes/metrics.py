@@ -10,7 +10,7 @@ from typing import Any
 
 from penstock.observability.families import Family
 from penstock.observability.metrics import process_families, render
-from penstock.observability.page.errors import MOST_ENTRIES
+from penstock.observability.page.errors import MOST_ENTRIES, Entry
 from penstock.page import Seen
 from penstock.processes.merging import merged, merged_errors, merged_models, summed
 from penstock.processes.messages import MetricsReport, MetricsRequest
@@ -68,9 +68,10 @@ class GroupMetrics:
 
     def crashed(self, words: str) -> None:
         """A worker has ended unexpectedly: a line for the recent errors."""
-        fields = {"model": "", "version": "", "rpc": "", "code": "PROCESS ENDED", "text": words, "count": 1}
+        now = time.time()
+        entry = Entry(now, now, "", "", "", "PROCESS_ENDED", words, 1)
         with self._changed:
-            self._past_errors.append({"at": time.time(), **fields})
+            self._past_errors.append(entry.fields())
 
     def render(self, accept_header: str = "") -> tuple[str, bytes]:
         """All metrics as text; see `penstock.observability.metrics.Metrics.render`."""

@@ -1,14 +1,13 @@
 """The recent errors: the texts that callers got, without values of their requests.
 
 Nothing is done for a request that ends well. A request that fails takes a lookup and a count; of one kind of
-error, a model gets at most one new entry a second.
+error, a model has one text looked at in a second.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -19,7 +18,7 @@ from penstock.core.observers import SilentObserver
 
 MOST_ENTRIES = 50
 MERGED_SECONDS = 1.0
-"""Errors of one kind and one model that follow within this time count as one entry."""
+"""Of one kind of error of one model, only the first in this time is looked at; the others are counted."""
 MOST_CHARACTERS = 400
 """Of a text; callers get no longer ones."""
 
@@ -33,19 +32,21 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """Errors of one kind that came within a second.
+    """Errors of one kind with the same text, but for its numbers.
 
     Attributes:
-        at: when the first came, in seconds since 1970.
+        at: when the last second began in which one came, in seconds since 1970.
+        first: when the first came.
         model: the model's name; "" if no model was reached.
         version: its version.
-        rpc: the RPC of the first.
+        rpc: the RPC of the last that was looked at.
         code: the name of the status code, such as "NOT_FOUND".
-        text: the text of the first, without values.
+        text: its text, without values.
         count: how many requests.
     """
 
     at: float
+    first: float
     model: str
     version: str
     rpc: str
@@ -72,7 +73,7 @@ class RecentErrors:
         self._code_of = code_of
         self._clock = clock
         self._lock = Lock()
-        self._entries: deque[Entry] = deque(maxlen=MOST_ENTRIES)
+        self._entries: dict[Entry, None] = {}  # the newest last
         self.unknown = ErrorWatch(self, "", "")
 
     def of(self, model: str, version: str) -> ErrorWatch:
@@ -93,10 +94,18 @@ class RecentErrors:
                 last.count += count
                 return
             # The error itself is not kept: it may hold the request.
-            text, code = without_values(error), self._code_of(error)
-            entry = Entry(now, watch.model, watch.version, rpc, code, text, count)
-            watch.last[kind] = entry
-            self._entries.append(entry)
+            text = without_values(error)
+            if last in self._entries and NUMBER.sub("", last.text) == NUMBER.sub("", text):
+                del self._entries[last]  # to become the newest
+                last.at, last.rpc, last.text = now, rpc, text
+                last.count += count
+            else:
+                code = self._code_of(error)
+                last = Entry(now, now, watch.model, watch.version, rpc, code, text, count)
+                watch.last[kind] = last
+            self._entries[last] = None
+            if len(self._entries) > MOST_ENTRIES:
+                del self._entries[next(iter(self._entries))]
 
 
 class ErrorWatch(SilentObserver):
