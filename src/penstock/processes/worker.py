@@ -86,7 +86,7 @@ class Worker:
         gc.freeze()  # as in cli/serve.py
         self._leave_or_stop.wait()
         answered = self._end(server)
-        self._send(MetricsReport(0, *server.seen()))
+        self._send(_full_report(0, server))
         return 0 if answered else 1
 
     def _started(self) -> Server:
@@ -169,7 +169,7 @@ class Worker:
             case Announce(), server if server is not None:
                 server.announce()
             case MetricsRequest(number, True), server if server is not None:
-                self._send(MetricsReport(number, *server.seen()))
+                self._send(_full_report(number, server))
             case MetricsRequest(number, _), server if server is not None:
                 self._send(MetricsReport(number, server.metrics.families()))
             case Leave(), _:
@@ -204,6 +204,12 @@ class Worker:
         # An error means that the supervisor is gone, which the other thread notices.
         with self._sending, suppress(OSError):
             self._connection.send(message)
+
+
+def _full_report(number: int, server: Server) -> MetricsReport:
+    """The metrics, and what the page shows besides."""
+    seen = server.seen()
+    return MetricsReport(number, tuple(seen.families), seen.models, seen.errors)
 
 
 def main() -> None:

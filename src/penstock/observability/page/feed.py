@@ -72,7 +72,7 @@ class Feed:
             The number of the newest, and the events; none once the feed is closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._number > seen)
+            self._changed.wait_for(lambda: self._closed or (self._events and self._number > seen))
             if self._closed:
                 return seen, []
             events = [(name, data) for name, (number, data) in self._events.items() if number > seen]

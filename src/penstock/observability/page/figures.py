@@ -134,10 +134,10 @@ class Figures:
         looks = self._looks
         while looks and not 0 < new.at - looks[0].at <= WINDOW_SECONDS * 1.5:
             looks.popleft()
-        before = looks[0] if looks else None
-        looks.append(new)
         while len(looks) > 1 and new.at - looks[1].at >= WINDOW_SECONDS:
             looks.popleft()
+        before = looks[0] if looks else None
+        looks.append(new)
         models = [
             {"name": name, "version": version, **_model(totals, before, (name, version), new.at)}
             for (name, version), totals in sorted(new.models.items())
