@@ -15,6 +15,7 @@ import pytest
 
 from page import kit
 from penstock_client import Client, PenstockError
+from rest.kit import serving
 from support import zoo
 from support.servers import SCRIPT, RunningServer, running_server
 
@@ -176,19 +177,21 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_without_http_the_page_says_so_and_does_not_call(model: Path) -> None:
-    with running_server(model, "--no-http") as server:
-        with kit.events(server.ops) as events:
+    with serving(model, http=False) as server:
+        ops = f"http://127.0.0.1:{server.ops_port}"
+        with kit.events(ops) as events:
             shown = kit.first(events, "models")
             assert shown["http"] == 0
             assert shown["models"][0]["inputs"][0]["example"]
-        answer = kit.call(server.ops, "model=identity", {"x": [1, 2, 3]})
+        answer = kit.call(ops, "model=identity", {"x": [1, 2, 3]})
         assert (answer.status, "HTTP is switched off" in answer.text) == (404, True)
 
 
 def test_the_page_can_be_switched_off(model: Path) -> None:
-    with running_server(model, env={"PENSTOCK_SERVER__PAGE": "false"}) as server:
-        assert kit.ask(server.ops + "/", Accept=kit.HTML).text.split() == ["/metrics", "/livez", "/readyz"]
-        assert kit.ask(server.ops + "/events").status == 404
+    with serving(model, http=False, page=False) as server:
+        ops = f"http://127.0.0.1:{server.ops_port}"
+        assert kit.ask(f"{ops}/", Accept=kit.HTML).text.split() == ["/metrics", "/livez", "/readyz"]
+        assert kit.ask(f"{ops}/events").status == 404
 
 
 def test_several_processes_are_shown_as_one(model: Path) -> None:
