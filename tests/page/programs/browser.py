@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -270,10 +271,12 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         looking = Looking(browser, ops, http)
         for name in STEPS:
+            began = time.monotonic()
             try:
                 seen[name] = getattr(looking, name)()
             except Exception:
                 seen[name] = {"failed": traceback.format_exc()}
+            print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr)
             for context in browser.contexts:
                 context.close()
         browser.close()
