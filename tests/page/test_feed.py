@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from penstock.observability.page.feed import Feed, TooManyWatchers, Watcher
+from penstock.observability.page.feed import Feed, TooManyWatchers, Watcher, pause
 from support.threads import NewThreads
 
 EVERY = 0.01
@@ -125,3 +125,9 @@ def test_closing_ends_all_streams(feed: Feed) -> None:
     assert len(ended) == 3
     with pytest.raises(TooManyWatchers):
         feed.watch()
+
+
+def test_looks_that_take_long_are_made_less_often() -> None:
+    assert [pause(taken, 1.0) for taken in (0.0, 0.001, 0.02, 0.05, 0.09, 2.0)] == [
+        1.0, 1.0, 1.0, 2.5, 4.5, 5.0,
+    ]  # fmt: skip

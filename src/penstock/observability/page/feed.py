@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from threading import Condition, Thread
 
 MOST_WATCHERS = 16
 EVERY_SECONDS = 1.0
+MOST_PAUSE_SECONDS = 5.0
+SHARE = 0.02
+"""Of one processor: with very many models, looks are made less often to take no more."""
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +28,7 @@ class Feed:
 
     Args:
         look: returns the data of each event, by the event's name; JSON without line breaks.
-        every_seconds: the time between two looks.
+        every_seconds: the time between two looks, if they take little CPU time; see `pause`.
         most: how many may watch.
     """
 
@@ -87,15 +91,17 @@ class Feed:
     def _run(self) -> None:
         failures = 0
         while True:
+            began = time.thread_time()
             try:
                 events = self._look()
             except Exception:
                 _log.exception("the page has no news")
                 failures += 1  # a changed event, so that clients that are gone are noticed
                 events = {"failed": b"%d" % failures}
+            seconds = pause(time.thread_time() - began, self._every_seconds)
             with self._changed:
                 self._publish(events)
-                self._changed.wait_for(lambda: self._closed or not self._watchers, self._every_seconds)
+                self._changed.wait_for(lambda: self._closed or not self._watchers, seconds)
                 if self._closed or not self._watchers:
                     self._is_looking = False
                     self._events.clear()
@@ -107,6 +113,11 @@ class Feed:
             self._number += 1
             self._events.update({name: (self._number, data) for name, data in new.items()})
             self._changed.notify_all()
+
+
+def pause(taken_seconds: float, every_seconds: float) -> float:
+    """How long to wait after a look that took some CPU time."""
+    return max(every_seconds, min(taken_seconds / SHARE, MOST_PAUSE_SECONDS))
 
 
 class Watcher:
