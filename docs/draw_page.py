@@ -109,12 +109,8 @@ def serving(folder: Path) -> Iterator[tuple[str, str]]:
     for name, model in (("ranker", ranker()), ("embedder", embedder())):
         (folder / name / "1").mkdir(parents=True)
         onnx.save(model, str(folder / name / "1/model.onnx"))
-    command = [
-        Path(sys.executable).with_name("penstock"),
-        "serve",
-        folder,
-        *("--http-port", "0", "--port", "0", "--ops-port", "0"),
-    ]
+    penstock = str(Path(sys.executable).with_name("penstock"))
+    command = [penstock, "serve", str(folder), "--http-port", "0", "--port", "0", "--ops-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             assert server.stdout is not None
@@ -137,8 +133,8 @@ def serving(folder: Path) -> Iterator[tuple[str, str]]:
 def load(target: str, ops: str) -> Iterator[None]:
     """Callers of the three models, one of whom makes mistakes."""
     stop = threading.Event()
-    lead = {"lead_source": "referral", "number_of_courses_viewed": 4, "annual_income": 5e4}
-    inputs = {
+    lead: dict[str, object] = {"lead_source": "referral", "number_of_courses_viewed": 4, "annual_income": 5e4}
+    inputs: dict[str, dict[str, object]] = {
         "lead_scoring": lead,
         "ranker": {"x": np.ones((1, 32), np.float32)},
         "embedder": {"x": np.ones((4, 64), np.float32)},
@@ -180,7 +176,7 @@ def main() -> None:
         sys.exit("this needs Chromium and `make browser`")
     folder = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as made, serving(Path(made)) as (grpc, ops), load(grpc, ops):
-        command = [BROWSER, "-c", SHOOT, chromium, ops, folder, str(SECONDS)]
+        command = [str(BROWSER), "-c", SHOOT, chromium, ops, str(folder), str(SECONDS)]
         subprocess.run(command, check=True)
     for path in sorted(folder.glob("page-*.png")):
         with Image.open(path) as picture:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
+import signal
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 
 from page import kit
 from penstock_client import Client, PenstockError
+from processes.kit import children
 from rest.kit import serving
 from support import zoo
 from support.servers import SCRIPT, RunningServer, running_server
@@ -195,21 +198,28 @@ def test_the_page_can_be_switched_off(model: Path) -> None:
 
 
 def test_several_processes_are_shown_as_one(model: Path) -> None:
-    with running_server(model, "--processes", "2", "--http", "--http-port", "0") as server:
-        with kit.events(server.ops) as events:
-            shown = kit.first(events, "models")
-            assert [each["name"] for each in shown["models"]] == ["identity"]
-            calls = 40
-            for _ in range(calls):  # each on a connection of its own, to either process
-                answer = kit.call(server.ops, "model=identity", {"x": [1, 2, 3]})
-                assert (answer.status, answer.text) == (200, '{"y":[1.0,2.0,3.0]}')
-            kit.call(server.ops, "model=identity", {"x": [1, 2]})
-            errors, answered = [], 0
-            while not errors or answered < calls:
-                name, data = next(events)
-                if name == "errors":
-                    errors = data
-                if name == "figures":
-                    answered = data["models"][0]["answered"]
+    flags = ("--processes", "2", "--http", "--http-port", "0")
+    with running_server(model, *flags) as server, kit.events(server.ops) as events:
+        shown = kit.first(events, "models")
+        assert [each["name"] for each in shown["models"]] == ["identity"]
+        calls = 40
+        for _ in range(calls):  # each on a connection of its own, to either process
+            answer = kit.call(server.ops, "model=identity", {"x": [1, 2, 3]})
+            assert (answer.status, answer.text) == (200, '{"y":[1.0,2.0,3.0]}')
+        kit.call(server.ops, "model=identity", {"x": [1, 2]})
+        errors, answered = [], 0
+        while not errors or answered < calls:
+            name, data = next(events)
+            if name == "errors":
+                errors = data
+            if name == "figures":
+                answered = data["models"][0]["answered"]
         assert data["processes"] == 2
         assert (errors[0]["model"], errors[0]["code"]) == ("identity", "INVALID_ARGUMENT")
+        os.kill(children(server.pid)[0], signal.SIGKILL)
+        errors = kit.first(events, "errors")
+        while errors[0]["code"] != "PROCESS_ENDED":
+            errors = kit.first(events, "errors")
+        assert errors[0]["text"].endswith("signal SIGKILL")
+        while data["processes"] < 2 or not data["restarts"]:  # another has taken its place
+            data = kit.first(events, "figures")

@@ -101,16 +101,13 @@ def test_each_model_is_shown_once_with_what_is_wrong_in_some_processes() -> None
     first = [model("a"), model("b", "2"), model("b", "10")]
     second = [model("a", **alone), model("b", "2", trouble="a run hangs"), model("b", "10", trouble="x")]
     third = [model("a"), model("b", "2"), model("b", "10", trouble="x"), model("new")]
-    merged = [json.loads(text) for text in merged_models([first, second, third])]
-    assert [(each["name"], each["version"]) for each in merged] == [
-        ("a", "1"), ("b", "10"), ("b", "2"), ("new", "1"),
+    shown = [json.loads(text) for text in merged_models([first, second, third])]
+    assert [(each["name"], each["version"]) for each in shown] == [
+        ("a", "1"), ("b", "2"), ("b", "10"), ("new", "1"),
     ]  # fmt: skip
-    assert (merged[0]["batched"], merged[0]["reason"]) == (
-        False,
-        "seen on live requests (in 1 of 3 processes)",
-    )
-    assert [each["trouble"] for each in merged] == [
-        "", "x (in 2 of 3 processes)", "a run hangs (in 1 of 3 processes)", "",
+    assert (shown[0]["batched"], shown[0]["reason"]) == (False, "seen on live requests (in 1 of 3 processes)")
+    assert [each["trouble"] for each in shown] == [
+        "", "a run hangs (in 1 of 3 processes)", "x (in 2 of 3 processes)", "",
     ]  # fmt: skip
     assert merged_models([[model("a", **alone)]] * 2) == [model("a", **alone)]
     assert merged_models([]) == []

@@ -76,7 +76,8 @@ def merged_models(sources: Sequence[Sequence[str]]) -> list[str]:
     for texts in sources:
         for each in map(json.loads, texts):
             found.setdefault((each["name"], each["version"]), []).append(each)
-    return [json.dumps(_one_model(copies)) for _, copies in sorted(found.items())]
+    in_order = sorted(found, key=lambda key: (key[0], int(key[1])))
+    return [json.dumps(_one_model(found[key])) for key in in_order]
 
 
 def _one_model(copies: Sequence[dict[str, Any]]) -> dict[str, Any]:
