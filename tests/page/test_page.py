@@ -11,6 +11,7 @@ import signal
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,19 +208,17 @@ def test_several_processes_are_shown_as_one(model: Path) -> None:
             answer = kit.call(server.ops, "model=identity", {"x": [1, 2, 3]})
             assert (answer.status, answer.text) == (200, '{"y":[1.0,2.0,3.0]}')
         kit.call(server.ops, "model=identity", {"x": [1, 2]})
-        errors, answered = [], 0
-        while not errors or answered < calls:
+        seen: dict[str, Any] = {"errors": []}
+        while not seen["errors"] or seen["figures"]["models"][0]["answered"] < calls:
             name, data = next(events)
-            if name == "errors":
-                errors = data
-            if name == "figures":
-                answered = data["models"][0]["answered"]
-        assert data["processes"] == 2
+            seen[name] = data
+        errors, figures = seen["errors"], seen["figures"]
+        assert figures["processes"] == 2
         assert (errors[0]["model"], errors[0]["code"]) == ("identity", "INVALID_ARGUMENT")
         os.kill(children(server.pid)[0], signal.SIGKILL)
         errors = kit.first(events, "errors")
         while errors[0]["code"] != "PROCESS_ENDED":
             errors = kit.first(events, "errors")
         assert errors[0]["text"].endswith("signal SIGKILL")
-        while data["processes"] < 2 or not data["restarts"]:  # another has taken its place
-            data = kit.first(events, "figures")
+        while figures["processes"] < 2 or not figures["restarts"]:  # another has taken its place
+            figures = kit.first(events, "figures")
