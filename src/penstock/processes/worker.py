@@ -87,7 +87,7 @@ class Worker:
         gc.freeze()  # as in cli/serve.py
         self._leave_or_stop.wait()
         answered = self._end(server)
-        self._send(MetricsReport(0, server.metrics.families()))
+        self._send(_full_report(0, server))
         return 0 if answered else 1
 
     def _started(self) -> Server:
@@ -169,7 +169,9 @@ class Worker:
         match message, self._server:
             case Announce(), server if server is not None:
                 server.announce()
-            case MetricsRequest(number), server if server is not None:
+            case MetricsRequest(number, True), server if server is not None:
+                self._send(_full_report(number, server))
+            case MetricsRequest(number, _), server if server is not None:
                 self._send(MetricsReport(number, server.metrics.families()))
             case Leave(), _:
                 self._leave_or_stop.set()
@@ -203,6 +205,12 @@ class Worker:
         # An error means that the supervisor is gone, which the other thread notices.
         with self._sending, suppress(OSError):
             self._connection.send(message)
+
+
+def _full_report(number: int, server: Server) -> MetricsReport:
+    """The metrics, and what the page shows besides."""
+    seen = server.seen()
+    return MetricsReport(number, tuple(seen.families), seen.models, seen.errors)
 
 
 def main() -> None:
