@@ -3,8 +3,8 @@
     python tests/codebase/hot_path.py
 
 starts a server in this process on a free port, sends the same request until it is recognised without parsing,
-and then notes every file of `penstock` in which a function begins while one more is served. It does so five
-times, and keeps the call that entered neither more nor fewer functions than the others: a machine that is busy
+and then notes every file of `penstock` in which a function begins while one more is served. It does so
+five times, and keeps the call in the middle, by how many functions it entered: a machine that is busy
 elsewhere can make one of them go another way.
 """
 
