@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from penstock.core.address import address
+from penstock.core.allocator import use_one_arena
 from penstock.core.errors import StartupError
 from penstock.core.run_recorder import RunRecorder
 from penstock.observability import logs
@@ -216,6 +217,7 @@ def main() -> None:
     """Runs the worker for the supervisor at the other end of standard input."""
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
         sys.exit("only `penstock serve --processes N` can start this")
+    use_one_arena()
     for each in (signal.SIGINT, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     signals = signal_socket((signal.SIGTERM,))
