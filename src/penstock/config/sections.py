@@ -20,7 +20,7 @@ class ServerConfig(Section):
     ops_port: int = setting(
         8002, "Port of operations (HTTP). 0 chooses a free port and prints it.", ge=0, le=65535
     )
-    page: bool = setting(
+    status_page: bool = setting(
         True,
         "Whether the operations port shows the page, which also calls models over HTTP if `http` is true.",
     )
