@@ -88,6 +88,6 @@ def variables(listed: list[dict[str, str]]) -> dict[str, str]:
 
 
 def waits(environment: dict[str, str]) -> float:
-    """The longest time that a server with these variables takes to stop, in seconds; the rest are its defaults."""
+    """The longest time that a server with these variables takes to stop, in seconds."""
     linger = environment.get("PENSTOCK_SERVER__LINGER_SECONDS", "0")
     return float(linger) + float(environment["PENSTOCK_SERVER__DRAIN_SECONDS"])
