@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients deploy-tools exporters conformance zoo test-grpcio test-all soak wheels docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients deploy-tools example-tools exporters conformance zoo test-grpcio test-all soak wheels docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -79,6 +79,8 @@ bench-grpcio: $(VENV)/.dev $(GRPCIO:%=.venv-grpcio/%/.made)  ## Compare releases
 oip-clients: $(OIP:%=.venv-oip/%/.made) .venv-bench/kserve/.made  ## Install the clients that tests/open_inference runs
 
 deploy-tools: .venv-deploy/.made  ## Install what tests/deploy reads manifests with
+
+example-tools: .venv-examples/.made  ## Install what the examples with text and events need
 
 # The models of tests/exporters, with each family of exporters in an environment of its own; some are gigabytes.
 exporters: $(EXPORTERS:%=.venv-exporters/%/.made)  ## Write the models of tests/exporters again, with the exporters themselves
@@ -136,6 +138,7 @@ lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the ne
 	@$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	@$(LOCK) --group protos -o requirements/protos.txt
 	@$(LOCK) requirements/deploy.in -o requirements/deploy.txt
+	@$(LOCK) requirements/examples.in -c requirements/dev.txt -o requirements/examples.txt
 	@for name in $(BENCH); do $(LOCK) requirements/bench-$$name.in -o requirements/bench-$$name.txt || exit 1; done
 	@for name in $(PEERS); do \
 		$(LOCK_HERE) requirements/bench-$$name.in -o requirements/bench-$$name.txt || exit 1; \
@@ -192,10 +195,10 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	@$(VENV)/bin/python $(PIP) install -q --require-hashes -r requirements/dev.txt
 	@touch $@
 
-.venv-deploy/.made: requirements/deploy.txt
-	$(call make_venv,.venv-deploy,$(PYTHONS))
-	@echo "installing what reads manifests"
-	@.venv-deploy/bin/python $(PIP) install -q --require-hashes -r requirements/deploy.txt
+.venv-deploy/.made .venv-examples/.made: .venv-%/.made: requirements/%.txt
+	$(call make_venv,.venv-$*,$(PYTHONS))
+	@echo "installing what tests/$* needs"
+	@.venv-$*/bin/python $(PIP) install -q --require-hashes -r requirements/$*.txt
 	@touch $@
 
 .venv-protos/.made: requirements/protos.txt
