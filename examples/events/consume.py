@@ -1,8 +1,8 @@
 """Scores the events of a NATS stream, each at least once.
 
-    python examples/events/consume.py [--nats nats://127.0.0.1:4222] [--target HOST:PORT]
+python examples/events/consume.py [--nats nats://127.0.0.1:4222] [--target HOST:PORT]
 
-    pip install nats-py ./clients/python
+pip install nats-py ./clients/python
 """
 
 from __future__ import annotations

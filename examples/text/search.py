@@ -1,9 +1,9 @@
 """Finds the texts that mean what a question means: a tokenizer here, the model on the server.
 
-    python examples/text/search.py "money back" [--texts FILE] [--target HOST:PORT] [--best 3]
-    python examples/text/search.py --requests requests.jsonl    # what the model takes for each text, for other tools
+python examples/text/search.py "money back" [--texts FILE] [--target HOST:PORT] [--best 3]
+python examples/text/search.py --requests requests.jsonl    # the texts as the model takes them
 
-    pip install tokenizers numpy ./clients/python
+pip install tokenizers numpy ./clients/python
 """
 
 from __future__ import annotations

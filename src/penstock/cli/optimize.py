@@ -1,4 +1,4 @@
-"""`penstock optimize`: makes faster or smaller variants of a model, compares them, and writes the best one."""
+"""`penstock optimize`: makes faster or smaller variants of a model, compares them, and writes the best."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NAMES = ("graph", "fp16", "int8-dynamic", "int8-static")
 NOTHING_GOOD = 1
+MUCH_NOISE = 0.1
 
 
 @click.command()
@@ -26,9 +27,7 @@ NOTHING_GOOD = 1
     type=click.Path(path_type=Path),
     help="Real rows: a .csv, .jsonl or .npz file.  [sample.file of model.toml]",
 )
-@click.option(
-    "--variant", "names", type=click.Choice(NAMES), multiple=True, help="Try only this one.  [all]"
-)
+@click.option("--variant", "names", type=click.Choice(NAMES), multiple=True, help="Try only this one.  [all]")
 @click.option(
     "--max-difference",
     type=click.FloatRange(min=0),
@@ -37,6 +36,7 @@ NOTHING_GOOD = 1
     help="Largest accepted difference of an output: of numbers as a part of the largest one, of labels and "
     "texts the share of rows that differ.",
 )
+@click.option("--allow-slower", is_flag=True, help="Accept variants that are slower, if they are smaller.")
 @click.option("--to", type=click.Path(path_type=Path), help="The model's folder to write to.  [MODEL's own]")
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -45,6 +45,7 @@ def optimize(  # noqa: PLR0913 - the flags
     sample: Path | None,
     names: tuple[str, ...],
     max_difference: float,
+    allow_slower: bool,
     to: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -60,7 +61,7 @@ def optimize(  # noqa: PLR0913 - the flags
     from penstock.core.errors import StartupError
     from penstock.optimizing.source import find
     from penstock.optimizing.variants import VARIANTS
-    from penstock.optimizing.verdicts import compared
+    from penstock.optimizing.verdicts import Limits, compared
     from penstock.optimizing.writing import described, write
 
     try:
@@ -68,8 +69,9 @@ def optimize(  # noqa: PLR0913 - the flags
         folder = to or (source.folder if source.number else None)
         if folder is None and not dry_run:
             raise click.UsageError(f"{path} lies in no folder of a model: say where to write with --to")
+        limits = Limits(max_difference, allow_slower)
         chosen = [VARIANTS[name] for name in names or NAMES]
-        with progress() as shown, compared(source, chosen, max_difference, shown.update) as found:
+        with progress() as shown, compared(source, chosen, limits, shown.update) as found:
             best = found.best
             written = write(source, found, best, folder) if best and folder and not dry_run else None
     except StartupError as error:
@@ -95,6 +97,8 @@ def _lines(source: Source, found: Comparison, written: Path | None) -> Iterator[
     yield ""
     yield from _table([HEADER, *(_cells(each) for each in reports)])
     yield ""
+    if found.noise > MUCH_NOISE:
+        yield f"this machine is busy: times that differ by less than {found.noise:.0%} count as the same"
     for each in reports:
         if each.batching is not None and not each.batching.enabled:
             yield f"{each.name}: rows run alone: {each.batching.reason}"

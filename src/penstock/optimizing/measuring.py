@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
@@ -17,7 +16,8 @@ from penstock.row_files.fields import has_row_axis
 SIZES = (1, 8, 32)
 """How many rows are timed together."""
 ROUNDS = 5
-ROUND_SECONDS = 0.1
+ROUND_SECONDS, ROUND_RUNS = 0.1, 200
+"""A round ends after this time, or after so many runs."""
 FLOATS = (Kind.FLOAT, Kind.DOUBLE)
 
 Answers = Sequence[Sequence[Array]]
@@ -135,7 +135,7 @@ def _stacked(inputs: Mapping[str, TensorSpec], rows: Sequence[Mapping[str, Array
 
 
 def seconds(timed: Mapping[str, Timed]) -> Mapping[str, Sequence[float]]:
-    """How long the rows of `SIZES` take each model: the best of several rounds that take turns.
+    """How long the rows of `SIZES` take each model: the shortest run of several rounds that take turns.
 
     Args:
         timed: the models by name.
@@ -153,12 +153,15 @@ def seconds(timed: Mapping[str, Timed]) -> Mapping[str, Sequence[float]]:
 
 
 def _round(run: Callable[[], None]) -> float:
-    """The median time of the runs of one round."""
+    """The shortest run of one round: what else the machine does only makes runs longer."""
     run()
-    times: list[float] = []
+    shortest = float("inf")
     end = time.perf_counter() + ROUND_SECONDS
-    while not times or time.perf_counter() < end:
+    for _ in range(ROUND_RUNS):
         begin = time.perf_counter()
         run()
-        times.append(time.perf_counter() - begin)
-    return median(times)
+        now = time.perf_counter()
+        shortest = min(shortest, now - begin)
+        if now > end:
+            break
+    return shortest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
@@ -17,10 +17,25 @@ from penstock.optimizing.measuring import SIZES, Answers, Difference, Timed, ans
 from penstock.optimizing.source import Source, loaded, requests_of
 from penstock.optimizing.variants import Variant, make
 
-ORIGINAL = "original"
-SLOWER, FASTER = 1.05, 0.95
-"""Times within these of the original's are the same: less cannot be told apart on a machine in use."""
+ORIGINAL, AGAIN = "original", "original again"
+LEAST_NOISE = 0.05
+"""Times that differ by less than this are the same."""
 SMALLER = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a variant may lose.
+
+    Attributes:
+        difference: the largest accepted difference of an output; see `Difference.size`.
+        allow_slower: whether it may take more time, for its size.
+        noise: by how much times must differ to be different.
+    """
+
+    difference: float
+    allow_slower: bool = False
+    noise: float = LEAST_NOISE
 
 
 @dataclass(slots=True)
@@ -69,11 +84,14 @@ class Comparison:
         original: the original's report.
         variants: those of the variants.
         rows: how many real rows they were compared on.
+        noise: by how much times must differ to be different: as much as those of the original differed
+            from themselves, and at least `LEAST_NOISE`.
     """
 
     original: Report
     variants: Sequence[Report]
     rows: int
+    noise: float
 
     @property
     def best(self) -> Report | None:
@@ -86,7 +104,7 @@ class Comparison:
 def compared(
     source: Source,
     variants: Sequence[Variant],
-    max_difference: float,
+    limits: Limits,
     progress: Callable[[str], None] = lambda doing: None,
 ) -> Iterator[Comparison]:
     """Makes the variants and compares each with the original; their files exist within the `with` statement.
@@ -94,7 +112,7 @@ def compared(
     Args:
         source: the original.
         variants: what is made of it.
-        max_difference: the largest accepted difference of an output; see `Difference.size`.
+        limits: what a variant may lose. Their noise becomes what is measured, if that is more.
         progress: told what is being done.
 
     Raises:
@@ -110,7 +128,7 @@ def compared(
             raise ModelLoadError(f"the model fails on a row of {source.requests_file}: {error}") from error
         size = source.path.stat().st_size + sum(each.stat().st_size for each in beside(source.path))
         original = Report(ORIGINAL, source.path, size, batching)
-        timed = {ORIGINAL: Timed(opened.backend, requests, batching.enabled)}
+        timed = {name: Timed(opened.backend, requests, batching.enabled) for name in (ORIGINAL, AGAIN)}
         reports = []
         for variant in variants:
             progress(f"making {variant.name}")
@@ -123,9 +141,11 @@ def compared(
         found = seconds(timed)
         for report in (original, *reports):
             report.seconds = found.get(report.name, ())
+        pairs = zip(found[ORIGINAL], found[AGAIN], strict=True)
+        noise = max(limits.noise, *(max(pair) / min(pair) - 1 for pair in pairs))
         for report in reports:
-            report.refused = report.refused or why_refused(report, original, max_difference)
-        yield Comparison(original, reports, len(requests))
+            report.refused = report.refused or why_refused(report, original, replace(limits, noise=noise))
+        yield Comparison(original, reports, len(requests), noise)
 
 
 def beside(path: Path) -> Sequence[Path]:
@@ -163,23 +183,33 @@ def _made(
     return Timed(backend, requests, report.batching.enabled)
 
 
-def why_refused(report: Report, original: Report, max_difference: float) -> str:
+def why_refused(report: Report, original: Report, limits: Limits) -> str:
     """Why a variant that was measured may not take the original's place; "" if it may."""
     worst = report.worst
-    if worst.size > max_difference:
-        return f"{worst.output} differs by {worst.size:.2g} in row {worst.row}, more than {max_difference:g}"
+    if worst.size > limits.difference:
+        return (
+            f"{worst.output} differs by {worst.size:.2g} in row {worst.row}, more than {limits.difference:g}"
+        )
+    slower = _slower(report, original, limits.noise)
+    if slower and not limits.allow_slower:
+        return slower
+    faster = any(
+        mine * (1 + limits.noise) < its for mine, its in zip(report.seconds, original.seconds, strict=True)
+    )
+    if not faster and report.size_bytes > original.size_bytes * SMALLER:
+        return "it gains nothing: neither faster nor smaller"
+    return ""
+
+
+def _slower(report: Report, original: Report, noise: float) -> str:
+    """At how many rows it is slower, and why; "" if it is not."""
     alone = ""
     if original.batching and original.batching.enabled and report.batching and not report.batching.enabled:
         alone = f"; its rows run alone: {report.batching.reason}"
     for rows, mine, its in zip(SIZES, report.seconds, original.seconds, strict=True):
-        if mine > its * SLOWER:
+        if mine > its * (1 + noise):
             many = f"{rows} rows take" if rows > 1 else "1 row takes"
             return f"slower: {many} {in_words(mine)} instead of {in_words(its)}{alone}"
-    faster = any(
-        mine < its * FASTER for mine, its in zip(report.seconds, original.seconds, strict=True)
-    )
-    if not faster and report.size_bytes > original.size_bytes * SMALLER:
-        return "it gains nothing: neither faster nor smaller"
     return ""
 
 

@@ -74,6 +74,7 @@ def described(comparison: Comparison) -> dict[str, object]:
     """What was found, as plain data: times in seconds, sizes in bytes."""
     return {
         "rows": comparison.rows,
+        "noise": comparison.noise,
         "variants": [_plain(each) for each in (comparison.original, *comparison.variants)],
     }
 
