@@ -84,8 +84,8 @@ class Comparison:
         original: the original's report.
         variants: those of the variants.
         rows: how many real rows they were compared on.
-        noise: by how much times must differ to be different: as much as those of the original differed
-            from themselves, and at least `LEAST_NOISE`.
+        noise: by how much times must differ to be different: twice as much as those of the original
+            differed from themselves, and at least `LEAST_NOISE`.
     """
 
     original: Report
@@ -142,7 +142,7 @@ def compared(
         for report in (original, *reports):
             report.seconds = found.get(report.name, ())
         pairs = zip(found[ORIGINAL], found[AGAIN], strict=True)
-        noise = max(limits.noise, *(max(pair) / min(pair) - 1 for pair in pairs))
+        noise = max(limits.noise, *(2 * (max(pair) / min(pair) - 1) for pair in pairs))
         for report in reports:
             report.refused = report.refused or why_refused(report, original, replace(limits, noise=noise))
         yield Comparison(original, reports, len(requests), noise)
