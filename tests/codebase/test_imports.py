@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "observability": FLOOR,
     "operations": FLOOR,
     "security": FLOOR,
+    "optimizing": MODELS | {"models"},
     "loading": MODELS | {"models", "observability"},
     "gauges": {"models", "observability", "scheduling"},
     "interceptors": {"transport"},
@@ -52,7 +53,7 @@ MAY_IMPORT = {
     "signals": set(),
     "summary": {"core", "models"},
     "processes": PROCESSES,
-    "cli": PROCESSES | {"processes"},
+    "cli": PROCESSES | {"processes", "optimizing"},
     "__main__": {"cli"},
 }
 
@@ -102,8 +103,8 @@ ONLY_IN = {
     "grpc_reflection": ("penstock.protocols.standard",),
     "grpc_status": ("penstock.protocols",),
     "grpc._cython": ("penstock.transport.grpc.reactor", "penstock.transport.grpc.reactor_calls"),
-    "onnx": ("penstock.models.analysis",),
-    "onnxruntime": ("penstock.backends.onnx",),
+    "onnx": ("penstock.models.analysis", "penstock.optimizing.variants"),
+    "onnxruntime": ("penstock.backends.onnx", "penstock.optimizing.variants"),
     "prometheus_client": ("penstock.observability.metrics", "penstock.observability.model_families"),
     "pydantic": ("penstock.config",),
     "pydantic_settings": ("penstock.config",),
