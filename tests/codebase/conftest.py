@@ -14,6 +14,7 @@ from support.image import Image, parse
 
 ROOT = Path(__file__).parents[2]
 BUILD_SECONDS = 600
+WANTED = pytest.StashKey[bool]()
 BUILDING = pytest.StashKey[Future[Image]]()
 
 
@@ -24,10 +25,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begins to build where any test that runs wants it: in one process, if there are several."""
+    """Notes whether to build: where any test that runs wants it, and in one process, if there are several."""
     config = session.config
     first = not beside.is_worker(config) or config.workerinput["workerid"] == "gw0"
-    if first and not config.option.collectonly and any(map(_wants_image, session.items)):
+    config.stash[WANTED] = first and any(map(_wants_image, session.items))
+
+
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Begins to build with the first test that others may run beside."""
+    config = item.config
+    if config.stash[WANTED] and item.get_closest_marker("alone") is None:
+        config.stash[WANTED] = False
         config.stash[BUILDING] = ThreadPoolExecutor(1).submit(_built, beside.folder(config))
 
 
