@@ -30,8 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PENSTOCK_TRIAL__ENABLED"] = "false"
     # Servers need no port but those that tests ask for; those of tests/rest switch it on again.
     os.environ["PENSTOCK_SERVER__HTTP"] = "false"
-    # No plugin of Pydantic is here, and each process would read what all packages offer to find none.
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 FOLDER = "PENSTOCK_TESTS_FOLDER"
 """The variable that says where that folder is, for what has no `pytest.Config`."""
+_OVER = "alone-is-over"
 _FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 _TURN = pytest.StashKey[ExitStack]()
 """What a worker holds while it runs a test, and from one test that runs alone to the next."""
@@ -57,8 +58,15 @@ def turn(config: pytest.Config, *, alone: bool, next_is_alone: bool) -> Iterator
     try:
         yield
     finally:
+        if alone and not next_is_alone:
+            (folder(config) / _OVER).touch()
         if not (alone and next_is_alone):
             _end_turn(config)
+
+
+def alone_is_over(config: pytest.Config) -> bool:
+    """Whether a worker has run the tests that run alone. In one process it does not matter."""
+    return not is_worker(config) or (folder(config) / _OVER).exists()
 
 
 def _end_turn(config: pytest.Config) -> None:
