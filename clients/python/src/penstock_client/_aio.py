@@ -22,7 +22,7 @@ from penstock_client._messages import (
     seconds,
 )
 from penstock_client._mux import MAX_PENDING, Unsupported
-from penstock_client._requests import Transport, checked, deadline_of
+from penstock_client._requests import Metadata, Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
 from penstock_client._types import Inputs, Item, ModelInfo, Prediction
 from penstock_client._types import Sequence as Step
@@ -40,7 +40,7 @@ class AsyncClient(Connection):
         options: gRPC channel options; they override the client's own, which remove the limit on the size
             of messages.
         timeout: the default timeout of every call, in seconds; None for no limit.
-        metadata: (key, value) pairs that are sent with every call.
+        metadata: sent with every call: a mapping, or (key, value) pairs.
         transport: how `predict` sends requests: "unary", one call each; "stream", all over one shared
             stream; "auto", the first with a call, later ones over the stream unless they are large.
         merge_rows: send concurrent predictions of one model as one request of several rows.
@@ -58,7 +58,7 @@ class AsyncClient(Connection):
         credentials: grpc.ChannelCredentials | None = None,
         options: Iterable[tuple[str, object]] = (),
         timeout: float | None = None,
-        metadata: Iterable[tuple[str, str | bytes]] = (),
+        metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] = (),
         transport: Transport = "auto",
         merge_rows: bool = False,
         max_pending: int = MAX_PENDING,
@@ -78,7 +78,7 @@ class AsyncClient(Connection):
         timeout: float | None = None,
         priority: int = 0,
         id: str = "",
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         sequence: Step | str | None = None,
     ) -> Prediction:
         """Makes one prediction, of one or several rows.
@@ -95,7 +95,7 @@ class AsyncClient(Connection):
             priority: above 0 runs before normal requests, below 0 after them.
             id: returned in the answer.
             metadata: of this request, such as a trace context: headers of a unary call, and a part of the
-                request on a stream. Keys are lower-case, values printable ASCII.
+                request on a stream. A mapping or pairs; keys are lower-case, values printable ASCII.
             sequence: the sequence of this step, for a model with a state; an id alone continues it.
                 Await each step before the next one is sent: otherwise their order is not defined.
 
