@@ -24,6 +24,7 @@ from penstock.models.checks.live import LiveCheck, verified, why_not_verified
 from penstock.models.checks.trying import runs_on_generated_input
 from penstock.models.class_labels import read_class_labels
 from penstock.models.exporters import way_to_batches
+from penstock.models.golden_rows import Runnable, verify
 from penstock.models.loaded_shapes import note_shapes
 from penstock.models.model import Broken, Model
 from penstock.models.opened import Candidate, OpenBackend, Opened
@@ -199,6 +200,7 @@ class ModelRegistry:
         note_shapes(model, learned.shapes)
         model.example = {**learned.example_of(model.signature.inputs), **opened.sample.first}
         self._verify(model, learned, batching, candidate.padded_tolerance)
+        model.golden = _golden(model, opened, path)
         self._models[on_disk.name, version] = model
         self._forget[model] = partial(_forget_if_wrong, model, learned.cost.one_row_seconds, prepared.forget)
         return model
@@ -226,6 +228,28 @@ class ModelRegistry:
 
     def _order(self) -> None:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
+
+
+def _golden(model: Model, opened: Opened, path: Path) -> str:
+    """What the golden rows of a version show.
+
+    Raises:
+        ModelLoadError: it misses them. The model is closed.
+    """
+    # Where the rows lie along other axes, they run one by one.
+    together = model.batching.enabled and not opened.axes.moved and not model.scalars
+    runnable = Runnable(
+        opened.backend.run,
+        opened.declared,
+        model.batcher.policy.max_rows if together else 1,
+        opened.padding,
+        opened.sequence_state is not None,
+    )
+    try:
+        return verify(runnable, path.parent)
+    except ModelLoadError:
+        opened.backend.close()
+        raise
 
 
 def _why_not_inline(node: str) -> tuple[str, ...]:
