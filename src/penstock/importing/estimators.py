@@ -168,5 +168,16 @@ def without_encoder(model: Any) -> Any:
     from sklearn.pipeline import Pipeline
 
     plain = copy.copy(model)
-    encoder, plain._preprocessor = model._preprocessor, None
+    encoder, plain._preprocessor = copy.copy(model._preprocessor), None
+    names = getattr(model, "feature_names_in_", None)
+    encoder.transformers_ = [
+        (key, "passthrough" if type(step).__name__ == "FunctionTransformer" else step, _places(chosen, names))
+        for key, step, chosen in encoder.transformers_
+    ]
     return Pipeline([("categories", encoder), ("model", plain)])
+
+
+def _places(mask: Any, names: Any) -> list[Any]:
+    """The columns of a mask, as skl2onnx takes them: by name, or by number where there are no names."""
+    places = np.flatnonzero(np.asarray(mask)).tolist()
+    return places if names is None else [str(names[i]) for i in places]

@@ -83,6 +83,9 @@ class Graph:
         from onnx import TensorProto
 
         floats = self.node("Cast", [features], to=TensorProto.FLOAT)
+        # Leaves that take a missing value have no weight for it: 0, not NaN.
+        zero = self.constant(np.float32(0))
+        floats = self.node("Where", [self.node("IsNaN", [floats]), zero, floats])
         ones = self.node(
             "Mul", [self.node("Slice", [weights, *self._last(weights)]), self.constant(np.float32(0))]
         )

@@ -6,6 +6,7 @@ which the library has it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -46,8 +47,10 @@ Node: TypeAlias = Leaf | Split
 
 def member(feature: int, categories: Sequence[float], yes: Node, no: Node, missing_yes: bool) -> Node:
     """A node that asks whether the value is one of several: a chain of comparisons that share a branch."""
+    if not categories:  # nothing but missing values
+        return Split(feature, "LT", -math.inf, yes, no, missing_yes)
     node = no
-    for category in reversed(sorted(categories)):
+    for category in sorted(categories, reverse=True):
         node = Split(feature, "EQ", float(category), yes, node, missing_yes)
     return node
 

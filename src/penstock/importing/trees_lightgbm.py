@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from penstock.importing.trees import Ensemble, Leaf, Node, Split, member
@@ -79,13 +80,18 @@ def _node(root: dict[str, Any], target: int, factor: float) -> Node:
     return made[id(root)]
 
 
-def _leaf(node: dict[str, Any], target: int, factor: float) -> Leaf:
+def _leaf(node: dict[str, Any], target: int, factor: float) -> Node:
+    plain = {target: float(node["leaf_value"]) * factor}
     if "leaf_const" not in node:
-        return Leaf({target: float(node["leaf_value"]) * factor})
+        return Leaf(plain)
     values = {target: float(node["leaf_const"]) * factor}
     for feature, weight in zip(node.get("leaf_features", ()), node.get("leaf_coeff", ()), strict=True):
         values[int(feature)] = float(weight) * factor
-    return Leaf(values)
+    made: Node = Leaf(values)
+    # Where one of its features is missing, the leaf is a constant.
+    for feature in node.get("leaf_features", ()):
+        made = Split(int(feature), "LT", -math.inf, Leaf(plain), made, True)
+    return made
 
 
 def _split(node: dict[str, Any], left: Node, right: Node) -> Node:

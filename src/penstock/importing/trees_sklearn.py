@@ -130,7 +130,10 @@ def _histogram_root(predictor: Any, target: int) -> Node:
             members = [k for k in range(256) if int(bits[k // 32]) >> (k % 32) & 1]
             made[i] = member(feature, members, yes, no, missing)
         else:
-            made[i] = Split(feature, "LEQ", float(node["num_threshold"]), yes, no, missing)
+            # A threshold may be a value of the training data: rounded as inputs are, that stays on its side.
+            with np.errstate(over="ignore"):
+                threshold = float(np.float32(node["num_threshold"]))
+            made[i] = Split(feature, "LEQ", threshold, yes, no, missing)
     return made[0]
 
 
