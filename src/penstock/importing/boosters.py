@@ -7,56 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from penstock.importing.coded_trees import CodedTrees, graph_of
 from penstock.importing.errors import Refused
-from penstock.importing.graph_ends import finished
-from penstock.importing.table import VECTOR, Inputs, column
-from penstock.importing.trees_sklearn import NotCarried, Scored
-
-
-class RawTrees:
-    """A stand-in estimator for skl2onnx.
-
-    Args:
-        scored: the trees.
-        features: the number of columns.
-    """
-
-    def __init__(self, scored: Scored, features: int) -> None:
-        self.scored, self.features = scored, features
-        self.n_outputs_ = 1 if scored.linear else scored.ensemble.targets
-
-    def fit(self) -> None:
-        """It is fitted."""
-
-
-def graph_of(scored: Scored, features: int) -> Any:
-    """The graph of trees alone: `VECTOR` FP32 [N, features] to one output, [N, targets]."""
-    from skl2onnx import to_onnx, update_registered_converter
-    from skl2onnx.common.data_types import FloatTensorType
-
-    from penstock.importing.scikit_learn import TARGET_OPSET
-    from penstock.importing.tree_operators import converter
-
-    def shape(operator: Any) -> None:
-        operator.outputs[0].type = FloatTensorType([None, operator.raw_operator.n_outputs_])
-
-    update_registered_converter(
-        RawTrees, "PenstockRawTrees", shape, converter(lambda model: model.scored), overwrite=True,
-        parser=_parser,
-    )  # fmt: skip
-    kinds = [(VECTOR, FloatTensorType([None, features]))]
-    return to_onnx(RawTrees(scored, features), initial_types=kinds, target_opset=TARGET_OPSET)
-
-
-def _parser(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
-    from skl2onnx.common.data_types import FloatTensorType
-
-    operator = scope.declare_local_operator("PenstockRawTrees", model)
-    operator.inputs = inputs
-    operator.outputs.append(
-        scope.declare_local_variable("variable", FloatTensorType([None, model.n_outputs_]))
-    )
-    return operator.outputs
+from penstock.importing.table import Inputs, column
+from penstock.importing.trees_sklearn import NotCarried
 
 
 class Booster:
@@ -114,7 +68,7 @@ class Booster:
             scored = read(self.model)
         except NotCarried as error:
             raise Refused(str(error)) from error
-        return finished(graph_of(scored, self._features), inputs, ["prediction"])
+        return graph_of(CodedTrees(scored, {}), inputs)
 
 
 def of_booster(model: Any) -> Booster:
