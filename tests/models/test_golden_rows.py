@@ -133,7 +133,10 @@ def test_a_server_serves_only_versions_that_meet_them(tmp_path: Path) -> None:
     (tmp_path / "factor/model.toml").write_text('versions = "all"\n')
     for version in ("1", "2"):
         write(tmp_path / "factor" / version, [{"x": [1, 2, 3], "y": [2, 4, 6]}])
-    with running_server(tmp_path, env={"PENSTOCK_SERVER__ON_BROKEN": "serve"}) as running, Client(running.target) as client:
+    with (
+        running_server(tmp_path, env={"PENSTOCK_SERVER__ON_BROKEN": "serve"}) as running,
+        Client(running.target) as client,
+    ):
         models = {(each.name, each.version): each for each in client.models()}
     assert models["factor", "2"].state == "FAILED"
     assert "it misses its golden rows: 1 row: 1 beyond the tolerance" in models["factor", "2"].state_reason

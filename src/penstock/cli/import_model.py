@@ -34,7 +34,7 @@ NEEDED = ("pandas", "skl2onnx")
     "folder",
     required=True,
     type=click.Path(path_type=Path),
-    help="The model's folder, such as models/lead_scoring; a new version is made in it.",
+    help="The model's folder, such as models/lead_scoring; it gets a new version.",
 )
 @click.option("--target", default="", help="The column of the sample that the model predicts.")
 @click.option("--drop", multiple=True, help="A column of the sample that is no input; may be repeated.")
@@ -78,13 +78,13 @@ def import_model(  # noqa: PLR0913 - the flags
     \b
       penstock import pipeline.joblib --sample leads.csv --target converted --to models/lead_scoring
 
-    SOURCE is a joblib, pickle or skops file of scikit-learn, LightGBM, XGBoost, CatBoost or InterpretML, a model
-    file of these libraries, of Keras (.keras) or PyTorch (.pt2), an .onnx file, or a folder of MLflow or Hugging
-    Face. It is loaded in a process of its own.
+    SOURCE is a joblib, pickle or skops file of scikit-learn, LightGBM, XGBoost, CatBoost or InterpretML, a
+    model file of LightGBM, XGBoost or CatBoost, an .onnx file, or a folder of MLflow. It is loaded in a
+    process of its own.
 
     Every row of the sample is compared, and rows that are made to be hard: missing values, unseen categories,
-    extremes, accents. What differs beyond the tolerance is refused. The new version has model.onnx, golden.jsonl
-    (verified at every load), profile.json and version.toml.
+    extremes, accents. What differs beyond the tolerance is refused. The new version has model.onnx,
+    golden.jsonl (verified at every load), profile.json and version.toml.
     """  # noqa: D301 - click needs the real character
     from penstock.importing.errors import Refused
     from penstock.importing.kinds import kind_of
@@ -195,17 +195,21 @@ def _next_steps(version: Path, report: dict[str, Any]) -> Iterator[str]:
     """The lines to serve and to call, with the first row of the sample."""
     model, root = version.parent.name, version.parent.parent
     example = report["example"]
-    yield f"  written    {version}: model.onnx, golden.jsonl ({report['golden']:,} rows), profile.json, version.toml"
+    golden = f"golden.jsonl ({report['golden']:,} rows)"
+    yield f"  written    {version}: model.onnx, {golden}, profile.json, version.toml"
     yield ""
     yield "Serve it:"
     yield f"  penstock serve {shlex.quote(str(root))}"
     yield "Call it:"
-    yield f"  curl -s http://127.0.0.1:8000/predict/{model} -d {shlex.quote(json.dumps(example, ensure_ascii=False))}"
+    values = shlex.quote(json.dumps(example, ensure_ascii=False))
+    yield f"  curl -s http://127.0.0.1:8000/predict/{model} -d {values}"
     tensors = {name: _typed(value) for name, value in example.items()}
     request = json.dumps({"model": model, "inputs": tensors}, ensure_ascii=False)
-    yield f"  grpcurl -plaintext -d {shlex.quote(request)} 127.0.0.1:8001 penstock.v1.PredictionService/Predict"
+    method = "penstock.v1.PredictionService/Predict"
+    yield f"  grpcurl -plaintext -d {shlex.quote(request)} 127.0.0.1:8001 {method}"
     yield f"  python -c {shlex.quote(_python(model, example))}"
-    yield f"The first row of the sample gives {json.dumps(report['expected'], ensure_ascii=False)}"
+    expected = json.dumps(report["expected"], ensure_ascii=False)
+    yield f"This is row {report['example_row']} of the sample, which gives {expected}"
 
 
 def _typed(value: object) -> dict[str, object]:
@@ -215,8 +219,10 @@ def _typed(value: object) -> dict[str, object]:
 
 
 def _python(model: str, example: dict[str, object]) -> str:
-    return f'from penstock_client import Client; print(Client("127.0.0.1:8001").predict("{model}", {_literal(example)}))'
+    call = f'Client("127.0.0.1:8001").predict({json.dumps(model)}, {_literal(example)})'
+    return f"from penstock_client import Client; print({call})"
 
 
 def _literal(value: object) -> str:
-    return repr(value).replace("'NaN'", 'float("nan")')
+    """A value as Python has it, with double quotes, which need no escape in a shell's single ones."""
+    return json.dumps(value, ensure_ascii=False).replace('"NaN"', 'float("nan")')

@@ -31,14 +31,15 @@ class Booster:
         if len(names) != self._features:
             wanted = f" ({', '.join(self._names[:20])})" if self._names else ""
             raise Refused(
-                f"{self.title} takes {self._features} columns{wanted}, the sample has {len(names)}: {', '.join(names)}"
+                f"{self.title} takes {self._features} columns{wanted}, the sample has {len(names)}: "
+                f"{', '.join(names)}"
             )
         columns = [column(frame, each) for each in names]
         texts = [each.name for each in columns if each.text]
         if texts:
             raise Refused(
-                f"{self.title} on texts ({', '.join(texts)}): it numbers categories by the table that it was trained "
-                "on; encode them with scikit-learn's OrdinalEncoder in a Pipeline"
+                f"{self.title} on texts ({', '.join(texts)}): it numbers categories by the table that it was "
+                "trained on; encode them with scikit-learn's OrdinalEncoder in a Pipeline"
             )
         self._order = names
         return Inputs(columns, vector)

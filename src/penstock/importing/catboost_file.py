@@ -78,14 +78,15 @@ class CatBoost:
         if len(names) != len(self.model.feature_names_):
             raise Refused(
                 f"{self.title} takes {len(self.model.feature_names_)} columns "
-                f"({', '.join(map(str, self.model.feature_names_))}), the sample has {', '.join(frame.columns)}"
+                f"({', '.join(map(str, self.model.feature_names_))}), the sample has "
+                f"{', '.join(frame.columns)}"
             )
         self._names = names
         if self.model.get_cat_feature_indices() or self.model.get_text_feature_indices():
             raise Refused(
-                f"{self.title} with cat_features or text_features: CatBoost makes statistics of the training data of "
-                "them (CTR), which ONNX cannot carry; encode categories with scikit-learn's OrdinalEncoder or "
-                "OneHotEncoder in a Pipeline"
+                f"{self.title} with cat_features or text_features: CatBoost makes statistics of the training "
+                "data of them (CTR), which ONNX cannot carry; encode categories with scikit-learn's "
+                "OrdinalEncoder or OneHotEncoder in a Pipeline"
             )
         columns = [column(frame, each) for each in names]
         if texts := [each.name for each in columns if each.text]:
@@ -112,7 +113,8 @@ class CatBoost:
         """See `Original`."""
         if self._loss not in LINKS and self._loss not in AS_THEY_ARE:
             raise Refused(
-                f"{self.title} with loss_function={self._loss}: what it makes of the sum of its trees is not known"
+                f"{self.title} with loss_function={self._loss}: what it makes of the sum of its trees is not "
+                "known"
             )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.json"
@@ -151,7 +153,7 @@ def _split(
 def _oblivious(
     tree: Mapping[str, Any], targets: int, scale: float, places: Sequence[int], to_right: Sequence[bool]
 ) -> Node:
-    """A tree that asks the same question at all nodes of a level; bit i of a leaf's number answers split i."""
+    """A tree with one question a level; bit i of a leaf's number answers split i."""
     values = np.asarray(tree["leaf_values"], np.float64).reshape(-1, targets) * scale
     nodes: list[Node] = [Leaf(dict(enumerate(row))) for row in values.tolist()]
     for split in tree["splits"] or ():

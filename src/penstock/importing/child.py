@@ -77,10 +77,21 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
         source, original.title, sample, len(frame), original.libraries, verified, folder
     )
     (folder / "version.toml").write_text(manifest, encoding="utf-8")
-    first = verified.rows[0]
-    report["example"] = {name: writing._plain(values[0]) for name, values in first.inputs.items()}
-    report["expected"] = {name: writing._plain(values[0]) for name, values in first.outputs.items()}
+    first, i = verified.rows[0], _whole_row(verified.rows[0].inputs)
+    report["example"] = {name: writing.plain(values[i]) for name, values in first.inputs.items()}
+    report["expected"] = {name: writing.plain(values[i]) for name, values in first.outputs.items()}
+    report["example_row"] = i + 1
     return report
+
+
+def _whole_row(inputs: Any) -> int:
+    """The first row without missing values, or the first."""
+    rows = len(next(iter(inputs.values())))
+    for i in range(rows):
+        values = [each for array in inputs.values() for each in array[i]]
+        if all(each == each and each != "" for each in values):  # noqa: PLR0124 - NaN
+            return i
+    return 0
 
 
 def _without(frame: Any, target: str, drop: list[str]) -> Any:
@@ -92,9 +103,9 @@ def _without(frame: Any, target: str, drop: list[str]) -> Any:
 
 
 def _refusal(original: Any, verified: Any) -> str:
-    """Why the file is not accepted: the differences, the worst row, and the setting that is known to be lost."""
+    """Why the file is not accepted: the differences, the worst row, the setting that is known to be lost."""
     from penstock.importing.known_losses import known_loss
-    from penstock.importing.writing import _plain
+    from penstock.importing.writing import plain
 
     parts = []
     for where, differences in (("the sample", verified.sample), ("rows made to be hard", verified.hard)):
@@ -103,7 +114,7 @@ def _refusal(original: Any, verified: Any) -> str:
         parts.append(f"on {where} the ONNX file differs from the original: {differences}")
         for name, (expected, got) in differences.shown.items():
             parts.append(
-                f"  row {differences.worst_row}  {name}: expected {_plain(expected)}, got {_plain(got)}"
+                f"  row {differences.worst_row}  {name}: expected {plain(expected)}, got {plain(got)}"
             )
         row = _row_of(verified, differences)
         if row:
@@ -118,11 +129,11 @@ def _refusal(original: Any, verified: Any) -> str:
 
 def _row_of(verified: Any, differences: Any) -> dict[str, object]:
     """The inputs of the worst row."""
-    from penstock.importing.writing import _count, _plain
+    from penstock.importing.writing import count_of, plain
 
     number = differences.worst_row - 1
     for rows in verified.rows[:1] if differences is verified.sample else verified.rows[1:]:
-        if number < _count(rows):
-            return {name: _plain(array[number]) for name, array in rows.inputs.items()}
-        number -= _count(rows)
+        if number < count_of(rows):
+            return {name: plain(array[number]) for name, array in rows.inputs.items()}
+        number -= count_of(rows)
     return {}

@@ -1,4 +1,4 @@
-"""Graphs of trees alone, for models that scikit-learn's converters do not know; texts become numbers first."""
+"""Graphs of trees alone, for models that skl2onnx does not know; texts become numbers first."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ A missing text is the empty text: a tensor of texts cannot hold anything else.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -55,7 +54,8 @@ def convert_imputer(scope: Any, operator: Any, container: Any) -> None:
             f"SimpleImputer with missing_values={model.missing_values!r}: replace these by NaN before it"
         )
     filled, flags = [], []
-    for (name, text), value in zip(columns_of(graph, operator), model.statistics_, strict=True):
+    for (name, text), statistic in zip(columns_of(graph, operator), model.statistics_, strict=True):
+        value = statistic
         if text:
             absent = graph.node("Equal", [name, graph.constant([[MISSING_TEXT]])], version=19)
             value = MISSING_TEXT if is_missing(value) else str(value)
@@ -106,7 +106,7 @@ def _codes(graph: Graph, name: str, text: bool, categories: Any) -> str:
 
 
 def _matrix(model: Any, column: int) -> Any:
-    """What a `OneHotEncoder` makes of each category of a column: [categories + 1, outputs]; last, of unknown ones."""
+    """What a `OneHotEncoder` makes of each category, and last of unknown ones: [categories + 1, outputs]."""
     count = len(model.categories_[column])
     places = np.arange(count)
     mapped = (
@@ -213,9 +213,3 @@ def token_options(model: Any) -> dict[str, Any]:
     if pattern in (r"(?u)\b\w+\b", r"\b\w+\b", r"\w+"):
         return {"tokenexp": WORDS + "+", "separators": None}
     raise NotCarried(f"{type(model).__name__} with token_pattern={pattern!r}: use the default or \\b\\w+\\b")
-
-
-def plain_categories(model: Any) -> Any:
-    """A copy of an estimator without what only pandas 3 has: texts of its own datatype."""
-    made = copy.deepcopy(model)
-    return made

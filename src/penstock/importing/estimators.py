@@ -13,13 +13,11 @@ from penstock.importing.tree_operators import converter
 from penstock.importing.trees_sklearn import NotCarried, Scored
 
 OPTIONS = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
-REFUSED = {
-    "QuadraticDiscriminantAnalysis": "",
-}
 OF_SKLEARN = (
-    "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor RandomForestClassifier "
-    "RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor GradientBoostingClassifier "
-    "GradientBoostingRegressor HistGradientBoostingClassifier HistGradientBoostingRegressor"
+    "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor "
+    "RandomForestClassifier RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor "
+    "GradientBoostingClassifier GradientBoostingRegressor HistGradientBoostingClassifier "
+    "HistGradientBoostingRegressor"
 )
 
 
@@ -72,9 +70,8 @@ def register_boosters() -> None:
     if find_spec("xgboost"):
         import xgboost
 
-        for kind in (
-            xgboost.XGBClassifier, xgboost.XGBRegressor, xgboost.XGBRFClassifier, xgboost.XGBRFRegressor, xgboost.XGBRanker,
-        ):  # fmt: skip
+        for name in ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor", "XGBRanker"):
+            kind = getattr(xgboost, name)
             _register_trees(
                 kind, f"Penstock{kind.__name__}", lambda model: _of_xgboost(model, trees_xgboost.trees_of)
             )
@@ -112,8 +109,7 @@ def parts(model: Any) -> list[Any]:
         for key in ("steps", "transformers_", "transformer_list", "estimators_", "named_estimators_"):
             inner = getattr(each, key, None)
             if isinstance(inner, list | tuple):
-                for item in inner:
-                    waiting.append(item[1] if isinstance(item, tuple) and len(item) > 1 else item)
+                waiting += [each[1] if isinstance(each, tuple) and len(each) > 1 else each for each in inner]
         for key in (
             "estimator",
             "estimator_",
@@ -122,8 +118,7 @@ def parts(model: Any) -> list[Any]:
             "best_estimator_",
             "regressor_",
         ):
-            if hasattr(each, key) and not isinstance(getattr(each, key), str):
-                waiting.append(getattr(each, key))
+            waiting += [getattr(each, key)] if hasattr(each, key) else []
     return [each for each in found if hasattr(each, "get_params") or hasattr(each, "fit")]
 
 
@@ -135,8 +130,6 @@ def options_of(model: Any) -> Mapping[int, Mapping[str, Any]]:
     for each in parts(model):
         if isinstance(each, CountVectorizer):
             options[id(each)] = encoders.token_options(each)
-    if hasattr(model, "classes_"):
-        options[id(model)] = {"zipmap": False}
     return options
 
 
@@ -152,13 +145,53 @@ def prepared(model: Any) -> Any:
         if name == "FunctionTransformer" and each.func is not None:
             code = getattr(each.func, "__name__", "a function")
             raise NotCarried(
-                f"FunctionTransformer({code}): Python code is not converted; do this before the request is sent, or "
-                "with a transformer of scikit-learn"
+                f"FunctionTransformer({code}): Python code is not converted; do this before the request is "
+                "sent, or with a transformer of scikit-learn"
             )
         steps = getattr(each, "steps", None)
         if isinstance(steps, list):
-            each.steps = [(key, without_encoder(step)) for key, step in steps]
-    return without_encoder(made)
+            each.steps = [(key, _replaced(step)) for key, step in steps]
+        _without_stop_words(each)
+    return _replaced(made)
+
+
+def _replaced(model: Any) -> Any:
+    """An estimator that gives the same and is converted right."""
+    if type(model).__name__ in ("LinearDiscriminantAnalysis", "LinearSVC"):
+        return _as_logistic(model)
+    if type(model).__name__ == "VotingClassifier":
+        model.flatten_transform = False  # only its `transform` has it
+    return without_encoder(model)
+
+
+def _as_logistic(model: Any) -> Any:
+    """A linear model as a logistic regression, which finds the same class.
+
+    The converter of discriminant analysis doubles the log-odds of two classes, and that of `LinearSVC` fails
+    in a pipeline.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    made = LogisticRegression()
+    for key in ("coef_", "intercept_", "classes_", "n_features_in_"):
+        setattr(made, key, getattr(model, key))
+    return made
+
+
+def _without_stop_words(model: Any) -> None:
+    """Takes the stop words from a vectorizer of single words: its vocabulary has none of them.
+
+    Raises:
+        NotCarried: it counts pairs of words, which stop words change.
+    """
+    if getattr(model, "stop_words", None) is None or not hasattr(model, "vocabulary_"):
+        return
+    if tuple(model.ngram_range) != (1, 1):
+        raise NotCarried(
+            f"{type(model).__name__} with stop_words and ngram_range={model.ngram_range}: a graph cannot "
+            "leave words out of a text; train it without stop_words"
+        )
+    model.stop_words = None
 
 
 def without_encoder(model: Any) -> Any:

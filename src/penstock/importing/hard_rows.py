@@ -38,7 +38,7 @@ def hard_rows(
     """
     bases = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, BASES).astype(int))]
     for each in columns:
-        made = {
+        made: dict[str, Sequence[Any]] = {
             "missing": [None],
             "unseen": ["never seen before", "\u00e9t\u00e9"] if each.text else [],
             "texts": list(TEXTS) if each.text else [],
@@ -74,6 +74,6 @@ def _with(bases: Any, column: Column, value: object) -> Any:
     elif value is None:
         made[column.name] = np.full(len(made), np.nan)
     else:
-        is_whole = pd.api.types.is_integer_dtype(old) and float(value) == int(value)  # type: ignore[arg-type]
+        is_whole = pd.api.types.is_integer_dtype(old) and float(str(value)).is_integer()
         made[column.name] = np.full(len(made), value, np.int64 if is_whole else np.float64)
     return made

@@ -15,6 +15,7 @@ def load(path: Path) -> Original:
         Refused: always.
     """
     raise Refused(
-        f"{path} is a Hugging Face folder: it is not converted here. write it with optimum-cli export onnx --model FOLDER OUT; then put it into "
-        "models/NAME/1/model.onnx, and golden rows beside it: see docs/importing.md"
+        f"{path} is a Hugging Face folder, which is not converted here: "
+        "write it with `optimum-cli export onnx --model FOLDER OUT`; then put it into "
+        "models/NAME/1/model.onnx, and golden rows beside it (docs/importing.md)"
     )

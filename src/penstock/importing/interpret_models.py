@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.importing.coded_trees import Codes, CodedTrees, graph_of
+from penstock.importing.coded_trees import CodedTrees, Codes, graph_of
 from penstock.importing.errors import Refused
 from penstock.importing.table import Inputs, column
 from penstock.importing.trees import Ensemble, Leaf, Node, Split

@@ -15,6 +15,8 @@ def load(path: Path) -> Original:
         Refused: always.
     """
     raise Refused(
-        f"{path} is a Keras model: it is not converted here. write it with model.export('model.onnx', format='onnx') where Keras is installed; for recurrent layers give Input a fixed length, since an open time axis is lost; then put it into "
-        "models/NAME/1/model.onnx, and golden rows beside it: see docs/importing.md"
+        f"{path} is a Keras model, which is not converted here: "
+        "write it with model.export('model.onnx', format='onnx') where Keras is installed (give "
+        "Input a fixed length for recurrent layers: an open time axis is lost); then put it into "
+        "models/NAME/1/model.onnx, and golden rows beside it (docs/importing.md)"
     )

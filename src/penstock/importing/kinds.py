@@ -56,29 +56,34 @@ def kind_of(path: Path) -> Kind:
         Refused: it is not there, or not known.
     """
     if path.is_dir():
-        if (path / "MLmodel").is_file():
-            return MLFLOW
-        if (path / "config.json").is_file():
-            return HUGGING_FACE
-        raise Refused(f"{path}: a folder without MLmodel (MLflow) or config.json (Hugging Face)")
+        return _folder(path)
     if not path.is_file():
         raise Refused(f"{path}: there is no such file")
     with path.open("rb") as file:
         begin = file.read(256)
+    suffix = path.suffix.lower()
+    if suffix in (".pt", ".pth"):
+        return _torch(path)
+    kind = _by_content(begin) or BY_SUFFIX.get(suffix) or (PICKLE if begin[:1] == b"\x80" else None)
+    if kind is None:
+        raise Refused(f"{path}: not known as a model; expected one of {', '.join(BY_SUFFIX)}, .pt, {MORE}")
+    return kind
+
+
+def _folder(path: Path) -> Kind:
+    if (path / "MLmodel").is_file():
+        return MLFLOW
+    if (path / "config.json").is_file():
+        return HUGGING_FACE
+    raise Refused(f"{path}: a folder without MLmodel (MLflow) or config.json (Hugging Face)")
+
+
+def _by_content(begin: bytes) -> Kind | None:
     if begin.startswith(b"tree\nversion="):
         return LIGHTGBM
     if begin.startswith(b"CBM1"):
         return CATBOOST
-    if begin.lstrip().startswith(b"{") and b"learner" in begin:
-        return XGBOOST
-    suffix = path.suffix.lower()
-    if suffix in (".pt", ".pth"):
-        return _torch(path)
-    if suffix in BY_SUFFIX:
-        return BY_SUFFIX[suffix]
-    if begin[:1] == b"\x80":
-        return PICKLE
-    raise Refused(f"{path}: not known as a model; expected one of {', '.join(BY_SUFFIX)}, .pt, {MORE}")
+    return XGBOOST if begin.lstrip().startswith(b"{") and b"learner" in begin else None
 
 
 def _torch(path: Path) -> Kind:

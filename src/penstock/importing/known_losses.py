@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+LOSSES: Mapping[str, str] = {
+    "IsolationForest": "is converted with FP32 thresholds: scores may differ; accept that with --tolerance",
+    "TfidfVectorizer": "splits texts in Python, and texts as the worst row has them otherwise: --leave-out texts",
+    "CountVectorizer": "splits texts in Python, and texts as the worst row has them otherwise: --leave-out texts",
+}
+"""For each estimator what is lost, and the way out."""
 
 
 def known_loss(original: Any) -> str:
-    """Which setting of a model is probably lost, and the way out; "" if none is known."""
-    for name, is_it, advice in LOSSES:
-        for each in _parts(getattr(original, "model", None)):
-            if type(each).__name__ in name and is_it(each):
-                return f"known: {type(each).__name__} {advice}"
-    return ""
-
-
-def _parts(model: Any) -> list[Any]:
+    """What of a model is probably lost, and the way out; "" if nothing is known."""
     from penstock.importing.estimators import parts
 
-    try:
-        return parts(model)
-    except (AttributeError, TypeError):
-        return [model]
-
-
-LOSSES = (
-    (
-        ("SGDClassifier",),
-        lambda model: model.loss == "modified_huber",
-        "with loss='modified_huber' loses its probabilities: train with loss='log_loss'",
-    ),
-    (
-        ("IsolationForest",),
-        lambda model: True,
-        "is converted with FP32 thresholds: its scores may differ; import it with --tolerance",
-    ),
-    (
-        ("TfidfVectorizer", "CountVectorizer"),
-        lambda model: True,
-        "splits texts into tokens in Python: texts that the hard rows show are split otherwise; --leave-out texts "
-        "accepts that",
-    ),
-)
+    model = getattr(original, "model", None)
+    for each in parts(model) if model is not None else ():
+        if said := LOSSES.get(type(each).__name__):
+            return f"known: {type(each).__name__} {said}"
+    return ""

@@ -19,6 +19,8 @@ FLAVORS = {
 }
 """For each flavor the key with its file's name, and the module that loads that."""
 
+BY_FORMAT = {".pkl": "pickled", ".pickle": "pickled", ".joblib": "pickled", ".skops": "skops_file"}
+
 
 def load(path: Path) -> Original:
     """Loads the model of the first flavor that is known.
@@ -37,10 +39,7 @@ def load(path: Path) -> Original:
         file = path / str(flavors[name].get(key, ""))
         if not file.is_file():
             raise Refused(f"{path}: its flavor {name} names {file.name}, which is no file")
-        if file.suffix in (".pkl", ".pickle", ".joblib"):
-            module = "pickled"
-        elif file.suffix == ".skops":
-            module = "skops_file"
-        original: Original = import_module(f"penstock.importing.{module}").load(file)
+        own = BY_FORMAT.get(file.suffix, module)
+        original: Original = import_module(f"penstock.importing.{own}").load(file)
         return original
     raise Refused(f"{path}: its flavors are {', '.join(flavors)}; expected one of {', '.join(FLAVORS)}")

@@ -13,6 +13,11 @@ from penstock.core.tensors import Kind
 from penstock.importing.errors import Refused
 from penstock.importing.table import Column, Inputs, column
 
+BY_HAND = (
+    "put the file into models/NAME/1/model.onnx yourself, and golden rows beside it (penstock predict --file "
+    "writes them)"
+)
+
 
 def load(path: Path) -> OnnxFile:
     """Loads the file.
@@ -40,8 +45,7 @@ class OnnxFile:
         wide = [each for each in specs.values() if each.shape is None or len(each.shape) != 2]
         if wide or (len(specs) > 1 and any(each.shape and each.shape[1] != 1 for each in specs.values())):
             raise Refused(
-                f"the inputs {', '.join(map(str, specs.values()))} are not columns of a table: put the file into "
-                "models/NAME/1/model.onnx yourself, and golden rows beside it (penstock predict --file writes them)"
+                f"the inputs {', '.join(map(str, specs.values()))} are not columns of a table: {BY_HAND}"
             )
         other = [str(each) for each in specs.values() if each.datatype.label not in ("FP32", "BYTES")]
         if other:
@@ -49,11 +53,7 @@ class OnnxFile:
                 f"inputs other than FP32 and texts ({', '.join(other)}): put the file into place yourself"
             )
         if len(specs) == 1 and (name := next(iter(specs))) not in frame.columns:
-            self._name = name
-            raise Refused(
-                f"the one input {specs[name]} is a vector: put the file into models/NAME/1/model.onnx yourself, and "
-                "golden rows beside it (penstock predict --file writes them)"
-            )
+            raise Refused(f"the one input {specs[name]} is a vector: {BY_HAND}")
         if missing := [each for each in specs if each not in frame.columns]:
             raise Refused(f"the sample lacks columns of the model: {', '.join(missing)}")
         columns = [Column(name, spec.datatype.kind is Kind.BYTES) for name, spec in specs.items()]

@@ -17,7 +17,10 @@ class Original(Protocol):
     """
 
     title: str
-    libraries: Sequence[str]
+
+    @property
+    def libraries(self) -> Sequence[str]:
+        """See the class."""
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """The inputs that it has, found in a sample.

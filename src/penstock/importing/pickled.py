@@ -23,8 +23,8 @@ def load(path: Path) -> Original:
         raise
     except Exception as error:  # whatever the pickle raises
         raise Refused(
-            f"{path}: it cannot be loaded: {type(error).__name__}: {error}; was it saved with other releases of its "
-            "libraries?"
+            f"{path}: it cannot be loaded: {type(error).__name__}: {error}; was it saved with other releases "
+            "of its libraries?"
         ) from error
     return original_of(loaded)
 

@@ -14,7 +14,7 @@ from penstock.importing.table import VECTOR, Inputs, column
 from penstock.importing.trees_sklearn import NotCarried
 
 TARGET_OPSET = {"": 19, "ai.onnx.ml": 3}
-"""Taken by every release of ONNX Runtime that the server takes; 3 is the last that has TreeEnsembleRegressor."""
+"""Taken by every release of ONNX Runtime that the server takes; 3 is the last with TreeEnsembleRegressor."""
 
 
 class ScikitLearn:
@@ -57,13 +57,14 @@ class ScikitLearn:
         missing = [each for each in wanted if each not in frame.columns]
         if missing:
             raise Refused(
-                f"the sample lacks columns of the model: {', '.join(missing)}; it has {', '.join(frame.columns)}"
+                f"the sample lacks columns of the model: {', '.join(missing)}; it has "
+                f"{', '.join(frame.columns)}"
             )
         count = getattr(self.model, "n_features_in_", None) or getattr(self._first, "n_features_in_", None)
         if count is not None and count != len(wanted):
             raise Refused(
                 f"the model was fitted on {count} columns without names, the sample has {len(wanted)}: "
-                f"{', '.join(wanted)}; name the target with --target, and leave out what is no feature with --drop"
+                f"{', '.join(wanted)}; name the target with --target, and what else is no feature with --drop"
             )
         columns = [column(frame, each) for each in self._used(wanted)]
         texts = [each.name for each in columns if each.text]
@@ -117,8 +118,6 @@ class ScikitLearn:
 
     def convert(self, inputs: Inputs) -> Any:
         """See `Original`."""
-        from skl2onnx import to_onnx
-
         estimators.register()
         estimators.register_boosters()
         outputs = list(self._outputs())
@@ -126,7 +125,7 @@ class ScikitLearn:
             model = estimators.prepared(self.model)
             kinds = self._types(inputs, model)
             options = estimators.options_of(model)
-            made = to_onnx(model, initial_types=kinds, options=options, target_opset=TARGET_OPSET)
+            made = _to_onnx(model, kinds, options)
         except NotCarried as error:
             raise Refused(str(error)) from error
         except Exception as error:  # skl2onnx has no root of its errors
@@ -155,10 +154,25 @@ class ScikitLearn:
         texts = {each.text for each in inputs.columns}
         if len(texts) > 1:
             raise NotCarried(
-                f"{type(first).__name__} on texts and numbers together: choose the columns with a ColumnTransformer"
+                f"{type(first).__name__} on texts and numbers together: choose the columns with a "
+                "ColumnTransformer"
             )
         kind = StringTensorType if texts == {True} else FloatTensorType
         return [(VECTOR, kind([None, len(inputs.columns)]))]
+
+
+def _to_onnx(model: Any, kinds: Any, options: Mapping[int, Mapping[str, Any]]) -> Any:
+    """Converts a model; without ZipMap where it would have one."""
+    from skl2onnx import to_onnx
+
+    if hasattr(model, "classes_"):
+        try:
+            whole = {**options, id(model): {"zipmap": False}}
+            return to_onnx(model, initial_types=kinds, options=whole, target_opset=TARGET_OPSET)
+        except NameError as error:  # an estimator that never has it
+            if "zipmap" not in str(error):
+                raise
+    return to_onnx(model, initial_types=kinds, options=options, target_opset=TARGET_OPSET)
 
 
 def _last(model: Any) -> Any:
@@ -205,7 +219,7 @@ def _chosen(chosen: Any, names: Sequence[str]) -> list[str]:
     if isinstance(chosen, str):
         return [chosen]
     if isinstance(chosen, int | np.integer):
-        return [names[chosen]]
+        return [names[int(chosen)]]
     if isinstance(chosen, slice):
         return list(names)[chosen]
     values = list(chosen)
@@ -235,7 +249,7 @@ def _why(error: Exception, model: Any) -> str:
         names = sorted({type(each).__name__ for each in estimators.parts(model)})
         kind = text.partition("for type '<class '")[2].partition("'")[0].rpartition(".")[2]
         return (
-            f"no converter is known for {kind or 'a part of it'} (parts: {', '.join(names)}): do this step before the "
-            "request is sent, or use another estimator"
+            f"no converter is known for {kind or 'a part of it'} (parts: {', '.join(names)}): do this step "
+            "before the request is sent, or use another estimator"
         )
     return f"{type(error).__name__}: {text[:400]}"

@@ -15,6 +15,8 @@ def load(path: Path) -> Original:
         Refused: always.
     """
     raise Refused(
-        f"{path} is a PyTorch program: it is not converted here. write it with torch.onnx.export(program, ..., dynamo=True, dynamic_shapes={...: {0: torch.export.Dim('batch')}}); then put it into "
-        "models/NAME/1/model.onnx, and golden rows beside it: see docs/importing.md"
+        f"{path} is a PyTorch program, which is not converted here: "
+        "write it with torch.onnx.export(program, ..., dynamo=True, dynamic_shapes={...: {0: 'batch'}}); "
+        "then put it into "
+        "models/NAME/1/model.onnx, and golden rows beside it (docs/importing.md)"
     )

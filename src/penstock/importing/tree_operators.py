@@ -54,6 +54,7 @@ class Graph:
         from onnx import TensorProto
 
         array = np.asarray(values)
+        flat: list[Any]
         if array.dtype.kind in "OUST":
             kind, flat = TensorProto.STRING, [str(each).encode() for each in array.ravel()]
         elif array.dtype.kind in "iub":

@@ -82,11 +82,20 @@ def attributes(ensemble: Ensemble) -> dict[str, Any]:
 
     columns: dict[str, list[Any]] = {
         key: []
-        for key in (
-            "nodes_treeids nodes_nodeids nodes_featureids nodes_modes nodes_values nodes_truenodeids "
-            "nodes_falsenodeids nodes_missing_value_tracks_true target_treeids target_nodeids target_ids "
-            "target_weights"
-        ).split()
+        for key in [
+            "nodes_treeids",
+            "nodes_nodeids",
+            "nodes_featureids",
+            "nodes_modes",
+            "nodes_values",
+            "nodes_truenodeids",
+            "nodes_falsenodeids",
+            "nodes_missing_value_tracks_true",
+            "target_treeids",
+            "target_nodeids",
+            "target_ids",
+            "target_weights",
+        ]
     }
     for tree, root in enumerate(ensemble.trees):
         _flatten(tree, root, columns)
@@ -120,7 +129,6 @@ def _flatten(tree: int, root: Node, columns: dict[str, list[Any]]) -> None:
 
     for node in waiting:  # grows while it is read
         own = numbers[id(node)]
-        is_leaf = isinstance(node, Leaf)
         row: dict[str, Any] = {"treeids": tree, "nodeids": own}
         if isinstance(node, Split):
             row |= {
@@ -136,7 +144,7 @@ def _flatten(tree: int, root: Node, columns: dict[str, list[Any]]) -> None:
             row["missing_value_tracks_true"] = 0
         for key, value in row.items():
             columns[f"nodes_{key}"].append(value)
-        if is_leaf:
+        if isinstance(node, Leaf):
             for target, value in node.values.items():
                 leaf = {"treeids": tree, "nodeids": own, "ids": target, "weights": float(value)}
                 for key, each in leaf.items():

@@ -120,11 +120,12 @@ class Verifier:
         datatypes: dict[str, DataType] = {
             name: spec.datatype for name, spec in self.signature.outputs.items()
         }
-        differences.add(int(keep.sum()), datatypes, wanted, came)
+        if keep.any():
+            differences.add(int(keep.sum()), datatypes, wanted, came)
         return Rows(feeds, wanted)
 
     def _tied(self, wanted: Mapping[str, Any], tolerance: Tolerance) -> Any:
-        """The rows whose two most probable classes are as probable, within the tolerance: either label is right."""
+        """The rows whose two most probable classes are as probable: either label is right."""
         probabilities, label = wanted.get("probabilities"), wanted.get("label")
         rows = len(next(iter(wanted.values())))
         if label is None or probabilities is None or probabilities.ndim != 2 or probabilities.shape[1] < 2:

@@ -1,4 +1,4 @@
-"""Writes a version's folder: the model, its golden rows, the profile of its sample, and where it comes from."""
+"""Writes a version's folder: its golden rows, the profile of its sample, and where it comes from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_golden(folder: Path, verified: Verified) -> int:
         How many.
     """
     sample, *hard = verified.rows
-    extra = sum(_count(each) for each in hard)
+    extra = sum(count_of(each) for each in hard)
     count = 0
     tolerance = {name: max(each, 1e-12) for name, each in verified.tolerance.of.items()}
     with (folder / FILE).open("w", encoding="utf-8") as file:
@@ -41,19 +41,20 @@ def write_golden(folder: Path, verified: Verified) -> int:
             (sample, max(MOST_GOLDEN - extra, MOST_GOLDEN // 2)),
             *((each, MOST_GOLDEN) for each in hard),
         ):
-            for i in range(min(_count(rows), most)):
+            for i in range(min(count_of(rows), most)):
                 values = {**_row(rows.inputs, i), **_outputs(rows, i)}
                 file.write(dumps(values) + "\n")
                 count += 1
     return count
 
 
-def _count(rows: Rows) -> int:
+def count_of(rows: Rows) -> int:
+    """How many rows there are."""
     return len(next(iter(rows.outputs.values())))
 
 
 def _row(arrays: Mapping[str, Any], i: int) -> dict[str, object]:
-    return {name: _plain(array[i]) for name, array in arrays.items()}
+    return {name: plain(array[i]) for name, array in arrays.items()}
 
 
 def _outputs(rows: Rows, i: int) -> dict[str, object]:
@@ -61,26 +62,21 @@ def _outputs(rows: Rows, i: int) -> dict[str, object]:
     return {f"{name}_answer" if name in rows.inputs else name: value for name, value in made.items()}
 
 
-def _plain(value: Any) -> object:
+def plain(value: Any) -> object:
+    """A value or an array as JSON Lines has it."""
     array = np.asarray(value)
     if array.size == 1 and array.ndim <= 1:
         return _one(array.ravel()[0])
-    return [_plain(each) for each in array]
+    return [plain(each) for each in array]
 
 
 def _one(value: Any) -> object:
-    if isinstance(value, float | np.floating):
-        number = float(str(value))
-        return (
-            number
-            if np.isfinite(number)
-            else "NaN"
-            if number != number
-            else "Infinity"
-            if number > 0
-            else "-Infinity"
-        )  # noqa: PLR0124
-    return value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, float | np.floating):
+        return value.item() if isinstance(value, np.generic) else value
+    number = float(str(value))  # with the digits of its own datatype
+    if np.isnan(number):
+        return "NaN"
+    return number if np.isfinite(number) else "Infinity" if number > 0 else "-Infinity"
 
 
 def profile(frame: Any, inputs: Inputs, outputs: Mapping[str, Any]) -> dict[str, object]:
@@ -152,7 +148,9 @@ def manifest(  # noqa: PLR0913 - what it holds
         "source": {"file": source.name, "sha256": sha256(source)},
         "sample": {"file": sample.name, "sha256": sha256(sample), "rows": rows},
         "model": {"sha256": sha256(folder / "model.onnx")},
-        "versions": versions(["penstock", "onnx", "onnxruntime", "numpy", "pandas", "skl2onnx", *libraries]),
+        "versions": {
+            **versions(["penstock", "onnx", "onnxruntime", "numpy", "pandas", "skl2onnx", *libraries])
+        },
         "verified": {
             "sample": str(verified.sample),
             "hard_rows": str(hard) if hard else "none",
