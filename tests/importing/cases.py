@@ -178,7 +178,11 @@ def _scikit_learn() -> list[Case]:  # long: a list
         ("MinMaxScaler", "y", scaled(linear.LogisticRegression, pre.MinMaxScaler)),
         ("Normalizer", "y", scaled(linear.LogisticRegression, pre.Normalizer)),
         ("PowerTransformer", "y", scaled(linear.LogisticRegression, pre.PowerTransformer)),
-        ("QuantileTransformer", "y", scaled(linear.LogisticRegression, lambda: pre.QuantileTransformer(50))),
+        (
+            "QuantileTransformer",
+            "y",
+            scaled(linear.LogisticRegression, lambda: pre.QuantileTransformer(n_quantiles=50)),
+        ),
         ("KBinsDiscretizer", "y", scaled(linear.LogisticRegression, lambda: pre.KBinsDiscretizer(4))),
         ("SplineTransformer", "y", scaled(linear.LogisticRegression, lambda: pre.SplineTransformer(4))),
         (

@@ -245,3 +245,12 @@ def test_a_forest_fitted_on_an_array_takes_columns_in_order(frame: Any, tmp_path
     assert [each.partition(" ")[0] for each in report["inputs"]] == names
     report = imported(model, frame[[*names, "y"]], tmp_path)
     assert "was fitted on 2 columns without names, the sample has 3: b, a, y" in report["refused"]
+
+
+def test_where_two_classes_are_as_probable_either_label_is_right(tmp_path: Path) -> None:
+    """The only leaf has one half for both: what decides is the last digit."""
+    sample = pd.DataFrame({"a": [0.0, 0.0], "y": [0, 1]})
+    model = RandomForestClassifier(3, bootstrap=False, random_state=0).fit(sample[["a"]], sample["y"])
+    report = imported(model, sample, tmp_path, target="y")
+    assert report["sample"] == "2 rows: no labels differ, largest 0"
+    assert report["ties"] >= 2

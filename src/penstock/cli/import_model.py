@@ -59,9 +59,7 @@ NEEDED = ("pandas", "skl2onnx")
     type=LEAVE_OUT,
     help="A kind of hard rows that is not compared; may be repeated.",
 )
-@click.option(
-    "--yes", is_flag=True, help="Load the file without asking, also if that runs code that is in it."
-)
+@click.option("--yes", is_flag=True, help="Load the file without asking: you trust it.")
 def import_model(  # noqa: PLR0913 - the flags
     source: Path,
     sample: Path,
@@ -94,26 +92,34 @@ def import_model(  # noqa: PLR0913 - the flags
     except Refused as error:
         raise click.ClickException(str(error)) from None
     _check_installed()
-    if kind.runs_code and not yes:
-        _ask(source, kind.title)
+    if kind.danger and not yes:
+        _ask(source, kind.title, kind.danger)
+    job = {
+        "source": str(source),
+        "sample": str(sample),
+        "kind": kind.name,
+        "target": target,
+        "drop": drop,
+        "vector": form == "vector",
+        "tolerance": tolerance,
+        "leave_out": leave_out,
+    }
+    _import(job, folder)
+
+
+def _import(job: dict[str, Any], folder: Path) -> None:
+    """Does a job in a folder beside the versions, which becomes the next one.
+
+    Raises:
+        click.ClickException: the model is not imported.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".import-", dir=folder))
     try:
-        job = {
-            "source": str(source),
-            "sample": str(sample),
-            "folder": str(staging),
-            "kind": kind.name,
-            "target": target,
-            "drop": drop,
-            "vector": form == "vector",
-            "tolerance": tolerance,
-            "leave_out": leave_out,
-        }
-        report = _run(job)
+        report = _run({**job, "folder": str(staging)})
         say("".join(f"{line}\n" for line in _found(report)))
         if "refused" in report:
-            raise click.ClickException(f"{source} is not imported: {report['refused']}")
+            raise click.ClickException(f"{job['source']} is not imported: {report['refused']}")
         version = _next(folder)
         staging.chmod(0o755)
         staging.rename(version)
@@ -130,14 +136,14 @@ def _check_installed() -> None:
         raise click.ClickException(f"{', '.join(missing)} is not installed: pip install 'penstock[import]'")
 
 
-def _ask(source: Path, title: str) -> None:
+def _ask(source: Path, title: str, danger: str) -> None:
     """Asks whether a file may be loaded.
 
     Raises:
         click.ClickException: nobody can answer.
         click.Abort: it may not.
     """
-    said = f"{source} is {title}: loading it runs code that is in it, as you."
+    said = f"{source} is {title}: loading it {danger}."
     if not sys.stdin.isatty():
         raise click.ClickException(f"{said} If you trust the file, add --yes")
     click.confirm(f"{said} Do you trust the file?", abort=True)
@@ -158,7 +164,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
             text=True,
             errors="replace",
             check=False,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            # A sample is small: threads would wait for each other longer than they compute.
+            env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONWARNINGS": "ignore"},
         )
         if path.is_file():
             report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +188,7 @@ def _found(report: dict[str, Any]) -> Iterator[str]:
     if report["hard"]:
         yield f"  hard rows  {report['hard']}"
     if report["ties"]:
-        yield f"  left out   {report['ties']} rows with two classes as probable: either label is right"
+        yield f"  ties       {report['ties']} rows with two classes as probable: either label is right"
     for what, why in report["not_compared"].items():
         yield f"  left out   {what}: the original refuses it ({why})"
 

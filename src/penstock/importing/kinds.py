@@ -15,22 +15,25 @@ class Kind(NamedTuple):
     Attributes:
         name: the module of this package that loads it.
         title: in words.
-        runs_code: whether loading it runs code that is in the file.
+        danger: what loading it does, if one should trust the file before; "" if it is only read.
     """
 
     name: str
     title: str
-    runs_code: bool = False
+    danger: str = ""
 
 
-PICKLE = Kind("pickled", "a pickle", True)
-SKOPS = Kind("skops_file", "a skops file")
+RUNS_CODE = "runs code that is in it, as you"
+BELIEVED = "believes the trees that it holds: wrong ones make a process read memory that is not theirs"
+
+PICKLE = Kind("pickled", "a pickle", RUNS_CODE)
+SKOPS = Kind("skops_file", "a skops file", BELIEVED)
 LIGHTGBM = Kind("lightgbm_file", "a LightGBM model")
 XGBOOST = Kind("xgboost_file", "an XGBoost model")
 CATBOOST = Kind("catboost_file", "a CatBoost model")
-KERAS = Kind("keras_file", "a Keras model", True)
-TORCH = Kind("torch_file", "an exported PyTorch program", True)
-MLFLOW = Kind("mlflow_folder", "an MLflow model", True)
+KERAS = Kind("keras_file", "a Keras model")
+TORCH = Kind("torch_file", "an exported PyTorch program")
+MLFLOW = Kind("mlflow_folder", "an MLflow model", RUNS_CODE)
 HUGGING_FACE = Kind("hugging_face", "a Hugging Face model")
 ONNX = Kind("onnx_file", "an ONNX model")
 

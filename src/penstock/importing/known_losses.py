@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_TOKENS = "splits texts in Python: those as in the worst row become other tokens; --leave-out texts"
 LOSSES: Mapping[str, str] = {
     "IsolationForest": "is converted with FP32 thresholds: scores may differ; accept that with --tolerance",
-    "TfidfVectorizer": "splits texts in Python, and texts as the worst row has them otherwise: --leave-out texts",
-    "CountVectorizer": "splits texts in Python, and texts as the worst row has them otherwise: --leave-out texts",
+    "TfidfVectorizer": _TOKENS,
+    "CountVectorizer": _TOKENS,
 }
 """For each estimator what is lost, and the way out."""
 

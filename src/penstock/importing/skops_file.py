@@ -9,7 +9,7 @@ from penstock.importing.original import Original
 from penstock.importing.pickled import original_of
 
 TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.", "lightgbm.", "xgboost.", "collections.")
-"""Packages whose types hold no code of their own to a file; functions of other packages are refused."""
+"""Packages whose types are taken from a file that is trusted (`Kind.danger`); those of others are refused."""
 
 
 def load(path: Path) -> Original:

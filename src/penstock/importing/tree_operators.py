@@ -106,7 +106,9 @@ class Graph:
         if link == "signed_square":
             return self.node("Mul", [sums, self.node("Abs", [sums])])
         if link in ("sigmoid", "sigmoids"):
-            return self.node("Sigmoid", [sums])
+            # ONNX Runtime's Sigmoid is 0 from -18 on, where rare events still have a probability.
+            exponential = self.node("Exp", [self.node("Neg", [sums])])
+            return self.node("Reciprocal", [self.node("Add", [exponential, self.constant(np.float32(1))])])
         return self.node(
             {"exp": "Exp", "softplus": "Softplus"}[link], [sums], version=13 if link == "exp" else 1
         )

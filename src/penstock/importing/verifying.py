@@ -41,7 +41,7 @@ class Verified(NamedTuple):
         rows: those of both, to be kept.
         tolerance: what was accepted.
         not_compared: what the original refuses, with its error.
-        answered: of that, what the file gives an answer for all the same.
+        ties: the rows with two classes that are equally probable.
     """
 
     sample: Differences
@@ -112,16 +112,13 @@ class Verifier:
         except ModelFailed as error:
             raise Refused(f"the converted file fails on {what or 'the sample'}: {error}") from error
         wanted = {name: _as_declared(expected[name], came[name]) for name in names}
-        keep = ~self._tied(wanted, differences.tolerance)
-        wanted, came, feeds = (
-            {k: v[keep] if len(v) == len(keep) else v for k, v in each.items()}
-            for each in (wanted, came, feeds)
-        )
+        tied = self._tied(wanted, differences.tolerance)
+        if tied.any():  # either label is right; the probabilities are compared all the same
+            wanted["label"] = np.where(tied, came["label"], wanted["label"])
         datatypes: dict[str, DataType] = {
             name: spec.datatype for name, spec in self.signature.outputs.items()
         }
-        if keep.any():
-            differences.add(int(keep.sum()), datatypes, wanted, came)
+        differences.add(len(frame), datatypes, wanted, came)
         return Rows(feeds, wanted)
 
     def _tied(self, wanted: Mapping[str, Any], tolerance: Tolerance) -> Any:
