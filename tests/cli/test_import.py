@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,6 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
-
-from support.servers import running_server
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -55,34 +52,25 @@ def trained(tmp_path: Path) -> Trained:
     return Trained(tmp_path)
 
 
-def test_from_a_joblib_file_to_an_answer(trained: Trained, tmp_path: Path, cli: Cli) -> None:
-    flags = ("--sample", trained.sample, "--target", "converted", "--to", tmp_path / "models/leads", "--yes")
-    for version in ("1", "2"):
-        ran = cli("import", trained.path, *flags)
-        assert ran.code == 0, ran.err
-        names = {each.name for each in (tmp_path / "models/leads" / version).iterdir()}
-        assert names == {"model.onnx", "golden.jsonl", "profile.json", "version.toml"}
+def test_from_a_joblib_file_to_a_version(trained: Trained, tmp_path: Path, cli: Cli) -> None:
+    """That it is served is in tests/importing/test_page.py."""
+    folder = tmp_path / "models/leads"
+    (folder / "7").mkdir(parents=True)
+    ran = cli(
+        "import", trained.path, "--sample", trained.sample, "--target", "converted", "--to", folder, "--yes"
+    )
+    assert ran.code == 0, ran.err
+    assert {each.name for each in folder.iterdir()} == {"7", "8"}
+    names = {each.name for each in (folder / "8").iterdir()}
+    assert names == {"model.onnx", "golden.jsonl", "profile.json", "version.toml"}
     assert "no inputs  id (columns that the model does not take)" in ran.out
     body = re.search(r"-d '(\{.*?\})'\n", ran.out)
     assert body is not None
     expected = json.loads(ran.out.rpartition("which gives ")[2])
-    with running_server(
-        tmp_path / "models", "--http-port", "0", env={"PENSTOCK_SERVER__HTTP": "true"}
-    ) as server:
-        request = urllib.request.Request(f"{server.http}/predict/leads", body[1].encode())
-        answer = json.load(urllib.request.urlopen(request, timeout=20))
-        assert answer["label"] == expected["label"]
-        assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
-        code = re.search(r"python -c '(.*)'\n", ran.out)
-        assert code is not None
-        called = subprocess.run(
-            [sys.executable, "-c", code[1].replace("127.0.0.1:8001", server.target)],
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        assert "probabilities" in called.stdout
     row = {each: json.loads(body[1])[each] for each in ("source", "income")}
     wanted = trained.model.predict_proba(pd.DataFrame([row]))[0]
     assert expected["probabilities"] == pytest.approx(wanted, abs=1e-4)
+    assert cli("check", folder / "8").code == 0
 
 
 def test_a_pickle_is_not_loaded_unasked(trained: Trained, tmp_path: Path) -> None:
@@ -101,7 +89,7 @@ def test_a_refusal_leaves_nothing(trained: Trained, tmp_path: Path, cli: Cli) ->
     ran = cli("import", trained.path, "--sample", trained.sample, "--to", folder, "--yes", "--tolerance", "0")
     assert ran.code == 1
     assert "is not imported: on the sample the ONNX file differs from the original: 80 rows: " in ran.err
-    assert list(folder.iterdir()) == []
+    assert not folder.exists()
 
 
 def test_a_process_that_ends_says_how(tmp_path: Path, cli: Cli) -> None:

@@ -186,7 +186,7 @@ def _scikit_learn() -> list[Case]:  # long: a list
         ("KBinsDiscretizer", "y", scaled(linear.LogisticRegression, lambda: pre.KBinsDiscretizer(4))),
         ("SplineTransformer", "y", scaled(linear.LogisticRegression, lambda: pre.SplineTransformer(4))),
         (
-            "FunctionTransformer(log)",
+            "FunctionTransformer(abs)",
             "y",
             scaled(linear.LogisticRegression, lambda: pre.FunctionTransformer(abs)),
         ),

@@ -41,7 +41,7 @@ KNOWN_LOST = (
 """What skl2onnx alone loses or rejects."""
 
 REFUSED = {
-    "FunctionTransformer(log)": "Python code is not converted",
+    "FunctionTransformer(abs)": "Python code is not converted",
     "TfidfVectorizer(analyzer='char')": "use analyzer='word'",
     "TfidfVectorizer(strip_accents='unicode')": "take accents off the texts before they are sent",
 }

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,20 +85,11 @@ def import_model(  # noqa: PLR0913 - the flags
     extremes, accents. What differs beyond the tolerance is refused. The new version has model.onnx,
     golden.jsonl (verified at every load), profile.json and version.toml.
     """  # noqa: D301 - click needs the real character
-    from penstock.importing.errors import Refused
-    from penstock.importing.kinds import kind_of
-
-    try:
-        kind = kind_of(source)
-    except Refused as error:
-        raise click.ClickException(str(error)) from None
     _check_installed()
-    if kind.danger and not yes:
-        _ask(source, kind.title, kind.danger)
     job = {
         "source": str(source),
         "sample": str(sample),
-        "kind": kind.name,
+        "kind": _kind(source, yes),
         "target": target,
         "drop": drop,
         "vector": form == "vector",
@@ -105,6 +97,25 @@ def import_model(  # noqa: PLR0913 - the flags
         "leave_out": leave_out,
     }
     _import(job, folder)
+
+
+def _kind(source: Path, is_trusted: bool) -> str:
+    """What a file is, if it may be loaded.
+
+    Raises:
+        click.ClickException: it is not known as a model, or nobody says that it is trusted.
+        click.Abort: it is not trusted.
+    """
+    from penstock.importing.errors import Refused
+    from penstock.importing.kinds import kind_of
+
+    try:
+        kind = kind_of(source)
+    except Refused as error:
+        raise click.ClickException(str(error)) from None
+    if kind.danger and not is_trusted:
+        _ask(source, kind.title, kind.danger)
+    return kind.name
 
 
 def _import(job: dict[str, Any], folder: Path) -> None:
@@ -125,6 +136,8 @@ def _import(job: dict[str, Any], folder: Path) -> None:
         staging.rename(version)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):  # it holds versions
+            folder.rmdir()
     say("".join(f"{line}\n" for line in _next_steps(version, report)))
 
 

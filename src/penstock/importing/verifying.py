@@ -69,7 +69,8 @@ class Verifier:
         try:
             self._backend = OnnxBackend(path, RuntimeConfig(), 1)
         except ModelLoadError as error:
-            raise Refused(f"the converted file cannot be loaded: {error}") from error
+            said = str(error).replace(str(path), path.name)
+            raise Refused(f"the converted file cannot be loaded: {said}") from error
         self.signature = self._backend.signature
         self.ties = 0
 

@@ -174,6 +174,7 @@ class ModelRegistry:
         verdict = learned.batching
         node = learned.facts.unbounded_node if settings.inline == "auto" else ""
         policy = _policy(candidate, learned, opened, self._config.server.max_answer_bytes, inline=not node)
+        golden = _golden(opened, policy, path)  # before anything is made that outlives a refusal
         packing = PaddedRows(opened.padding) if opened.padding else _rows(opened, policy)
         isolation = self._isolation(opened.to_be_tried(opened.rows_first), opened.sample_rows_first, recorded)
         producer = opened.backend.file.metadata.get("producer", "")
@@ -190,6 +191,7 @@ class ModelRegistry:
             padding=opened.padding,
             sample=opened.sample,
             advice=learned.advice,
+            golden=golden,
             keep_difference=prepared.keep_difference,
             labels=_labels(on_disk, version),
             is_default=version == max(on_disk.versions),
@@ -200,7 +202,6 @@ class ModelRegistry:
         note_shapes(model, learned.shapes)
         model.example = {**learned.example_of(model.signature.inputs), **opened.sample.first}
         self._verify(model, learned, batching, candidate.padded_tolerance)
-        model.golden = _golden(model, opened, path)
         self._models[on_disk.name, version] = model
         self._forget[model] = partial(_forget_if_wrong, model, learned.cost.one_row_seconds, prepared.forget)
         return model
@@ -230,18 +231,18 @@ class ModelRegistry:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
 
 
-def _golden(model: Model, opened: Opened, path: Path) -> str:
+def _golden(opened: Opened, policy: BatchPolicy, path: Path) -> str:
     """What the golden rows of a version show.
 
     Raises:
-        ModelLoadError: it misses them. The model is closed.
+        ModelLoadError: it misses them; then the backend is closed.
     """
-    # Where the rows lie along other axes, they run one by one.
-    together = model.batching.enabled and not opened.axes.moved and not model.scalars
+    # Rows along other axes, and beside values that a whole batch shares, run one by one.
+    alone = opened.axes.moved or scalars_of(opened.backend.signature)
     runnable = Runnable(
         opened.backend.run,
         opened.declared,
-        model.batcher.policy.max_rows if together else 1,
+        policy.max_rows if policy.batched and not alone else 1,
         opened.padding,
         opened.sequence_state is not None,
     )
