@@ -21,7 +21,8 @@ def known_loss(original: Any) -> str:
     model = getattr(original, "model", None)
     for each in parts(model) if model is not None else ():
         if getattr(each, "sublinear_tf", False):
-            return f"known: {type(each).__name__} with sublinear_tf=True is converted otherwise: train it without"
+            name = type(each).__name__
+            return f"known: {name} with sublinear_tf=True is converted otherwise: train it without"
         if said := LOSSES.get(type(each).__name__):
             return f"known: {type(each).__name__} {said}"
     return ""

@@ -174,7 +174,6 @@ class ModelRegistry:
         verdict = learned.batching
         node = learned.facts.unbounded_node if settings.inline == "auto" else ""
         policy = _policy(candidate, learned, opened, self._config.server.max_answer_bytes, inline=not node)
-        golden = _golden(opened, policy, path)  # before anything is made that outlives a refusal
         packing = PaddedRows(opened.padding) if opened.padding else _rows(opened, policy)
         isolation = self._isolation(opened.to_be_tried(opened.rows_first), opened.sample_rows_first, recorded)
         producer = opened.backend.file.metadata.get("producer", "")
@@ -184,6 +183,7 @@ class ModelRegistry:
             name=on_disk.name,
             version=version,
             backend=opened.backend,
+            golden=_golden(opened, policy, path),  # before the batcher, which would outlive a refusal
             batcher=_batcher(opened, policy, learned.cost.run_cost(), packing, self._total, isolation),
             batching=replace(verdict, reason=reason, why=(*verdict.why, *_why_not_inline(node))),
             declared=opened.declared,
@@ -191,7 +191,6 @@ class ModelRegistry:
             padding=opened.padding,
             sample=opened.sample,
             advice=learned.advice,
-            golden=golden,
             keep_difference=prepared.keep_difference,
             labels=_labels(on_disk, version),
             is_default=version == max(on_disk.versions),
