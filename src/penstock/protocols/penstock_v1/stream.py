@@ -204,8 +204,8 @@ def _together(model: Model | None, many: Alike, deadline: float) -> int:
     room = batcher.policy.queue_rows - batcher.waiting_rows
     if 0 < room < rows:
         rows = room
-    seconds = min(many.seconds, deadline - time.monotonic())
-    if seconds < math.inf:
+    if many.seconds < math.inf or deadline < math.inf:
+        seconds = min(many.seconds, deadline - time.monotonic())
         rows = min(rows, batcher.costs.of(asked.shape_key).rows_within(seconds / PARTS))
     size = sizes_of(model).expected(asked.outputs, asked.rows, asked.shape_key)
     return min(int(rows) // asked.rows, LARGEST_ANSWER // size) if size else int(rows) // asked.rows
