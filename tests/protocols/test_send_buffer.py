@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from penstock.protocols.send_buffer import SendBuffer, large_bytes
+from penstock.protocols.send_buffer import MESSAGE_BYTES, SendBuffer, large_bytes
 
 
 class Wire:
