@@ -111,7 +111,8 @@ class ServerConfig(Section):
     stream_answer_bytes: int = setting(
         2**25,
         "Most bytes of answers that are expected or wait on one stream. Further requests wait, and the "
-        "stream is not read; one answer alone may be larger. Answers of up to 1 KiB do not count.",
+        "stream is not read; one answer alone may be larger. Answers of up to 1 KiB do not count, nor do "
+        "several that are sent as one, if they have up to 256 bytes on average.",
         "bytes",
         ge=1,
     )
