@@ -140,7 +140,7 @@ class Server:
             render_metrics=self.metrics.render,
             ready=self._is_ready,
             alive=self._is_alive,
-            pages=self._page.pages() if config.server.page else None,
+            pages=self._page.pages() if config.server.status_page else None,
             on_stop=self._page.close,
         )
 

@@ -192,7 +192,7 @@ def test_without_http_the_page_says_so_and_does_not_call(model: Path) -> None:
 
 
 def test_the_page_can_be_switched_off(model: Path) -> None:
-    with serving(model, http=False, page=False) as server:
+    with serving(model, http=False, status_page=False) as server:
         ops = f"http://127.0.0.1:{server.ops_port}"
         assert kit.ask(f"{ops}/", Accept=kit.HTML).text.split() == ["/metrics", "/livez", "/readyz"]
         assert kit.ask(f"{ops}/events").status == 404

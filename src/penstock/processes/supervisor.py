@@ -103,7 +103,7 @@ class Supervisor:
             config.server.ops_port,
             render_metrics=self._metrics.render,
             ready=self._is_ready,
-            pages=page.pages() if config.server.page else None,
+            pages=page.pages() if config.server.status_page else None,
             on_stop=page.close,
         )
 
