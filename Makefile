@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio browser oip-clients deploy-tools example-tools exporters conformance zoo test-grpcio test-all soak wheels docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio browser oip-clients deploy-tools example-tools exporters importing conformance zoo test-grpcio test-all soak wheels docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -106,6 +106,9 @@ test-all:  ## Run the tests on every Python 3.11 to 3.14 of this machine
 	if [ -z "$$tried" ]; then echo "no Python 3.11 to 3.14 found" >&2; exit 1; fi; \
 	echo "== passed on Python$$tried"
 
+importing: .venv-import/.made  ## Import models of every library that it knows, and compare (ARGS=--write for the page)
+	@.venv-import/bin/python -W ignore -m tests.importing $(ARGS)
+
 conformance: $(VENV)/.dev  ## Serve every ONNX backend test case and compare bit for bit (ARGS=--write for the page)
 	@$(VENV)/bin/python -m tests.conformance $(ARGS)
 
@@ -146,6 +149,8 @@ lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the ne
 		$(LOCK_HERE) requirements/bench-$$name.in -o requirements/bench-$$name.txt || exit 1; \
 	done
 	@for name in newest older; do $(LOCK) requirements/oip-$$name.in -o requirements/oip-$$name.txt || exit 1; done
+	@$(LOCK) pyproject.toml --extra import --group dev requirements/import.in -c requirements/dev.txt \
+		-o requirements/import.txt
 	@$(LOCK_HERE) requirements/oip-perf.in -o requirements/oip-perf.txt
 	@$(LOCK) requirements/browser.in -o requirements/browser.txt
 
@@ -227,6 +232,14 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	$(call make_venv,.venv-oip/$*,$(if $(filter $*,perf),python3.11,$(OLDER_PYTHONS) python3))
 	@echo "installing $* for tests/open_inference"
 	@.venv-oip/$*/bin/python $(PIP) install -q --require-hashes -r requirements/oip-$*.txt
+	@touch $@
+
+# Other libraries' models, beside what the tests need.
+.venv-import/.made: requirements/import.txt $(PROJECTS)
+	$(call make_venv,.venv-import,$(OLDER_PYTHONS) python3)
+	@echo "installing the libraries that penstock import knows"
+	@.venv-import/bin/python $(PIP) install -q --require-hashes -r requirements/import.txt
+	@.venv-import/bin/python $(PIP) $(IN_PLACE)
 	@touch $@
 
 .venv-browser/.made: requirements/browser.txt

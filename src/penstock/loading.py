@@ -108,6 +108,7 @@ def _log_ready(model: Model) -> None:
         outputs=[str(spec) for spec in model.signature.outputs.values()],
         batched=model.batching.enabled,
         reason=model.batching.reason,
+        **({"golden": model.golden} if model.golden else {}),
         **({"keeps": str(model.sequence_state)} if model.sequence_state else {}),
     )
     if model.advice:

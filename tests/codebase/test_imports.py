@@ -34,6 +34,8 @@ MAY_IMPORT = {
     "backends": FLOOR,
     "scheduling": SCHEDULING,
     "models": MODELS,
+    # Runs in a child process of the command line; the server does not know it.
+    "importing": SCHEDULING | {"row_files"},
     "traffic": TRAFFIC,
     "engine": ENGINE,
     "transport": FLOOR,
@@ -53,7 +55,7 @@ MAY_IMPORT = {
     "signals": set(),
     "summary": {"core", "models"},
     "processes": PROCESSES,
-    "cli": PROCESSES | {"processes", "optimizing"},
+    "cli": PROCESSES | {"processes", "importing", "optimizing", "row_files"},
     "__main__": {"cli"},
 }
 
@@ -103,7 +105,12 @@ ONLY_IN = {
     "grpc_reflection": ("penstock.protocols.standard",),
     "grpc_status": ("penstock.protocols",),
     "grpc._cython": ("penstock.transport.grpc.reactor", "penstock.transport.grpc.reactor_calls"),
-    "onnx": ("penstock.models.analysis", "penstock.optimizing.variants"),
+    "onnx": ("penstock.models.analysis", "penstock.importing", "penstock.optimizing.variants"),
+    "sklearn": ("penstock.importing",),
+    "skl2onnx": ("penstock.importing",),
+    "lightgbm": ("penstock.importing",),
+    "xgboost": ("penstock.importing",),
+    "catboost": ("penstock.importing",),
     "onnxruntime": ("penstock.backends.onnx", "penstock.optimizing.variants"),
     "prometheus_client": ("penstock.observability.metrics", "penstock.observability.model_families"),
     "pydantic": ("penstock.config",),
