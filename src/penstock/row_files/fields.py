@@ -16,6 +16,8 @@ from penstock.core.tensors import Array, DataType, Kind
 
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+MISSING = frozenset({"", "na", "<na>", "n/a", "nan", "nat", "none", "null"})
+"""What tables have in the cell of a missing value, in lower case."""
 _SHOWN = 40
 
 
@@ -140,13 +142,13 @@ class Field:
         return self._parse(text)
 
     def cell(self, text: str) -> object:
-        """One row's value from one CSV cell.
+        """One row's value from one CSV cell; an empty cell of a floating-point input is NaN.
 
         Raises:
             Invalid: it cannot be read as the input's datatype, or is not one row.
         """
         if self._one_value or not text.startswith("["):
-            return self.one_row(self._parse(text))
+            return self.one_row(self.parse_cell(text))
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
@@ -159,10 +161,29 @@ class Field:
         Raises:
             Invalid: a cell cannot be read as the input's datatype.
         """
-        return self.one_row([self._parse(text) for text in texts])
+        return self.one_row([self.parse_cell(text) for text in texts])
+
+    def parse_cell(self, text: str) -> object:
+        """A single value from a CSV cell.
+
+        Raises:
+            Invalid: it cannot be read as the input's datatype, or it is missing and the datatype has no NaN.
+        """
+        try:
+            return self._parse(text)
+        except Invalid:
+            if text.strip().lower() not in MISSING:
+                raise
+        if self.is_float:
+            return math.nan
+        raise self.refuse(
+            f"{'it is empty' if not text.strip() else 'its value is missing'}, and {self.datatype.name} has no "
+            "missing values: fill them in first",
+            text,
+        )
 
     def json(self, value: object) -> object:
-        """A value from JSON; ints become floats if the input needs floats.
+        """A value from JSON; ints become floats, and null NaN, if the input needs floats.
 
         Raises:
             Invalid: a text in it is not a value of the datatype.
@@ -173,7 +194,7 @@ class Field:
             type(value) is int or (isinstance(value, str) and _NOT_FINITE.fullmatch(value))
         ):
             return self._float(str(value))
-        return value
+        return math.nan if value is None and self.is_float else value
 
     def one_row(self, value: object) -> object:
         """The value with its first axis, if that counts rows.

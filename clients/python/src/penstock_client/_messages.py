@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC
 from secrets import token_hex
 from time import monotonic
 from typing import NamedTuple, TypeAlias
 
 from penstock_client._errors import InvalidInput, Unavailable
-from penstock_client._inputs import InputSpec, describe
+from penstock_client._frames import columns_of, loose
+from penstock_client._inputs import InputSpec
+from penstock_client._quick import Plan
 from penstock_client._tensors import decode
 from penstock_client._types import (
     BatchingInfo,
@@ -44,7 +47,9 @@ BY_ID = ("penstock-sequences", "by-id")
 MAX_BYTES = 2**31 - 2**16
 """Most bytes of inputs: protobuf's limit on a message, less some bytes for names and shapes."""
 
-_REMEMBERED = 1024  # combinations of shapes
+_REMEMBERED = 1024  # combinations of shapes, or of types
+_LEAST_PLANNED = 3
+"""With fewer inputs, encoding them one by one is as quick."""
 _UNLIMITED = {"grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1}
 _RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 150}
 """gRPC's own delays grow to two minutes: a server would be back for long before it is noticed."""
@@ -132,38 +137,71 @@ class Batch(NamedTuple):
 class Signature:
     """The inputs of a model, and how to encode them."""
 
-    __slots__ = ("_batches", "_inputs", "_kept", "_most_rows", "_names")
+    __slots__ = ("_batches", "_inputs", "_kept", "_most_rows", "_names", "_optional", "_planned", "_plans")
 
     def __init__(self, model: model_pb2.Model) -> None:
         self._inputs = {each.name: InputSpec(_tensor_info(each)) for each in model.inputs}
         self._names = self._inputs.keys()
+        self._optional = {name for name, spec in self._inputs.items() if spec.info.optional}
         self._kept = frozenset(model.kept_state.state)
         # Requests are merged and answers split along the first axis only.
         rows_first = not any(each.row_axis for each in (*model.inputs, *model.outputs))
         self._most_rows = model.batching.max_rows if model.batching.enabled and rows_first else 0
         self._batches: dict[tuple[bytes, ...], Batch | None] = {}
+        self._planned = len(self._inputs) >= _LEAST_PLANNED
+        self._plans: dict[tuple[tuple[str, ...], tuple[type, ...]], Plan | None] = {}
 
     def write(self, inputs: Inputs) -> list[bytes]:
+        """The encoded inputs of a request, in parts.
+
+        Args:
+            inputs: by name; or a table, see `columns_of`.
+
+        Raises:
+            InvalidInput: a name is missing or unknown, or a value does not fit.
+        """
+        if self._planned and type(inputs) is dict:
+            try:
+                plan = self._plans[tuple(inputs), tuple(map(type, inputs.values()))]
+            except KeyError:
+                plan = self._add_plan(inputs)
+            if plan is not None:
+                written = plan.write(inputs)
+                if written is not None:
+                    _check_size(sum(map(len, written)))
+                    return written
+        return self.write_apart(inputs)
+
+    def write_apart(self, inputs: Inputs) -> list[bytes]:
         """The encoded inputs of a request: for each, the part before its raw bytes, and these bytes.
 
         Raises:
             InvalidInput: a name is missing or unknown, or a value does not fit.
         """
-        try:
-            fitting = inputs.keys() == self._names
-        except AttributeError:
-            raise InvalidInput(f"inputs are a dict by name, not {describe(inputs)}") from None
-        if not fitting:
-            self._check_names(inputs)
+        if type(inputs) is not dict:
+            inputs = columns_of(inputs, self._names, self._optional)
+        if inputs.keys() != self._names:
+            inputs = self._checked(inputs)
         written: list[bytes] = []
         specs, size = self._inputs, 0
         for name, value in inputs.items():
             head, raw = specs[name].write(value)
             written += (head, raw)
             size += len(raw)
-        if size > MAX_BYTES:
-            raise _too_large(size)
+        _check_size(size)
         return written
+
+    def _add_plan(self, inputs: Inputs) -> Plan | None:
+        names, types = tuple(inputs), tuple(map(type, inputs.values()))
+        plan = None
+        if inputs.keys() == self._names:
+            specs = [self._inputs[name] for name in names]
+            with suppress(ValueError):
+                plan = Plan([(each.info.name, each.number, each.one) for each in specs], types)
+        if len(self._plans) >= _REMEMBERED:
+            self._plans.clear()
+        self._plans[names, types] = plan
+        return plan
 
     def write_item(self, item: Item) -> list[bytes]:
         """An encoded item of a stream: as `write`, and its sequence if it has one.
@@ -178,8 +216,16 @@ class Signature:
             written.append(step(sequence))
         return written
 
+    def write_loose_item(self, item: Item) -> list[bytes]:
+        """As `write_item`; inputs that the model does not take are left out."""
+        inputs, sequence = _parted(item)
+        written = self.write(loose(inputs, "ignore"))
+        if sequence is not None:
+            written.append(step(sequence))
+        return written
+
     def batch(self, written: list[bytes]) -> Batch | None:
-        """The merge properties of inputs from `write`; None if they are never merged."""
+        """The merge properties of inputs from `write_apart`; None if they are never merged."""
         heads = tuple(written[::2])
         try:
             return self._batches[heads]
@@ -205,14 +251,20 @@ class Signature:
         shape = self._inputs[name].info.shape
         return isinstance(shape[0], int) if shape else False
 
-    def _check_names(self, inputs: Inputs) -> None:
+    def _checked(self, inputs: Inputs) -> Inputs:
+        """The inputs, whose names are not just those of the model, with vectors put together from columns.
+
+        Raises:
+            InvalidInput: a name is missing or unknown.
+        """
+        inputs = columns_of(inputs, self._names, self._optional)
         specs = self._inputs
         unknown = [repr(name) for name in inputs if name not in specs]
         missing = [
             repr(name) for name, spec in specs.items() if name not in inputs and not spec.info.optional
         ]
         if not unknown and not missing:
-            return
+            return inputs
         said = [f"unknown: {', '.join(unknown)}"] if unknown else []
         said += [f"missing: {', '.join(missing)}"] if missing else []
         expected = ", ".join(
@@ -238,8 +290,9 @@ def _parted(item: Item) -> tuple[Inputs, Step | None]:
         raise InvalidInput(str(error)) from None
 
 
-def _too_large(size: int) -> InvalidInput:
-    return InvalidInput(f"the inputs are {size} bytes; one request carries at most {MAX_BYTES}")
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise InvalidInput(f"the inputs are {size} bytes; one request carries at most {MAX_BYTES}")
 
 
 class Signatures:
