@@ -176,11 +176,9 @@ class Field:
                 raise
         if self.is_float:
             return math.nan
-        raise self.refuse(
-            f"{'it is empty' if not text.strip() else 'its value is missing'}, and {self.datatype.name} has no "
-            "missing values: fill them in first",
-            text,
-        )
+        why = "its value is missing" if text.strip() else "it is empty"
+        name = self.datatype.name
+        raise self.refuse(f"{why}, and {name} has no missing values: fill them in first", text)
 
     def json(self, value: object) -> object:
         """A value from JSON; ints become floats, and null NaN, if the input needs floats.

@@ -2,8 +2,8 @@
 
 JSON has one kind of number. For an integer input, a number must be whole and in range. For a floating-point
 input, every number is read as FP64 first and may then be rounded, but stays finite. "NaN", "Infinity" and
-"-Infinity" stand for what JSON has no number for, in both directions, as in protobuf's JSON; null, which tables have
-for a missing value, is read as NaN, too.
+"-Infinity" stand for what JSON has no number for, in both directions, as in protobuf's JSON; null, which
+tables have for a missing value, is read as NaN, too.
 """
 
 from __future__ import annotations
