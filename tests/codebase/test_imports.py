@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "core": set(),
     "config": {"core"},
     "row_files": {"core"},
+    # What scores files knows a server through the client only.
+    "scoring": {"core", "row_files"},
     "backends": FLOOR,
     "scheduling": SCHEDULING,
     "models": MODELS,
@@ -49,7 +51,7 @@ MAY_IMPORT = {
     "signals": set(),
     "summary": {"core", "models"},
     "processes": PROCESSES,
-    "cli": PROCESSES | {"processes"},
+    "cli": PROCESSES | {"processes", "scoring"},
     "__main__": {"cli"},
 }
 
@@ -107,6 +109,8 @@ ONLY_IN = {
     "structlog": ("penstock.observability.logs",),
     "click": ("penstock.cli",),
     "rich": ("penstock.cli",),
+    "pyarrow": ("penstock.scoring.arrow_files",),
+    "fsspec": ("penstock.scoring.sources",),
 }
 
 # The load tool knows servers from the outside only: the client, the protocols, and what is shared by all.

@@ -15,6 +15,7 @@ COMMANDS = {
     "health": "penstock.cli.health",
     "models": "penstock.cli.models",
     "predict": "penstock.cli.predict.command",
+    "score": "penstock.cli.score.command",
 }
 """The module of each command; the command has the same name as the module."""
 

@@ -75,12 +75,17 @@ def is_one_value(info: Described) -> bool:
 
 def dumps(value: object) -> str:
     """A value as readable JSON on one line; characters that UTF-8 cannot encode are escaped."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=_plain)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value)
+        return json.dumps(value, default=_plain)
     return text
+
+
+def _plain(value: object) -> object:
+    """What JSON has in place of a date, a time or bytes."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def shown(value: object) -> str:
@@ -106,7 +111,7 @@ class Field:
         self.is_text = datatype is DataType.BYTES
         self.is_float = datatype.kind in (Kind.FLOAT, Kind.DOUBLE)
         self._row = row_shape(info)
-        self._one_value = is_one_value(info)
+        self.is_one_value = is_one_value(info)
         self._parse = self._parser()
         self._number = float if self.is_float else int
         self._dtype = datatype.dtype
@@ -115,7 +120,7 @@ class Field:
     @property
     def is_vector(self) -> bool:
         """Whether a row is a list of values, which may be in columns `x.0`, `x.1` and so on."""
-        return self._row is not None and len(self._row) == 1 and not self._one_value
+        return self._row is not None and len(self._row) == 1 and not self.is_one_value
 
     @property
     def length(self) -> int | None:
@@ -147,7 +152,7 @@ class Field:
         Raises:
             Invalid: it cannot be read as the input's datatype, or is not one row.
         """
-        if self._one_value or not text.startswith("["):
+        if self.is_one_value or not text.startswith("["):
             return self.one_row(self.parse_cell(text))
         try:
             value = json.loads(text)
@@ -205,7 +210,7 @@ class Field:
             return value
         depth = _depth(value)
         if depth == 0:
-            return self._single(value, rank) if self._one_value else value
+            return self._single(value, rank) if self.is_one_value else value
         if depth == rank and isinstance(value, list):
             if len(value) != 1:
                 raise self.refuse(f"it has {len(value)} rows, expected one", value)

@@ -1,4 +1,4 @@
-"""Reads the rows of CSV and JSON Lines files one by one, so files may be larger than memory."""
+"""Reads the rows of CSV, TSV and JSON Lines files one by one, so files may be larger than memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Literal, Protocol, TypeAlias
 
 from penstock.row_files.fields import Field, Invalid, shown
 
-Format: TypeAlias = Literal["csv", "jsonl"]
+Format: TypeAlias = Literal["csv", "tsv", "jsonl"]
+
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 MOST_CHARACTERS = 1 << 26
 """Most characters of a CSV cell: enough for an image as text, and a limit if a quote is never closed."""
@@ -64,7 +66,7 @@ def source(lines: Iterable[str], format: Format | None) -> RowReader:
 
     Args:
         lines: the lines with their original line ends.
-        format: their format; None to detect it by the first character.
+        format: their format; None to detect CSV or JSON Lines by the first character.
 
     Raises:
         Invalid: the header of a CSV file cannot be used.
@@ -74,27 +76,30 @@ def source(lines: Iterable[str], format: Format | None) -> RowReader:
     rest = (line for _, line in numbered)
     if (format or ("jsonl" if first.lstrip().startswith("{") else "csv")) == "jsonl":
         return JsonLinesReader(start, first, rest)
-    return CsvReader(start, first, rest)
+    return CsvReader(start, first, rest, "tsv" if format == "tsv" else "csv")
 
 
 class CsvReader:
-    """The rows of a CSV file with a header.
+    """The rows of a CSV or TSV file with a header.
 
     Args:
         start: the number of the header's first line.
         first: the header's first line; "" for an empty file.
         rest: the lines after it.
+        format: "csv" for commas, "tsv" for tabs.
 
     Raises:
         Invalid: the header cannot be read.
     """
 
-    format: Format = "csv"
-
-    def __init__(self, start: int, first: str, rest: Iterable[str]) -> None:
+    def __init__(
+        self, start: int, first: str, rest: Iterable[str], format: Literal["csv", "tsv"] = "csv"
+    ) -> None:
         csv.field_size_limit(MOST_CHARACTERS)
+        self.format: Format = format
         self._before = start - 1
-        self._reader = csv.reader(itertools.chain([first] if first else [], rest), strict=True)
+        lines = itertools.chain([first] if first else [], rest)
+        self._reader = csv.reader(lines, strict=True, delimiter=DELIMITERS[format])
         try:
             self.columns: Sequence[str] | None = next(self._reader, None)
         except csv.Error as error:
@@ -119,7 +124,7 @@ class CsvReader:
     def reader(self, fields: Sequence[Field]) -> Callable[[Row], Mapping[str, object]]:
         """A function that reads the inputs of a prediction from a row."""
         # An empty file has no header, so no column can be missing.
-        places = [(field, self._places(field)) for field in fields if self.columns is not None]
+        places = [(field, self.places(field)) for field in fields if self.columns is not None]
 
         def read(row: Row) -> Mapping[str, object]:
             texts: Sequence[str] = row.values  # type: ignore[assignment]  # this class only makes texts
@@ -132,7 +137,7 @@ class CsvReader:
 
         return read
 
-    def _places(self, field: Field) -> int | list[int]:
+    def places(self, field: Field) -> int | list[int]:
         """The place of an input's column, or of the columns of its vector."""
         whole = self._named(field.name)
         if whole:

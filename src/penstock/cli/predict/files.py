@@ -14,11 +14,11 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from penstock.cli.predict.outputs import OutputColumns
 from penstock.cli.predict.streaming import OrderedWriter, RowRequest, interruptible, predict_rows
-from penstock.cli.predict.writers import check, row_writer
 from penstock.row_files.fields import Field, Invalid
 from penstock.row_files.readers import Format, source
+from penstock.scoring.outputs import OutputColumns
+from penstock.scoring.writers import check, row_writer
 from penstock_client import Client, ModelInfo, PenstockError
 
 STANDARD = "-"

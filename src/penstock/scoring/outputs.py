@@ -78,12 +78,37 @@ class OutputColumns:
         Raises:
             Invalid: the answer lacks this output.
         """
-        if self.name not in prediction:
-            raise Invalid(f'the answer of version {prediction.version} has no output "{self.name}"')
-        array = prediction[self.name]
-        if self._one_value and array.size == 1:
-            return plain(array.reshape(1))[0]  # type: ignore[index]  # a list: it has one axis
-        return plain(array[0] if self._has_row_axis and len(array) == 1 else array)
+        return self._value(self._array(prediction))
+
+    def values(self, prediction: Prediction, count: int) -> list[object]:
+        """The output of each of `count` rows; see `value`.
+
+        Raises:
+            Invalid: the answer lacks this output.
+        """
+        array = self._array(prediction)
+        if count == 1:
+            return [self._value(array)]
+        if self._one_value and array.size == count:
+            values: list[object] = plain(array.reshape(count))  # type: ignore[assignment]  # it has one axis
+            return values
+        return [self._value(array[place : place + 1]) for place in range(count)]
+
+    def texts(self, prediction: Prediction, count: int) -> list[list[str]]:
+        """The texts of the columns, each for `count` rows; see `cells`.
+
+        Raises:
+            Invalid: the output is missing, or does not have the declared length.
+        """
+        array = self._array(prediction)
+        if self._one_value and array.size == count:
+            return [_texts(array.reshape(count))]
+        if self._width is not None and array.shape == (count, self._width):
+            return [_texts(array[:, place]) for place in range(self._width)]
+        rows = [self._cells(self._value(array[place : place + 1])) for place in range(count)]
+        if count == 1:
+            rows = [self._cells(self._value(array))]
+        return [list(column) for column in zip(*rows, strict=True)]
 
     def columns(self, taken: Iterable[str]) -> list[str]:
         """The names of the columns, different from all used names."""
@@ -99,7 +124,19 @@ class OutputColumns:
         Raises:
             Invalid: the output is missing, or does not have the declared length.
         """
-        value = self.value(prediction)
+        return self._cells(self.value(prediction))
+
+    def _array(self, prediction: Prediction) -> Array:
+        if self.name not in prediction:
+            raise Invalid(f'the answer of version {prediction.version} has no output "{self.name}"')
+        return prediction[self.name]
+
+    def _value(self, array: Array) -> object:
+        if self._one_value and array.size == 1:
+            return plain(array.reshape(1))[0]  # type: ignore[index]  # a list: it has one axis
+        return plain(array[0] if self._has_row_axis and len(array) == 1 else array)
+
+    def _cells(self, value: object) -> Sequence[str]:
         if self._width is None:
             return (cell(value),)
         if not isinstance(value, list) or len(value) != self._width:
@@ -108,6 +145,16 @@ class OutputColumns:
 
     def _columns(self, name: str) -> list[str]:
         return [name] if self._width is None else [f"{name}.{i}" for i in range(self._width)]
+
+
+def _texts(array: Array) -> list[str]:
+    """The text of the cell for each value of a flat array; as `cell` of `plain`, but quicker."""
+    kind = array.dtype.kind
+    if kind in "iu":
+        return list(map(str, array.tolist()))
+    if kind == "f" and np.isfinite(array).all():
+        return list(map(repr, array.tolist())) if array.dtype == np.float64 else array.astype(str).tolist()
+    return [cell(each) for each in plain(array)]  # type: ignore[attr-defined]  # a list: it has one axis
 
 
 def _text(element: object) -> object:
