@@ -96,7 +96,7 @@ ONLY_IN = {
     ),
     "uvicorn": ("penstock.transport.http.connection", "penstock.transport.http.server"),
     "httptools": ("penstock.transport.http.connection",),
-    "orjson": ("penstock.transport.http", "penstock.protocols.rest"),
+    "orjson": ("penstock.transport.http", "penstock.protocols.rest", "penstock.scoring.outputs"),
     "grpc_health": ("penstock.transport.grpc", "penstock.protocols.standard"),
     "grpc_reflection": ("penstock.protocols.standard",),
     "grpc_status": ("penstock.protocols",),

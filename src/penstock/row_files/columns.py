@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,8 +15,22 @@ from penstock.core.tensors import Array, DataType, Kind
 from penstock.row_files.fields import MISSING, Field
 from penstock.row_files.readers import CsvReader, Row, RowReader
 
-ReadRows: TypeAlias = Callable[[Sequence[Row]], Mapping[str, Any]]
-"""Reads the inputs of a request from rows; raises `ValueError` where a row needs a closer look."""
+
+class ReadRows(Protocol):
+    """Reads the inputs of a request from many rows."""
+
+    def __call__(self, values: Sequence[Sequence[Any]], rows: Sequence[Row] = ()) -> Mapping[str, Any]:
+        """The inputs.
+
+        Args:
+            values: the values of each row.
+            rows: the rows themselves, for formats whose rows have names of their own.
+
+        Raises:
+            ValueError: a row needs a closer look.
+            Invalid: a value cannot be read.
+        """
+
 
 _INTEGERS = (Kind.INT, Kind.UINT)
 
@@ -39,8 +53,8 @@ def columns_reader(reader: RowReader, fields: Sequence[Field]) -> ReadRows:
 def _of_csv(reader: CsvReader, fields: Sequence[Field]) -> ReadRows:
     places = [(field, _column_of(field), reader.places(field)) for field in fields]
 
-    def read(rows: Sequence[Row]) -> Mapping[str, Any]:
-        columns: list[Any] = list(zip(*[row.values for row in rows], strict=True))
+    def read(values: Sequence[Sequence[Any]], rows: Sequence[Row] = ()) -> Mapping[str, Any]:
+        columns: list[Any] = list(zip(*values, strict=True))
         found: dict[str, Any] = {}
         for field, column, place in places:
             if isinstance(place, int):
@@ -55,15 +69,15 @@ def _of_csv(reader: CsvReader, fields: Sequence[Field]) -> ReadRows:
 
 
 def _of_json(fields: Sequence[Field]) -> ReadRows:
-    def read(rows: Sequence[Row]) -> Mapping[str, Any]:
+    def read(values: Sequence[Sequence[Any]], rows: Sequence[Row] = ()) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
         records = [dict(zip(row.names, row.values, strict=True)) for row in rows]
         for field in fields:
             try:
-                values = [record[field.name] for record in records]
+                column = [record[field.name] for record in records]
             except KeyError:
                 raise ValueError("a row lacks an input") from None
-            found[field.name] = _of_values(values, field)
+            found[field.name] = _of_values(column, field)
         return found
 
     return read

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
@@ -19,6 +20,7 @@ MOST_CHARACTERS = 1 << 26
 """Most characters of a CSV cell: enough for an image as text, and a limit if a quote is never closed."""
 
 _UNREADABLE = "line"
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(slots=True)
@@ -79,6 +81,29 @@ def source(lines: Iterable[str], format: Format | None) -> RowReader:
     return CsvReader(start, first, rest, "tsv" if format == "tsv" else "csv")
 
 
+@dataclass(slots=True)
+class CsvRows:
+    """Rows of a CSV file that have all their cells.
+
+    Attributes:
+        line: the line the first one starts on, from 1.
+        names: the names of the columns.
+        values: the cells of each.
+    """
+
+    line: int
+    names: Sequence[str]
+    values: list[list[str]]
+
+    def rows(self) -> list[Row]:
+        """The rows as objects."""
+        line, rows = self.line, []
+        for values in self.values:
+            rows.append(Row(line, self.names, values))
+            line += _lines(values)
+        return rows
+
+
 class CsvReader:
     """The rows of a CSV or TSV file with a header.
 
@@ -120,6 +145,41 @@ class CsvReader:
                 yield Row(line, names, values)
             elif values:
                 yield Row(line, names, _padded(values, len(names)), _wrong_count(values, names))
+
+    def groups(self, size: int) -> Iterator[Sequence[Row] | CsvRows]:
+        """The rows in groups of up to `size`, without an object for each if all have all their cells.
+
+        Args:
+            size: the most rows of a group.
+        """
+        count = len(self.columns or ())
+        while True:
+            line = self._before + self._reader.line_num + 1
+            values: list[list[str]] = []
+            try:
+                values.extend(itertools.islice(self._reader, size))
+            except csv.Error as error:
+                rows = self._rows(line, values)
+                last = line + sum(map(_lines, values))
+                yield [*rows, Row(last, (), (), f"it cannot be read: {error}{self._extent(last)}")]
+                continue
+            if not values:
+                return
+            if all(map(count.__eq__, map(len, values))):
+                yield CsvRows(line, self.columns or (), values)
+            elif rows := self._rows(line, values):
+                yield rows
+
+    def _rows(self, line: int, all_values: Sequence[list[str]]) -> list[Row]:
+        names = self.columns or ()
+        rows = []
+        for values in all_values:
+            if len(values) == len(names):
+                rows.append(Row(line, names, values))
+            elif values:
+                rows.append(Row(line, names, _padded(values, len(names)), _wrong_count(values, names)))
+            line += _lines(values)
+        return rows
 
     def reader(self, fields: Sequence[Field]) -> Callable[[Row], Mapping[str, object]]:
         """A function that reads the inputs of a prediction from a row."""
@@ -226,6 +286,11 @@ def _parsed(number: int, line: str) -> Row:
     if not isinstance(value, dict):
         return Row(number, (_UNREADABLE,), (value,), "it is not a JSON object")
     return Row(number, list(value), list(value.values()))
+
+
+def _lines(values: Sequence[str]) -> int:
+    """How many lines a row of CSV takes."""
+    return 1 + sum(len(_LINE_END.findall(value)) for value in values if "\n" in value or "\r" in value)
 
 
 def _padded(values: list[str], count: int) -> list[str]:

@@ -48,3 +48,14 @@ class Scored:
     parts: list[tuple[Sequence[int], Prediction]] = field(default_factory=list)
     errors: dict[int, str] = field(default_factory=dict)
     version: str = ""
+
+    def before(self, place: int) -> Scored:
+        """The answers of the rows before a place."""
+        kept = Scored(version=self.version)
+        for places, whole in self.parts:
+            count = sum(each < place for each in places)
+            if count:
+                arrays = {name: array[:count] if array.ndim else array for name, array in whole.items()}
+                part = Prediction(whole.model, whole.version, whole.id, arrays, whole.said)
+                kept.parts.append((places[:count], whole if count == len(places) else part))
+        return kept

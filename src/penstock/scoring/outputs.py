@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import orjson
 
 from penstock.core.tensors import Array
 from penstock.row_files.fields import Invalid, dumps, has_row_axis, is_one_value, row_shape
@@ -13,6 +14,9 @@ from penstock_client import Prediction, TensorInfo
 
 MOST_COLUMNS = 1024
 """Most columns of a vector; longer ones are written as one JSON list in one column."""
+
+_LEAST, _MOST = 1.001e-4, 0.999e16
+"""Between these, numbers have no exponent."""
 
 CLASH = "_answer"
 """The suffix of an output's name if the file already has a column with that name."""
@@ -105,9 +109,10 @@ class OutputColumns:
             return [_texts(array.reshape(count))]
         if self._width is not None and array.shape == (count, self._width):
             return [_texts(array[:, place]) for place in range(self._width)]
-        rows = [self._cells(self._value(array[place : place + 1])) for place in range(count)]
         if count == 1:
             rows = [self._cells(self._value(array))]
+        else:
+            rows = [self._cells(self._value(array[place : place + 1])) for place in range(count)]
         return [list(column) for column in zip(*rows, strict=True)]
 
     def columns(self, taken: Iterable[str]) -> list[str]:
@@ -152,9 +157,18 @@ def _texts(array: Array) -> list[str]:
     kind = array.dtype.kind
     if kind in "iu":
         return list(map(str, array.tolist()))
-    if kind == "f" and np.isfinite(array).all():
-        return list(map(repr, array.tolist())) if array.dtype == np.float64 else array.astype(str).tolist()
+    if array.dtype.str in ("<f4", "<f8") and _is_plain(array):
+        # The shortest decimals, in a tenth of the time that an array's own `astype(str)` takes.
+        text = orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        if "e" not in text:  # its exponents begin earlier
+            return text[1:-1].split(",") if len(array) else []
     return [cell(each) for each in plain(array)]  # type: ignore[attr-defined]  # a list: it has one axis
+
+
+def _is_plain(array: Array) -> bool:
+    """Whether all values are finite and written without an exponent, which has several forms."""
+    sizes = np.abs(array)
+    return bool((((sizes >= _LEAST) | (sizes == 0)) & (sizes < _MOST)).all())
 
 
 def _text(element: object) -> object:

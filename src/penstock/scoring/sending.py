@@ -26,6 +26,7 @@ ROWS = 256
 """Rows of a request: more of them make a request hardly cheaper by the row."""
 
 _LONGEST_WAIT_SECONDS = 1.0
+_NOT_YET_CONNECTED = "the timeout passed while there was no connection to the server"
 _FIRST_WAIT_SECONDS = 0.02
 
 
@@ -145,6 +146,8 @@ class Sender:
                     priority=request.priority,
                 )
             except (Unavailable, Exhausted) as error:
+                if error.message == _NOT_YET_CONNECTED:  # the timeout was shorter than opening a stream takes
+                    raise DeadlineExceeded(error.message) from None
                 hint = error.retry_after_seconds
                 if isinstance(error, Exhausted) and hint is None:
                     raise  # such as a request that is too large: waiting does not help

@@ -116,7 +116,7 @@ class TextSink:
 
     def write(self, chunk: Chunk, scored: Scored) -> dict[int, str]:
         """Writes the rows of a chunk that have answers."""
-        errors = self._writer.chunk(chunk.rows(), scored, with_failed=False)
+        errors = self._writer.chunk(chunk, scored, with_failed=False)
         self._file.write(self._text.getvalue())
         self._clear()
         return errors

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from penstock.row_files.columns import ReadRows, columns_reader
 from penstock.row_files.fields import Field, Invalid
-from penstock.row_files.readers import Row, RowReader
+from penstock.row_files.readers import CsvReader, CsvRows, Row, RowReader
 
 _AHEAD = 512
 """Rows that are read ahead of the chunks from a pipe."""
@@ -27,20 +27,26 @@ class TextChunk:
     """
 
     def __init__(
-        self, rows: Sequence[Row], read: Callable[[Row], Mapping[str, Any]], read_all: ReadRows | None
+        self,
+        rows: Sequence[Row] | CsvRows,
+        read: Callable[[Row], Mapping[str, Any]],
+        read_all: ReadRows | None,
     ) -> None:
-        self._rows = rows
+        # The cells of CSV rows without an object for each row, unless it is needed.
+        self.cells: list[list[str]] | None = rows.values if isinstance(rows, CsvRows) else None
+        self._given = rows
+        self._count = len(rows.values if isinstance(rows, CsvRows) else rows)
         self._read = read
         self._read_all = read_all
         self._inputs: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._count
 
     def unreadable(self) -> dict[int, str]:
         """The rows that cannot be inputs of the model, by their place, and why."""
         found: dict[int, str] = {}
-        for place, row in enumerate(self._rows):
+        for place, row in enumerate(self.rows()):
             try:
                 self._read_one(row)
             except Invalid as error:
@@ -59,11 +65,14 @@ class TextChunk:
 
     def some(self, places: Sequence[int]) -> TextChunk:
         """The rows at these places."""
-        return TextChunk([self._rows[place] for place in places], self._read, self._read_all)
+        rows = self.rows()
+        return TextChunk([rows[place] for place in places], self._read, self._read_all)
 
     def rows(self) -> Sequence[Row]:
         """The rows themselves."""
-        return self._rows
+        if isinstance(self._given, CsvRows):
+            self._given = self._given.rows()
+        return self._given
 
     def _read_one(self, row: Row) -> Mapping[str, Any]:
         if row.error:
@@ -71,14 +80,17 @@ class TextChunk:
         return self._read(row)
 
     def _all_inputs(self) -> Mapping[str, Any]:
-        rows = self._rows
-        if len(rows) == 1 or self._read_all is None:
-            return self._read_one(rows[0])
-        if not any(row.error for row in rows):
+        if self._count > 1 and self._read_all is not None:
             try:
-                return self._read_all(rows)
+                if self.cells is not None:
+                    return self._read_all(self.cells)
+                if not any(row.error for row in self.rows()):
+                    return self._read_all([row.values for row in self.rows()], self.rows())
             except (ValueError, Invalid):
                 pass  # row by row it becomes clear what is wrong, or how else it is read
+        rows = self.rows()
+        if len(rows) == 1:
+            return self._read_one(rows[0])
         return _joined([self._read_one(row) for row in rows])
 
 
@@ -115,7 +127,11 @@ def text_chunks(
     """
     read = reader.reader(fields)
     read_all = columns_reader(reader, fields) if size > 1 and reader.columns is not None else None
-    groups = _sized(reader, size) if are_all_there else _as_they_come(reader, size)
+    groups: Iterable[Sequence[Row] | CsvRows]
+    if are_all_there:
+        groups = reader.groups(size) if isinstance(reader, CsvReader) else _sized(reader, size)
+    else:
+        groups = _as_they_come(reader, size)
     return (TextChunk(group, read, read_all) for group in groups)
 
 

@@ -8,8 +8,9 @@ from typing import Protocol, TextIO
 
 from penstock.row_files.fields import Field, Invalid, dumps
 from penstock.row_files.readers import DELIMITERS, Format, Row
-from penstock.scoring.chunk import Scored
+from penstock.scoring.chunk import Chunk, Scored
 from penstock.scoring.outputs import OutputColumns, cell, unused
+from penstock.scoring.text_files import TextChunk
 from penstock_client import Prediction
 
 ERROR = "error"
@@ -29,11 +30,11 @@ class RowWriter(Protocol):
     def failed(self, row: Row, why: str) -> None:
         """Writes a row that has no answer."""
 
-    def chunk(self, rows: Sequence[Row], scored: Scored, with_failed: bool) -> dict[int, str]:
+    def chunk(self, chunk: Chunk, scored: Scored, with_failed: bool) -> dict[int, str]:
         """Writes the rows of a chunk.
 
         Args:
-            rows: all of them.
+            chunk: the rows.
             scored: their answers.
             with_failed: whether those without an answer are written as well.
 
@@ -138,10 +139,15 @@ class CsvWriter:
         """Writes a row that has no answer."""
         self._writer.writerow([*self._cells(row), *self._blank, why])
 
-    def chunk(self, rows: Sequence[Row], scored: Scored, with_failed: bool) -> dict[int, str]:
+    def chunk(self, chunk: Chunk, scored: Scored, with_failed: bool) -> dict[int, str]:
         """Writes the rows of a chunk."""
         errors = dict(scored.errors)
-        written: list[Sequence[object] | None] = [None] * len(rows)
+        cells_of: Sequence[Sequence[object]] | None
+        cells_of = chunk.cells if isinstance(chunk, TextChunk) and self._is_csv else None
+        if cells_of is None:
+            rows = chunk.rows()
+            cells_of = [self._cells(row) for row in rows]
+        written: list[Sequence[object] | None] = [None] * len(cells_of)
         last = self._last
         for places, prediction in scored.parts:
             try:
@@ -153,17 +159,17 @@ class CsvWriter:
                 continue
             cells = zip(*columns, strict=True) if columns else [()] * len(places)
             for place, texts in zip(places, cells, strict=True):
-                row = rows[place]
-                if not self._is_csv:
-                    try:
-                        self._check(row)
-                    except Invalid as error:
-                        errors[place] = str(error)
-                        continue
-                written[place] = [*self._cells(row), *texts, *last]
+                written[place] = [*cells_of[place], *texts, *last]
+        if not self._is_csv:
+            for place, row in enumerate(rows):
+                try:
+                    self._check(row)
+                except Invalid as error:
+                    errors.setdefault(place, str(error))
+                    written[place] = None
         if with_failed:
             for place, why in errors.items():
-                written[place] = [*self._cells(rows[place]), *self._blank, why]
+                written[place] = [*cells_of[place], *self._blank, why]
         self._writer.writerows(line for line in written if line is not None)
         return errors
 
@@ -199,9 +205,9 @@ class JsonLinesWriter:
         fields[unused(ERROR, fields)] = why
         self._stream.write(dumps(fields) + "\n")
 
-    def chunk(self, rows: Sequence[Row], scored: Scored, with_failed: bool) -> dict[int, str]:
+    def chunk(self, chunk: Chunk, scored: Scored, with_failed: bool) -> dict[int, str]:
         """Writes the rows of a chunk."""
-        errors = dict(scored.errors)
+        errors, rows = dict(scored.errors), chunk.rows()
         written: list[dict[str, object] | None] = [None] * len(rows)
         for places, prediction in scored.parts:
             try:
