@@ -82,6 +82,16 @@ class Job:
         self._plan = plan
         self._rows = rows_of_requests(info)
         self.reading = Reading(plan.sources, info, self._rows)
+        try:
+            self._begin(client, info, on_waiting)
+        except BaseException:
+            self.reading.close()
+            raise
+
+    def _begin(
+        self, client: Client, info: ModelInfo, on_waiting: Callable[[PenstockError | None], None]
+    ) -> None:
+        plan = self._plan
         self._form = plan.format or (format_of(str(plan.output)) if plan.output else None)
         self._form = self._form or self.reading.first.format
         wanted = plan.request.outputs
@@ -160,6 +170,7 @@ class Job:
             finally:
                 self._sink.close()
         self._rejects.close()
+        self.reading.close()
 
     def _start(self, info: ModelInfo) -> Checkpoint:
         """Where the run begins.

@@ -37,12 +37,15 @@ class Opened(Protocol):
     def chunks(self, fields: Sequence[Field], size: int) -> Iterator[Chunk]:
         """Its rows in chunks."""
 
+    def close(self) -> None:
+        """Closes it."""
+
 
 class _Text:
     """An open text file."""
 
     def __init__(self, file: IO[bytes], form: FileFormat | None, is_regular: bool) -> None:
-        lines = text_lines(file)
+        lines = self._lines = text_lines(file)
         assert form not in BINARY
         self.reader: RowReader = source(lines, form)  # type: ignore[arg-type]  # just checked
         self.format: FileFormat = self.reader.format
@@ -52,17 +55,25 @@ class _Text:
     def chunks(self, fields: Sequence[Field], size: int) -> Iterator[Chunk]:
         return text_chunks(self.reader, fields, size, self._is_regular)
 
+    def close(self) -> None:
+        if self._is_regular:
+            self._lines.close()
+
 
 class _Arrow:
     """An open Parquet or Arrow file."""
 
     def __init__(self, file: IO[bytes], form: FileFormat, name: str) -> None:
+        self._file = file
         self.reader = ArrowReader(file, form == "parquet", name)
         self.format = form
         self.columns: Sequence[str] | None = self.reader.columns
 
     def chunks(self, fields: Sequence[Field], size: int) -> Iterator[Chunk]:
         return self.reader.chunks(fields, size)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Reading:
@@ -87,6 +98,7 @@ class Reading:
         self._sources = sources
         self._size = size
         self._file: IO[bytes] | None = None
+        self._open_now: Opened | None = None
         self._read_bytes = 0
         self.first = self._open(sources[0])
         columns = self.first.columns or ()
@@ -118,9 +130,14 @@ class Reading:
                         left = 0
             except Invalid as error:
                 raise _naming(each.name, error) from None
-            if is_regular(each) and self._file is not None:
-                self._file.close()
+            self.close()
             self._read_bytes += each.size or 0
+
+    def close(self) -> None:
+        """Closes the open file, unless that could wait for another program."""
+        if self._open_now is not None:
+            self._open_now.close()
+            self._open_now = None
 
     def share(self) -> float | None:
         """How much of the bytes has been read, 0 to 1; None if that is unknown."""
@@ -138,10 +155,13 @@ class Reading:
         try:
             if each.format in BINARY:
                 assert each.format is not None
-                return _Arrow(file, each.format, each.name)
-            return _Text(file, each.format, is_regular(each))
+                self._open_now = _Arrow(file, each.format, each.name)
+            else:
+                self._open_now = _Text(file, each.format, is_regular(each))
         except Invalid as error:
+            file.close()
             raise _naming(each.name, error) from None
+        return self._open_now
 
     def _check(self, opened: Opened, each: Source) -> None:
         """Checks that a further file has the columns of the first one."""

@@ -51,7 +51,19 @@ class Source:
             return cast("IO[bytes]", open(0, "rb", closefd=False))
         opened = _opened if "://" in self.name else partial(open, mode="rb")
         packed = cast("IO[bytes]", opened(self.name))
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=packed)) if self.name.endswith(".gz") else packed
+        return cast("IO[bytes]", _Unpacked(packed)) if self.name.endswith(".gz") else packed
+
+
+class _Unpacked(gzip.GzipFile):
+    """The content of a file that is packed; closing it closes the file as well."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        super().__init__(fileobj=packed)
+        self._packed = packed
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
 
 
 def format_of(name: str) -> FileFormat | None:

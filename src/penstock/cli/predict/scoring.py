@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Lock
+from time import monotonic
 
 from penstock.cli.predict.streaming import RowRequest
 from penstock.row_files.fields import Invalid
@@ -15,6 +16,7 @@ from penstock.scoring.writers import RowWriter
 from penstock_client import Client
 
 _CLOSE_SECONDS = 1.0
+_FLUSH_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -37,7 +39,8 @@ class Scoring:
         client: the connection.
         request: the options of the requests.
         writer: writes the rows.
-        flush: called when no further row waits, so that a reader of the output gets all finished rows.
+        flush: called when no further row waits, and from time to time: a reader of the output gets finished
+            rows.
         fail_fast: raise an error for the first row that fails, instead of writing it.
 
     Attributes:
@@ -60,6 +63,7 @@ class Scoring:
         self._flush = flush
         self._fail_fast = fail_fast
         self._lock = Lock()
+        self._flush_at = 0.0
 
     def run(self, chunks: Iterable[Chunk], size: int) -> None:
         """Scores and writes all rows.
@@ -92,5 +96,6 @@ class Scoring:
             errors = self._writer.chunk(chunk, scored, with_failed=True)
             self.counts.rows += len(chunk)
             self.counts.failed += len(errors)
-            if is_idle:
+            if is_idle or monotonic() >= self._flush_at:
                 self._flush()
+                self._flush_at = monotonic() + _FLUSH_SECONDS

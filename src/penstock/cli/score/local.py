@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ def local_server(path: Path) -> Iterator[tuple[str, str]]:
     Raises:
         click.ClickException: it cannot be loaded, or there are several models.
     """
+    # Before gRPC is imported: it would tell how it closes a port.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from penstock.cli.settings import loaded
     from penstock.core.address import address
     from penstock.core.errors import StartupError
