@@ -23,7 +23,6 @@ from penstock.scoring.writers import check
 from penstock_client import Client, ModelInfo, PenstockError
 
 SAVE_SECONDS = 1.0
-"""How often a checkpoint is written: as much work as this is done again after a crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,7 @@ class Plan:
         rejects: the file for rows without an answer.
         request: the options of all requests.
         restart: begin again, whatever is there.
+        save_seconds: how often a checkpoint is written: as much work as this is done again after a crash.
     """
 
     sources: list[Source]
@@ -45,6 +45,7 @@ class Plan:
     rejects: Path
     request: Request
     restart: bool = False
+    save_seconds: float = SAVE_SECONDS
 
     @property
     def checkpoint(self) -> Path | None:
@@ -105,7 +106,7 @@ class Job:
         self.rejected = start.rejected
         self._sink = self._open_sink(start)
         self._rejects = RejectsSink(plan.rejects, start.rejects)
-        self._save_at = monotonic() + SAVE_SECONDS
+        self._save_at = monotonic() + self._plan.save_seconds
 
     def run(self) -> None:
         """Scores all rows that are not done. However it ends, the checkpoint says how far it came.
@@ -152,7 +153,7 @@ class Job:
                 self._saved, rows=self.done, rejected=self.rejected, output=output, rejects=rejects
             )
             self._saved.save(path)
-        self._save_at = monotonic() + SAVE_SECONDS
+        self._save_at = monotonic() + self._plan.save_seconds
 
     def _finish(self) -> None:
         self._rejects.position()

@@ -16,6 +16,7 @@ from penstock_client._frames import Extra, loose
 from penstock_client._messages import (
     COMPLETION_ORDER,
     DEFAULT_TARGET,
+    DEFAULT_TIMEOUT,
     NEVER,
     Deadline,
     Signature,
@@ -40,7 +41,8 @@ class AsyncClient(Connection):
         credentials: for TLS, such as `grpc.ssl_channel_credentials()`; None for plain text.
         options: gRPC channel options; they override the client's own, which remove the limit on the size
             of messages.
-        timeout: the default timeout of every call, in seconds; None for no limit.
+        timeout: the default timeout of every call, in seconds; None for no limit. With a timeout that is
+            given, here or for a call, a server that is gone is waited for until then.
         metadata: (key, value) pairs that are sent with every call.
         transport: how `predict` sends requests: "unary", one call each; "stream", all over one shared
             stream; "auto", the first with a call, later ones over the stream unless they are large.
@@ -49,7 +51,7 @@ class AsyncClient(Connection):
             further callers wait.
 
     Raises:
-        ValueError: the timeout is not above 0, or one of the last three is invalid.
+        ValueError: the timeout is not above 0, the target is a URL, or one of the last three is invalid.
     """
 
     def __init__(  # noqa: PLR0913 - the options of a client
@@ -58,7 +60,7 @@ class AsyncClient(Connection):
         *,
         credentials: grpc.ChannelCredentials | None = None,
         options: Iterable[tuple[str, object]] = (),
-        timeout: float | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
         metadata: Iterable[tuple[str, str | bytes]] = (),
         transport: Transport = "auto",
         merge_rows: bool = False,
@@ -67,6 +69,7 @@ class AsyncClient(Connection):
         super().__init__(target, credentials, options, timeout, metadata, transport, merge_rows, max_pending)
         # [async
         self._streams: WeakSet[Stream] = WeakSet()
+        self._loop = asyncio.get_running_loop()
         # ]
 
     async def predict(  # noqa: PLR0913 - the fields of a request
@@ -129,8 +132,9 @@ class AsyncClient(Connection):
         deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
         # [async
         sent = None
-        if deadline is NEVER and not id and not metadata:
-            sent = self._sent(known, inputs)
+        self._check_loop()
+        if not metadata:
+            sent = self._sent(known, inputs, id, deadline)
         if sent is not None:
             signature, written, future = sent
             failed: PenstockError | Unsupported | None = None
@@ -143,9 +147,10 @@ class AsyncClient(Connection):
                 except (PenstockError, Unsupported) as error:
                     failed = error  # it may be possible to send it again
                 else:
-                    if type(answered) is Prediction:
+                    if isinstance(answered, Prediction):
+                        answered.id = id
                         return answered
-                    return known.read(answered, written[0] if written else b"", "")
+                    return known.read(answered, written[0] if written else b"", id)
             return await self._predicted(known, signature, written, id, deadline, None, failed)
         # ]
         signature, written = await self._prepare(known.key, self._requests.encode, inputs, deadline)
@@ -254,6 +259,12 @@ class AsyncClient(Connection):
         # ]
         return stream.results(self._predict_stream, metadata, start, errors == "raise")
 
+    # [async
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this client belongs to another event loop: make one in each loop")
+
+    # ]
     async def models(self) -> list[ModelInfo]:
         """All versions of all models, by name and version.
 

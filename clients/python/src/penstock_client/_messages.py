@@ -73,6 +73,22 @@ def channel_options(target: str, options: Iterable[tuple[str, object]]) -> list[
     return list({**_UNLIMITED, **_RECONNECTING, **direct, **dict(options)}.items())
 
 
+def checked_target(target: str) -> str:
+    """A target, which is not a URL.
+
+    Raises:
+        ValueError: it is one.
+        TypeError: it is not a text.
+    """
+    if not isinstance(target, str):
+        raise TypeError(f'a target is a text such as "{DEFAULT_TARGET}", not {target!r}')
+    scheme, separator, rest = target.partition("://")
+    if separator and scheme.lower() in ("http", "https", "grpc", "grpcs", "tcp"):
+        secure = "; for TLS give credentials" if scheme.lower() in ("https", "grpcs") else ""
+        raise ValueError(f'a target is "host:port", not {target!r}: write "{rest.rstrip("/")}"{secure}')
+    return target
+
+
 def _is_loopback(target: str) -> bool:
     """Whether a target is this machine: a proxy cannot reach it, but would connect to its own machine."""
     name = target.lower()
@@ -103,13 +119,35 @@ def seconds(timeout: float | None, default: float | None) -> float | None:
     return chosen
 
 
-class Deadline:
-    """The deadline that several steps share: `at` on the monotonic clock, or None."""
+class _Default(float):
+    """A timeout that nobody asked for: it bounds a call, but a server that is gone is not waited for."""
 
-    __slots__ = ("at",)
+
+DEFAULT_TIMEOUT: float = _Default(30.0)
+"""The timeout of calls that name none, in seconds."""
+
+
+class Deadline:
+    """The deadline that several steps share.
+
+    Args:
+        timeout: in seconds; None for no limit.
+
+    Attributes:
+        at: the deadline on the monotonic clock; None for no limit.
+        timeout: as given.
+    """
+
+    __slots__ = ("at", "timeout")
 
     def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
         self.at = None if timeout is None else monotonic() + timeout
+
+    @property
+    def waits(self) -> bool:
+        """Whether a server that is gone is waited for until the deadline: if the caller has set it."""
+        return self.timeout is not None and type(self.timeout) is not _Default
 
     def remaining(self) -> float | None:
         """The seconds that are left, not below 0; None for no limit."""

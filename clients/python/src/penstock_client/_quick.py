@@ -34,6 +34,8 @@ _INTEGERS = (int, np.int64)
 def code_of(number: int, kind: type) -> str | None:
     """The code of `struct` for a Python type and a datatype; None if there is no quick way."""
     if number in FLOATS:
+        if kind is np.float64 and number == tensor_pb2.FP16:
+            return None  # it has a dtype, so it is rounded to FP32 only
         return FLOATS[number] if kind in (*_FLOATS, *_INTEGERS, type(None)) else None
     if kind in _INTEGERS:
         return INTEGERS.get(number)

@@ -13,6 +13,7 @@ from penstock_client._frames import Extra, loose
 from penstock_client._messages import (
     COMPLETION_ORDER,
     DEFAULT_TARGET,
+    DEFAULT_TIMEOUT,
     NEVER,
     Deadline,
     Signature,
@@ -39,7 +40,8 @@ class Client(Connection):
         credentials: for TLS, such as `grpc.ssl_channel_credentials()`; None for plain text.
         options: gRPC channel options; they override the client's own, which remove the limit on the size
             of messages.
-        timeout: the default timeout of every call, in seconds; None for no limit.
+        timeout: the default timeout of every call, in seconds; None for no limit. With a timeout that is
+            given, here or for a call, a server that is gone is waited for until then.
         metadata: (key, value) pairs that are sent with every call.
         transport: how `predict` sends requests: "unary", one call each; "stream", all over one shared
             stream; "auto", the first with a call, later ones over the stream unless they are large.
@@ -48,7 +50,7 @@ class Client(Connection):
             further callers wait.
 
     Raises:
-        ValueError: the timeout is not above 0, or one of the last three is invalid.
+        ValueError: the timeout is not above 0, the target is a URL, or one of the last three is invalid.
     """
 
     def __init__(  # noqa: PLR0913 - the options of a client
@@ -57,7 +59,7 @@ class Client(Connection):
         *,
         credentials: grpc.ChannelCredentials | None = None,
         options: Iterable[tuple[str, object]] = (),
-        timeout: float | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
         metadata: Iterable[tuple[str, str | bytes]] = (),
         transport: Transport = "auto",
         merge_rows: bool = False,

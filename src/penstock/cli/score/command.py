@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -44,6 +45,13 @@ ASKING_SECONDS = 30.0
     type=click.Path(path_type=Path),
     help="Rows without an answer, with their reasons.  [OUTPUT.rejected.jsonl]",
 )
+@click.option(
+    "--checkpoint-seconds",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="How often the checkpoint is written.",
+)
 @click.option("--restart", is_flag=True, help="Begin again, and replace the output.")
 @click.option("--outputs", help="Outputs to return, as a,b.  [all]")
 @click.option("--version", default="", help="A version number or a label.  [the model's default]")
@@ -74,6 +82,7 @@ def score(  # noqa: PLR0913 - the flags
     form: FileFormat | None,
     input_form: FileFormat | None,
     rejected: Path | None,
+    checkpoint_seconds: float,
     restart: bool,
     outputs: str | None,
     version: str,
@@ -115,8 +124,8 @@ def score(  # noqa: PLR0913 - the flags
         request = Request(
             model, version, wanted, math.inf if timeout is None else timeout, priority, patience
         )
-        plan = _plan(files, output, form, input_form, rejected, request, restart)
-        _run(target, plan)
+        plan = _plan(files, output, form, input_form, rejected, request)
+        _run(target, replace(plan, restart=restart, save_seconds=checkpoint_seconds))
 
 
 def _plan(  # noqa: PLR0913 - the flags
@@ -126,7 +135,6 @@ def _plan(  # noqa: PLR0913 - the flags
     input_form: FileFormat | None,
     rejected: Path | None,
     request: object,
-    restart: bool,
 ) -> Plan:
     """What the flags ask for.
 
@@ -160,7 +168,7 @@ def _plan(  # noqa: PLR0913 - the flags
                 "without --output, name a file for rows without an answer: --rejected FILE"
             )
         rejected = target.with_name(f"{target.name}.rejected.jsonl")
-    return Plan(found, target, form, rejected, request, restart)
+    return Plan(found, target, form, rejected, request)
 
 
 def _run(target: str, plan: Plan) -> None:
