@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
-from typing import Literal, overload
+from typing import Literal, cast, overload
 from weakref import WeakSet
 
 import grpc
 
 from penstock_client._aio_connection import Connection
 from penstock_client._aio_stream import Stream, each
+from penstock_client._deadline import DEFAULT_TIMEOUT, NEVER, Deadline, seconds
 from penstock_client._errors import NotFound, PenstockError
 from penstock_client._frames import Extra, loose
-from penstock_client._messages import (
-    COMPLETION_ORDER,
-    DEFAULT_TARGET,
-    DEFAULT_TIMEOUT,
-    NEVER,
-    Deadline,
-    Signature,
-    model_info,
-    seconds,
-)
+from penstock_client._messages import COMPLETION_ORDER, DEFAULT_TARGET, Signature, model_info
 from penstock_client._mux import MAX_PENDING, Unsupported
 from penstock_client._requests import Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
@@ -124,6 +116,7 @@ class AsyncClient(Connection):
                 `extra` is unknown.
             TypeError: the id is not a text, or the sequence has another type.
         """
+        # long: most predictions pass through no other coroutine
         known = self._requests.known(model, version, outputs, priority)
         if sequence is not None:
             known = known.of_step(sequence)
@@ -147,10 +140,11 @@ class AsyncClient(Connection):
                 except (PenstockError, Unsupported) as error:
                     failed = error  # it may be possible to send it again
                 else:
-                    if isinstance(answered, Prediction):
+                    if type(answered) is Prediction:
                         answered.id = id
-                        return answered
-                    return known.read(answered, written[0] if written else b"", id)
+                    else:
+                        answered = known.read(answered, written[0] if written else b"", id)
+                    return cast(Prediction, answered)
             return await self._predicted(known, signature, written, id, deadline, None, failed)
         # ]
         signature, written = await self._prepare(known.key, self._requests.encode, inputs, deadline)

@@ -17,9 +17,9 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
+from penstock_client._deadline import Deadline
 from penstock_client._errors import GONE, PenstockError, Unavailable, from_status, not_run, was_not_run
 from penstock_client._merge import Member, Merged, Merger
-from penstock_client._messages import Deadline
 from penstock_client._runs import RESPONSE_KEY, TAG_KEY, Runs
 from penstock_client._wire import opened, read_varint, request_opened
 from penstock_proto.v1 import prediction_pb2

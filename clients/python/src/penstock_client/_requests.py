@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from penstock_client._messages import Deadline, Signature, seconds
+from penstock_client._deadline import Deadline, seconds
+from penstock_client._messages import Signature
 from penstock_client._mux import MOST_PENDING
 from penstock_client._wire import KnownRequest
 

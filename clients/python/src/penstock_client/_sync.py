@@ -8,18 +8,10 @@ from typing import Literal, overload
 
 import grpc
 
+from penstock_client._deadline import DEFAULT_TIMEOUT, NEVER, Deadline, seconds
 from penstock_client._errors import NotFound, PenstockError
 from penstock_client._frames import Extra, loose
-from penstock_client._messages import (
-    COMPLETION_ORDER,
-    DEFAULT_TARGET,
-    DEFAULT_TIMEOUT,
-    NEVER,
-    Deadline,
-    Signature,
-    model_info,
-    seconds,
-)
+from penstock_client._messages import COMPLETION_ORDER, DEFAULT_TARGET, Signature, model_info
 from penstock_client._mux import MAX_PENDING
 from penstock_client._requests import Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
@@ -119,6 +111,7 @@ class Client(Connection):
                 `extra` is unknown.
             TypeError: the id is not a text, or the sequence has another type.
         """
+        # long: most predictions pass through no other coroutine
         known = self._requests.known(model, version, outputs, priority)
         if sequence is not None:
             known = known.of_step(sequence)

@@ -9,19 +9,18 @@ from typing import Any, TypeVar
 import grpc
 
 from penstock_client import _health
+from penstock_client._deadline import Deadline, seconds
 from penstock_client._errors import InvalidInput, NotFound, PenstockError, Unavailable
 from penstock_client._local import Local
 from penstock_client._merge import Member
 from penstock_client._messages import (
     Batch,
-    Deadline,
     Key,
     Signature,
     Signatures,
     caller_of,
     channel_options,
     checked_target,
-    seconds,
 )
 from penstock_client._mux import Unsupported, is_gone, may_ask_again
 from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport
