@@ -24,10 +24,12 @@ RUN python -m venv /opt/build \
     && python -m venv --without-pip /opt/penstock \
     && /opt/build/bin/pip --python /opt/penstock/bin/python install -q --require-hashes -r requirements/serve.txt
 
-COPY pyproject.toml README.md LICENSE ./
+RUN mkdir -p /var/cache/penstock
+
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY src/ src/
 COPY clients/python/ clients/python/
-RUN /opt/build/bin/pip wheel -q --no-deps --no-build-isolation --wheel-dir wheels ./clients/python . \
+RUN PENSTOCK_BUILD_FOR_OTHERS=1 /opt/build/bin/pip wheel -q --no-deps --no-build-isolation --wheel-dir wheels ./clients/python . \
     && /opt/build/bin/pip --python /opt/penstock/bin/python install -q --no-deps --no-index wheels/*.whl
 
 FROM python:${PYTHON_VERSION}-slim AS runtime
@@ -39,8 +41,11 @@ LABEL org.opencontainers.image.title="penstock" \
 
 # An environment knows its own path: it must lie where the builder made it.
 COPY --from=builder /opt/penstock /opt/penstock
+# What is learned about models is kept here, where a volume is mounted: a new volume gets the folder's owner.
+COPY --from=builder --chown=10001:10001 /var/cache/penstock /var/cache/penstock
 ENV PATH=/opt/penstock/bin:$PATH \
     LOCPATH=/opt/penstock/lib/locale \
+    PENSTOCK_CACHE__FOLDER=/var/cache/penstock \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 

@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients exporters conformance zoo test-grpcio test-all soak wheels docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio browser oip-clients deploy-tools example-tools exporters conformance zoo test-grpcio test-all soak wheels docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -76,7 +76,13 @@ bench-peers: $(PEERS:%=.venv-bench/%/.made)  ## Install the peers that `make ben
 bench-grpcio: $(VENV)/.dev $(GRPCIO:%=.venv-grpcio/%/.made)  ## Compare releases and settings of grpcio
 	@$(VENV)/bin/python -m benchmarks.grpcio_versions $(GRPCIO) $(ARGS)
 
+browser: .venv-browser/.made  ## Install what tests/page drives a browser with (the browser: Debian's chromium)
+
 oip-clients: $(OIP:%=.venv-oip/%/.made) .venv-bench/kserve/.made  ## Install the clients that tests/open_inference runs
+
+deploy-tools: .venv-deploy/.made  ## Install what tests/deploy reads manifests with
+
+example-tools: .venv-examples/.made  ## Install what the examples with text and events need
 
 # The models of tests/exporters, with each family of exporters in an environment of its own; some are gigabytes.
 exporters: $(EXPORTERS:%=.venv-exporters/%/.made)  ## Write the models of tests/exporters again, with the exporters themselves
@@ -109,14 +115,18 @@ zoo: $(VENV)/.dev  ## Fetch real models, serve each and compare every answer (AR
 soak: $(VENV)/.dev  ## Run the long tests
 	@$(VENV)/bin/python -m pytest -m soak --timeout 0 $(ARGS)
 
-wheels: $(VENV)/.locked  ## Build the wheels of penstock, its client and its load tool into dist/
-	@$(VENV)/bin/python $(PIP) wheel -q --no-deps --no-build-isolation --wheel-dir dist $(ARGS) ./clients/python . ./tools/bench
+# Each in its own folder, as each is a project; hatch_build.py has the variable.
+wheels: $(VENV)/.locked  ## Build penstock, its client and its load tool into dist/: wheels and source distributions
+	@for folder in clients/python . tools/bench; do \
+		(cd $$folder && PENSTOCK_BUILD_FOR_OTHERS=1 $(abspath $(VENV))/bin/python -m hatchling build \
+			--directory $(CURDIR)/dist $(ARGS)) || exit 1; \
+	done
 
 docker:  ## Build the container image
 	docker build --build-arg VERSION=$(VERSION) --tag penstock:$(VERSION) $(ARGS) .
 
 # The distributions of this tree are installed from it, so no lock names them.
-LOCK_ANY = .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes \
+LOCK_ANY = PENSTOCK_BUILD_FOR_OTHERS=1 .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-emit-package penstock --no-emit-package penstock-client \
 	--custom-compile-command "make lock" $(ARGS)
 LOCK = $(LOCK_ANY) --universal
@@ -125,16 +135,19 @@ LOCK_HERE = $(LOCK_ANY) --python-platform x86_64-manylinux_2_35
 
 lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the newest)
 	@echo "pinning requirements/*.txt"
-	@$(LOCK) pyproject.toml tools/bench/pyproject.toml --group dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml tools/bench/pyproject.toml --extra docs --group dev -o requirements/dev.txt
 	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	@$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	@$(LOCK) --group protos -o requirements/protos.txt
+	@$(LOCK) requirements/deploy.in -o requirements/deploy.txt
+	@$(LOCK) requirements/examples.in -c requirements/dev.txt -o requirements/examples.txt
 	@for name in $(BENCH); do $(LOCK) requirements/bench-$$name.in -o requirements/bench-$$name.txt || exit 1; done
 	@for name in $(PEERS); do \
 		$(LOCK_HERE) requirements/bench-$$name.in -o requirements/bench-$$name.txt || exit 1; \
 	done
 	@for name in newest older; do $(LOCK) requirements/oip-$$name.in -o requirements/oip-$$name.txt || exit 1; done
 	@$(LOCK_HERE) requirements/oip-perf.in -o requirements/oip-perf.txt
+	@$(LOCK) requirements/browser.in -o requirements/browser.txt
 
 clean:  ## Remove environments, caches and builds
 	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -185,6 +198,12 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	@$(VENV)/bin/python $(PIP) install -q --require-hashes -r requirements/dev.txt
 	@touch $@
 
+.venv-deploy/.made .venv-examples/.made: .venv-%/.made: requirements/%.txt
+	$(call make_venv,.venv-$*,$(PYTHONS))
+	@echo "installing what tests/$* needs"
+	@.venv-$*/bin/python $(PIP) install -q --require-hashes -r requirements/$*.txt
+	@touch $@
+
 .venv-protos/.made: requirements/protos.txt
 	$(call make_venv,.venv-protos,$(OLDER_PYTHONS) python3)
 	@echo "installing the compiler of the protos"
@@ -208,6 +227,12 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	$(call make_venv,.venv-oip/$*,$(if $(filter $*,perf),python3.11,$(OLDER_PYTHONS) python3))
 	@echo "installing $* for tests/open_inference"
 	@.venv-oip/$*/bin/python $(PIP) install -q --require-hashes -r requirements/oip-$*.txt
+	@touch $@
+
+.venv-browser/.made: requirements/browser.txt
+	$(call make_venv,.venv-browser,$(PYTHONS))
+	@echo "installing Playwright for tests/page"
+	@.venv-browser/bin/python $(PIP) install -q --require-hashes -r requirements/browser.txt
 	@touch $@
 
 # With the interpreter that they have wheels for.

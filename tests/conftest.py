@@ -1,10 +1,11 @@
-"""Which tests run beside others: all but those marked `alone`, which come last.
+"""Which tests run beside others: all but those marked `alone`, which come first.
 
 Importing `support` also sets what must be set before any test imports ONNX Runtime.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ[beside.FOLDER] = str(beside.folder(config))
     os.environ["PENSTOCK_CACHE__FOLDER"] = str(beside.folder(config) / "cache")
     # A child process for every server would take as much CPU as the server. Some tests switch it on again.
     os.environ["PENSTOCK_TRIAL__ENABLED"] = "false"
@@ -31,8 +33,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the tests that run alone last, so that others wait for them only there."""
-    items.sort(key=_is_alone)
+    """Puts the tests that run alone first, so that others wait for them only once.
+
+    One worker runs them all: workers get the tests in slices, and take from the ends of each other's.
+    """
+    items.sort(key=lambda item: not _is_alone(item))
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector to look at the modules and tests again and again: they stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -50,9 +61,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 # Around all else, so that a test's time limit begins when the test does.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Runs a test when its turn has come."""
-    with beside.turn(item.config, alone=_is_alone(item)):
+    next_is_alone = nextitem is not None and _is_alone(nextitem)
+    with beside.turn(item.config, alone=_is_alone(item), next_is_alone=next_is_alone):
         return (yield)
 
 

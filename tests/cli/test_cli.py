@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from conftest import Cli
 
 
-PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+DEPENDENCIES = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]["dependencies"]
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -61,7 +62,7 @@ def test_version() -> None:
     assert first == f"penstock, version {__version__}"
     assert [line.split()[0] for line in libraries] == ["grpcio", "onnxruntime"]
     for name, line in zip(("grpcio", "onnxruntime"), libraries, strict=True):
-        wanted = next(each for each in map(Requirement, PROJECT["dependencies"]) if each.name == name)
+        wanted = next(each for each in map(Requirement, DEPENDENCIES) if each.name == name)
         found = re.fullmatch(rf"{name} (\S+) \(tested with (\S+)\)", line)
         assert found is not None, line
         assert (found[1], SpecifierSet(found[2])) == (version(name), wanted.specifier)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from penstock.cli.predict import streaming
 from penstock_client import Client
 from support.servers import RunningServer, running_server
 
@@ -323,7 +324,9 @@ def test_a_full_disk(predict: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.alone
-def test_rows_that_time_out(through: Cli) -> None:
+def test_rows_that_time_out(through: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Most of them are rejected first, and each would wait for seconds before it is sent again.
+    monkeypatch.setattr(streaming, "_LONGEST_WAIT_SECONDS", 0.01)
     rows = rows_of(through("slow", "rows.csv", "x\n" + "1\n" * 50, "--timeout", "0.0005", code=1))
     assert len(rows) == 50
     assert all(row["error"] and not row["y"] for row in rows)

@@ -14,6 +14,9 @@ from support.image import Image, parse
 
 ROOT = Path(__file__).parents[2]
 BUILD_SECONDS = 600
+WANTED = pytest.StashKey[bool]()
+ALONE = pytest.StashKey[bool]()
+"""Whether any test of this run runs alone."""
 BUILDING = pytest.StashKey[Future[Image]]()
 
 
@@ -24,10 +27,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begins to build where any test that runs wants it: in one process, if there are several."""
+    """Notes whether to build: where any test that runs wants it, and in one process, if there are several."""
     config = session.config
     first = not beside.is_worker(config) or config.workerinput["workerid"] == "gw0"
-    if first and not config.option.collectonly and any(map(_wants_image, session.items)):
+    config.stash[WANTED] = first and any(map(_wants_image, session.items))
+    config.stash[ALONE] = any(map(_is_alone, session.items))
+
+
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Begins to build when no test runs alone any more."""
+    config = item.config
+    if not config.stash[WANTED] or _is_alone(item):
+        return
+    if beside.alone_is_over(config) or not config.stash[ALONE]:
+        config.stash[WANTED] = False
         config.stash[BUILDING] = ThreadPoolExecutor(1).submit(_built, beside.folder(config))
 
 
@@ -45,6 +58,10 @@ def image(pytestconfig: pytest.Config) -> Image:
         return building.result() if building else _built(beside.folder(pytestconfig))
     except subprocess.CalledProcessError as error:
         pytest.fail(f"{error.cmd}: {error.stderr}")
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 def _wants_image(item: pytest.Item) -> bool:

@@ -109,8 +109,10 @@ def healthy(image: Image, port: int) -> bool:
     return spawn(image, words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait(timeout=10) == 0
 
 
-def test_nothing_but_the_environment_is_shipped(image: Image) -> None:
-    assert [path.name for path in image.path("/").iterdir()] == ["opt"]
+def test_nothing_but_the_environment_and_an_empty_cache_is_shipped(image: Image) -> None:
+    assert sorted(path.name for path in image.path("/").iterdir()) == ["opt", "var"]
+    assert [path for path in image.path("/var").rglob("*") if path.name not in ("cache", "penstock")] == []
+    assert image.environment["PENSTOCK_CACHE__FOLDER"] == str(image.path("/var/cache/penstock"))
     assert [path.name for path in image.path("/opt").iterdir()] == ["penstock"]
     assert not list(image.path("/opt/penstock/bin").glob("pip*"))
 

@@ -25,7 +25,8 @@ TRAFFIC = MODELS | {"models"}
 ENGINE = TRAFFIC | {"traffic"}
 PROTOCOLS = ENGINE | {"engine", "transport"}
 COMPOSED = PROTOCOLS | {"protocols", "observability", "operations", "security"}
-PROCESSES = COMPOSED | {"gauges", "interceptors", "loading", "server", "signals", "summary", "web"}
+COMPOSED_IN = {"described", "gauges", "interceptors", "loading", "page", "web"}
+PROCESSES = COMPOSED | COMPOSED_IN | {"server", "signals", "summary"}
 MAY_IMPORT = {
     "core": set(),
     "config": {"core"},
@@ -43,15 +44,18 @@ MAY_IMPORT = {
     "observability": FLOOR,
     "operations": FLOOR,
     "security": FLOOR,
+    "optimizing": MODELS | {"models"},
     "loading": MODELS | {"models", "observability"},
     "gauges": {"models", "observability", "scheduling"},
     "interceptors": {"transport"},
     "web": PROTOCOLS | {"protocols"},
-    "server": COMPOSED | {"gauges", "interceptors", "loading", "web"},
+    "page": FLOOR | {"observability", "operations"},
+    "described": PROTOCOLS | {"protocols", "summary"},
+    "server": COMPOSED | COMPOSED_IN,
     "signals": set(),
     "summary": {"core", "models"},
     "processes": PROCESSES,
-    "cli": PROCESSES | {"processes", "scoring"},
+    "cli": PROCESSES | {"processes", "optimizing", "scoring"},
     "__main__": {"cli"},
 }
 
@@ -101,8 +105,8 @@ ONLY_IN = {
     "grpc_reflection": ("penstock.protocols.standard",),
     "grpc_status": ("penstock.protocols",),
     "grpc._cython": ("penstock.transport.grpc.reactor", "penstock.transport.grpc.reactor_calls"),
-    "onnx": ("penstock.models.analysis",),
-    "onnxruntime": ("penstock.backends.onnx",),
+    "onnx": ("penstock.models.analysis", "penstock.optimizing.variants"),
+    "onnxruntime": ("penstock.backends.onnx", "penstock.optimizing.variants"),
     "prometheus_client": ("penstock.observability.metrics", "penstock.observability.model_families"),
     "pydantic": ("penstock.config",),
     "pydantic_settings": ("penstock.config",),

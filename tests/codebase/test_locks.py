@@ -40,7 +40,9 @@ DISTRIBUTIONS = {"penstock": ".", "penstock-bench": "tools/bench", "penstock-cli
 def needed(distribution: str) -> list[Requirement]:
     """What a distribution of this tree depends on."""
     path = ROOT / DISTRIBUTIONS[distribution] / "pyproject.toml"
-    return [Requirement(text) for text in tomllib.loads(path.read_text())["project"]["dependencies"]]
+    said = tomllib.loads(path.read_text())
+    hook = said["tool"]["hatch"].get("metadata", {}).get("hooks", {}).get("custom", {})
+    return [Requirement(text) for text in {**hook, **said["project"]}["dependencies"]]
 
 
 def group(name: str) -> Iterator[Requirement]:

@@ -63,6 +63,7 @@ TEXT_FOR = {
     "server.max_metadata_bytes": ("65536", 65_536),
     "server.on_broken": ("serve", "serve"),
     "runners.hung_unready": ("server", "server"),
+    "server.status_page": ("no", False),
     "trial.enabled": ("no", False),
     "cache.enabled": ("no", False),
     "cache.folder": ("folder", "folder"),

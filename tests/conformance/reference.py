@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
 from penstock.core.errors import ModelFailed, ModelLoadError
+from penstock.core.processors import available
 from penstock.core.tensors import Signature
 from tests.conformance.cases import Case, DataSet, Unreadable
 from tests.conformance.tensors import Raw, Tensors, held, packed, packed_inputs
@@ -60,12 +62,17 @@ class Judged:
 
 @contextmanager
 def opened(path: Path) -> Iterator[OnnxBackend]:
-    """The model, as a server opens it."""
-    backend = OnnxBackend(path, RUNTIME, 1)
+    """The model, as a server opens it: it finds out once, not for each of thousands, what it may use."""
+    backend = OnnxBackend(path, RUNTIME, 1, _processors())
     try:
         yield backend
     finally:
         backend.close()
+
+
+@cache
+def _processors() -> int:
+    return available().count
 
 
 def judge(case: Case) -> Judged:

@@ -12,19 +12,23 @@ import pytest
 
 from support import zoo
 
-train = zoo.example("lead_scoring/train.py")
-
 COMMITTED = zoo.EXAMPLES / "models" / "lead_scoring" / "1" / "model.onnx"
 README = zoo.EXAMPLES / "lead_scoring" / "README.md"
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> Any:
+def train() -> Any:
+    """The script. It imports scikit-learn, which takes seconds: not in every process that collects tests."""
+    return zoo.example("lead_scoring/train.py")
+
+
+@pytest.fixture(scope="module")
+def pipeline(train: Any) -> Any:
     return train.fit(train.make_leads(train.ROWS, train.SEED))
 
 
 @pytest.fixture(scope="module")
-def unseen() -> Any:
+def unseen(train: Any) -> Any:
     """1,000 leads that are not in the training data, some of a source that is not there either."""
     features = train.make_leads(1000, seed=123).features
     features[::50, 0] = "carrier_pigeon"
@@ -47,7 +51,9 @@ def structure(model: onnx.ModelProto) -> list[Any]:
     ]
 
 
-def test_training_again_gives_the_committed_model(pipeline: Any, unseen: Any, tmp_path: Path) -> None:
+def test_training_again_gives_the_committed_model(
+    train: Any, pipeline: Any, unseen: Any, tmp_path: Path
+) -> None:
     path = train.write(train.export(pipeline), tmp_path)
     assert path == tmp_path / "lead_scoring" / "1" / "model.onnx"
     assert structure(onnx.load(path)) == structure(onnx.load(COMMITTED))
@@ -58,7 +64,9 @@ def test_training_again_gives_the_committed_model(pipeline: Any, unseen: Any, tm
     np.testing.assert_array_equal(labels, committed_labels)
 
 
-def test_committed_model_scores_as_scikit_learn_does(pipeline: Any, unseen: Any, session: Any) -> None:
+def test_committed_model_scores_as_scikit_learn_does(
+    train: Any, pipeline: Any, unseen: Any, session: Any
+) -> None:
     labels, probabilities = session.run(["label", "probabilities"], train.as_inputs(unseen))
     np.testing.assert_allclose(probabilities, pipeline.predict_proba(unseen), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(labels, pipeline.predict(unseen))
@@ -79,7 +87,7 @@ def test_signature(session: Any) -> None:
     ]
 
 
-def test_file_says_what_it_is(session: Any) -> None:
+def test_file_says_what_it_is(train: Any, session: Any) -> None:
     about = session.get_modelmeta()
     assert about.description == train.DESCRIPTION
     assert about.custom_metadata_map == {"author": "Penstock", "version": "1"}
@@ -87,7 +95,7 @@ def test_file_says_what_it_is(session: Any) -> None:
     assert COMMITTED.stat().st_size < 2000
 
 
-def test_finds_the_rule_behind_the_data(session: Any) -> None:
+def test_finds_the_rule_behind_the_data(train: Any, session: Any) -> None:
     """The odds of the rule in the script's docstring, worked out by hand, are the model's to 3 %."""
     leads = {
         ("paid_ads", 1, 50_000.0): -2.2 - 0.6 + 0.8 - 0.2,
@@ -101,14 +109,14 @@ def test_finds_the_rule_behind_the_data(session: Any) -> None:
 
 
 def test_readme_shows_what_the_script_prints(
-    monkeypatch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train: Any, monkeypatch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["train.py", "--repository", str(tmp_path)])
     train.main()
     assert capsys.readouterr().out.splitlines()[0] in README.read_text()
 
 
-def test_readme_gives_the_models_answer(session: Any) -> None:
+def test_readme_gives_the_models_answer(train: Any, session: Any) -> None:
     lead = np.array([["paid_ads", 2, 79276.0]], object)
     label, probabilities = session.run(None, train.as_inputs(lead))
     text = " ".join(README.read_text().split())

@@ -260,7 +260,6 @@ def test_the_next_batch_is_known() -> None:
     assert queue.next_batch(8)[0] == 3
 
 
-@pytest.mark.alone
 def test_thousands_leave_quickly_by_every_way_out() -> None:
     """A stream that ends takes its requests out one by one: each must not cost a walk through all."""
     seconds = []
@@ -468,7 +467,6 @@ def test_nobody_starves_among_many_shapes() -> None:
     raise AssertionError("it is still waiting")
 
 
-@pytest.mark.alone
 def test_thousands_of_shapes_leave_quickly() -> None:
     seconds = []
     for count in (1_000, 10_000):
@@ -479,7 +477,6 @@ def test_thousands_of_shapes_leave_quickly() -> None:
     assert seconds[1] < 40 * seconds[0] + 0.05, "the time grows with the square of the number"
 
 
-@pytest.mark.alone
 def test_thousands_with_deadlines_in_any_order_leave_quickly() -> None:
     seconds = []
     for count in (2_000, 20_000):

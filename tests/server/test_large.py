@@ -22,12 +22,16 @@ def large() -> np.ndarray:
     return np.arange(16 * MIB, dtype=np.float32).reshape(16, MIB)
 
 
+def models():
+    """For a server of this module's own: what has been large stays large."""
+    return {"wide": (zoo.identity(DataType.FP32, ("N", "L")), ""), "identity": (zoo.identity(), "")}
+
+
 @pytest.fixture
-def own(serve) -> Iterator[tuple]:
-    """A server of the test's own, as a large one stays large, and a connection to it."""
-    server = serve({"wide": zoo.identity(DataType.FP32, ("N", "L")), "identity": zoo.identity()})
-    with kit.connect(server.target) as channel:
-        yield server, channel
+def own(own_server) -> Iterator[tuple]:
+    """That server, and a connection to it."""
+    with kit.connect(own_server.target) as channel:
+        yield own_server, channel
 
 
 def test_64_mib_there_and_back(own, large) -> None:

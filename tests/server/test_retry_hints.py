@@ -15,8 +15,8 @@ from grpc_status import rpc_status
 
 from penstock_proto.inference import grpc_service_pb2 as oip
 from server import kit, oip_kit
-from server.conftest import Serve
 from support import zoo
+from support.servers import RunningServer
 
 ONE = np.ones((1, 1), np.float32)
 SETTINGS = "runs_in_parallel = 1\n[batching]\nenabled = false\nqueue_rows = 2\n"
@@ -56,16 +56,20 @@ def ask(request: pytest.FixtureRequest) -> Callable[[grpc.Channel, float], Any]:
     return asked
 
 
+def models() -> dict[str, Any]:
+    return {"slow": (zoo.slow(50), SETTINGS)}
+
+
 @pytest.fixture
-def slow(serve: Serve) -> Any:
+def slow(own_server: RunningServer) -> RunningServer:
     """A server whose one model runs one row at a time and lets two wait; it knows how long a run takes."""
-    server = serve({"slow": zoo.slow(50)}, settings={"slow": SETTINGS})
-    with kit.connect(server.target) as channel:
+    kit.wait_until(lambda: kit.is_idle(own_server.ops), "nothing is left of the test before")
+    with kit.connect(own_server.target) as channel:
         predict(channel, kit.BOUND).result()
-    return server
+    return own_server
 
 
-def test_both_hints_say_the_same(slow: Any, ask: Callable[[grpc.Channel, float], Any]) -> None:
+def test_both_hints_say_the_same(slow: RunningServer, ask: Callable[[grpc.Channel, float], Any]) -> None:
     with kit.connect(slow.target) as channel:
         errors = [each.exception(kit.BOUND) for each in [ask(channel, kit.BOUND) for _ in range(6)]]
     refused = [each for each in errors if each is not None]
@@ -79,15 +83,16 @@ def test_both_hints_say_the_same(slow: Any, ask: Callable[[grpc.Channel, float],
 
 
 def test_a_client_with_a_retry_policy_follows_it(
-    slow: Any, ask: Callable[[grpc.Channel, float], Any]
+    slow: RunningServer, ask: Callable[[grpc.Channel, float], Any]
 ) -> None:
+    before = kit.metric(slow.ops, "requests_total", code="RESOURCE_EXHAUSTED")
     with kit.connect(slow.target, ("grpc.service_config", POLICY)) as channel:
         for each in [ask(channel, TIMEOUT) for _ in range(5)]:
             assert each.result(kit.BOUND)
-    assert kit.metric(slow.ops, "requests_total", code="RESOURCE_EXHAUSTED") > 0
+    assert kit.metric(slow.ops, "requests_total", code="RESOURCE_EXHAUSTED") > before
 
 
-def test_a_stream_that_an_error_ends_has_the_hint_too(slow: Any) -> None:
+def test_a_stream_that_an_error_ends_has_the_hint_too(slow: RunningServer) -> None:
     how = {"metadata": (("triton_grpc_error", "true"),)}
     with kit.connect(slow.target) as channel:
         stream = oip_kit.Stream(channel, **how)
@@ -97,7 +102,7 @@ def test_a_stream_that_an_error_ends_has_the_hint_too(slow: Any) -> None:
         assert int(dict(stream.call.trailing_metadata())["grpc-retry-pushback-ms"]) > 0
 
 
-def test_an_error_that_does_not_pass_has_no_hint(slow: Any) -> None:
+def test_an_error_that_does_not_pass_has_no_hint(slow: RunningServer) -> None:
     with kit.connect(slow.target) as channel:
         stub = oip_kit.stub_of(channel)
         error = stub.ModelInfer.future(oip.ModelInferRequest(model_name="no"), timeout=kit.BOUND).exception()

@@ -30,6 +30,18 @@ def slow(**fields):
     return kit.request("slow", x=ONE, **fields)
 
 
+def serve_long_runs(serve, *flags: str, exit_code: int | None):
+    """A server whose model "slow" loads quickly and runs as long as `long` asks, on a thread of its own."""
+    env = {"PENSTOCK_RUNNERS__INLINE_BELOW_SECONDS": "0"}
+    models = {"slow": zoo.as_slow_as_asked()}
+    return serve(models, *flags, settings={"slow": ALONE}, env=env, exit_code=exit_code)
+
+
+def long():
+    """A request whose run takes 1.5 seconds."""
+    return kit.request("slow", x=kit.raw(np.array([[zoo.rounds_in(1500)]]), kit.DataType.INT64))
+
+
 class Watcher:
     """Watches a server's health on a thread, and keeps what it saw and when."""
 
@@ -61,6 +73,24 @@ def test_calls_are_accepted_until_it_has_been_noticed(serve, processes: str) -> 
         assert health_of(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
         assert stub.Predict(kit.request("identity", x=ROW), timeout=kit.BOUND).version == "1"
         assert server.process.wait(kit.BOUND) == 0
+
+
+def test_a_call_whose_message_never_comes_holds_up_no_stop(serve) -> None:
+    server = serve({"identity": zoo.identity()}, "--drain-seconds", str(kit.BOUND))
+    never = threading.Event()
+
+    def messages():
+        never.wait(kit.BOUND)
+        yield b""
+
+    with kit.connect(server.target) as channel:
+        call = channel.stream_unary(kit.UNARY).future(messages(), timeout=2 * kit.BOUND)
+        kit.wait_until(lambda: kit.metric(server.ops, "calls_in_flight") == 1, "it has come")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < kit.BOUND / 2
+        assert kit.code_of_future(call) is UNAVAILABLE
+        never.set()
 
 
 def health_of(channel: grpc.Channel) -> int:
@@ -244,11 +274,11 @@ def test_too_little_time_to_drain(serve) -> None:
 
 @pytest.mark.alone
 def test_a_run_that_outlasts_the_drain_does_not_hold_the_server(serve) -> None:
-    server = serve(models(1500), "--drain-seconds", "0.1", settings={"slow": ALONE}, exit_code=1)
+    server = serve_long_runs(serve, "--drain-seconds", "0.1", exit_code=1)
     with kit.connect(server.target) as channel:
         stub = kit.stub_of(channel)
-        run = stub.Predict(slow(), timeout=kit.BOUND).timing.compute.ToMilliseconds() / 1000
-        future = stub.Predict.future(slow(), timeout=kit.BOUND)
+        run = stub.Predict(long(), timeout=kit.BOUND).timing.compute.ToMilliseconds() / 1000
+        future = stub.Predict.future(long(), timeout=kit.BOUND)
         kit.wait_until(lambda: kit.metric(server.ops, "running_batches") == 1, "it runs")
         started = time.monotonic()
         assert server.stop() == 1
@@ -257,9 +287,9 @@ def test_a_run_that_outlasts_the_drain_does_not_hold_the_server(serve) -> None:
 
 
 def test_a_second_signal_ends_it_at_once(serve) -> None:
-    server = serve(models(1500), settings={"slow": ALONE}, exit_code=None)
+    server = serve_long_runs(serve, exit_code=None)
     with kit.connect(server.target) as channel:
-        future = kit.stub_of(channel).Predict.future(slow(), timeout=kit.BOUND)
+        future = kit.stub_of(channel).Predict.future(long(), timeout=kit.BOUND)
         kit.wait_until(lambda: kit.metric(server.ops, "running_batches") == 1, "it runs")
         server.process.send_signal(signal.SIGTERM)
         server.wait_for_log('"stopping"')

@@ -121,7 +121,8 @@ class Image:
             self.environment[key] = text if text.startswith(str(self._root)) else self._moved(text)
 
     def _copy(self, value: str) -> None:
-        *sources, target = value.split()
+        # Owners are left out: nothing here runs as another user.
+        *sources, target = [word for word in value.split() if not word.startswith("--chown=")]
         if sources[0].startswith("--from="):
             stage = self._stages / sources.pop(0).removeprefix("--from=")
             # What was made at one path need not work at another.

@@ -21,6 +21,7 @@ What a server should make of each:
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -34,6 +35,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from penstock.core.minifloats import FORMATS
 from penstock.core.tensors import DataType
+from support import beside
 
 OPSET = 17
 ML_OPSET = 3
@@ -126,10 +128,15 @@ def fails_on(value: int) -> onnx.ModelProto:
 def slow(milliseconds: float) -> onnx.ModelProto:
     """y = x [N, 1], in at least about `milliseconds` a run, whatever the number of rows.
 
-    The time is spent computing on one core, not sleeping. How much work that takes is measured once a
-    process, so a busy machine makes runs longer, hardly ever shorter.
+    The time is spent computing on one core, not sleeping. How much work that takes is measured once a run
+    of the tests, so a busy machine makes runs longer, hardly ever shorter.
     """
-    return slow_by_rounds(max(1, round(milliseconds * _rounds_per_millisecond())))
+    return slow_by_rounds(rounds_in(milliseconds))
+
+
+def rounds_in(milliseconds: float) -> int:
+    """How many rounds of `slow_by_rounds` and `as_slow_as_asked` take at least about that long."""
+    return max(1, round(milliseconds * _rounds_per_millisecond()))
 
 
 def slow_by_rounds(rounds: int) -> onnx.ModelProto:
@@ -493,6 +500,21 @@ def _model(
 
 @cache
 def _rounds_per_millisecond() -> float:
+    """Measured by the first process of a run of the tests that wants to know.
+
+    So all of them make the same files, and a server finds in the cache what an earlier one learned of a file.
+    """
+    folder = os.environ.get(beside.FOLDER)
+    if folder is None:
+        return _measured_rounds_per_millisecond()
+    path = Path(folder) / "rounds"
+    with beside.locked(path.with_suffix(".lock")):
+        if not path.exists():
+            path.write_text(repr(_measured_rounds_per_millisecond()))
+        return float(path.read_text())
+
+
+def _measured_rounds_per_millisecond() -> float:
     """The most of several short measurements: the others were disturbed."""
     rounds = 500
     runner, feed = session(slow_by_rounds(rounds)), {"x": np.zeros((1, 1), np.float32)}

@@ -16,6 +16,7 @@ COMMANDS = {
     "models": "penstock.cli.models",
     "predict": "penstock.cli.predict.command",
     "score": "penstock.cli.score.command",
+    "optimize": "penstock.cli.optimize",
 }
 """The module of each command; the command has the same name as the module."""
 

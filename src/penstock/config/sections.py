@@ -20,6 +20,10 @@ class ServerConfig(Section):
     ops_port: int = setting(
         8002, "Port of operations (HTTP). 0 chooses a free port and prints it.", ge=0, le=65535
     )
+    status_page: bool = setting(
+        True,
+        "Whether the operations port shows the page, which also calls models over HTTP if `http` is true.",
+    )
     http: bool = setting(
         True, "Whether predictions are also served over HTTP, as JSON and by the Open Inference Protocol."
     )
@@ -107,7 +111,8 @@ class ServerConfig(Section):
     stream_answer_bytes: int = setting(
         2**25,
         "Most bytes of answers that are expected or wait on one stream. Further requests wait, and the "
-        "stream is not read; one answer alone may be larger. Answers of up to 1 KiB do not count.",
+        "stream is not read; one answer alone may be larger. Answers of up to 1 KiB do not count, nor do "
+        "several that are sent as one, if they have up to 256 bytes on average.",
         "bytes",
         ge=1,
     )

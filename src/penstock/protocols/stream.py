@@ -16,9 +16,10 @@ from typing_extensions import override
 from penstock.core.caller import Caller
 from penstock.core.errors import InvalidRequest, RequestError
 from penstock.core.request import Flush
+from penstock.models.model import Model
 from penstock.protocols.answers import Account
 from penstock.protocols.request import Origin, Part, ProtocolRequest
-from penstock.protocols.send_buffer import SMALL_BYTES, SendBuffer
+from penstock.protocols.send_buffer import SendBuffer, large_bytes
 from penstock.protocols.sequence_ids import StepStream, caller_of
 from penstock.protocols.service import Service, read_from
 from penstock.transport.grpc.call import OK, ServerCall, Status
@@ -46,8 +47,12 @@ class StreamItem(Protocol):
     def cancel_tags(self, tags: Set[int]) -> None:
         """Answers requests of these tags with CANCELLED, and drops them."""
 
-    def learn(self, size: int) -> None:
-        """Takes the bytes of its answers, from which those of later ones are expected; 0 for small ones."""
+    def learn(self, size: int) -> Model | None:
+        """Takes the bytes of its answers, from which those of later ones are expected; 0 for small ones.
+
+        Returns:
+            The model, if they are far more than was expected: see `Answers.take_back`.
+        """
 
 
 class Settled:
@@ -69,7 +74,7 @@ class Settled:
     def cancel_tags(self, tags: Set[int]) -> None:
         """It has its result."""
 
-    def learn(self, size: int) -> None:
+    def learn(self, size: int) -> Model | None:
         """It is an error."""
 
 
@@ -105,6 +110,7 @@ class Stream(Origin):
         self._in_flight = 0  # requests whose results have not left, and messages being decoded
         self._lock = threading.Lock()
         self._taking = self._closed = False
+        self._gathers = False  # a message of a few requests is being handled: their results leave together
         self._end: Status | None = None  # the status to end with once nothing is in flight
         self._ended = False  # the call has been told to end: no message is handled any more
         self._cut = False  # a result has ended the stream: later results are dropped
@@ -211,10 +217,10 @@ class Stream(Origin):
             self._waiting.remove(item)
         except KeyError:
             return None
-        large = 0 if isinstance(result, Status) else sum([len(p) for p, _ in result if len(p) > SMALL_BYTES])
+        large = 0 if isinstance(result, Status) else large_bytes(result)
         if large or self.account.expected:
             self.service.answers.answered(self.account, item, large)
-            item.learn(large)
+            self.service.answers.take_back(item.learn(large))
         if self._ordered:
             item.parts = result
         else:
@@ -222,13 +228,15 @@ class Stream(Origin):
         return self.flush
 
     def flush(self) -> None:
-        """Sends what is ready."""
-        if self._closed:
+        """Sends what is ready; during a message of a few requests, its end does so."""
+        if self._closed or self._gathers:
             return
-        if self._ordered:
+        if self._ordered and self._in_order:
             self._move_in_order()
-        self._send_buffer.flush()
-        self._finish_if_done()
+        if self._send_buffer.is_waiting():
+            self._send_buffer.flush()
+        if self._end is not None:
+            self._finish_if_done()
 
     def _cancel_tags(self, tags: Set[int]) -> None:
         """Answers the waiting requests of these tags with CANCELLED, and drops them."""
@@ -257,7 +265,7 @@ class Stream(Origin):
 
     def _took(self) -> None:
         """A message has been handled completely; the next one may be read."""
-        self._taking = False
+        self._taking = self._gathers = False
         if self._closed:  # during decoding on a worker
             self._drop_all()
             return
@@ -295,6 +303,11 @@ class Stream(Origin):
     def _move_in_order(self) -> None:
         """Moves the finished results at the head into the send buffer; one of them may end the stream."""
         line = self._in_order
+        try:  # without the lock, since code that sets a result flushes afterwards
+            if line[0].parts is None and not self._cut:
+                return
+        except IndexError:
+            return
         dropped: Sequence[StreamItem] = ()
         with self._lock:
             while line and not self._cut:

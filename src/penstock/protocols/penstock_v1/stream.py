@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence, Set
+from itertools import chain
 from typing import TypeAlias
 
 import grpc
@@ -28,6 +30,7 @@ from penstock.protocols.service import Service
 from penstock.protocols.stream import Result, Stream
 from penstock.protocols.turns import Clock
 from penstock.protocols.work import LIGHT_BYTES
+from penstock.scheduling.execution.failures import gone
 from penstock.transport.grpc.call import ServerCall, Status
 from penstock_proto.v1 import prediction_pb2 as pb
 
@@ -36,6 +39,9 @@ ORDER_KEY = "penstock-order"
 ORDERS = ("request", "completion")
 PARTS = 4
 """Requests with a deadline are divided into at least as many parts as can run in time one after another."""
+FEW = 8
+"""So many requests begin in one turn, and the results that are known then leave in one message. A thread that
+was interrupted among them would otherwise take its turn for over, and run the first of them alone."""
 NO_TAG = {0}  # what requests without a tag have: `cancel` names none of them
 
 NAMES = {REQUESTS: WORK.names}
@@ -44,8 +50,8 @@ NAMES = {REQUESTS: WORK.names}
 _Read: TypeAlias = tuple[bytes | Alike | None, Found | Decoded | InvalidRequest]
 """A request's bytes, if available, and its known request, form when decoded, or error; or several alike."""
 
-_Message: TypeAlias = tuple[Sequence[_Read], Set[int]]
-"""The requests of a message, and the tags that it cancels."""
+_Message: TypeAlias = tuple[Sequence[_Read], Set[int], int]
+"""The requests of a message, the tags that it cancels, and how many requests there are."""
 
 
 class PredictStream(Stream):
@@ -67,7 +73,10 @@ class PredictStream(Stream):
 
     @override
     def _handle(self, data: bytes) -> None:
-        self.service.in_turns(self.call, self._turns(data))
+        turns = self._turns(data)
+        for is_much in turns:  # seldom: most messages take one turn, which needs nothing that counts turns
+            self.service.in_turns(self.call, chain((is_much,), turns))
+            return
 
     @override
     def _result(self, answer: bytes | RequestError, id: str, tag: int) -> Result:
@@ -75,98 +84,157 @@ class PredictStream(Stream):
 
     def _turns(self, data: bytes) -> Iterator[bool]:
         """Handles a message in turns; see `penstock.protocols.turns`. It is read before a request begins."""
+        clock = Clock()
         try:
-            requests, cancelled = yield from self._read(data)
+            requests, cancelled, count = yield from self._read(data, clock)
         except InvalidRequest as error:
             self._cannot_read(error)
             return
-        yield from self._take(requests, cancelled)
+        yield from self._take(requests, cancelled, count, clock)
+        self._took()
 
-    def _read(self, data: bytes) -> Generator[bool, None, _Message]:
-        """Parses a message: its requests, and the tags that it cancels.
+    def _read(self, data: bytes, clock: Clock) -> Generator[bool, None, _Message]:
+        """Parses a message.
 
         Raises:
             InvalidRequest: the message cannot be parsed, or has too many requests.
         """
-        service, clock = self.service, Clock()
+        known_requests, most = self.service.known_requests, self.service.bounds.requests
         requests: list[_Read] = []
         cancelled: set[int] = set()
-        count = 0
+        fields = count = 0  # what is counted against the bound, and the requests among it
         try:
-            for found in requests_in(data, service.known_requests, cancelled):
-                count += len(found[0]) if found and isinstance(found[0], Alike) else 1
-                self._check_count(count)
-                if found is not None:
-                    part, known = found
-                    read: Found | Decoded | InvalidRequest | None = known
-                    if read is None:
-                        assert isinstance(part, bytes), "requests that are alike match a known request"
-                        read = service.too_many_names(part)
-                        if read is None:
-                            if service.is_much_work(part):
-                                yield True
-                            read = service.codec.decode(part)
-                    requests.append((part, read))
-                if clock.is_over():
+            for found in requests_in(data, known_requests, cancelled):
+                if fields and clock.is_over():
                     yield False
+                if found is None:
+                    fields += 1
+                else:
+                    part, known = found
+                    more = part.count if isinstance(part, Alike) else 1
+                    fields += more
+                    count += more
+                if fields > most:
+                    raise self._too_many()
+                if found is not None:
+                    requests.append((part, known or (yield from self._decoded(part))))
         except ValueError:
             if len(data) > LIGHT_BYTES:
                 yield True
-            return (yield from self._parse(data))
-        return requests, cancelled
+            return (yield from self._parse(data, clock))
+        return requests, cancelled, count
 
-    def _parse(self, data: bytes) -> Generator[bool, None, _Message]:
+    def _decoded(self, part: bytes | Alike) -> Generator[bool, None, Decoded | InvalidRequest]:
+        """A request that no known request matches: its form when decoded, or its error."""
+        assert isinstance(part, bytes), "requests that are alike match a known request"
+        service = self.service
+        error = service.too_many_names(part)
+        if error is not None:
+            return error
+        if service.is_much_work(part):
+            yield True
+        return service.codec.decode(part)
+
+    def _parse(self, data: bytes, clock: Clock) -> Generator[bool, None, _Message]:
         """Parses a message with an unusual encoding: protobuf parses all of it, or rejects it."""
-        most, clock = self.service.bounds.requests, Clock()
+        most = self.service.bounds.requests
         _, fields = wire.count_names(data, NAMES, 4 * most, 4 * most)
         if fields > 4 * most:
             raise InvalidRequest(f"the message ({len(data)} bytes) has more fields than {most} requests need")
         message = parsed(pb.PredictStreamRequest, data)
-        self._check_count(len(message.requests) + len(message.cancel))
+        if len(message.requests) + len(message.cancel) > most:
+            raise self._too_many()
         requests: list[_Read] = []
         for each in message.requests:
             requests.append((None, DecodedPredict(each, each.ByteSize())))
             if clock.is_over():
                 yield False
-        return requests, set(message.cancel)
+        return requests, set(message.cancel), len(requests)
 
-    def _check_count(self, count: int) -> None:
-        most = self.service.bounds.requests
-        if count > most:
-            raise InvalidRequest(
-                f"the message has more than {most} requests and cancelled tags, the most that are allowed "
-                "(server.max_message_requests)"
-            )
+    def _too_many(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"the message has more than {self.service.bounds.requests} requests and cancelled tags, the most "
+            "that are allowed (server.max_message_requests)"
+        )
 
-    def _take(self, requests: Sequence[_Read], cancelled: Set[int]) -> Iterator[bool]:
-        count = sum([len(data) if isinstance(data, Alike) else 1 for data, _ in requests])
+    def _take(
+        self, requests: Sequence[_Read], cancelled: Set[int], count: int, clock: Clock
+    ) -> Iterator[bool]:
+        """Begins the requests, `count` in all; once the call is over, the others are only counted."""
         self._coming(count)
+        self._gathers = count <= FEW
         if cancelled:
             self._cancel_tags(cancelled - NO_TAG)
-        clock = Clock()
-        for data, read in requests:
-            if isinstance(read, Decoded):
-                self.begin_decoded(read, data if isinstance(data, bytes) else None)
-            elif isinstance(read, InvalidRequest):
-                self._refuse(read, data if isinstance(data, bytes) else b"")
-            elif isinstance(data, bytes):
-                self._begin(data, read)
-            elif data is not None:
-                self._begin_many(data)
-            if clock.is_over():
+        if self._closed:
+            yield from self._skip(requests, 0)
+            return
+        begun = 0
+        for more in self._begin_all(requests):
+            begun += more
+            if begun < count and not self._gathers and clock.is_over():
                 yield False
                 if self._closed:
                     self._drop_submitted()
-        self._took()
+                    yield from self._skip(requests, begun)
+                    return
+
+    def _begin_all(self, requests: Sequence[_Read]) -> Iterator[int]:
+        """Begins the requests one after another, as many at a time as it says."""
+        for data, read in requests:
+            if isinstance(data, Alike):
+                yield from self._begin_many(data)
+                continue
+            if isinstance(read, Decoded):
+                self.begin_decoded(read, data)
+            elif isinstance(read, InvalidRequest):
+                self._refuse(read, data or b"")
+            elif data is not None:
+                self._begin(data, read)
+            yield 1
+
+    def _skip(self, requests: Sequence[_Read], begun: int) -> Iterator[bool]:
+        """Counts the requests that are not begun, because the call is over: each ends once.
+
+        Args:
+            requests: those of a message.
+            begun: how many of them, from the first one on, have been begun.
+        """
+        clock = Clock()
+        skipped: Counter[Model | None] = Counter()
+        for data, read in requests:
+            count = _count(data)
+            if begun < count:
+                skipped[self._model_of(read)] += count - begun
+                if clock.is_over():
+                    yield False
+            begun = max(begun - count, 0)
+        error = gone(self.call)
+        for model, count in skipped.items():
+            if model is not None:
+                model.observer.failed(self.rpc, error, count)
+                continue
+            for _ in range(count):
+                self.service.telemetry.failed(self.rpc, error)
+
+    def _model_of(self, read: Found | Decoded | InvalidRequest) -> Model | None:
+        """The model of a request; None if it is not known."""
+        if isinstance(read, InvalidRequest):
+            return None
+        if not isinstance(read, Decoded):
+            return read[0].model_now(self.service.router.targets)
+        try:
+            return self.service.engine.route(read.model, read.version)
+        except RequestError:
+            return None
 
     def _begin(self, data: bytes, found: Found | None) -> None:
         if found is None or not self.begin_known(data, found):
             self.begin_decoded(self.service.codec.decode(data), data)
 
-    def _begin_many(self, many: Alike) -> None:
-        """Begins requests that are alike, as many together as fit into a batch."""
+    def _begin_many(self, many: Alike) -> Iterator[int]:
+        """Begins requests that are alike, as many together as fit into a batch; says how many at a time."""
         known, start = many.known, 0
-        while start < len(many):
+        while start < many.count:
             model = known.model_now(self.service.router.targets)
             together = _together(model, many, self.call.deadline)
             if known.texts and self.service.reads:  # each has metadata of its own
@@ -175,11 +243,18 @@ class PredictStream(Stream):
                 one = many.messages[start].tobytes()
                 self._begin(one, known.matches(one))
                 start += 1
+                yield 1
                 continue
             batch = MicroBatch(self, many.part(start, start + together), model)
             start += together
             self.begun(batch)
             batch.submit()
+            yield batch.count
+
+
+def _count(data: bytes | Alike | None) -> int:
+    """How many requests it is."""
+    return data.count if isinstance(data, Alike) else 1
 
 
 def _together(model: Model | None, many: Alike, deadline: float) -> int:
@@ -192,8 +267,8 @@ def _together(model: Model | None, many: Alike, deadline: float) -> int:
     room = batcher.policy.queue_rows - batcher.waiting_rows
     if 0 < room < rows:
         rows = room
-    seconds = min(many.seconds, deadline - time.monotonic())
-    if seconds < math.inf:
+    if many.seconds < math.inf or deadline < math.inf:
+        seconds = min(many.seconds, deadline - time.monotonic())
         rows = min(rows, batcher.costs.of(asked.shape_key).rows_within(seconds / PARTS))
     size = sizes_of(model).expected(asked.outputs, asked.rows, asked.shape_key)
     return min(int(rows) // asked.rows, LARGEST_ANSWER // size) if size else int(rows) // asked.rows

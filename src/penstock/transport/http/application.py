@@ -282,7 +282,7 @@ class _Answer:
         if seconds is not None:
             headers.append((b"retry-after", b"%d" % seconds))
         accepted = self._headers.get("accept-encoding")
-        if accepted:
+        if accepted and not any(name == b"content-encoding" for name, _ in headers):
             coding, message = compressed(message, accepted)
             headers += ((b"vary", b"accept-encoding"), *(((b"content-encoding", coding),) if coding else ()))
         headers.append((b"content-length", b"%d" % len(message)))
