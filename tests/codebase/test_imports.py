@@ -31,6 +31,8 @@ MAY_IMPORT = {
     "core": set(),
     "config": {"core"},
     "row_files": {"core"},
+    # What scores files knows a server through the client only.
+    "scoring": {"core", "row_files"},
     "backends": FLOOR,
     "scheduling": SCHEDULING,
     "models": MODELS,
@@ -55,7 +57,7 @@ MAY_IMPORT = {
     "signals": set(),
     "summary": {"core", "models"},
     "processes": PROCESSES,
-    "cli": PROCESSES | {"processes", "importing", "optimizing", "row_files"},
+    "cli": PROCESSES | {"processes", "importing", "optimizing", "row_files", "scoring"},
     "__main__": {"cli"},
 }
 
@@ -100,7 +102,7 @@ ONLY_IN = {
     ),
     "uvicorn": ("penstock.transport.http.connection", "penstock.transport.http.server"),
     "httptools": ("penstock.transport.http.connection",),
-    "orjson": ("penstock.transport.http", "penstock.protocols.rest"),
+    "orjson": ("penstock.transport.http", "penstock.protocols.rest", "penstock.scoring.outputs"),
     "grpc_health": ("penstock.transport.grpc", "penstock.protocols.standard"),
     "grpc_reflection": ("penstock.protocols.standard",),
     "grpc_status": ("penstock.protocols",),
@@ -118,6 +120,8 @@ ONLY_IN = {
     "structlog": ("penstock.observability.logs",),
     "click": ("penstock.cli",),
     "rich": ("penstock.cli",),
+    "pyarrow": ("penstock.scoring.arrow_files",),
+    "fsspec": ("penstock.scoring.sources",),
 }
 
 # The load tool knows servers from the outside only: the client, the protocols, and what is shared by all.

@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "penstock.cli.predict.command",
     "check": "penstock.cli.check",
     "import": "penstock.cli.import_model",
+    "score": "penstock.cli.score.command",
     "optimize": "penstock.cli.optimize",
 }
 """The module of each command; the command has the same name as the module."""

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from penstock_client import _health
+from penstock_client._deadline import Deadline
 from penstock_client._errors import (
     DeadlineExceeded,
     PenstockError,
@@ -19,7 +20,6 @@ from penstock_client._errors import (
     if_closed,
     if_unconnected,
 )
-from penstock_client._messages import Deadline
 from penstock_client._mux import PROBE_SECONDS, backoff
 
 __all__ = ["Lock", "acquire", "ask", "new_channel", "reach"]

@@ -2,7 +2,8 @@
 
 JSON has one kind of number. For an integer input, a number must be whole and in range. For a floating-point
 input, every number is read as FP64 first and may then be rounded, but stays finite. "NaN", "Infinity" and
-"-Infinity" stand for what JSON has no number for, in both directions, as in protobuf's JSON.
+"-Infinity" stand for what JSON has no number for, in both directions, as in protobuf's JSON; null, which
+tables have for a missing value, is read as NaN, too.
 """
 
 from __future__ import annotations
@@ -82,6 +83,9 @@ def array_of(spec: TensorSpec, values: Sequence[Any]) -> Array:
     if str in types:
         values = [NOT_FINITE.get(each, each) if isinstance(each, str) else each for each in values]
         types = set(map(type, values))
+    if type(None) in types:
+        values = [np.nan if each is None else each for each in values]
+        types.discard(type(None))
     _check(types <= _NUMBERS, spec, values, _NUMBERS)
     return typed_lists.of_list(spec, values, np.dtype("<f8"))
 
@@ -108,8 +112,7 @@ def _check(fits: bool, spec: TensorSpec, values: Sequence[Any], expected: set[ty
     if not fits:
         index, value = next((i, each) for i, each in enumerate(values) if type(each) not in expected)
         came = orjson.dumps(value).decode()
-        has_nan = expected is _NUMBERS and spec.datatype.kind not in (Kind.INT, Kind.UINT)
-        advice = ' ("NaN" stands for a missing number)' if value is None and has_nan else ""
+        advice = ", which has no missing values: fill them in first" if value is None else ""
         raise InvalidRequest(
             f"input {spec.name}: the value {came[:80]} at position {index} is {NAMES[type(value)]}, "
             f"expected {spec.datatype}{advice}"
