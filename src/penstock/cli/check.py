@@ -89,7 +89,7 @@ def check(  # noqa: PLR0913 - the flags
 
 def _worst(differences: Differences) -> Iterator[str]:
     """The worst row, and the numbers of those that differ."""
-    from penstock.cli.predict.outputs import plain
+    from penstock.scoring.outputs import plain
 
     for name, (expected, got) in differences.shown.items():
         yield f"  row {differences.worst_row}  {name}: expected {plain(expected)}, got {plain(got)}"
