@@ -6,7 +6,7 @@ If HTTP is switched off, nothing of it is imported, and `Web` does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,10 +37,12 @@ class Web:
     Attributes:
         transport: the transport; None if HTTP is switched off.
         services: those that accept requests.
+        reader: a thread that reads large JSON.
     """
 
     transport: HttpTransport | None = None
     services: Sequence[Service] = ()
+    reader: Executor | None = None
 
     def listen(self, settings: ServerConfig) -> int:
         """Listens; connections wait until `start`.
@@ -78,6 +80,8 @@ class Web:
         """Closes all connections."""
         if self.transport:
             self.transport.close()
+        if self.reader:
+            self.reader.shutdown(wait=False, cancel_futures=True)
 
     def calls_in_flight(self) -> int:
         """How many calls have arrived and not ended."""
@@ -135,7 +139,11 @@ def web(  # noqa: PLR0913 - what it is composed of
     from penstock.transport.http.server import HttpTransport
 
     codes = TRITON_CODES if settings.triton_status_codes else CODES
-    services = (rest.RestService(*parts), infer.HttpInferService(*parts, codes=codes))
+    reader = ThreadPoolExecutor(1, thread_name_prefix="penstock-json")
+    services = (
+        rest.RestService(*parts, reader=reader),
+        infer.HttpInferService(*parts, reader=reader, codes=codes),
+    )
     methods: dict[str, Method] = {**pages.methods(is_ready, models), **infer.methods(servicers)}
     for service in services:
         methods |= service.methods()
@@ -146,4 +154,5 @@ def web(  # noqa: PLR0913 - what it is composed of
         shares_port=shares_port,
         metadata_bytes=settings.max_metadata_bytes,
     )
-    return Web(HttpTransport(routes, wrap(methods), limits, parts[FAILED]), services)
+    transport = HttpTransport(routes, wrap(methods), limits, parts[FAILED], settings.http_max_json_bytes)
+    return Web(transport, services, reader)

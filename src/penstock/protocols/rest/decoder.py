@@ -10,8 +10,9 @@ from typing_extensions import override
 from penstock.core.errors import InvalidRequest
 from penstock.models.model import Model
 from penstock.protocols.codec import Contents, Decoded, SequenceStep, attached
-from penstock.protocols.rest.errors import not_too_deep, parsed
+from penstock.protocols.rest.errors import AT_ONCE, not_too_deep, parsed
 from penstock.protocols.rest.forms import Inputs
+from penstock.protocols.rest.pieces import let_go
 from penstock.protocols.sequence_ids import BY_ID_ONLY, SEQUENCES_KEY, SHARED, has_own_sequence, unknown_words
 from penstock.protocols.tensors import wanted_outputs
 from penstock.transport.http.call import HttpCall
@@ -67,6 +68,11 @@ class HttpDecoded(Decoded):
         self.model = call.parameters[MODEL]
         self.version = call.parameters.get(VERSION, "")
         self.id = call.headers.get(REQUEST_ID, "")
+
+    def let_go(self) -> None:
+        """Frees its JSON, once its inputs have been read; bit by bit if it is large."""
+        if self.size > AT_ONCE:
+            let_go(self.body)
 
 
 class DecodedRecords(HttpDecoded):

@@ -19,11 +19,14 @@ class Route(NamedTuple):
         verb: "GET" or "POST".
         template: the path; `{name}` stands for one segment.
         method: the full name of the method.
+        json_size: the header with the size of the JSON in a body, if binary data may follow it; "" if all
+            of a body is JSON.
     """
 
     verb: str
     template: str
     method: str
+    json_size: str = ""
 
 
 class Found(NamedTuple):
@@ -32,10 +35,12 @@ class Found(NamedTuple):
     Attributes:
         method: the full name of the method.
         parameters: the segments that stand in braces, by name.
+        json_size: as `Route` has it.
     """
 
     method: str
     parameters: Mapping[str, str]
+    json_size: str = ""
 
 
 class Routes:
@@ -69,7 +74,7 @@ class Routes:
         allowed = []
         for route, parameters in self._matching(parts):
             if route.verb == asked:
-                return Found(route.method, parameters)
+                return Found(route.method, parameters, route.json_size)
             allowed.append(route.verb)
         path = "/".join(parts) or "/"
         if allowed:

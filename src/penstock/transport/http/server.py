@@ -32,6 +32,7 @@ class HttpTransport:
         methods: what can be called, by full name.
         limits: what is rejected; its `message_bytes` is for bodies.
         failed: called with an exception that a handler raised; its call is ended.
+        json_bytes: the largest JSON in a body.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class HttpTransport:
         methods: Mapping[str, Method],
         limits: Limits,
         failed: Callable[[BaseException], None],
+        json_bytes: int,
     ) -> None:
         self._routes = Routes(routes)
         self._methods = methods
         self._limits = limits
         self._failed = failed
+        self._json_bytes = json_bytes
         self._sockets: list[socket.socket] = []
         self._connections: Callable[[], Collection[Any]] = tuple  # each a Connection
         self._refusal: Status | None = None
@@ -195,7 +198,9 @@ class HttpTransport:
 
         limits = self._limits
         config = Config(
-            Application(self._routes, self._methods, self, Mailbox(loop), limits.message_bytes),
+            Application(
+                self._routes, self._methods, self, Mailbox(loop), limits.message_bytes, self._json_bytes
+            ),
             http=Connection,
             ws="none",
             lifespan="off",

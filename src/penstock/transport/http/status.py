@@ -102,9 +102,10 @@ def bad_request(details: str, http: int = 400) -> HttpStatus:
     return HttpStatus(grpc.StatusCode.INVALID_ARGUMENT, details, http=http)
 
 
-def too_large(limit: int) -> HttpStatus:
-    """The status of a request whose body is above the limit."""
-    words = f"the body is larger than {limit} bytes, the server's limit (server.http_max_body_bytes)"
+def too_large(limit: int, *, is_json: bool) -> HttpStatus:
+    """The status of a request whose body, or the JSON in it, is above the limit."""
+    what, setting = ("JSON", "http_max_json_bytes") if is_json else ("body", "http_max_body_bytes")
+    words = f"the {what} is larger than {limit} bytes, the server's limit (server.{setting})"
     return HttpStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, words, http=413)
 
 
