@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients exporters conformance zoo test-grpcio test-all soak wheels docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients exporters conformance openapi zoo test-grpcio test-all soak wheels docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -76,7 +76,7 @@ bench-peers: $(PEERS:%=.venv-bench/%/.made)  ## Install the peers that `make ben
 bench-grpcio: $(VENV)/.dev $(GRPCIO:%=.venv-grpcio/%/.made)  ## Compare releases and settings of grpcio
 	@$(VENV)/bin/python -m benchmarks.grpcio_versions $(GRPCIO) $(ARGS)
 
-oip-clients: $(OIP:%=.venv-oip/%/.made) .venv-bench/kserve/.made  ## Install the clients that tests/open_inference runs
+oip-clients: $(OIP:%=.venv-oip/%/.made) .venv-bench/kserve/.made .venv-bench/mlserver/.made  ## Install the clients that tests/open_inference runs
 
 # The models of tests/exporters, with each family of exporters in an environment of its own; some are gigabytes.
 exporters: $(EXPORTERS:%=.venv-exporters/%/.made)  ## Write the models of tests/exporters again, with the exporters themselves
@@ -102,6 +102,9 @@ test-all:  ## Run the tests on every Python 3.11 to 3.14 of this machine
 
 conformance: $(VENV)/.dev  ## Serve every ONNX backend test case and compare bit for bit (ARGS=--write for the page)
 	@$(VENV)/bin/python -m tests.conformance $(ARGS)
+
+openapi: $(VENV)/.dev .venv-openapi/.made  ## Try everything that /openapi.json says with schemathesis (ARGS='-n 50')
+	@$(VENV)/bin/python -m tests.openapi $(ARGS)
 
 zoo: $(VENV)/.dev  ## Fetch real models, serve each and compare every answer (ARGS=--write for the page)
 	@$(VENV)/bin/python -m tests.zoo $(ARGS)
@@ -135,6 +138,7 @@ lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the ne
 	done
 	@for name in newest older; do $(LOCK) requirements/oip-$$name.in -o requirements/oip-$$name.txt || exit 1; done
 	@$(LOCK_HERE) requirements/oip-perf.in -o requirements/oip-perf.txt
+	@$(LOCK) requirements/openapi.in -o requirements/openapi.txt
 
 clean:  ## Remove environments, caches and builds
 	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -208,6 +212,12 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	$(call make_venv,.venv-oip/$*,$(if $(filter $*,perf),python3.11,$(OLDER_PYTHONS) python3))
 	@echo "installing $* for tests/open_inference"
 	@.venv-oip/$*/bin/python $(PIP) install -q --require-hashes -r requirements/oip-$*.txt
+	@touch $@
+
+.venv-openapi/.made: requirements/openapi.txt
+	$(call make_venv,.venv-openapi,$(PYTHONS))
+	@echo "installing schemathesis"
+	@.venv-openapi/bin/python $(PIP) install -q --require-hashes -r requirements/openapi.txt
 	@touch $@
 
 # With the interpreter that they have wheels for.

@@ -83,6 +83,10 @@ class Web:
         if self.reader:
             self.reader.shutdown(wait=False, cancel_futures=True)
 
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self.transport.connections() if self.transport else 0
+
     def calls_in_flight(self) -> int:
         """How many calls have arrived and not ended."""
         return self.transport.calls_in_flight() if self.transport else 0
@@ -119,6 +123,7 @@ def web(  # noqa: PLR0913 - what it is composed of
     models: Callable[[], Sequence[Model]],
     wrap: Wrap,
     shares_port: bool,
+    is_full: Callable[[], bool],
 ) -> Web:
     """Builds it.
 
@@ -130,6 +135,7 @@ def web(  # noqa: PLR0913 - what it is composed of
         models: returns all loaded models.
         wrap: applies the interceptors.
         shares_port: whether other processes listen on the same port.
+        is_full: whether there is no room for another connection.
     """
     if not settings.http:
         return Web()
@@ -154,5 +160,13 @@ def web(  # noqa: PLR0913 - what it is composed of
         shares_port=shares_port,
         metadata_bytes=settings.max_metadata_bytes,
     )
-    transport = HttpTransport(routes, wrap(methods), limits, parts[FAILED], settings.http_max_json_bytes)
+    transport = HttpTransport(
+        routes,
+        wrap(methods),
+        limits,
+        parts[FAILED],
+        settings.http_max_json_bytes,
+        is_full,
+        settings.http_allow_origins,
+    )
     return Web(transport, services, reader)

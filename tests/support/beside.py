@@ -23,7 +23,9 @@ def folder(config: pytest.Config) -> Path:
     if is_worker(config):
         return Path(config.workerinput["folder"])
     if _FOLDER not in config.stash:
-        config.stash[_FOLDER] = tempfile.TemporaryDirectory(prefix="penstock-tests-", ignore_cleanup_errors=True)
+        config.stash[_FOLDER] = tempfile.TemporaryDirectory(
+            prefix="penstock-tests-", ignore_cleanup_errors=True
+        )
     return Path(config.stash[_FOLDER].name)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from penstock.config.section import Names, NonEmpty, Section, setting
+from penstock.config.section import AnyNames, Names, NonEmpty, Section, setting
 
 INT32_MAX = 2**31 - 1
 
@@ -44,6 +44,11 @@ class ServerConfig(Section):
         "bytes",
         gt=0,
         le=INT32_MAX,
+    )
+    http_allow_origins: AnyNames = setting(
+        (),
+        'Origins of web pages that may call over HTTP from a browser (CORS), such as "https://example.com"; '
+        '"*" allows all.',
     )
     drain_seconds: float = setting(
         20.0, "How long a server that stops waits until all accepted requests are answered.", "seconds", ge=0

@@ -7,12 +7,15 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from penstock.transport.grpc.call import BROKEN, CallHandler, Kind, Method, Status
 from penstock.transport.http.bodies import Inflater, TooLarge, compressed, inflater
 from penstock.transport.http.call import HttpCall, Mailbox
 from penstock.transport.http.lines import LineCall
+from penstock.transport.http.origins import Headers, Origins
 from penstock.transport.http.routes import Routes
 from penstock.transport.http.status import (
     JSON,
@@ -73,6 +76,7 @@ class Application:
         mailbox: of the event loop.
         body_bytes: the largest body, also once it is decompressed.
         json_bytes: the largest JSON: a body, the beginning of a binary one, or a line of a stream.
+        origins: those that may call from a browser.
     """
 
     def __init__(  # noqa: PLR0913 - what it is composed of
@@ -83,18 +87,25 @@ class Application:
         mailbox: Mailbox,
         body_bytes: int,
         json_bytes: int,
+        origins: Origins,
     ) -> None:
         self._routes = routes
         self._methods = methods
         self._gate = gate
         self._mailbox = mailbox
         self._body_bytes = body_bytes
+        self._origins = origins
         self._json_bytes = min(json_bytes, body_bytes)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answers one request."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         answer = _Answer(scope, headers, send, self._gate)
+        if "origin" in headers:
+            answer.more = self._origins.headers(headers)
+            if allowed := self._origins.preflight(scope["method"], headers):
+                await answer.nothing(allowed)
+                return
         found = self._routes.find(scope["method"], scope["raw_path"])
         if isinstance(found, Status):
             await answer.end(found, None)
@@ -279,7 +290,12 @@ class _Answer:
         headers: its headers.
         send: sends a part of the answer.
         gate: the server.
+
+    Attributes:
+        more: headers of every answer, besides its own.
     """
+
+    more: Headers = ()
 
     def __init__(self, scope: Mapping[str, Any], headers: Mapping[str, str], send: Send, gate: Gate) -> None:
         self.has_error = scope["path"].startswith(_ERROR_MEMBER)
@@ -301,7 +317,7 @@ class _Answer:
         kind = JSON
         if message is None and http != 200:
             message, kind = problem(status, has_error=self.has_error), PROBLEM
-        message = message or b""
+        body = message or b""
         headers = list(more or ())
         if isinstance(status, HttpStatus):
             headers += [(key.encode(), str(value).encode("latin-1")) for key, value in status.headers]
@@ -312,15 +328,20 @@ class _Answer:
             headers.append((b"retry-after", b"%d" % seconds))
         accepted = self._headers.get("accept-encoding")
         if accepted:
-            if len(message) > COMPRESSED_AT_ONCE:
+            if len(body) > COMPRESSED_AT_ONCE:
                 loop = asyncio.get_running_loop()
-                coding, message = await loop.run_in_executor(None, compressed, message, accepted)
+                coding, body = await loop.run_in_executor(None, partial(compressed, body, accepted))
             else:
-                coding, message = compressed(message, accepted)
+                coding, body = compressed(body, accepted)
             headers += ((b"vary", b"accept-encoding"), *(((b"content-encoding", coding),) if coding else ()))
-        headers.append((b"content-length", b"%d" % len(message)))
+        headers.append((b"content-length", b"%d" % len(body)))
         await self._start(http, headers)
-        await self._send({"type": "http.response.body", "body": message})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def nothing(self, headers: Headers) -> None:
+        """Sends an answer without a body."""
+        await self._start(HTTPStatus.NO_CONTENT, list(headers))
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def begin(self, content_type: str, more: list[tuple[bytes, bytes]]) -> None:
         """Begins a stream."""
@@ -343,4 +364,5 @@ class _Answer:
     async def _start(self, http: int, headers: list[tuple[bytes, bytes]]) -> None:
         if not self._gate.keeps_connections:
             headers.append((b"connection", b"close"))
+        headers += self.more
         await self._send({"type": "http.response.start", "status": http, "headers": headers})

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from typing_extensions import override
 
@@ -99,9 +99,9 @@ class HttpCall(ServerCall):
         self._waiting: asyncio.Future[None] | None = None
 
     @property
-    def query(self) -> Mapping[str, str]:
-        """The query parameters; a later one replaces an earlier one of the same name."""
-        return dict(parse_qsl(self._query.decode("latin-1"), keep_blank_values=True)) if self._query else {}
+    def query(self) -> Mapping[str, Sequence[str]]:
+        """The values of each query parameter."""
+        return parse_qs(self._query.decode("latin-1"), keep_blank_values=True) if self._query else {}
 
     @override
     def peer(self) -> str:

@@ -7,8 +7,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Sized
-from http import HTTPStatus
+from collections.abc import Callable, Sized
 
 import httptools
 from typing_extensions import override
@@ -17,8 +16,16 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from penstock.transport.grpc.call import STOPPING, Status
 from penstock.transport.http.call import HttpCall
 from penstock.transport.http.lines import LineCall
+from penstock.transport.http.status import (
+    bad_request,
+    headers_too_large,
+    no_room,
+    too_slow,
+    whole_answer,
+)
 
 WAIT_SECONDS = 30.0
 """How long a client may take for the headers of a request; to take any of an answer; and for its body, with
@@ -30,6 +37,8 @@ KEEP_SECONDS = 75
 
 MOST_PIPELINED = 256
 """Most requests that a client may send ahead; a connection with more is closed."""
+LONGEST_WORDS = 100
+FULL = no_room()
 NO_LINGER = struct.pack("ii", 1, 0)
 FRAMING = (b"content-length", b"transfer-encoding")
 """The headers that say where a body ends."""
@@ -103,17 +112,24 @@ class Connection(HttpToolsProtocol):
         state: what all connections share.
         header_bytes: the most bytes of a request's head.
         loop: the event loop.
+        is_full: whether there is no room for another connection.
 
     Attributes:
         call: the call that is being answered.
     """
 
     def __init__(
-        self, config: Config, state: ServerState, header_bytes: int, loop: asyncio.AbstractEventLoop
+        self,
+        config: Config,
+        state: ServerState,
+        header_bytes: int,
+        loop: asyncio.AbstractEventLoop,
+        is_full: Callable[[], bool],
     ) -> None:
         super().__init__(config, state, {"connection": self}, loop)
         self.call: HttpCall | None = None
         self._header_bytes = header_bytes
+        self._is_full = is_full
         self._in_head = True
         self._began: float | None = time.monotonic()  # the request that is being read; None between requests
         self._received = 0  # bytes of it
@@ -125,6 +141,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        if self._is_full():
+            self._refuse(FULL)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -136,11 +154,11 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         if self._in_head and self._received - len(data) > self._header_bytes:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            self._refuse(headers_too_large(self._header_bytes))
             return
         self._aside += len(data)
         if self._aside - len(data) > self._header_bytes:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            self._refuse(headers_too_large(self._header_bytes))
             return
         self._data = data
         super().data_received(data)
@@ -209,12 +227,12 @@ class Connection(HttpToolsProtocol):
         if self._began is None or self.flow.read_paused or isinstance(self.call, LineCall):
             return  # a stream may wait between two lines for as long as it likes
         if now - self._began > WAIT_SECONDS + self._received / LEAST_RATE:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+            self._refuse(too_slow(WAIT_SECONDS, LEAST_RATE))
 
     def end_unread(self) -> None:
         """Rejects the request that is being read, if its body is not complete; a stream ends by itself."""
         if self.call is not None and self._began is not None and not isinstance(self.call, LineCall):
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            self._refuse(STOPPING)
 
     def _reset(self) -> None:
         """Ends the connection at once; what the client has not taken is dropped by the kernel, too."""
@@ -223,13 +241,15 @@ class Connection(HttpToolsProtocol):
             found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self.transport.abort()
 
-    def _refuse(self, status: HTTPStatus) -> None:
+    @override
+    def send_400_response(self, msg: str) -> None:
+        words = str(sys.exc_info()[1])[:LONGEST_WORDS]
+        self._refuse(bad_request(f"what came is not a request of HTTP/1.1: {words}"))
+
+    def _refuse(self, status: Status) -> None:
         """Ends the connection with an answer, where none has begun."""
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            head = (
-                f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode())
+            self.transport.write(whole_answer(status))
         self.transport.close()

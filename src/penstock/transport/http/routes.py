@@ -81,8 +81,14 @@ class Routes:
             words = f"{verb} is not allowed for {path}, only {', '.join(allowed)}"
             headers = (("allow", ", ".join(allowed)),)
             return HttpStatus(grpc.StatusCode.UNIMPLEMENTED, words, http=405, headers=headers)
-        templates = ", ".join(dict.fromkeys(each.template for each in self._routes))
-        return Status(grpc.StatusCode.NOT_FOUND, f"there is no path {path[:200]}; there are {templates}")
+        return Status(grpc.StatusCode.NOT_FOUND, f"there is no path {path[:200]}; {self._like(path)}")
+
+    def _like(self, path: str) -> str:
+        """The paths that begin as this one does; where none does, one of each kind."""
+        templates = list(dict.fromkeys(each.template for each in self._routes))
+        found = [each for each in templates if _first(each) == _first(path)]
+        kinds = {_first(each): each for each in reversed(templates)}
+        return "there are " + ", ".join(found or reversed(kinds.values()))
 
     def _matching(self, parts: list[str]) -> Iterator[tuple[Route, dict[str, str]]]:
         for template, route in self._by_length.get(len(parts), ()):
@@ -94,6 +100,10 @@ class Routes:
                     break
             else:
                 yield route, parameters
+
+
+def _first(path: str) -> str:
+    return "/".join(path.split("/")[:2])
 
 
 def _text(segment: bytes) -> str:
