@@ -137,6 +137,7 @@ def web(  # noqa: PLR0913 - what it is composed of
         shares_port: whether other processes listen on the same port.
         is_full: whether there is no room for another connection.
     """
+    # long: composes all parts, in the order in which they need each other
     if not settings.http:
         return Web()
     from penstock.protocols.rest import infer, pages

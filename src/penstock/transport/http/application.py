@@ -301,6 +301,7 @@ class _Answer:
         self.has_error = scope["path"].startswith(_ERROR_MEMBER)
         self._headers = headers
         self._send = send
+        self._connection = scope["state"]["connection"]
         self._gate = gate
 
     async def end(
@@ -335,8 +336,10 @@ class _Answer:
                 coding, body = compressed(body, accepted)
             headers += ((b"vary", b"accept-encoding"), *(((b"content-encoding", coding),) if coding else ()))
         headers.append((b"content-length", b"%d" % len(body)))
-        await self._start(http, headers)
-        await self._send({"type": "http.response.body", "body": body})
+        self._last(headers)
+        if not self._connection.answer(self._send, http, headers, body):
+            await self._send({"type": "http.response.start", "status": http, "headers": headers})
+            await self._send({"type": "http.response.body", "body": body})
 
     async def nothing(self, headers: Headers) -> None:
         """Sends an answer without a body."""
@@ -361,8 +364,12 @@ class _Answer:
             body = call.framed(b'{"error":' + problem(call.result[0]) + b"}", "error")
         await self._send({"type": "http.response.body", "body": body})
 
-    async def _start(self, http: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def _last(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Adds the headers that every answer has."""
+        headers += self.more
         if not self._gate.keeps_connections:
             headers.append((b"connection", b"close"))
-        headers += self.more
+
+    async def _start(self, http: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._last(headers)
         await self._send({"type": "http.response.start", "status": http, "headers": headers})

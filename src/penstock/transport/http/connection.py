@@ -8,12 +8,13 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sized
+from typing import Any
 
 import httptools
 from typing_extensions import override
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from penstock.transport.grpc.call import STOPPING, Status
@@ -211,6 +212,40 @@ class Connection(HttpToolsProtocol):
             self._began = time.monotonic()
         if rest:
             self.data_received(rest)
+
+    def answer(self, send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Sends a whole answer in one part, which takes half the time of two messages of ASGI.
+
+        Args:
+            send: sends the messages of the request that is answered; a later one may be read meanwhile.
+            status: the status code.
+            headers: those of the answer, with its length; names in lower case, values without line ends.
+            body: the body.
+
+        Returns:
+            Whether it has been sent; if not, it must be sent by messages.
+        """
+        cycle: RequestResponseCycle = send.__self__
+        if self.flow.write_paused or cycle.response_started or cycle.scope["method"] == "HEAD":
+            return False
+        if cycle.disconnected:
+            return True
+        parts = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+            if name == b"connection":
+                cycle.keep_alive = False  # the only value that is ever sent is "close"
+        if not cycle.keep_alive and parts[-4] != b"connection":
+            parts.append(b"connection: close\r\n")
+        parts += (b"\r\n", body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"".join(parts))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def check(self, now: float) -> None:
         """Cuts the client off if it takes too long.

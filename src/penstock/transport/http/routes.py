@@ -11,6 +11,9 @@ import grpc
 from penstock.transport.grpc.call import Status
 from penstock.transport.http.status import HttpStatus, bad_request
 
+MOST_KNOWN, LONGEST_KNOWN = 1024, 256
+"""How many paths are remembered, and the longest of them in bytes."""
+
 
 class Route(NamedTuple):
     """A path that can be called.
@@ -52,6 +55,7 @@ class Routes:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
+        self._known: dict[tuple[str, bytes], Found] = {}  # most requests are for few paths
         self._by_length: dict[int, list[tuple[list[str], Route]]] = {}
         for route in routes:
             parts = route.template.split("/")
@@ -64,6 +68,17 @@ class Routes:
             verb: the method of HTTP, such as "POST"; HEAD asks as GET does.
             raw_path: the path as it was sent, with its percent-encoding.
         """
+        known = self._known.get((verb, raw_path))
+        if known is not None:
+            return known
+        found = self._find(verb, raw_path)
+        if isinstance(found, Found) and len(raw_path) <= LONGEST_KNOWN:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[verb, raw_path] = found
+        return found
+
+    def _find(self, verb: str, raw_path: bytes) -> Found | Status:
         try:
             parts = [_text(each) for each in raw_path.split(b"/")]
         except UnicodeDecodeError:
