@@ -194,9 +194,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rest", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=4000, help="requests of a round")
+    parser.add_argument("--only", default="", metavar="TEXT", help="groups with a title that has TEXT")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        for group in subjects(Path(name)):
+        groups = [each for each in subjects(Path(name)) if any(arguments.only in one.title for one in each)]
+        for group in groups:
             compare(group, Path(name), arguments.rounds, arguments.count)
 
 
