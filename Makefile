@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio oip-clients exporters conformance openapi zoo test-grpcio test-all soak wheels docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio browser oip-clients exporters conformance openapi zoo test-grpcio test-all soak wheels docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -75,6 +75,8 @@ bench-peers: $(PEERS:%=.venv-bench/%/.made)  ## Install the peers that `make ben
 
 bench-grpcio: $(VENV)/.dev $(GRPCIO:%=.venv-grpcio/%/.made)  ## Compare releases and settings of grpcio
 	@$(VENV)/bin/python -m benchmarks.grpcio_versions $(GRPCIO) $(ARGS)
+
+browser: .venv-browser/.made  ## Install what tests/page drives a browser with (the browser: Debian's chromium)
 
 oip-clients: $(OIP:%=.venv-oip/%/.made) .venv-bench/kserve/.made .venv-bench/mlserver/.made  ## Install the clients that tests/open_inference runs
 
@@ -128,7 +130,7 @@ LOCK_HERE = $(LOCK_ANY) --python-platform x86_64-manylinux_2_35
 
 lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the newest)
 	@echo "pinning requirements/*.txt"
-	@$(LOCK) pyproject.toml tools/bench/pyproject.toml --group dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml tools/bench/pyproject.toml --extra docs --group dev -o requirements/dev.txt
 	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	@$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	@$(LOCK) --group protos -o requirements/protos.txt
@@ -139,6 +141,7 @@ lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the ne
 	@for name in newest older; do $(LOCK) requirements/oip-$$name.in -o requirements/oip-$$name.txt || exit 1; done
 	@$(LOCK_HERE) requirements/oip-perf.in -o requirements/oip-perf.txt
 	@$(LOCK) requirements/openapi.in -o requirements/openapi.txt
+	@$(LOCK) requirements/browser.in -o requirements/browser.txt
 
 clean:  ## Remove environments, caches and builds
 	@rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -218,6 +221,12 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	$(call make_venv,.venv-openapi,$(PYTHONS))
 	@echo "installing schemathesis"
 	@.venv-openapi/bin/python $(PIP) install -q --require-hashes -r requirements/openapi.txt
+	@touch $@
+
+.venv-browser/.made: requirements/browser.txt
+	$(call make_venv,.venv-browser,$(PYTHONS))
+	@echo "installing Playwright for tests/page"
+	@.venv-browser/bin/python $(PIP) install -q --require-hashes -r requirements/browser.txt
 	@touch $@
 
 # With the interpreter that they have wheels for.

@@ -97,6 +97,13 @@ class Engine:
         model.batcher.cancel(request)
         self._wake(model)
 
+    def withdraw(self, model: Model) -> Sequence[Request]:
+        """Takes the requests that wait out of a model's queue; whoever does so submits them later.
+
+        Steps of sequences are left where they are.
+        """
+        return model.batcher.withdraw() if model.sequences is None else ()
+
     def replace(self, model: Model, request: Request, kept: Request, dropped: Request) -> bool:
         """Replaces a waiting request by a part of it, and cancels the other part.
 

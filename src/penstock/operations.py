@@ -1,7 +1,8 @@
 """Operations over HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for the probes of an orchestrator.
 
 Small on purpose: every connection carries one request and has its own thread, so that a client that hangs
-does not delay the others. If there are too many connections, the oldest is closed.
+does not delay the others. If there are too many connections, the oldest is closed. Further pages are given to
+it, such as those of `penstock.page`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Lock, Thread
@@ -26,7 +28,8 @@ from penstock.core.address import address
 from penstock.core.listening import OPERATIONS, listening_failed
 
 _MOST_CONNECTIONS = 64
-_MOST_BODY_BYTES = 65_536
+_MOST_UNUSED_BYTES = 65_536
+_MOST_BODY_BYTES = 4 << 20
 _POLL_SECONDS = 0.1
 _TEXT = "text/plain; charset=utf-8"
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -41,6 +44,54 @@ Ready: TypeAlias = Callable[[], tuple[bool, str]]
 _Answer: TypeAlias = tuple[HTTPStatus, str, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request for a page.
+
+    Attributes:
+        query: the query string, without "?".
+        headers: names in lower case.
+        body: of a POST; else empty.
+    """
+
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to it.
+
+    Attributes:
+        status: the status code.
+        content_type: of the body.
+        body: bytes; or an iterable of parts, each sent at once, which is closed (`close`) at the end.
+        headers: further headers.
+    """
+
+    status: int
+    content_type: str
+    body: bytes | Iterable[bytes]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page that is given to the server.
+
+    Attributes:
+        answer: makes the answer.
+        method: "GET" (HEAD then works as well) or "POST".
+        media_type: if not "", only for clients whose Accept header names it; others get what they would
+            get without this page.
+    """
+
+    answer: Callable[[Question], Reply]
+    method: str = "GET"
+    media_type: str = ""
+
+
 class OpsServer:
     """The HTTP server of operations.
 
@@ -50,6 +101,8 @@ class OpsServer:
         render_metrics: takes the Accept header and returns the content type and the text.
         ready: whether requests can be served, and the text of the answer.
         alive: whether the process works, and the text of the answer; if not, it must be restarted.
+        pages: further pages, by path.
+        on_stop: called when the server stops: answers that go on for ever must end.
         timeout_seconds: how long a client may take to send or to receive data.
     """
 
@@ -61,11 +114,14 @@ class OpsServer:
         render_metrics: RenderMetrics,
         ready: Ready,
         alive: Ready = lambda: (True, "ok"),
+        pages: Mapping[str, Page] | None = None,
+        on_stop: Callable[[], None] = lambda: None,
         timeout_seconds: float = 10.0,
     ) -> None:
         self._host = host
         self._port = port
-        self._application = _Application(render_metrics, ready, alive)
+        self._application = _Application(render_metrics, ready, alive, pages or {})
+        self._on_stop = on_stop
         self._timeout_seconds = timeout_seconds
         self._server: _Server | None = None
 
@@ -91,6 +147,7 @@ class OpsServer:
     def stop(self) -> None:
         """Stops listening and closes all connections. Does nothing if not started."""
         server, self._server = self._server, None
+        self._on_stop()
         if server is not None:
             server.shutdown()
             server.server_close()
@@ -100,42 +157,116 @@ class OpsServer:
 class _Application:
     """The pages, as a WSGI application."""
 
-    def __init__(self, render_metrics: RenderMetrics, ready: Ready, alive: Ready) -> None:
+    def __init__(
+        self, render_metrics: RenderMetrics, ready: Ready, alive: Ready, given: Mapping[str, Page]
+    ) -> None:
+        self._given = given
         self._pages: dict[str, Callable[[str], _Answer]] = {
-            "/": lambda _: _text(HTTPStatus.OK, "\n".join(path for path in self._pages if path != "/")),
+            "/": lambda _: _text(HTTPStatus.OK, "\n".join(path for path in self._paths if path != "/")),
             "/metrics": lambda accept: (HTTPStatus.OK, *render_metrics(accept)),
             "/livez": lambda _: _verdict(*alive()),
             "/readyz": lambda _: _verdict(*ready()),
         }
+        self._paths = list(dict.fromkeys((*self._pages, *given)))
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        method = environ["REQUEST_METHOD"]
-        status, content_type, body = self._answer(method, environ)
-        headers = [("Server", "penstock"), ("Content-Type", content_type)]
-        if len(body) >= _LEAST_COMPRESSED_BYTES:
-            headers.append(("Vary", "Accept-Encoding"))
-            if _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
-                headers.append(("Content-Encoding", "gzip"))
-                body = gzip.compress(body, _COMPRESSION_LEVEL)
-        headers.append(("Content-Length", str(len(body))))
-        if status is HTTPStatus.METHOD_NOT_ALLOWED:
-            headers.append(("Allow", "GET, HEAD"))
-        start_response(f"{status.value} {status.phrase}", headers)
-        return [] if method == "HEAD" else [body]
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        page = self._given.get(path)
+        if page is not None and _is_for(page, environ):
+            if method == page.method or (method == "HEAD" and page.method == "GET"):
+                return self._sent(self._asked(page, environ), environ, start_response)
+            if path not in self._pages:
+                _read_body(environ)
+                allowed = "GET, HEAD" if page.method == "GET" else page.method
+                return self._sent(_not_allowed(method, allowed), environ, start_response)
+        return self._sent(self._answer(method, environ), environ, start_response)
 
-    def _answer(self, method: str, environ: dict[str, Any]) -> _Answer:
+    def _sent(self, reply: Reply, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Sends the head of an answer, and returns its body."""
+        headers = [("Server", "penstock"), ("Content-Type", reply.content_type), *reply.headers.items()]
+        body = reply.body
+        if isinstance(body, bytes):
+            if len(body) >= _LEAST_COMPRESSED_BYTES:
+                headers.append(("Vary", "Accept-Encoding"))
+                if _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
+                    headers.append(("Content-Encoding", "gzip"))
+                    body = gzip.compress(body, _COMPRESSION_LEVEL)
+            headers.append(("Content-Length", str(len(body))))
+        start_response(f"{reply.status} {_phrase(reply.status)}", headers)
+        if environ["REQUEST_METHOD"] == "HEAD":
+            if not isinstance(body, bytes):
+                _end(body)
+            return []
+        return [body] if isinstance(body, bytes) else body
+
+    def _asked(self, page: Page, environ: dict[str, Any]) -> Reply:
+        """What a page that is given answers."""
+        body = b""
+        if page.method == "POST":
+            length = environ.get("CONTENT_LENGTH") or "0"
+            if not length.isdecimal() or int(length) > _MOST_BODY_BYTES:
+                words = f"the body has {length[:20]} bytes, expected at most {_MOST_BODY_BYTES}"
+                return _reply(_text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words))
+            body = environ["wsgi.input"].read(int(length))
+        else:
+            _read_body(environ)
+        headers = {
+            key[5:].replace("_", "-").lower(): str(value)
+            for key, value in environ.items()
+            if key.startswith("HTTP_")
+        }
+        headers["content-type"] = environ.get("CONTENT_TYPE", "")
+        try:
+            return page.answer(Question(environ.get("QUERY_STRING", ""), headers, body))
+        except Exception:  # of any kind: the client gets an answer, and the reason is logged
+            return _reply(_failed(environ["PATH_INFO"]))
+
+    def _answer(self, method: str, environ: dict[str, Any]) -> Reply:
         _read_body(environ)
         path = environ["PATH_INFO"]
         page = self._pages.get(path)
         if page is None:
-            return _text(HTTPStatus.NOT_FOUND, f"no page {path}; available: {', '.join(self._pages)}")
+            return _reply(_text(HTTPStatus.NOT_FOUND, f"no page {path}; available: {', '.join(self._paths)}"))
         if method not in ("GET", "HEAD"):
-            return _text(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} is not allowed, only GET and HEAD")
+            return _not_allowed(method, "GET, HEAD")
         try:
-            return page(environ.get("HTTP_ACCEPT", ""))
+            return _reply(page(environ.get("HTTP_ACCEPT", "")))
         except Exception:  # of any kind: the client gets an answer, and the reason is logged
-            _log.exception("%s failed", path)
-            return _text(HTTPStatus.INTERNAL_SERVER_ERROR, "failed; see the server's log")
+            return _reply(_failed(path))
+
+
+def _is_for(page: Page, environ: Mapping[str, Any]) -> bool:
+    return page.media_type in environ.get("HTTP_ACCEPT", "")
+
+
+def _reply(answer: _Answer) -> Reply:
+    status, content_type, body = answer
+    return Reply(status.value, content_type, body)
+
+
+def _not_allowed(method: str, allowed: str) -> Reply:
+    words = f"{method} is not allowed, only {allowed.replace(', ', ' and ')}\n"
+    return Reply(HTTPStatus.METHOD_NOT_ALLOWED.value, _TEXT, words.encode(), {"Allow": allowed})
+
+
+def _failed(path: str) -> _Answer:
+    """The answer when a page raises; logs the exception."""
+    _log.exception("%s failed", path)
+    return _text(HTTPStatus.INTERNAL_SERVER_ERROR, "failed; see the server's log")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # such as 499
+        return "Unknown"
+
+
+def _end(body: Iterable[bytes]) -> None:
+    """Closes a body that is not sent."""
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
 
 
 def _verdict(good: bool, reason: str) -> _Answer:
@@ -158,7 +289,7 @@ def _read_body(environ: dict[str, Any]) -> None:
     """Reads the unused body of a request: closing a connection with unread bytes cuts off the answer."""
     length = environ.get("CONTENT_LENGTH") or "0"
     if length.isdecimal():
-        environ["wsgi.input"].read(min(int(length), _MOST_BODY_BYTES))
+        environ["wsgi.input"].read(min(int(length), _MOST_UNUSED_BYTES))
 
 
 class _Handler(WSGIRequestHandler):

@@ -17,6 +17,7 @@ from penstock.core.observers import combined
 from penstock.core.processors import available
 from penstock.core.request import Observer
 from penstock.core.run_recorder import RunRecorder
+from penstock.described import Describer
 from penstock.engine import Engine
 from penstock.gauges import gauges_of
 from penstock.interceptors import Interceptor, intercepted
@@ -27,7 +28,9 @@ from penstock.observability.logs import logger
 from penstock.observability.metrics import Metrics
 from penstock.observability.observer import AccessLog, FailureLog
 from penstock.observability.open_files import OpenFiles, most_connections
+from penstock.observability.page.errors import RecentErrors
 from penstock.operations import OpsServer
+from penstock.page import Ports, Seen, StatusPage
 from penstock.protocols import status
 from penstock.protocols.open_inference.management import HEALTH_METHODS as OIP_HEALTH_METHODS
 from penstock.protocols.open_inference.management import Control
@@ -104,6 +107,9 @@ class Server:
         self.metrics = Metrics(status.code_name)
         self.on_hung: Callable[[frozenset[str]], None] = lambda _: None
         self.on_loading: Callable[[str], None] = lambda _: None
+        self._errors = RecentErrors(status.code_name)
+        self.metrics.on_failed = self._errors.unknown.failed
+        self._describer = Describer()
         self._cores = cores
         self._path = path
         self._ready = False
@@ -128,12 +134,15 @@ class Server:
         self._files = OpenFiles(most_connections(), self._count_connections)
         is_full = self._files.is_full
         self._web = web(config.server, parts, servicers, self._is_ready, models, wrap, shares_port, is_full)
+        self._page = StatusPage(self.seen, self._is_ready, self._ports)
         self._ops = OpsServer(
             config.server.host,
             config.server.ops_port,
             render_metrics=self.metrics.render,
             ready=self._is_ready,
             alive=self._is_alive,
+            pages=self._page.pages() if config.server.page else None,
+            on_stop=self._page.close,
         )
 
     @property
@@ -275,6 +284,14 @@ class Server:
         if all_ended:
             self._registry.close()
 
+    def seen(self) -> Seen:
+        """What the page shows."""
+        models = self._describer.texts(self._registry.all(), self._registry.broken)
+        return Seen(self.metrics.families(), models, self._errors.entries())
+
+    def _ports(self) -> Ports:
+        return Ports(self.config.server.host, self.port, self.http_port)
+
     def _make_transport(self, shares_port: bool, wrap: Interceptor) -> Transport:
         settings = self.config.server
         ModelService(self._engine, self._registry.all, self._servicers)
@@ -318,7 +335,7 @@ class Server:
             batched=lambda: model.batching.enabled,
         )
         names, sample = (model.name, str(model.version)), self.config.log.access_sample
-        observers: list[Observer] = [counts, FailureLog(*names)]
+        observers: list[Observer] = [counts, FailureLog(*names), self._errors.of(*names)]
         return combined([*observers, AccessLog(*names, sample)] if sample else observers)
 
     def _is_ready(self) -> tuple[bool, str]:

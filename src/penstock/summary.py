@@ -76,8 +76,8 @@ def _lines(models: Sequence[Model], facts: Facts) -> Iterator[str]:
         yield f"processes   {facts.processes}"
     yield f"gRPC        {facts.grpc_address}  ({facts.transport})"
     if facts.http_address:
-        yield f"HTTP        http://{facts.http_address}  (/predict /v2 /openapi.json /health)"
-    yield f"operations  http://{facts.ops_address}  (/metrics /livez /readyz)"
+        yield f"HTTP        http://{facts.http_address}  (/predict /v2 /openapi.json /docs /health)"
+    yield f"operations  http://{facts.ops_address}  (page at /, /metrics /livez /readyz)"
     yield ""
     yield "Try it:"
     yield f"  {_try_line(models, facts.grpc_address)}"

@@ -140,7 +140,7 @@ def web(  # noqa: PLR0913 - what it is composed of
     # long: composes all parts, in the order in which they need each other
     if not settings.http:
         return Web()
-    from penstock.protocols.rest import infer, pages
+    from penstock.protocols.rest import docs, infer, pages
     from penstock.protocols.rest import service as rest
     from penstock.transport.grpc.call import Limits
     from penstock.transport.http.server import HttpTransport
@@ -151,10 +151,14 @@ def web(  # noqa: PLR0913 - what it is composed of
         rest.RestService(*parts, reader=reader),
         infer.HttpInferService(*parts, reader=reader, codes=codes),
     )
-    methods: dict[str, Method] = {**pages.methods(is_ready, models), **infer.methods(servicers)}
+    methods: dict[str, Method] = {
+        **pages.methods(is_ready, models),
+        **docs.methods(),
+        **infer.methods(servicers),
+    }
     for service in services:
         methods |= service.methods()
-    routes = (*rest.ROUTES, *pages.ROUTES, *infer.ROUTES)
+    routes = (*rest.ROUTES, *pages.ROUTES, *docs.ROUTES, *infer.ROUTES)
     limits = Limits(
         settings.http_max_body_bytes,
         settings.max_calls,

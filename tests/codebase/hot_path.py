@@ -18,6 +18,8 @@ from typing import Any
 
 SOURCE = Path(__file__).parents[2] / "src/penstock"
 WARM_UP = 40
+WATCHERS = ("penstock-sweeper", "penstock-files")
+"""Threads that look about now and then, whatever is called."""
 QUIET_SECONDS = 0.3  # what earlier calls leave behind is done by then
 
 
@@ -36,7 +38,7 @@ class Trace:
         if not self.on or event != "call":
             return
         path = frame.f_code.co_filename
-        if path.startswith(str(SOURCE)) and "penstock-sweeper" not in threading.current_thread().name:
+        if path.startswith(str(SOURCE)) and threading.current_thread().name not in WATCHERS:
             name = path[len(str(SOURCE)) + 1 :]
             self.functions.append(f"{name}:{frame.f_code.co_qualname}")
             if name not in self.files:

@@ -25,7 +25,8 @@ TRAFFIC = MODELS | {"models"}
 ENGINE = TRAFFIC | {"traffic"}
 PROTOCOLS = ENGINE | {"engine", "transport"}
 COMPOSED = PROTOCOLS | {"protocols", "observability", "operations", "security"}
-PROCESSES = COMPOSED | {"gauges", "interceptors", "loading", "server", "signals", "summary", "web"}
+COMPOSED_IN = {"described", "gauges", "interceptors", "loading", "page", "web"}
+PROCESSES = COMPOSED | COMPOSED_IN | {"server", "signals", "summary"}
 MAY_IMPORT = {
     "core": set(),
     "config": {"core"},
@@ -45,7 +46,9 @@ MAY_IMPORT = {
     "gauges": {"models", "observability", "scheduling"},
     "interceptors": {"transport"},
     "web": PROTOCOLS | {"protocols"},
-    "server": COMPOSED | {"gauges", "interceptors", "loading", "web"},
+    "page": FLOOR | {"observability", "operations"},
+    "described": PROTOCOLS | {"protocols", "summary"},
+    "server": COMPOSED | COMPOSED_IN,
     "signals": set(),
     "summary": {"core", "models"},
     "processes": PROCESSES,

@@ -220,6 +220,62 @@ def test_impossible_numbers_are_ignored_and_replaced(
     assert Started(one, folder).runs == 0
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("layout", {"row_axes": {"a": 7, "b": 7, "y": 7}}),
+        ("layout", {"row_axes": {"y": 1}}),  # of fixed length
+        ("layout", {"row_axes": {"who": 1}}),
+        ("layout", {"shapes": {"who": ["N", 3]}}),
+        ("layout", {"shapes": {"y": []}, "row_axes": {"y": 1}}),
+        ("shapes", [{"who": [1, 3]}]),
+        ("cut", {"y": [5]}),
+        ("cut", {"who": [1]}),
+        ("rules", {"y": {"5": [1, 0, 1]}}),
+        ("example", {"who": {"shape": [1], "dtype": "<f4", "data": "AAAAAA==", "texts": []}}),
+    ],
+)
+def test_what_does_not_fit_the_model_is_ignored_and_replaced(
+    one: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    """Served all the same, every request would fail."""
+    folder = tmp_path / "cache"
+    (entry,) = entries(folder)
+    found = json.loads(entry.read_bytes())
+    found[key] = found[key] | value if isinstance(value, dict) else value
+    entry.write_text(json.dumps(found))
+    assert Started(one, folder).runs > 0
+    again = Started(one, folder)
+    assert again.runs == 0
+    (model,) = again.told
+    assert {each.row_axis for each in model.signature.outputs.values()} == {0}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["entry", "differed", "lock", "folder"])
+def test_a_named_pipe_in_the_folder_holds_nothing_up(one: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "cache"
+    (entry,) = entries(folder)
+    path = {
+        "entry": entry,
+        "differed": folder / cache_module.differed_name(entry.stem),
+        "lock": folder / "lock",
+        "folder": tmp_path / "pipe",
+    }[name]
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    folder = path if name == "folder" else folder
+    done = threading.Event()
+
+    def start() -> None:
+        Started(one, folder)
+        Started(one, folder)
+        done.set()
+
+    threading.Thread(target=start, daemon=True).start()
+    assert done.wait(30.0)
+
+
 def test_what_cannot_be_loaded_is_not_remembered(tmp_path: Path) -> None:
     root = repository(tmp_path, {"m": zoo.add()})
     (root / "m/1/model.onnx").write_bytes(b"garbage")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from penstock.observability.families import Family
-from penstock.processes.merging import merged, summed
+from penstock.processes.merging import merged, merged_errors, merged_models, summed
 
 CPU = "process_cpu_seconds"
 
@@ -87,3 +89,32 @@ def test_of_those_that_ended_only_what_they_counted_is_left() -> None:
     )
     assert values(left) == {("penstock_requests_total", ("code", "OK")): 7, (f"{CPU}_total",): 3}
     assert summed((), ()) == ()
+
+
+def model(name: str, version: str = "1", **fields: object) -> str:
+    known = {"name": name, "version": version, "trouble": "", "batched": True, "reason": "row-wise"}
+    return json.dumps({**known, **fields})
+
+
+def test_each_model_is_shown_once_with_what_is_wrong_in_some_processes() -> None:
+    alone = {"batched": False, "reason": "seen on live requests"}
+    first = [model("a"), model("b", "2"), model("b", "10")]
+    second = [model("a", **alone), model("b", "2", trouble="a run hangs"), model("b", "10", trouble="x")]
+    third = [model("a"), model("b", "2"), model("b", "10", trouble="x"), model("new")]
+    shown = [json.loads(text) for text in merged_models([first, second, third])]
+    assert [(each["name"], each["version"]) for each in shown] == [
+        ("a", "1"), ("b", "2"), ("b", "10"), ("new", "1"),
+    ]  # fmt: skip
+    assert (shown[0]["batched"], shown[0]["reason"]) == (False, "seen on live requests (in 1 of 3 processes)")
+    assert [each["trouble"] for each in shown] == [
+        "", "a run hangs (in 1 of 3 processes)", "x (in 2 of 3 processes)", "",
+    ]  # fmt: skip
+    assert merged_models([[model("a", **alone)]] * 2) == [model("a", **alone)]
+    assert merged_models([]) == []
+
+
+def test_the_newest_errors_of_all_processes_are_kept() -> None:
+    sources = [
+        [{"at": at, "process": number} for at in range(10 + number, number, -2)] for number in range(3)
+    ]
+    assert [each["at"] for each in merged_errors(sources, 5)] == [12, 11, 10, 10, 9]

@@ -12,7 +12,7 @@ from penstock.core.errors import AnswerTooLarge, DeadlineExpired, QueueFull, Req
 from penstock.core.request import Request
 from penstock.core.tensors import DataType
 from penstock.engine import Engine
-from penstock.protocols.answer_sizes import UNKNOWN_BYTES, AnswerSizes
+from penstock.protocols.answer_sizes import UNKNOWN_BYTES, AnswerSizes, sizes_of
 from penstock.protocols.answers import Account, AnswerLimits, Answers
 from support import work
 from support.work import Tally, caller, signature_of, spec
@@ -26,9 +26,14 @@ class Submitted:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
+        self.waiting: list[Request] = []
 
     def submit(self, model: object, request: Request, accepted: bool = False) -> None:
         self.requests.append(request)
+
+    def withdraw(self, model: object) -> list[Request]:
+        waiting, self.waiting = self.waiting, []
+        return waiting
 
     def taken(self) -> list[Request]:
         """What was submitted since it was last asked."""
@@ -39,10 +44,10 @@ class Submitted:
 class Bench:
     """Answers with a model of 10 KiB a row."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int | str, ...] = ("N", 10 * KIB // 4)) -> None:
         self.engine = Submitted()
         self.answers = Answers(cast("Engine", self.engine), LIMITS)
-        signature = signature_of([spec("x")], [spec("y", ("N", 10 * KIB // 4))])
+        signature = signature_of([spec("x")], [spec("y", shape)])
         self.model = work.model(signature)
         self.tally = Tally()
         self.model.observe(self.tally)
@@ -174,6 +179,68 @@ def test_too_many_bytes_of_held_requests_are_rejected(bench: Bench) -> None:
     bench.submit(account, rows=4)
     requests = [bench.submit(account, size=400) for _ in range(3)]
     assert [[type(each) for each in caller(request).results] for request in requests] == [[], [], [QueueFull]]
+
+
+class Waits(Request):
+    """A request of an account."""
+
+    def __init__(self, account: Account) -> None:
+        made = work.request(1.0)
+        super().__init__(made.inputs, ("y",), 1, None, "Predict", made.arrived)
+        self._account = account
+        self.results: list[object] = []
+
+    def counted(self) -> tuple[Account, object]:
+        return self._account, self
+
+    def reply(self, result: object) -> None:
+        self.results.append(result)
+
+
+def test_what_waits_is_held_once_an_answer_is_far_larger_than_expected() -> None:
+    """The shapes do not tell how large answers are, and the first ones were small."""
+    bench = Bench(("N", "L"))
+    account, sizes = bench.account(), sizes_of(bench.model)
+    small = Waits(account)
+    for _ in range(9):
+        assert not sizes.learn(small, 100)
+    assert sizes.expected(("y",), 1, None) == 0, "they do not count"
+    waiting = [Waits(account) for _ in range(9)]
+    bench.engine.waiting = list(waiting)
+    assert sizes.learn(small, 20 * KIB)
+    bench.answers.take_back(bench.model)
+    assert bench.engine.taken() == waiting[:2], "two of 20 KiB fit, in their order"
+    assert [each.request for each in account.held] == waiting[2:]
+    assert (account.used, account.is_full) == (40 * KIB, True)
+    bench.answers.answered(account, waiting[0], 20 * KIB)
+    assert bench.engine.taken() == []
+    bench.answers.left(account, 20 * KIB)
+    assert bench.engine.taken() == [waiting[2]]
+
+
+def test_what_waits_for_another_call_or_a_call_that_is_over_is_not_lost() -> None:
+    bench = Bench(("N", "L"))
+    account = bench.account()
+    over, other = Waits(account), work.request(1.0)
+    bench.answers.close(account)
+    bench.engine.waiting = [over, other]
+    bench.answers.take_back(bench.model)
+    assert bench.engine.taken() == [over, other]
+    assert bench.answers.is_empty()
+
+
+def test_held_requests_count_with_what_is_known_when_they_are_submitted() -> None:
+    """Of a stream, a few requests run until it is known how large answers are; then all others may."""
+    bench = Bench(("N", "L"))
+    account = bench.account()
+    requests = [Waits(account) for _ in range(30)]
+    for each in requests:
+        bench.answers.submit(account, each, bench.model, each, UNKNOWN_BYTES)
+    first = bench.engine.taken()
+    assert first == requests[:1]
+    sizes_of(bench.model).learn(first[0], 100)
+    bench.answers.answered(account, first[0], 0)
+    assert bench.engine.taken() == requests[1:]
 
 
 def test_an_answer_that_is_known_to_be_too_large_is_not_made(bench: Bench) -> None:

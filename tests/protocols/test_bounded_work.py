@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from penstock.core import wire as wire_format
-from penstock.core.errors import InvalidRequest
+from penstock.core.errors import InvalidRequest, RequestCancelled, RequestError
 from penstock.core.minifloats import BY_BITS, widened
 from penstock.core.request import Response, Run
 from penstock.core.tensors import DataType, Kind
@@ -26,7 +26,17 @@ from penstock.protocols.work import Bounds, too_many_names
 from penstock_proto.inference import grpc_service_pb2 as oip
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1.tensor_pb2 import Tensor
-from protocols.test_known_requests import Call, Server, add, meaning, message, numbers, request, wire
+from protocols.test_known_requests import (
+    Call,
+    NoObserver,
+    Server,
+    add,
+    meaning,
+    message,
+    numbers,
+    request,
+    wire,
+)
 from support.work import spec
 
 INLINE = Bounds().inline_seconds
@@ -333,6 +343,23 @@ def test_the_requests_of_a_message_are_taken_in_turns() -> None:
 
 
 @pytest.mark.usefixtures("_short_turns")
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("rows", [0, 1])
+def test_the_results_of_a_few_requests_leave_together(rows: int, ordered: bool) -> None:
+    """Whether the first one is answered while the others are begun, or the thread is interrupted then."""
+    server = Server(add)
+    call, handler = opened(server)
+    wrong = request(2)
+    wrong.model = "missing"
+    requests = [request(1, rows=rows), wrong, request(3, rows=rows), wrong]
+    handler.received(message(*requests if ordered else [requests[0], requests[2]]))
+    server.work()
+    assert [len(pb.PredictStreamResponse.FromString(data).results) for data in call.sent] == [
+        4 if ordered else 2
+    ]
+
+
+@pytest.mark.usefixtures("_short_turns")
 def test_nothing_of_a_message_begins_before_all_of_it_is_read() -> None:
     server = Server(add)
     call, handler = opened(server)
@@ -355,6 +382,55 @@ def test_each_request_ends_once_if_the_call_ends_between_turns(after: int) -> No
     server.work()
     done = len(server.tally.done) + len(server.tally.failures)
     assert done == 50
+
+
+@pytest.mark.usefixtures("_short_turns")
+@pytest.mark.parametrize("after", [3, 60])
+def test_what_is_left_of_a_message_is_not_begun_once_the_call_has_ended(
+    after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(add)
+    begun: list[int] = []
+    put = server.model.batcher.put
+    monkeypatch.setattr(server.model.batcher, "put", lambda each: (begun.append(each.rows), put(each)))
+    _, handler = opened(server)
+    handler.received(different(50))
+    for _ in range(after):
+        server.runners.work_inline()
+    before = len(begun)
+    handler.closed(True)
+    server.work()
+    assert before < 50
+    assert len(begun) <= before + 1, "one may be under way"
+    assert len(server.tally.done) + len(server.tally.failures) == 50
+    assert {type(error) for _, error in server.tally.failures} == {RequestCancelled}
+
+
+@pytest.mark.usefixtures("_short_turns")
+def test_requests_of_all_kinds_that_are_not_begun_end_once() -> None:
+    """Known ones, alike and not, parsed ones, and those that no model or no parser would have taken."""
+    server = Server(add)
+    unknown: list[RequestError] = []
+    telemetry = NoObserver()
+    telemetry.failed = lambda _, error: unknown.append(error)  # type: ignore[attr-defined]
+    server.service.telemetry = telemetry
+    server.unary(wire(request(1)))  # to be known
+    server.tally.done.clear()
+    kinds = [
+        *[request(number) for number in range(40)],
+        request(1, id="another"),
+        request(1),
+        request(1, outputs=["y"] * 3_000),
+    ]
+    kinds[-2].model = "missing"
+    _, handler = opened(server)
+    workers = held(server)
+    handler.received(message(*kinds))
+    handler.closed(True)
+    workers.work()
+    server.work()
+    assert len(server.tally.done) + len(server.tally.failures) == 41
+    assert len(unknown) == 2
 
 
 @pytest.mark.usefixtures("_short_turns")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +82,18 @@ def answer(response: http.client.HTTPResponse) -> Answer:
     """An answer that is read to its end."""
     body = response.read()
     return Answer(response.status, {key.lower(): value for key, value in response.getheaders()}, body)
+
+
+def wait_until(condition: Callable[[], bool], what: str = "it comes to that") -> None:
+    """Waits for something to become true.
+
+    Raises:
+        AssertionError: it does not; names `what`.
+    """
+    end = time.monotonic() + BOUND
+    while not condition():
+        assert time.monotonic() < end, f"not within {BOUND} s: {what}"
+        time.sleep(0.005)
 
 
 def until_closed(connection: socket.socket) -> bytes:

@@ -121,6 +121,7 @@ def test_an_unknown_model_has_a_status(client: Client) -> None:
 
 def test_a_client_that_does_not_read_is_waited_for(rest_server: Server, opened: Any) -> None:
     """No more is read from it than may be in flight; the others go on."""
+    kit.wait_until(lambda: rest_server.calls_in_flight == 0, "the calls of earlier tests have ended")
     stream = opened("/predict/wide/stream")
     row = {"x": [0.123456] * 10_000}
     data = json.dumps(row).encode() + b"\n"
@@ -136,11 +137,9 @@ def test_a_client_that_does_not_read_is_waited_for(rest_server: Server, opened: 
     else:
         raise AssertionError(f"{sent} bytes were taken")
     assert Client(rest_server.http_port).post("/predict/identity", {"x": [1, 2, 3]}).status == 200
+    kit.wait_until(lambda: rest_server.calls_in_flight == 1, "the stream is the only call")
     stream.connection.close()
-    end = time.monotonic() + kit.BOUND
-    while rest_server.calls_in_flight and time.monotonic() < end:
-        time.sleep(0.005)
-    assert rest_server.calls_in_flight == 0
+    kit.wait_until(lambda: rest_server.calls_in_flight == 0, "the stream has ended")
 
 
 @pytest.mark.parametrize(

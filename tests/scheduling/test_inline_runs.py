@@ -99,6 +99,37 @@ def test_what_takes_long_around_the_run_is_not_the_models_doing() -> None:
     assert tally.events == []
 
 
+def busy(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_a_delayed_run_after_work_for_another_model_is_not_long() -> None:
+    """On a busy machine the thread is interrupted: time alone says nothing, nor does what others used."""
+    other, _ = batcher(echo, expected_seconds=SHORT)
+    where = ByValue(busy=False)
+    made, tally = batcher(where, expected_seconds=SHORT)
+    made.set_observer(tally)
+    with running() as (runners, polling, _):
+        first, second = request(reply=lambda _: busy(0.03)), request([0.02])
+        polling.tell(lambda: (submit(runners, other, first), submit(runners, made, second)))
+        assert caller(second).wait()
+    assert made.may_be_inline
+    assert tally.events == []
+
+
+def test_a_delayed_run_with_answers_that_are_much_work_is_not_long() -> None:
+    where = ByValue(busy=False)
+    made, tally = batcher(where, expected_seconds=SHORT)
+    made.set_observer(tally)
+    with running() as (runners, _, _):
+        submit(runners, made, request([0.02], reply=lambda _: busy(0.03)))
+        wait_until(lambda: tally.done)
+    assert made.may_be_inline
+    assert tally.events == []
+
+
 def shaped(elements: int) -> object:
     return ((elements,),)
 

@@ -317,16 +317,9 @@ def logged(server: RunningServer) -> list[dict[str, Any]]:
     return [json.loads(line) for line in server.stderr if line.startswith("{")]
 
 
-OVERRAN = "the thread that polls gRPC makes no run of this model"
-
-
-def problems(server: RunningServer, *, overruns: bool = False) -> list[dict[str, Any]]:
-    """What it logged as a warning or worse; runs that took long, as on a busy machine, only if asked for."""
-    return [
-        event
-        for event in logged(server)
-        if event["level"] not in ("debug", "info") and (overruns or not event["event"].endswith(OVERRAN))
-    ]
+def problems(server: RunningServer) -> list[dict[str, Any]]:
+    """What it logged as a warning or worse."""
+    return [event for event in logged(server) if event["level"] not in ("debug", "info")]
 
 
 def is_idle(ops: str) -> bool:

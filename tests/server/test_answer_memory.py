@@ -25,7 +25,7 @@ BOUNDS = {
     "PENSTOCK_SERVER__MAX_ANSWER_BYTES": str(3 * MB),
 }
 TOO_LARGE = grpc.StatusCode.RESOURCE_EXHAUSTED
-MOST_GROWTH = 8 * TOTAL
+MOST_GROWTH = 5 * TOTAL
 """Of the memory: an answer that is being sent takes it twice; runs and the allocator take some."""
 
 

@@ -89,7 +89,9 @@ def test_a_stream_that_ends_while_its_message_is_decoded_leaves_no_state(server:
             time.sleep(0.02 + 0.03 * number)
             stream.cancel()
     kit.wait_until(lambda: kit.is_idle(server.ops), "all have ended")
-    kit.wait_until(lambda: kit.Metrics(server.ops).sum("sequences", model="sum") == 0, "no state is left")
+    kit.wait_until(
+        lambda: kit.Metrics(server.ops).sum("sequences", model="sum") == 0, "no state is left", 5.0
+    )
 
 
 def refusal(call: Callable[[], Any]) -> tuple[str, str]:

@@ -63,6 +63,24 @@ def test_calls_are_accepted_until_it_has_been_noticed(serve, processes: str) -> 
         assert server.process.wait(kit.BOUND) == 0
 
 
+def test_a_call_whose_message_never_comes_holds_up_no_stop(serve) -> None:
+    server = serve({"identity": zoo.identity()}, "--drain-seconds", str(kit.BOUND))
+    never = threading.Event()
+
+    def messages():
+        never.wait(kit.BOUND)
+        yield b""
+
+    with kit.connect(server.target) as channel:
+        call = channel.stream_unary(kit.UNARY).future(messages(), timeout=2 * kit.BOUND)
+        kit.wait_until(lambda: kit.metric(server.ops, "calls_in_flight") == 1, "it has come")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < kit.BOUND / 2
+        assert kit.code_of_future(call) is UNAVAILABLE
+        never.set()
+
+
 def health_of(channel: grpc.Channel) -> int:
     check = health_pb2_grpc.HealthStub(channel).Check
     return check(health_pb2.HealthCheckRequest(), timeout=kit.BOUND).status

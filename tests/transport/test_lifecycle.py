@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import grpc
@@ -70,6 +70,36 @@ def test_drain_waits_for_the_calls_in_flight(transport: type[Transport]) -> None
         server.transport.close()
         assert future.result() == b"answer"
         timer.join()
+
+
+def test_drain_ends_calls_whose_message_has_not_come(transport: type[Transport]) -> None:
+    """It might never come. A call that has its message goes on."""
+    handlers, never = Handlers(Silent), threading.Event()
+    with served(transport, {"/t/M": unary(handlers)}) as server, server.channel() as channel:
+
+        def messages() -> Iterator[bytes]:
+            never.wait(SECONDS)
+            yield b"too late"
+
+        waiting = [channel.stream_unary("/t/M").future(messages(), timeout=SECONDS) for _ in range(3)]
+        wait_until(lambda: len(handlers.made) == 3)
+        going_on = channel.unary_unary("/t/M").future(b"", timeout=SECONDS)
+        wait_until(lambda: any(each.messages for each in handlers.made))
+        call = next(each for each in handlers.made if each.messages).call
+        server.transport.refuse(STOPPING)
+        drained: list[bool] = []
+        draining = threading.Thread(target=lambda: drained.append(server.transport.drain(SECONDS)))
+        draining.start()
+        for each in waiting:
+            assert error_of(each.result) is STOPPING.code
+        assert drained == []
+        call.finish(OK, b"answer")
+        assert going_on.result() == b"answer"
+        draining.join(SECONDS)
+        assert drained == [True]
+        never.set()
+        wait_until(lambda: all(each.is_over for each in handlers.made))
+        assert sorted(map(len, (each.messages for each in handlers.made))) == [0, 0, 0, 1]
 
 
 def test_what_is_answered_before_close_arrives(transport: type[Transport]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
+import time
 from collections.abc import Sequence
 
 from benchmarks.programs.open_loop import DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, header
 from penstock.transport.grpc.call import Limits
-from penstock.transport.grpc.reactor import Reactor
+from penstock.transport.grpc.reactor import STREAM_SECONDS, Reactor
 from support.calls import Reading, Silent, no_idle_work, stream, unary, wait_until
 
 CONNECTIONS = 40
@@ -86,4 +88,35 @@ def test_a_call_waits_for_few_messages_of_the_streams_before_it() -> None:
             each.close()
         reactor.close()
     assert 0 <= Counting.when_called - before < MOST_BETWEEN
+    assert failures == []
+
+
+class Slow(Counting):
+    """A stream whose every message takes longer than all streams may take in a turn."""
+
+    def received(self, message: bytes) -> None:
+        time.sleep(2 * STREAM_SECONDS)
+        super().received(message)
+
+
+def test_a_turn_takes_few_messages_that_are_much_work() -> None:
+    """One when it comes, and one of those that waited: then others have their turn."""
+    at_idle: list[int] = []
+    failures: list[BaseException] = []
+    Counting.count = 0
+    reactor = Reactor(
+        {"/t/S": stream(Slow)}, Limits(), lambda: bool(at_idle.append(Counting.count)), failures.append
+    )
+    target = f"127.0.0.1:{reactor.bind('127.0.0.1:0')}"
+    connections = [connected(target) for _ in range(8)]
+    for each in connections:
+        each.sendall(call("/t/S", [MESSAGE] * 8))
+    try:
+        reactor.start()
+        wait_until(lambda: Counting.count == 64)
+    finally:
+        for each in connections:
+            each.close()
+        reactor.close()
+    assert max(later - before for before, later in itertools.pairwise(at_idle)) <= 2
     assert failures == []

@@ -54,8 +54,10 @@ def _supervise(config: Config, path: Path) -> None:
 
 
 def _serve(config: Config, path: Path) -> None:
+    from penstock.core.allocator import use_one_arena
     from penstock.observability import logs
 
+    use_one_arena()
     # A model can crash the process with a signal; then this prints the signal and the stack of each thread.
     faulthandler.enable(all_threads=False)
     with progress() as shown:

@@ -20,6 +20,10 @@ class ServerConfig(Section):
     ops_port: int = setting(
         8002, "Port of operations (HTTP). 0 chooses a free port and prints it.", ge=0, le=65535
     )
+    page: bool = setting(
+        True,
+        "Whether the operations port shows the page, which also calls models over HTTP if `http` is true.",
+    )
     http: bool = setting(
         True, "Whether predictions are also served over HTTP, as JSON and by the Open Inference Protocol."
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -115,8 +114,3 @@ class Signature:
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     defaults: Mapping[str, TensorSpec] = field(default_factory=dict)
-
-
-def element_count(shape: tuple[int, ...]) -> int:
-    """The number of elements of a shape; 1 for a scalar."""
-    return prod(shape)

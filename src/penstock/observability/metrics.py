@@ -51,11 +51,13 @@ class Metrics:
     Attributes:
         calls_in_flight: called at a scrape for the number of calls in flight; set by the server.
         seconds_at_file_limit: as this, for how long connections were rejected; see `open_files`.
+        on_failed: called with the RPC and the error of requests that reached no model.
     """
 
     def __init__(self, code_of: Callable[[RequestError], str]) -> None:
         self.calls_in_flight: Callable[[], int] = lambda: 0
         self.seconds_at_file_limit: Callable[[], int] = lambda: 0
+        self.on_failed: Callable[[str, RequestError], None] = lambda rpc, error: None
         self._code_of = code_of
         self._lock = Lock()
         self._models: dict[tuple[str, str], _Entry] = {}
@@ -119,6 +121,7 @@ class Metrics:
     def failed(self, rpc: str, error: RequestError) -> None:
         """Counts a request that ended with `error` and reached no model; the label `model` is then empty."""
         self._unknown.failed(rpc, error)
+        self.on_failed(rpc, error)
 
     def stream_opened(self) -> None:
         """Counts a stream that has been opened."""

@@ -7,7 +7,8 @@
     handoff               how a worker leaves the port so that no call is refused
     address               reserves the port for the workers
     split                 the cores of each worker
-    metrics, merging      one answer to `/metrics` for all workers
+    metrics, merging      one answer to `/metrics`, and to the page, for all workers
+    endings               how a worker ended, in words
 
 Every worker is a fresh interpreter that listens on the same port (SO_REUSEPORT): the kernel gives each
 connection to one of them. The supervisor serves no predictions and loads neither gRPC nor ONNX Runtime.

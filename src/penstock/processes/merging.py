@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from penstock.observability.families import Family, Labels
 
@@ -58,3 +60,45 @@ def summed(earlier: Sequence[Family], later: Sequence[Family]) -> tuple[Family, 
         if family.kind in CUMULATIVE:
             result.setdefault(family.name, _Merging(family)).add(family, ())
     return tuple(each.result() for each in result.values())
+
+
+def merged_models(sources: Sequence[Sequence[str]]) -> list[str]:
+    """The models of all processes, each once.
+
+    Args:
+        sources: JSON of the models of each process; see `penstock.described`.
+
+    Returns:
+        JSON of each model by name and version. One that runs alone, or has trouble, in some of the processes
+        is shown so, with their number.
+    """
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for texts in sources:
+        for each in map(json.loads, texts):
+            found.setdefault((each["name"], each["version"]), []).append(each)
+    in_order = sorted(found, key=lambda key: (key[0], int(key[1])))
+    return [json.dumps(_one_model(found[key])) for key in in_order]
+
+
+def _one_model(copies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    count = len(copies)
+    alone = [each for each in copies if not each.get("batched", False)]
+    model = dict(alone[0] if alone else copies[0])
+    if 0 < len(alone) < count and "reason" in model:
+        model["reason"] += f" (in {len(alone)} of {count} processes)"
+    troubled = [each["trouble"] for each in copies if each["trouble"]]
+    if troubled:
+        where = f" (in {len(troubled)} of {count} processes)" if len(troubled) < count else ""
+        model["trouble"] = f"{troubled[0]}{where}"
+    return model
+
+
+def merged_errors(sources: Iterable[Sequence[Mapping[str, Any]]], most: int) -> Sequence[Mapping[str, Any]]:
+    """The newest of the recent errors of all processes.
+
+    Args:
+        sources: those of each process.
+        most: how many are kept.
+    """
+    every = [error for errors in sources for error in errors]
+    return sorted(every, key=lambda each: each["at"], reverse=True)[:most]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from penstock.config import Config
 from penstock.observability.families import Family
@@ -52,9 +54,11 @@ class MetricsRequest:
 
     Attributes:
         number: which the answer repeats.
+        for_page: whether what the page shows besides is wanted, too.
     """
 
     number: int
+    for_page: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,11 @@ class MetricsReport:
     Attributes:
         number: of the request; 0 for the last report, which a worker sends unasked just before it ends.
         families: all metrics.
+        models: JSON of every version of every model, if that was wanted.
+        errors: the recent errors, the newest first, if they were wanted.
     """
 
     number: int
     families: tuple[Family, ...]
+    models: Sequence[str] = ()
+    errors: Sequence[Mapping[str, Any]] = ()

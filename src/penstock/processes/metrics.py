@@ -1,15 +1,18 @@
-"""Collects the metrics of all workers for one answer to `/metrics`."""
+"""Collects the metrics of all workers for one answer to `/metrics`, and what the page shows."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
 from threading import Condition, Lock
+from typing import Any
 
 from penstock.observability.families import Family
 from penstock.observability.metrics import process_families, render
-from penstock.processes.merging import merged, summed
+from penstock.observability.page.errors import MOST_ENTRIES, Entry
+from penstock.page import Seen
+from penstock.processes.merging import merged, merged_errors, merged_models, summed
 from penstock.processes.messages import MetricsReport, MetricsRequest
 from penstock.processes.worker_process import WorkerProcess
 
@@ -33,21 +36,22 @@ class GroupMetrics:
         self._own = own
         self._scraping = Lock()
         self._changed = Condition()
-        self._known: dict[WorkerProcess, _Families] = {}  # what each sent last
+        self._known: dict[WorkerProcess, MetricsReport] = {}  # what each sent last
         self._unheard: set[WorkerProcess] = set()  # of those that were asked, the ones that have not answered
         self._asked = 0
         self._ended: dict[int, _Families] = defaultdict(tuple)  # by number, of all workers that had it
+        self._past_errors: deque[Mapping[str, Any]] = deque(maxlen=MOST_ENTRIES)  # of workers that have ended
 
     def add(self, worker: WorkerProcess) -> None:
         """From now on this worker takes calls."""
         with self._changed:
-            self._known[worker] = ()
+            self._known[worker] = MetricsReport(0, ())
 
     def heard(self, worker: WorkerProcess, report: MetricsReport) -> None:
         """Takes the metrics that a worker has sent."""
         with self._changed:
             if worker in self._known:
-                self._known[worker] = report.families
+                self._known[worker] = report
             if report.number == self._asked:
                 self._unheard.discard(worker)
                 self._changed.notify_all()
@@ -55,28 +59,50 @@ class GroupMetrics:
     def remove(self, worker: WorkerProcess) -> None:
         """This worker has ended."""
         with self._changed:
-            left = self._known.pop(worker, ())
-            self._ended[worker.number] = summed(self._ended[worker.number], left)
+            left = self._known.pop(worker, None)
+            if left is not None:
+                self._ended[worker.number] = summed(self._ended[worker.number], left.families)
+                self._past_errors.extend(reversed(left.errors))
             self._unheard.discard(worker)
             self._changed.notify_all()
+
+    def crashed(self, words: str) -> None:
+        """A worker has ended unexpectedly: a line for the recent errors."""
+        now = time.time()
+        entry = Entry(now, now, "", "", "", "PROCESS_ENDED", words, 1)
+        with self._changed:
+            self._past_errors.append(entry.fields())
 
     def render(self, accept_header: str = "") -> tuple[str, bytes]:
         """All metrics as text; see `penstock.observability.metrics.Metrics.render`."""
         with self._scraping:
-            self._ask_all()
-            with self._changed:
-                sources = [(str(number), families) for number, families in self._ended.items()]
-                sources += [(str(worker.number), families) for worker, families in self._known.items()]
-        supervisor = [("", self._own()), (SUPERVISOR, process_families())]
-        return render(merged([*supervisor, *sources]), accept_header)
+            return render(self._merged(self._ask_all()), accept_header)
 
-    def _ask_all(self) -> None:
+    def see(self) -> Seen:
+        """What the page shows of all workers together."""
+        with self._scraping:
+            reports = self._ask_all(for_page=True)
+            with self._changed:
+                past = list(reversed(self._past_errors))
+            models = merged_models([each.models for _, each in reports])
+            errors = merged_errors([past, *[each.errors for _, each in reports]], MOST_ENTRIES)
+            return Seen(self._merged(reports), models, errors)
+
+    def _merged(self, reports: list[tuple[int, MetricsReport]]) -> _Families:
+        with self._changed:
+            sources = [(str(number), families) for number, families in self._ended.items()]
+        sources += [(str(number), report.families) for number, report in reports]
+        return merged([("", self._own()), (SUPERVISOR, process_families()), *sources])
+
+    def _ask_all(self, for_page: bool = False) -> list[tuple[int, MetricsReport]]:
+        """The newest report of each worker, with the worker's number."""
         end = time.monotonic() + ANSWER_SECONDS
         with self._changed:
             self._asked += 1
             self._unheard = set(self._known)
-            workers, request = tuple(self._known), MetricsRequest(self._asked)
+            workers, request = tuple(self._known), MetricsRequest(self._asked, for_page)
         for worker in workers:
             worker.send(request)
         with self._changed:
             self._changed.wait_for(lambda: not self._unheard, end - time.monotonic())
+            return [(worker.number, report) for worker, report in self._known.items()]

@@ -20,7 +20,9 @@ from penstock.core.processors import available
 from penstock.observability.families import Family
 from penstock.observability.logs import flush, logger
 from penstock.operations import OpsServer
+from penstock.page import Ports, StatusPage
 from penstock.processes.address import ReservedPort
+from penstock.processes.endings import how, in_words, unready
 from penstock.processes.messages import Announce, Assignment, Failed, Hung, Leave, MetricsReport, Ready, Stop
 from penstock.processes.metrics import GroupMetrics
 from penstock.processes.split import described, shares
@@ -95,11 +97,14 @@ class Supervisor:
         )
         self._config = _for_workers(config, self._port, self._http_port)
         self._metrics = GroupMetrics(self._families)
+        page = StatusPage(self._metrics.see, self._is_ready, self._ports)
         self._ops = OpsServer(
             config.server.host,
             config.server.ops_port,
             render_metrics=self._metrics.render,
             ready=self._is_ready,
+            pages=page.pages() if config.server.page else None,
+            on_stop=page.close,
         )
 
     def run(self) -> int:
@@ -236,7 +241,7 @@ class Supervisor:
         del self._workers[worker.connection]
         self._metrics.remove(worker)
         code = worker.reap()
-        about: dict[str, object] = {"number": worker.number, "worker_pid": worker.pid, **_how(code)}
+        about: dict[str, object] = {"number": worker.number, "worker_pid": worker.pid, **how(code)}
         if code < 0 and worker.was_running:
             about["running"] = worker.was_running
         place = self._place_of(worker)
@@ -244,7 +249,7 @@ class Supervisor:
             self._all_answered = self._all_answered and (code == 0 or not self._stopping)
             (log.error if code else log.info)("process ended", **about)
         elif code and not self._announced:
-            raise StartupError(_unready(worker, code))
+            raise StartupError(unready(worker, code))
         else:
             self._crashed(place, worker, about)
         if place.current is worker:
@@ -263,6 +268,7 @@ class Supervisor:
         delay = delay if place.crashes else 0.0
         place.crashes += 1
         log.error("a process ended unexpectedly", **about, restart_in_seconds=delay)
+        self._metrics.crashed(in_words(about))
         if place.starting in (None, worker):
             place.due = time.monotonic() + delay
             place.restarts += 1
@@ -337,6 +343,10 @@ class Supervisor:
             return False, f"a run of {names} hangs in every process"
         return True, f"ok, but in some processes a run of {names} hangs" if names else "ok"
 
+    def _ports(self) -> Ports:
+        server = self._config.server
+        return Ports(server.host, server.port, server.http_port if server.http else 0)
+
     def _families(self) -> tuple[Family, ...]:
         ready = sum(place.current is not None for place in self._places)
         restarts = ((("process", str(place.number)),) for place in self._places)
@@ -373,22 +383,3 @@ def _has_terminal() -> bool:
             return True
     except OSError:
         return False
-
-
-def _how(code: int) -> dict[str, object]:
-    """How a process ended, for the log."""
-    if code >= 0:
-        return {"exit_code": code}
-    try:
-        return {"signal": signal.Signals(-code).name}
-    except ValueError:  # most real-time signals have no name
-        return {"signal": str(-code)}
-
-
-def _unready(worker: WorkerProcess, code: int) -> str:
-    running = f" while it loaded {', '.join(worker.was_running)}" if worker.was_running else ""
-    return f"process {worker.number} ended before it was ready{running} ({_in_words(code)})"
-
-
-def _in_words(code: int) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in _how(code).items())

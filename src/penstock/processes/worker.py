@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from penstock.core.address import address
+from penstock.core.allocator import use_one_arena
 from penstock.core.errors import StartupError
 from penstock.core.run_recorder import RunRecorder
 from penstock.observability import logs
@@ -86,7 +87,7 @@ class Worker:
         gc.freeze()  # as in cli/serve.py
         self._leave_or_stop.wait()
         answered = self._end(server)
-        self._send(MetricsReport(0, server.metrics.families()))
+        self._send(_full_report(0, server))
         return 0 if answered else 1
 
     def _started(self) -> Server:
@@ -168,7 +169,9 @@ class Worker:
         match message, self._server:
             case Announce(), server if server is not None:
                 server.announce()
-            case MetricsRequest(number), server if server is not None:
+            case MetricsRequest(number, True), server if server is not None:
+                self._send(_full_report(number, server))
+            case MetricsRequest(number, _), server if server is not None:
                 self._send(MetricsReport(number, server.metrics.families()))
             case Leave(), _:
                 self._leave_or_stop.set()
@@ -204,10 +207,17 @@ class Worker:
             self._connection.send(message)
 
 
+def _full_report(number: int, server: Server) -> MetricsReport:
+    """The metrics, and what the page shows besides."""
+    seen = server.seen()
+    return MetricsReport(number, tuple(seen.families), seen.models, seen.errors)
+
+
 def main() -> None:
     """Runs the worker for the supervisor at the other end of standard input."""
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
         sys.exit("only `penstock serve --processes N` can start this")
+    use_one_arena()
     for each in (signal.SIGINT, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     signals = signal_socket((signal.SIGTERM,))

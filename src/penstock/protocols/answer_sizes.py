@@ -11,9 +11,12 @@ from penstock.models.model import Model
 from penstock.protocols.codec import attached
 from penstock.protocols.send_buffer import SMALL_BYTES
 
-UNKNOWN_BYTES = 2**20
-"""The expected size while no answer of the model is known and its shapes do not tell it. Larger, and the
-first requests after a start would hardly run together."""
+UNKNOWN_BYTES = 2**23
+"""The expected size while no answer of the model is known and its shapes do not tell it. So a few requests of
+a stream run first, and the others once it is known from these how large answers are."""
+SURPRISING, SURPRISING_BYTES = 2, 2**14
+"""An answer of more than this many times the expected size says that others will be larger as well, if it has
+more than so many bytes."""
 FORGETTING = 7 / 8
 """A size that was expected wrongly counts less with every further answer."""
 REMEMBERED = 256  # shapes, for a model
@@ -54,15 +57,21 @@ class AnswerSizes:
         size *= rows
         return int(size) if size > SMALL_BYTES else 0
 
-    def learn(self, request: Request, size: int) -> None:
-        """Takes the size of an answer to a request that is not fixed."""
+    def learn(self, request: Request, size: int) -> bool:
+        """Takes the size of an answer.
+
+        Returns:
+            Whether it is far larger than was expected.
+        """
         if self.most < math.inf:
-            return
+            return False
+        expected = self.expected(request.outputs, request.rows, request.shape_key)
         each = max(size, 1) / (request.rows or 1)
         known, key = self._by_shape, request.shape_key
         if key in known or len(known) < REMEMBERED:
             known[key] = max(each, known.get(key, 0.0) * FORGETTING)
         self._largest = max(each, self._largest * FORGETTING)
+        return size > max(SURPRISING * expected, SURPRISING_BYTES)
 
 
 def _row_bytes(spec: TensorSpec, batched: bool) -> float:

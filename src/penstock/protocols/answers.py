@@ -17,11 +17,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
+from penstock.core.allocator import give_back
 from penstock.core.errors import QueueFull, RequestError
 from penstock.core.request import Request
-from penstock.core.trimming import give_back
 from penstock.engine import Engine
 from penstock.models.model import Model
 from penstock.protocols.answer_sizes import sizes_of
@@ -30,6 +30,7 @@ from penstock.transport.grpc.call import UNLIMITED
 
 TRIED = 64  # accounts that are asked when room was made: a bound of work
 RETRY_SECONDS = 1.0
+TAKE_BACK_TIMES = 20  # taking requests back takes at most one part in so many of the time
 TRIM_BYTES = 8 * 2**20
 """After as much as this, the allocator is asked to give its free memory back once all answers have left."""
 TRIM_SECONDS = 1.0  # at least, between two times
@@ -60,6 +61,14 @@ class _Held(NamedTuple):
     model: Model
     request: Request
     size: int
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A request whose answer counts."""
+
+    def counted(self) -> tuple[Account, object]:
+        """The account, and what stands for the request there; see `Answers.submit`."""
 
 
 class Account:
@@ -118,6 +127,8 @@ class Answers:
         self._engine = engine
         self._lock = threading.Lock()
         self._callers: dict[str, int] = {}
+        self._take_back_at = 0.0
+        self._taking_back = 0  # how many threads do so
         self._waiting: dict[Account, None] = {}  # those that hold requests, longest waiting first
         self._held_bytes = 0
         self._most_used = 0  # since memory was given back
@@ -170,6 +181,42 @@ class Answers:
         if change < 0:
             self._make_use_of_room(account)
 
+    def take_back(self, model: Model | None) -> None:
+        """Counts the requests that wait in a model's queue anew, and holds those that do not fit.
+
+        Called when an answer was far larger than expected: those to these requests will be, too.
+
+        Args:
+            model: the model; None for none.
+        """
+        began = time.monotonic()
+        if model is None or began < self._take_back_at:
+            return
+        with self._lock:
+            self._taking_back += 1  # what is in neither place is not forgotten by a drain
+            free = self._make_held(model, self._engine.withdraw(model))
+            self._taking_back -= 1
+        for request in free:  # such as a request of a call that is over
+            self._engine.submit(model, request, accepted=True)
+        self._make_use_of_room()
+        now = time.monotonic()
+        self._take_back_at = now + (now - began) * TAKE_BACK_TIMES
+
+    def _make_held(self, model: Model, requests: Sequence[Request]) -> Sequence[Request]:
+        """Holds requests, before those that are held already; returns those that cannot be."""
+        free: list[Request] = []
+        for request in reversed(requests):
+            account, item = request.counted() if isinstance(request, Counted) else (None, None)
+            if account is None or account.is_closed:
+                free.append(request)
+                continue
+            self._add(account, -account.expected.pop(item, 0))
+            size = sizes_of(model).expected(request.outputs, request.rows, request.shape_key)
+            account.held.appendleft(_Held(item, model, request, size))
+            self._held_bytes += request.size
+            self._waiting[account] = None
+        return free[::-1]
+
     def left(self, account: Account, size: int) -> None:
         """Answers of this size have been sent."""
         with self._lock:
@@ -192,7 +239,7 @@ class Answers:
 
     def is_empty(self) -> bool:
         """Whether no request is held."""
-        return not self._waiting
+        return not self._waiting and not self._taking_back
 
     def expire(self, now: float) -> None:
         """Ends the held requests whose deadline has passed, or which nobody waits for any more."""
@@ -289,12 +336,12 @@ class Answers:
         """Takes what fits now; if nothing does, the account is not `submitting` any more."""
         ready: list[_Held] = []
         with self._lock:
-            while account.held and self._fits(account, account.held[0].size):
+            while account.held and self._fits(account, size := _size_now(account.held[0])):
                 each = account.held.popleft()
                 self._held_bytes -= each.request.size
-                if each.size:
-                    account.expected[each.item] = each.size
-                    self._add(account, each.size)
+                if size:
+                    account.expected[each.item] = size
+                    self._add(account, size)
                 ready.append(each)
             if not account.held:
                 self._waiting.pop(account, None)
@@ -309,6 +356,14 @@ class Answers:
 
 
 def _nothing() -> None: ...
+
+
+def _size_now(held: _Held) -> int:
+    """The bytes of the answer to a request that is held, as far as is known by now."""
+    sizes, request = sizes_of(held.model), held.request
+    if not held.size or sizes.is_known(request.outputs):
+        return held.size
+    return sizes.expected(request.outputs, request.rows, request.shape_key)
 
 
 def _is_over(request: Request, now: float) -> bool:

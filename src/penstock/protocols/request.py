@@ -17,7 +17,7 @@ from typing import TypeAlias
 from typing_extensions import override
 
 from penstock.core.caller import Caller
-from penstock.core.errors import InvalidRequest, ModelFailed, RequestCancelled, RequestError
+from penstock.core.errors import InvalidRequest, ModelFailed, RequestError
 from penstock.core.request import Flush, Request, Response, Run, Step
 from penstock.core.tensors import Array
 from penstock.models.model import Model
@@ -30,6 +30,7 @@ from penstock.protocols.send_buffer import SMALL_BYTES
 from penstock.protocols.sequence_ids import StepStream, caller_of, own_step
 from penstock.protocols.service import Service, read_from
 from penstock.protocols.tensors import empty_outputs
+from penstock.scheduling.execution.failures import cancelled_by_tag
 from penstock.transport.grpc.call import OK, ServerCall, Status
 
 Part: TypeAlias = tuple[bytes, int]
@@ -114,9 +115,13 @@ class ProtocolRequest(Request):
             service.failed(error)
         return self.origin.answered(self, answer)
 
-    def learn(self, size: int) -> None:
-        """Takes the bytes of its answer, from which those of later ones are expected; 0 for a small one."""
-        sizes_of(self.model).learn(self, size)
+    def learn(self, size: int) -> Model | None:
+        """Takes the bytes of its answer; see `StreamItem`."""
+        return self.model if sizes_of(self.model).learn(self, size) else None
+
+    def counted(self) -> tuple[Account, object]:
+        """Where its answer counts, and what stands for it there."""
+        return self.origin.open_account(), self
 
     def cancel(self) -> None:
         """Drops it, because its answer is no longer needed."""
@@ -127,11 +132,6 @@ class ProtocolRequest(Request):
         if self.tag in tags:
             self.reply(cancelled_by_tag())
             self.cancel()
-
-
-def cancelled_by_tag() -> RequestCancelled:
-    """The error of a request that its caller has cancelled by its tag."""
-    return RequestCancelled("the caller cancelled the request")
 
 
 class Origin(ABC):
@@ -348,7 +348,7 @@ class UnaryCall(Origin):
         """Counts the answer until the call is over."""
         answers, account = self.service.answers, self.open_account()
         answers.answered(account, request, size if size > SMALL_BYTES else 0)
-        sizes_of(request.model).learn(request, size)
+        answers.take_back(request.learn(size))
         if self._closed:
             answers.close(account)
 

@@ -16,6 +16,7 @@ from typing_extensions import override
 from penstock.core.caller import Caller
 from penstock.core.errors import InvalidRequest, RequestError
 from penstock.core.request import Flush
+from penstock.models.model import Model
 from penstock.protocols.answers import Account
 from penstock.protocols.request import Origin, Part, ProtocolRequest
 from penstock.protocols.send_buffer import SMALL_BYTES, SendBuffer
@@ -46,8 +47,12 @@ class StreamItem(Protocol):
     def cancel_tags(self, tags: Set[int]) -> None:
         """Answers requests of these tags with CANCELLED, and drops them."""
 
-    def learn(self, size: int) -> None:
-        """Takes the bytes of its answers, from which those of later ones are expected; 0 for small ones."""
+    def learn(self, size: int) -> Model | None:
+        """Takes the bytes of its answers, from which those of later ones are expected; 0 for small ones.
+
+        Returns:
+            The model, if they are far more than was expected: see `Answers.take_back`.
+        """
 
 
 class Settled:
@@ -69,7 +74,7 @@ class Settled:
     def cancel_tags(self, tags: Set[int]) -> None:
         """It has its result."""
 
-    def learn(self, size: int) -> None:
+    def learn(self, size: int) -> Model | None:
         """It is an error."""
 
 
@@ -105,6 +110,7 @@ class Stream(Origin):
         self._in_flight = 0  # requests whose results have not left, and messages being decoded
         self._lock = threading.Lock()
         self._taking = self._closed = False
+        self._gathers = False  # a message of a few requests is being handled: their results leave together
         self._end: Status | None = None  # the status to end with once nothing is in flight
         self._ended = False  # the call has been told to end: no message is handled any more
         self._cut = False  # a result has ended the stream: later results are dropped
@@ -214,7 +220,7 @@ class Stream(Origin):
         large = 0 if isinstance(result, Status) else sum([len(p) for p, _ in result if len(p) > SMALL_BYTES])
         if large or self.account.expected:
             self.service.answers.answered(self.account, item, large)
-            item.learn(large)
+            self.service.answers.take_back(item.learn(large))
         if self._ordered:
             item.parts = result
         else:
@@ -222,8 +228,8 @@ class Stream(Origin):
         return self.flush
 
     def flush(self) -> None:
-        """Sends what is ready."""
-        if self._closed:
+        """Sends what is ready; during a message of a few requests, its end does so."""
+        if self._closed or self._gathers:
             return
         if self._ordered:
             self._move_in_order()
@@ -257,7 +263,7 @@ class Stream(Origin):
 
     def _took(self) -> None:
         """A message has been handled completely; the next one may be read."""
-        self._taking = False
+        self._taking = self._gathers = False
         if self._closed:  # during decoding on a worker
             self._drop_all()
             return

@@ -189,6 +189,10 @@ class DynamicBatcher:
         if self._queue.discard(request):
             self._fail([request], gone)
 
+    def withdraw(self) -> Sequence[Request]:
+        """Takes all requests out of the queue, in the order of their arrival. They come again later."""
+        return sorted(self._queue.expire(math.inf), key=lambda each: each.arrived)
+
     def replace(self, request: Request, kept: Request, dropped: Request) -> bool:
         """Replaces a waiting request by a part of it, and cancels the other part.
 

@@ -24,9 +24,10 @@ from typing import NamedTuple
 
 from penstock.core.request import Flush
 from penstock.scheduling.batcher import DynamicBatcher
+from penstock.scheduling.execution.execution import LONG_SECONDS
 from penstock.scheduling.verification import Verifier
 
-OVERRUN_SECONDS, OVERRUN_TIMES = 0.005, 5
+OVERRUN_SECONDS, OVERRUN_TIMES = LONG_SECONDS, 5
 """A run that used more CPU than this, and this many times what was expected, depends on more than its shapes.
 No further run of its model is made by the polling thread."""
 IDLE_SECONDS = 0.1  # a run that takes this long but uses little CPU waits for something, such as a device
@@ -74,29 +75,25 @@ def _virtual(batcher: DynamicBatcher, seconds: float) -> float:
 
 
 class _CpuClock:
-    """How much CPU the polling thread has used.
+    """How much CPU the polling thread had used shortly before a run.
 
     Reading its CPU clock takes longer than most other steps for a small batch. So a reading is used again
-    for `READ_SECONDS`, and the CPU found since then may be too large by as much.
+    for `READ_SECONDS`, and is too small by at most as much.
+
+    Attributes:
+        seconds: the last reading.
     """
 
-    __slots__ = ("_read_at", "_seconds")
+    __slots__ = ("_read_at", "seconds")
 
     def __init__(self) -> None:
         self._read_at = -math.inf
-        self._seconds = 0.0
+        self.seconds = 0.0
 
     def note(self, now: float) -> None:
         """Takes a reading, unless the last one is recent enough."""
         if now - self._read_at > READ_SECONDS:
-            self._read_at, self._seconds = now, time.thread_time()
-
-    def seconds_since(self) -> float:
-        """How much CPU has been used since the last reading.
-
-        Wall time alone does not show what a run takes: on a busy machine any thread may be delayed.
-        """
-        return time.thread_time() - self._seconds
+            self._read_at, self.seconds = now, time.thread_time()
 
 
 class Runners:
@@ -198,7 +195,6 @@ class Runners:
     def _work_inline(self) -> None:
         notified, self._notified = self._notified, {}
         now = time.monotonic()
-        self._cpu_clock.note(now)
         for batcher in notified:
             if self._is_long(batcher):
                 self._enqueue(batcher)
@@ -243,6 +239,7 @@ class Runners:
         """
         while True:
             started = time.monotonic()
+            self._cpu_clock.note(started)
             self._guarded(batcher.run_once, gathered)
             now = time.monotonic()
             seconds = now - started
@@ -267,9 +264,11 @@ class Runners:
 
         How long a run takes may depend on the values of its inputs, which cannot be estimated.
         """
-        seconds = batcher.in_flight.took.get(threading.get_ident(), 0.0)
-        if seconds > self._overrun and self._cpu_clock.seconds_since() > self._overrun:
-            batcher.overran(seconds, self._inline_limit)
+        thread = threading.get_ident()
+        seconds = batcher.in_flight.took.get(thread, 0.0)
+        used = batcher.in_flight.cpu_of_long_run(thread, self._cpu_clock.seconds)
+        if used > self._overrun:
+            batcher.overran(used, self._inline_limit)
         elif seconds > IDLE_SECONDS:
             self._suspend(batcher)
 
@@ -321,9 +320,9 @@ class Runners:
 
     def _run_measured(self, batcher: DynamicBatcher) -> None:
         """Runs a batch, and finds out whether it took far longer than its shapes let expect."""
-        expected, used = batcher.measured_seconds(), time.thread_time()
+        expected, before = batcher.measured_seconds(), time.thread_time()
         self._guarded(batcher.run_once)
-        used = min(time.thread_time() - used, batcher.in_flight.took.get(threading.get_ident(), 0.0))
+        used = batcher.in_flight.cpu_of_long_run(threading.get_ident(), before)
         if used > self._overrun and used > OVERRUN_TIMES * expected:
             batcher.overran(used, expected)
 

@@ -8,6 +8,7 @@ broken is ignored and replaced, and a folder that cannot be written is read only
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -50,9 +51,7 @@ class LearnedCache:
         """What is kept under a key; None if there is nothing that can be used."""
         path = f"{self._root}{key}{ENDING}"
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read()
-                used = os.fstat(file.fileno()).st_mtime
+            data, used = _content(path)
             learned = LEARNED.load(data)
             learned.check()
         except (OSError, ValueError):
@@ -76,8 +75,7 @@ class LearnedCache:
         """What live requests have shown of the batches of a model; None for nothing."""
         path = f"{self._root}{differed_name(key)}"
         try:
-            with open(path, "rb", buffering=0) as file:
-                differed = DIFFERED.load(file.read())
+            differed = DIFFERED.load(_content(path)[0])
         except (OSError, ValueError):
             return None
         with suppress(OSError):
@@ -94,7 +92,9 @@ class LearnedCache:
         temporary = path.with_suffix(f".{os.getpid()}-{get_ident()}{TEMPORARY}")
         try:
             self._make_folder()
-            temporary.write_bytes(data)
+            temporary.unlink(missing_ok=True)
+            with open(temporary, "xb") as file:  # a new file, whatever there was
+                file.write(data)
             temporary.replace(path)
             self._wrote = True
         except OSError as error:
@@ -165,6 +165,21 @@ class LearnedCache:
                         yield found.st_mtime, found.st_size, entry.path
                     elif entry.name.endswith(TEMPORARY) and time.time() - found.st_mtime > STALE_SECONDS:
                         os.unlink(entry.path)
+
+
+def _content(path: str) -> tuple[bytes, float]:
+    """The content of a file, and when it was last used. What is no ordinary file is never waited for.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file, or larger than any that is written here.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb", buffering=0) as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > MOST_BYTES:
+            raise ValueError(f"{path} is no file, or has too many bytes: {about.st_size}")
+        return file.read(), about.st_mtime
 
 
 def differed_name(key: str) -> str:

@@ -200,6 +200,35 @@ class Learned:
             raise ValueError(f"there are not {counts} rows, runs and processors, or axes {list(axes)}")
         self.example_of(self.example)
 
+    def check_model(self, declared: Signature) -> None:
+        """Checks that this can have been learned of a model with this signature.
+
+        Raises:
+            ValueError: it speaks of tensors or axes that the model does not have.
+        """
+        inputs, outputs = declared.inputs.keys(), declared.outputs.keys()
+        unknown = {
+            "layout.shapes": self.layout.shapes.keys() - outputs,
+            "layout.row_axes": self.layout.row_axes.keys() - inputs - outputs,
+            "shapes": {name for each in self.shapes for name in each} - inputs,
+            "example": self.example.keys() - inputs,
+            "cut": self.cut.keys() - outputs,
+            "rules": self.rules.keys() - outputs,
+        }
+        if any(unknown.values()):
+            raise ValueError(f"the model has no such inputs and outputs: {unknown}")
+        served = self.layout.row_axes_of(declared).signature
+        tensors = {**served.inputs, **served.outputs}
+        axes = [(name, axis) for name, axis in self.layout.row_axes.items()]
+        axes += [(name, axis) for name, cut in self.cut.items() for axis in cut]
+        axes += [(name, axis) for name, rules in self.rules.items() for axis in rules]
+        for name, axis in axes:
+            shape = tensors[name].shape
+            if shape is not None and not (0 <= axis < len(shape) and isinstance(shape[axis], str)):
+                raise ValueError(
+                    f"{name} has the shape {shape}: its axis {axis} holds no rows and is not cut"
+                )
+
     def of_padding(self, plan: PaddingPlan | None) -> PaddingPlan | None:
         """The plan, with what was found of its outputs."""
         if plan is None:

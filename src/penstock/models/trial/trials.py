@@ -67,6 +67,10 @@ def alone_since(differed: Differed, learned: Learned, file: str) -> Learned:
     return replace(learned, batching=replace(learned.batching, enabled=False, reason=reason, why=why))
 
 
+class Misfit(Exception):
+    """What was learned cannot have been learned of this model: a file of the cache is damaged."""
+
+
 class Trials:
     """Opens models, and finds out about each what its scheduling needs.
 
@@ -103,16 +107,27 @@ class Trials:
 
     def _learned(self, candidate: Candidate, key: Key, cache: LearnedCache) -> tuple[Learned, Opened]:
         """What the cache has, or what a trial finds, which is then kept."""
-        learned = cache.read(key.text)
-        if learned is None:
+        known = self._known(candidate, key, cache)
+        if known is None:
             with cache.alone(key.text):
-                learned = cache.read(key.text)  # another process may have tried it meanwhile
-                if learned is None:
+                known = self._known(candidate, key, cache)  # another process may have tried it meanwhile
+                if known is None:
                     learned, found = self._tried(candidate)
                     found = self._unchanged(found, key)
                     cache.write(key.text, learned)
                     return learned, found
-        return _from_cache(learned), self._unchanged(self._open(candidate, learned), key)
+        learned, found = known
+        return _from_cache(learned), self._unchanged(found, key)
+
+    def _known(self, candidate: Candidate, key: Key, cache: LearnedCache) -> tuple[Learned, Opened] | None:
+        """What the cache has, and the model; None if there is nothing that fits the model."""
+        learned = cache.read(key.text)
+        if learned is None:
+            return None
+        try:
+            return learned, self._open(candidate, learned, of_file=True)
+        except Misfit:
+            return None
 
     def _unchanged(self, found: Opened, key: Key) -> Opened:
         """The model, if its files are still those of the key.
@@ -144,9 +159,21 @@ class Trials:
                 return learned, self._open(candidate, learned)
         return learn(candidate, self._open_backend)
 
-    def _open(self, candidate: Candidate, learned: Learned) -> Opened:
+    def _open(self, candidate: Candidate, learned: Learned, *, of_file: bool = False) -> Opened:
+        """Opens a model with what was learned about it; what a file says of it is checked first.
+
+        Raises:
+            Misfit: the file is damaged.
+            ModelLoadError: the model cannot be opened.
+        """
         with reading_once():
             found = opened(candidate, self._open_backend, learned.runs_in_parallel, learned.cores)
+        if of_file:
+            try:
+                learned.check_model(found.states_first.signature)
+            except ValueError as error:
+                found.backend.close()
+                raise Misfit(str(error)) from error
         found.backend.file = replace(found.backend.file, changes=learned.changes)
         axes = learned.layout.row_axes_of(found.states_first.signature)
         return found._replace(padding=learned.of_padding(found.padding)).with_axes(axes)

@@ -23,12 +23,13 @@ from penstock.core.request import Flush, Request, Response
 from penstock.core.tensors import Array
 from penstock.models.model import Model
 from penstock.protocols.answer_sizes import sizes_of
+from penstock.protocols.answers import Account
 from penstock.protocols.fast_path.alike import Alike
 from penstock.protocols.fast_path.reading import varints
 from penstock.protocols.penstock_v1.encoder import Piece, encode, encode_many, weave, width
 from penstock.protocols.penstock_v1.results import ID, RESPONSE, RESULTS, TAG, result_of
-from penstock.protocols.request import cancelled_by_tag
 from penstock.protocols.stream import Result, Stream
+from penstock.scheduling.execution.failures import cancelled_by_tag
 
 LARGEST_ANSWER = 1 << 20  # bytes, of a whole micro-batch; larger ones are sent one by one
 
@@ -80,11 +81,12 @@ class MicroBatch:
         self._request = ref(request)
         self.stream.submit(self, self._model, request)
 
-    def learn(self, size: int) -> None:
+    def learn(self, size: int) -> Model | None:
         """Takes the bytes of its answers; see `StreamItem`."""
         request = self._request()
-        if request is not None:
-            sizes_of(self._model).learn(request, size)
+        if request is None or not sizes_of(self._model).learn(request, size):
+            return None
+        return self._model
 
     def cancel(self) -> None:
         """Drops the requests, because their answers are no longer needed."""
@@ -276,6 +278,10 @@ class Members(Request):
     @override
     def sender(self) -> object:
         return self._batch.stream.call.peer()
+
+    def counted(self) -> tuple[Account, object]:
+        """Where their answers count, and what stands for them there."""
+        return self._batch.stream.account, self._batch
 
     @override
     def split(self) -> Sequence[Request]:

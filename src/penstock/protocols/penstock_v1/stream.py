@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence, Set
 from typing import TypeAlias
 
@@ -28,6 +29,7 @@ from penstock.protocols.service import Service
 from penstock.protocols.stream import Result, Stream
 from penstock.protocols.turns import Clock
 from penstock.protocols.work import LIGHT_BYTES
+from penstock.scheduling.execution.failures import gone
 from penstock.transport.grpc.call import ServerCall, Status
 from penstock_proto.v1 import prediction_pb2 as pb
 
@@ -36,6 +38,9 @@ ORDER_KEY = "penstock-order"
 ORDERS = ("request", "completion")
 PARTS = 4
 """Requests with a deadline are divided into at least as many parts as can run in time one after another."""
+FEW = 8
+"""So many requests begin in one turn, and the results that are known then leave in one message. A thread that
+was interrupted among them would otherwise take its turn for over, and run the first of them alone."""
 NO_TAG = {0}  # what requests without a tag have: `cancel` names none of them
 
 NAMES = {REQUESTS: WORK.names}
@@ -81,6 +86,7 @@ class PredictStream(Stream):
             self._cannot_read(error)
             return
         yield from self._take(requests, cancelled)
+        self._took()
 
     def _read(self, data: bytes) -> Generator[bool, None, _Message]:
         """Parses a message: its requests, and the tags that it cancels.
@@ -139,32 +145,80 @@ class PredictStream(Stream):
             )
 
     def _take(self, requests: Sequence[_Read], cancelled: Set[int]) -> Iterator[bool]:
-        count = sum([len(data) if isinstance(data, Alike) else 1 for data, _ in requests])
+        """Begins the requests; once the call is over, the others are only counted."""
+        count = sum([_count(data) for data, _ in requests])
         self._coming(count)
+        self._gathers = count <= FEW
         if cancelled:
             self._cancel_tags(cancelled - NO_TAG)
-        clock = Clock()
-        for data, read in requests:
-            if isinstance(read, Decoded):
-                self.begin_decoded(read, data if isinstance(data, bytes) else None)
-            elif isinstance(read, InvalidRequest):
-                self._refuse(read, data if isinstance(data, bytes) else b"")
-            elif isinstance(data, bytes):
-                self._begin(data, read)
-            elif data is not None:
-                self._begin_many(data)
-            if clock.is_over():
+        if self._closed:
+            yield from self._skip(requests, 0)
+            return
+        clock, begun = Clock(), 0
+        for count in self._begin_all(requests):
+            begun += count
+            if clock.is_over() and not self._gathers:
                 yield False
                 if self._closed:
                     self._drop_submitted()
-        self._took()
+                    yield from self._skip(requests, begun)
+                    return
+
+    def _begin_all(self, requests: Sequence[_Read]) -> Iterator[int]:
+        """Begins the requests one after another, as many at a time as it says."""
+        for data, read in requests:
+            if isinstance(data, Alike):
+                yield from self._begin_many(data)
+                continue
+            if isinstance(read, Decoded):
+                self.begin_decoded(read, data)
+            elif isinstance(read, InvalidRequest):
+                self._refuse(read, data or b"")
+            elif data is not None:
+                self._begin(data, read)
+            yield 1
+
+    def _skip(self, requests: Sequence[_Read], begun: int) -> Iterator[bool]:
+        """Counts the requests that are not begun, because the call is over: each ends once.
+
+        Args:
+            requests: those of a message.
+            begun: how many of them, from the first one on, have been begun.
+        """
+        clock = Clock()
+        skipped: Counter[Model | None] = Counter()
+        for data, read in requests:
+            count = _count(data)
+            if begun < count:
+                skipped[self._model_of(read)] += count - begun
+                if clock.is_over():
+                    yield False
+            begun = max(begun - count, 0)
+        error = gone(self.call)
+        for model, count in skipped.items():
+            if model is not None:
+                model.observer.failed(self.rpc, error, count)
+                continue
+            for _ in range(count):
+                self.service.telemetry.failed(self.rpc, error)
+
+    def _model_of(self, read: Found | Decoded | InvalidRequest) -> Model | None:
+        """The model of a request; None if it is not known."""
+        if isinstance(read, InvalidRequest):
+            return None
+        if not isinstance(read, Decoded):
+            return read[0].model_now(self.service.router.targets)
+        try:
+            return self.service.engine.route(read.model, read.version)
+        except RequestError:
+            return None
 
     def _begin(self, data: bytes, found: Found | None) -> None:
         if found is None or not self.begin_known(data, found):
             self.begin_decoded(self.service.codec.decode(data), data)
 
-    def _begin_many(self, many: Alike) -> None:
-        """Begins requests that are alike, as many together as fit into a batch."""
+    def _begin_many(self, many: Alike) -> Iterator[int]:
+        """Begins requests that are alike, as many together as fit into a batch; says how many at a time."""
         known, start = many.known, 0
         while start < len(many):
             model = known.model_now(self.service.router.targets)
@@ -175,11 +229,18 @@ class PredictStream(Stream):
                 one = many.messages[start].tobytes()
                 self._begin(one, known.matches(one))
                 start += 1
+                yield 1
                 continue
             batch = MicroBatch(self, many.part(start, start + together), model)
             start += together
             self.begun(batch)
             batch.submit()
+            yield batch.count
+
+
+def _count(data: bytes | Alike | None) -> int:
+    """How many requests it is."""
+    return len(data) if isinstance(data, Alike) else 1
 
 
 def _together(model: Model | None, many: Alike, deadline: float) -> int:

@@ -255,16 +255,28 @@ class _Described:
         found = {}
         for name in wanted:
             spec, array = model.signature.inputs[name], model.example[name]
-            if name not in self._whole:
-                if not array.shape[spec.row_axis]:
-                    return None
-                array = np.take(array, 0, axis=spec.row_axis)
-            found[name] = _written(spec.datatype, array)
+            found[name] = in_record(spec, array, name in self._whole)
+            if found[name] is None:
+                return None
         return found
 
 
-def _written(datatype: DataType, array: Array) -> Any:
-    values = orjson.loads(dumped({"values": plain(datatype, array)}))["values"]
+def in_record(spec: TensorSpec, array: Array, is_whole: bool) -> Any:
+    """What a record has for an input.
+
+    Args:
+        spec: the input.
+        array: its tensor, of which the first row is taken.
+        is_whole: whether the input has no rows.
+
+    Returns:
+        A value, or lists of lists of values; None if the tensor has no row.
+    """
+    if not is_whole:
+        if not array.shape[spec.row_axis]:
+            return None
+        array = np.take(array, 0, axis=spec.row_axis)
+    values = orjson.loads(dumped({"values": plain(spec.datatype, array)}))["values"]
     return values[0] if array.shape == (1,) else values
 
 

@@ -21,7 +21,7 @@ ROUTES = (Route("GET", "/health", HEALTH), Route("GET", "/openapi.json", OPENAPI
 HEALTH_METHODS = frozenset({HEALTH})
 """The methods that are still answered while the server stops."""
 
-Page: TypeAlias = Callable[[HttpCall], "tuple[Status, bytes]"]
+Page: TypeAlias = Callable[[HttpCall], "tuple[Status, bytes | None]"]
 
 
 class PageCall:

@@ -10,7 +10,8 @@ from typing import Any
 from typing_extensions import override
 
 from penstock.core.errors import InvalidRequest, RequestError
-from penstock.protocols.codec import Codec
+from penstock.core.request import Response
+from penstock.protocols.codec import AnswerTo, Codec
 from penstock.protocols.fast_path.spans import Span
 from penstock.protocols.request import ProtocolRequest, UnaryCall
 from penstock.protocols.rest.decoder import (
@@ -38,6 +39,9 @@ UNARY = "RestPredict"
 PREDICT = "/penstock.rest/Predict"
 STREAM = "/penstock.rest/PredictStream"
 VERSION_HEADER, ID_HEADER = b"penstock-model-version", REQUEST_ID.encode()
+TIMING = "penstock-timing"
+"""The header of a request that asks how long its parts took."""
+TIMING_HEADER = b"server-timing"
 
 ROUTES = (
     Route("POST", "/predict/{model}", PREDICT),
@@ -50,6 +54,17 @@ ROUTES = (
 def no_spans(data: bytes) -> Sequence[Span]:
     """JSON has no places that could be found without parsing it."""
     raise ValueError("requests in JSON are always parsed")
+
+
+def encode_timed(response: Response, asked: AnswerTo) -> bytes | RequestError:
+    """The answer as JSON; says in a header how long the request waited and ran, if it asks for that."""
+    origin = getattr(asked, "origin", None)
+    if isinstance(origin, HttpUnaryCall) and TIMING in origin.call.headers:
+        run = response.run
+        queued, computed = response.queue_seconds * 1e3, (run.finished - run.started) * 1e3
+        words = f"queue;dur={queued:.3f}, compute;dur={computed:.3f}, batch;desc={run.rows}"
+        origin.call.header(TIMING_HEADER, words)
+    return encode(response, asked)
 
 
 class HttpUnaryCall(UnaryCall):
@@ -143,7 +158,7 @@ class RestService(HttpService):
     """The plain REST service; see `HttpService` for the arguments."""
 
     def __init__(self, *parts: Any, reader: Executor) -> None:
-        super().__init__(Codec(decode, encode, to_status, no_spans, WORK), *parts, reader=reader)
+        super().__init__(Codec(decode, encode_timed, to_status, no_spans, WORK), *parts, reader=reader)
 
     def methods(self) -> Methods:
         """The service's methods, by full name."""

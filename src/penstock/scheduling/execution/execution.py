@@ -19,13 +19,22 @@ from penstock.core.request import CutReason, Flush, Observer, Request, Response,
 from penstock.scheduling.batch_watch import BatchWatch
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.execution.breaker import Breaker
-from penstock.scheduling.execution.failures import LIMITS, answer_too_large, expired, gone, model_failed
+from penstock.scheduling.execution.failures import (
+    LIMITS,
+    answer_too_large,
+    gone,
+    model_failed,
+    still_wanted,
+)
 from penstock.scheduling.packing.rows import OtherRows, Packing, check_rows
 from penstock.scheduling.policy import Isolation
 from penstock.scheduling.verification import Mismatch
 
 LARGE_TIMES = 4
 """A run of more rows than this many full batches is large: the backend frees the memory that it took."""
+
+
+LONG_SECONDS = 0.005  # no run that takes less is ever too long
 
 
 class InFlightRun:
@@ -69,11 +78,27 @@ class InFlightRuns(dict[int, InFlightRun]):
     """The runs of one model that are going on, by the thread that runs; each thread has one at most.
 
     The threads that run write to it, another one reads it. It needs no lock, since Python does every step
-    on a dictionary in one piece. `took` has how long the last run of each thread took, in seconds.
+    on a dictionary in one piece.
+
+    Attributes:
+        took: how long the last run of each thread took, in seconds.
+        cpu: how much CPU each thread had used, of all that it ever did, when its last long run ended.
     """
 
     def __init__(self) -> None:
         self.took: dict[int, float] = {}
+        self.cpu: dict[int, float] = {}
+
+    def cpu_of_long_run(self, thread: int, before: float) -> float:
+        """How much CPU the calling thread's last run used, given what it had used before; 0 for a short run.
+
+        On a busy machine, time alone says little of a run. What is done around it is no part of it.
+        """
+        return self.cpu[thread] - before if self.took.get(thread, 0.0) > LONG_SECONDS else 0.0
+
+    def note_cpu(self, thread: int) -> None:
+        """The calling thread has ended a long run. For short ones, this takes too long."""
+        self.cpu[thread] = time.thread_time()
 
     def hung_threads(self) -> list[int]:
         """The threads whose runs hang, by their identifiers."""
@@ -261,6 +286,7 @@ class Execution:
         self, batch: Sequence[Request], cost: RunCost, responder: Responder, cut_reason: CutReason
     ) -> Exception | None:
         """Runs requests together and answers them; if the run fails, they are not answered yet."""
+        # long: one run, from its inputs to its answers
         packing, first = self._packing, batch[0]
         is_packed = len(batch) > 1 or packing.packs_single
         names = packing.wanted(batch) if is_packed else first.outputs
@@ -282,7 +308,9 @@ class Execution:
             responses = None
         finally:
             del self.in_flight[thread]
-            self.in_flight.took[thread] = time.monotonic() - started
+            self.in_flight.took[thread] = seconds = time.monotonic() - started
+            if seconds > LONG_SECONDS:
+                self.in_flight.note_cpu(thread)
             if in_flight.hung:
                 responder.on_event("returned", seconds=round(time.monotonic() - in_flight.started, 3))
         if responses is None:
@@ -320,7 +348,7 @@ class Execution:
         """
         if isinstance(error, OtherRows):
             self.on_mixing(Mismatch(error.output, str(error)))
-            batch = _still_wanted(batch, responder)
+            batch = still_wanted(batch, responder)
             again = self._run(batch, cost, responder, CutReason.RETRY) if batch else None
             if again is None:
                 return True
@@ -331,7 +359,7 @@ class Execution:
             return False
         middle, any_good = len(parts) // 2, False
         for part in (parts[:middle], parts[middle:]):
-            wanted = _still_wanted(part, responder)
+            wanted = still_wanted(part, responder)
             if len(wanted) < len(part):
                 responder.flush()  # the run may take long
             if wanted:
@@ -369,16 +397,3 @@ def _response_of_one(request: Request, packing: Packing, run: Run) -> Sequence[R
         if not output.ndim or len(output) != rows:
             check_rows(run)
     return (Response(run, request.outputs, waited, 0, rows),)
-
-
-def _still_wanted(requests: Sequence[Request], responder: Responder) -> list[Request]:
-    """The requests of a failed batch that callers still wait for; the others are ended."""
-    now, wanted = time.monotonic(), []
-    for request in requests:
-        if request.cancelled:
-            responder.drop(request)
-        elif request.deadline <= now:
-            responder.fail(request, expired(request))
-        else:
-            wanted.append(request)
-    return wanted

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Protocol
 
 from penstock.core.errors import (
     AnswerTooLarge,
@@ -19,7 +21,25 @@ LIMITS = (SequenceTooLong, StatesTooLarge)
 """Errors of a run that say nothing about the model: its request exceeds a limit."""
 
 
-def gone(request: Request) -> RequestError:
+class Ends(Protocol):
+    """Ends requests without an answer; see `Responder`."""
+
+    def fail(self, request: Request, error: RequestError) -> None:
+        """Ends a request with an error."""
+
+    def drop(self, request: Request) -> None:
+        """Ends a request that no caller waits for any more."""
+
+
+class HasDeadline(Protocol):
+    """A request, or the call that it came on."""
+
+    @property
+    def deadline(self) -> float:
+        """When its caller stops waiting, by `time.monotonic()`."""
+
+
+def gone(request: HasDeadline) -> RequestError:
     """The error of a request whose call has ended: it timed out, or its caller went away."""
     if time.monotonic() >= request.deadline:
         return DeadlineExpired("the deadline passed before the answer was ready")
@@ -36,6 +56,11 @@ def expired(request: Request) -> RequestError:
             "run is expected to take longer"
         )
     return DeadlineExpired(f"the deadline passed after {waited * 1000:.1f} ms in the queue")
+
+
+def cancelled_by_tag() -> RequestCancelled:
+    """The error of a request that its caller has cancelled by its tag."""
+    return RequestCancelled("the caller cancelled the request")
 
 
 def answer_too_large(size: int, most: int) -> AnswerTooLarge:
@@ -56,3 +81,16 @@ def model_failed(error: Exception) -> RequestError:
     failure = ModelFailed("the model could not be run on this request; see the server's log")
     failure.__cause__ = error
     return failure
+
+
+def still_wanted(requests: Sequence[Request], responder: Ends) -> list[Request]:
+    """The requests of a failed batch that callers still wait for; the others are ended."""
+    now, wanted = time.monotonic(), []
+    for request in requests:
+        if request.cancelled:
+            responder.drop(request)
+        elif request.deadline <= now:
+            responder.fail(request, expired(request))
+        else:
+            wanted.append(request)
+    return wanted

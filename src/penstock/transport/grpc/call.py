@@ -192,6 +192,9 @@ UNLIMITED = 2**31 - 1
 HELD_UP_SECONDS = 1.0
 """A polling thread that has done nothing else for this long is held up."""
 
+UNREAD_SECONDS = 0.25
+"""How often a transport that drains ends calls without a message: those of spared methods still arrive."""
+
 LAST_WRITES_SECONDS = 0.02
 """The process may end after a drain; by then gRPC has written the last answers to their sockets."""
 
@@ -302,15 +305,24 @@ class Transport(ABC):
         self._spared = spared
         self._refusal = status
 
+    @abstractmethod
+    def end_unread(self) -> None:
+        """Ends the unary calls whose message has not come with UNAVAILABLE: it might never come."""
+
     def drain(self, seconds: float) -> bool:
-        """Waits up to `seconds` for the calls in flight to end.
+        """Waits up to `seconds` for the calls in flight to end; those whose message has not come end now.
 
         Returns:
             Whether all did.
         """
-        end = time.monotonic() + seconds
-        while self._in_flight and time.monotonic() < end:
+        now = time.monotonic()
+        end, next_look = now + seconds, now
+        while self._in_flight and now < end:
+            if now >= next_look:
+                self.end_unread()
+                next_look = now + UNREAD_SECONDS
             time.sleep(0.002)
+            now = time.monotonic()
         ended = not self._in_flight  # later ones are calls of spared methods, such as probes
         time.sleep(LAST_WRITES_SECONDS)
         return ended

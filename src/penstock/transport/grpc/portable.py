@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from penstock.transport.grpc.call import (
     HELD_UP_SECONDS,
+    STOPPING,
     IdleWork,
     Kind,
     Limits,
@@ -56,6 +57,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_logging)
         self._handlers = {name: self._rpc_handler(name, method) for name, method in methods.items()}
         self._idle_scheduled = self._stopping = False
+        self.unread: set[UnaryCall] = set()
         self._told = self._empty_passes = 0  # events since the last idle work; passes since the last event
         self._posted: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()  # by other threads
         self._woken = False  # whether the loop has been woken for these
@@ -85,6 +87,14 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         self.on_loop(self._begin_to_stop)
         if threading.current_thread() is not self._thread:
             self._thread.join(STOP_SECONDS)
+
+    @override
+    def end_unread(self) -> None:
+        self.on_loop(self._end_unread)
+
+    def _end_unread(self) -> None:
+        for each in tuple(self.unread):
+            each.end_unread(STOPPING)
 
     @property
     @override

@@ -26,6 +26,9 @@ CANCELLATION_SECONDS = 0.001
 class Events(Protocol):
     """What a call tells the transport."""
 
+    unread: set[UnaryCall]
+    """Unary calls whose message has not come."""
+
     def on_loop(self, function: Callable[..., None], *arguments: object) -> None:
         """Calls `function` on the loop's thread."""
 
@@ -169,13 +172,21 @@ class PortableCall(ServerCall):
 class UnaryCall(PortableCall):
     """A call with one message and one answer."""
 
-    __slots__ = ()
+    __slots__ = ("_task",)
+
+    def end_unread(self, status: Status) -> None:
+        """Ends the call, whose message has not come; on the loop's thread."""
+        if self._end is None:
+            self._finish(status, None)
+            self._task.cancel()  # it waits for the message
 
     @override
     async def _converse(self) -> None:
         if self._end is not None:  # the handler has ended the call already
             return
-        message = await self._context.read()
+        message = await self._first_message()
+        if message is None:
+            return
         if message is grpc.aio.EOF:
             await asyncio.sleep(CANCELLATION_SECONDS)
             self._finish(NO_MESSAGE, None)
@@ -183,6 +194,22 @@ class UnaryCall(PortableCall):
             self._tell(self._handler.received, message)
         if self._end is None:
             await self._wait()
+
+    async def _first_message(self) -> Any:
+        """The message, or EOF; None if the call was ended before it came."""
+        task = asyncio.current_task()
+        assert task is not None, "grpc runs each call in a task"
+        self._task, unread = task, self._transport.unread
+        unread.add(self)
+        try:
+            return await self._context.read()
+        except asyncio.CancelledError:
+            if self._end is None:  # the client went away
+                raise
+            task.uncancel()
+            return None
+        finally:
+            unread.discard(self)
 
     @override
     async def _send_good_end(self, message: bytes | None) -> bytes:

@@ -77,6 +77,7 @@ class Reactor(Transport):
         # Unary calls that are neither watched nor answered: opened since the last sweep, and before.
         self._unwatched: set[ReactorCall] = set()
         self._unwatched_before: set[ReactorCall] = set()
+        self.unread: set[ReactorCall] = set()  # watched unary calls whose message has not come
         self._ending: list[ReactorCall] = []  # calls whose client sends no further messages
         self._sweep_at = 0.0
         self._messages = self._of_streams = 0  # in this turn
@@ -128,6 +129,11 @@ class Reactor(Transport):
         if threading.current_thread() is not self._thread:
             self._thread.join(SHUTDOWN_SECONDS)
 
+    @override
+    def end_unread(self) -> None:
+        for each in (*self.unread, *self._unwatched, *self._unwatched_before):
+            each.end_unread(STOPPING)
+
     @property
     @override
     def polling_thread(self) -> int | None:
@@ -159,14 +165,16 @@ class Reactor(Transport):
         elif self._alone > ALONE_BEFORE:
             self._flush_due = True
 
+    def stream_message_comes(self) -> None:
+        """Notes that a message of a stream is about to be handled; the first one begins the streams' time."""
+        if not self._streams_until:
+            self._streams_until = time.monotonic() + STREAM_SECONDS
+
     def stream_message_taken(self) -> None:
         """Notes that a message of a stream was handled; if the streams' time is over, the next ones wait."""
         self.message_taken()
         self._of_streams += 1
-        now = time.monotonic()
-        if not self._streams_until:
-            self._streams_until = now + STREAM_SECONDS
-        elif now > self._streams_until:
+        if time.monotonic() > self._streams_until:
             self.streams_wait = True
 
     def handle_later(self, call: ReactorCall, message: bytes) -> None:
@@ -291,7 +299,7 @@ class Reactor(Transport):
 
     def _take_up_streams(self) -> None:
         """Gives streams their next turn: handles messages that waited, for a while, the oldest first."""
-        later, end = self._later, 0.0
+        later, end = self._later, time.monotonic() + STREAM_SECONDS
         while later:
             call, message = later.popleft()
             try:
@@ -301,9 +309,7 @@ class Reactor(Transport):
             if self._flush_due:
                 self._flush_due = False
                 self._do_idle_work()
-            now = time.monotonic()
-            end = end or now + STREAM_SECONDS
-            if now > end:
+            if time.monotonic() > end:
                 break
         self._taken, self._streams_until, self.streams_wait = 0, 0.0, bool(later)
 

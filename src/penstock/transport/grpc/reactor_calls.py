@@ -40,11 +40,17 @@ class Events(Protocol):
     def call_closed(self) -> None:
         """Counts a call that has ended."""
 
+    unread: set[ReactorCall]
+    """Watched unary calls whose message has not come."""
+
     streams_wait: bool
     """Whether messages of streams are to wait for the streams' next turn."""
 
     def message_taken(self) -> None:
         """Notes that a message has been handled."""
+
+    def stream_message_comes(self) -> None:
+        """Notes that a message of a stream is about to be handled."""
 
     def stream_message_taken(self) -> None:
         """Notes that a message of a stream has been handled."""
@@ -111,6 +117,13 @@ class ReactorCall(ServerCall):
                 start(self._call, (core.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
                 self._watched = True
                 self._unwatched.discard(self)
+                if not self._came and self._kind is Kind.UNARY:
+                    self._reactor.unread.add(self)
+
+    def end_unread(self, status: Status) -> None:
+        """Ends a unary call whose message has not come; from any thread."""
+        if not self._came and self._kind is Kind.UNARY:
+            self.finish(status)
 
     def _begin_stream(self) -> None:
         """Asks for the first message and sends the headers, in one step.
@@ -185,6 +198,8 @@ class ReactorCall(ServerCall):
             self._reactor.nothing_more_comes(self)
         elif self._kind is Kind.UNARY:
             self._came = True
+            if self._watched:
+                self._reactor.unread.discard(self)
             self._handler.received(message)
             self._reactor.message_taken()
         elif self._reactor.streams_wait:
@@ -195,6 +210,7 @@ class ReactorCall(ServerCall):
     def take(self, message: bytes) -> None:
         """Handles a message of a stream."""
         if not self._over:
+            self._reactor.stream_message_comes()
             self._handler.received(message)
             self._reactor.stream_message_taken()
 
@@ -218,6 +234,8 @@ class ReactorCall(ServerCall):
             self._call = None
         # The handler refers to its call: a reference cycle, which would wait for the garbage collector.
         handler, self._handler = self._handler, IGNORING
+        if not self._came:
+            self._reactor.unread.discard(self)
         try:
             handler.closed(bool(event.batch_operations[-1].cancelled()))
         finally:

@@ -7,6 +7,9 @@ and they could not know whether the calls had been run. gRPC's own shutdown canc
 little. HTTP/2 has a message for this, GOAWAY: it names the last call that was handled, and the client may
 make all later calls elsewhere. gRPC's clients in all languages do so by themselves. gRPC sends it too late:
 only after it has begun to cancel what arrives.
+
+On an encrypted connection only gRPC itself can write a frame. The server opens no such port; one that did
+would need another way, such as `server.connection_seconds`, by which gRPC sends a GOAWAY of its own in time.
 """
 
 from __future__ import annotations

@@ -328,7 +328,7 @@ class _Answer:
         if seconds is not None:
             headers.append((b"retry-after", b"%d" % seconds))
         accepted = self._headers.get("accept-encoding")
-        if accepted:
+        if accepted and not any(name == b"content-encoding" for name, _ in headers):
             if len(body) > COMPRESSED_AT_ONCE:
                 loop = asyncio.get_running_loop()
                 coding, body = await loop.run_in_executor(None, partial(compressed, body, accepted))

@@ -80,13 +80,21 @@ def compressed(body: bytes, accepted: str) -> tuple[bytes, bytes]:
     Returns:
         The coding, b"" for none, and the body.
     """
-    if len(body) < LEAST_BYTES:
+    best = coding(accepted) if len(body) >= LEAST_BYTES else ""
+    if not best:
         return b"", body
+    stream = zlib.compressobj(LEVEL, wbits=WINDOWS[best])
+    return best.encode(), stream.compress(body) + stream.flush()
+
+
+def coding(accepted: str) -> str:
+    """The compression that a client prefers: "gzip", "deflate", or "" for none.
+
+    Args:
+        accepted: the header Accept-Encoding.
+    """
     found = filter(None, map(_CODING.fullmatch, accepted.split(",")))
     weights = {each[1].lower(): float(each[2] or 1) for each in found}
     best = max(("gzip", "deflate"), key=lambda name: weights.get(name, weights.get("*", 0.0)))
     weight = weights.get(best, weights.get("*", 0.0))
-    if not weight or weight < weights.get("identity", 0.0):
-        return b"", body
-    stream = zlib.compressobj(LEVEL, wbits=WINDOWS[best])
-    return best.encode(), stream.compress(body) + stream.flush()
+    return best if weight and weight >= weights.get("identity", 0.0) else ""
