@@ -80,6 +80,9 @@ def subjects(folder: Path) -> list[list[Asked]]:
     """What is compared: in each list, Penstock first."""
     record, models = json.dumps(RECORD).encode(), messages.make_models(folder / "models")
     mlp, (body, headers) = models / "tiny_mlp/1/model.onnx", binary()
+    row = messages.row("tiny_mlp")
+    tensor = {"name": "x", "datatype": "FP32", "shape": list(row.shape), "data": row.ravel().tolist()}
+    as_json = json.dumps({"inputs": [tensor]}).encode()  # MLServer's REST knows no binary data
     lead = BUNDLED / "lead_scoring/1/model.onnx"
     infer = "/v2/models/tiny_mlp/infer"
     guides = [python("kserve"), PROGRAMS / "guides_server.py", lead]
@@ -91,11 +94,11 @@ def subjects(folder: Path) -> list[list[Asked]]:
         [
             Asked("Penstock, /v2 binary", serving(models), infer, body, headers),
             Asked(
-                "MLServer, /v2 binary",
+                "MLServer, /v2 JSON",
                 [python("mlserver"), PROGRAMS / "mlserver_peer.py", mlp, "0"],
                 infer,
-                body,
-                headers,
+                as_json,
+                JSON,
             ),
             Asked(
                 "KServe, /v2 binary",

@@ -20,7 +20,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, as ONNX Runtim
 import grpc
 import numpy as np
 import onnxruntime
-from kserve import InferOutput, Model, Request, Response
+from kserve import InferOutput, InferRequest, InferResponse, Model
 from kserve.model_repository import ModelRepository
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
@@ -38,11 +38,11 @@ class OnnxModel(Model):
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.ready = True
 
-    async def predict(self, payload: Request, *_: object, **__: object) -> Response:
+    async def predict(self, payload: InferRequest, *_: object, **__: object) -> InferResponse:
         [y] = self._session.run(None, {"x": np.ascontiguousarray(payload.inputs[0].as_numpy())})
         output = InferOutput("y", list(y.shape), "FP32")
         output.set_data_from_numpy(y, binary_data=True)
-        return Response(payload.id, self.name, [output], use_binary_outputs=True)
+        return InferResponse(payload.id, self.name, [output], use_binary_outputs=True)
 
 
 async def serve_rest(plane: DataPlane, extension: ModelRepositoryExtension) -> None:
