@@ -220,3 +220,21 @@ def test_errors_of_sequences_name_the_headers(client: Client) -> None:
     assert not step("a", Penstock_Sequence_Id="own", Penstock_Sequence_Start="true")
     assert "the header) penstock-caller" in step("b", Penstock_Sequence_Id="own")
     assert not step("a", Penstock_Sequence_Id="own")  # on another connection
+
+
+def test_outputs_may_be_named_by_several_parameters(client: Client) -> None:
+    row = {"x": [1, 2, 3]}
+    both = client.post("/predict/multi?outputs=total&outputs=double", row).json
+    assert (
+        list(both)
+        == list(client.post("/predict/multi?outputs=total,double", row).json)
+        == ["double", "total"]
+    )
+
+
+def test_a_wrong_path_is_told_those_like_it(client: Client) -> None:
+    assert client.get("/v2/nothing").json["detail"].startswith("there is no path /v2/nothing; there are /v2/")
+    assert client.get("/predict").json["detail"].endswith("/predict/{model}/versions/{version}/stream")
+    words = client.get("/nothing").json["detail"]
+    assert words.startswith("there is no path /nothing; there are /predict/{model}, ")
+    assert words.count("/predict") == words.count("/v2") == words.count("/health") == 1
