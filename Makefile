@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio browser oip-clients deploy-tools example-tools exporters conformance zoo test-grpcio test-all soak wheels docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio browser oip-clients deploy-tools example-tools exporters importing conformance openapi zoo test-grpcio test-all soak wheels docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -78,7 +78,7 @@ bench-grpcio: $(VENV)/.dev $(GRPCIO:%=.venv-grpcio/%/.made)  ## Compare releases
 
 browser: .venv-browser/.made  ## Install what tests/page drives a browser with (the browser: Debian's chromium)
 
-oip-clients: $(OIP:%=.venv-oip/%/.made) .venv-bench/kserve/.made  ## Install the clients that tests/open_inference runs
+oip-clients: $(OIP:%=.venv-oip/%/.made) .venv-bench/kserve/.made .venv-bench/mlserver/.made  ## Install the clients that tests/open_inference runs
 
 deploy-tools: .venv-deploy/.made  ## Install what tests/deploy reads manifests with
 
@@ -106,8 +106,14 @@ test-all:  ## Run the tests on every Python 3.11 to 3.14 of this machine
 	if [ -z "$$tried" ]; then echo "no Python 3.11 to 3.14 found" >&2; exit 1; fi; \
 	echo "== passed on Python$$tried"
 
+importing: .venv-import/.made  ## Import models of every library that it knows, and compare (ARGS=--write for the page)
+	@.venv-import/bin/python -W ignore -m tests.importing $(ARGS)
+
 conformance: $(VENV)/.dev  ## Serve every ONNX backend test case and compare bit for bit (ARGS=--write for the page)
 	@$(VENV)/bin/python -m tests.conformance $(ARGS)
+
+openapi: $(VENV)/.dev .venv-openapi/.made  ## Try everything that /openapi.json says with schemathesis (ARGS='-n 50')
+	@$(VENV)/bin/python -m tests.openapi $(ARGS)
 
 zoo: $(VENV)/.dev  ## Fetch real models, serve each and compare every answer (ARGS=--write for the page)
 	@$(VENV)/bin/python -m tests.zoo $(ARGS)
@@ -146,7 +152,10 @@ lock: .venv-lock/.made  ## Pin the dependencies again (ARGS=--upgrade for the ne
 		$(LOCK_HERE) requirements/bench-$$name.in -o requirements/bench-$$name.txt || exit 1; \
 	done
 	@for name in newest older; do $(LOCK) requirements/oip-$$name.in -o requirements/oip-$$name.txt || exit 1; done
+	@$(LOCK) pyproject.toml --extra import --group dev requirements/import.in -c requirements/dev.txt \
+		-o requirements/import.txt
 	@$(LOCK_HERE) requirements/oip-perf.in -o requirements/oip-perf.txt
+	@$(LOCK) requirements/openapi.in -o requirements/openapi.txt
 	@$(LOCK) requirements/browser.in -o requirements/browser.txt
 
 clean:  ## Remove environments, caches and builds
@@ -227,6 +236,20 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	$(call make_venv,.venv-oip/$*,$(if $(filter $*,perf),python3.11,$(OLDER_PYTHONS) python3))
 	@echo "installing $* for tests/open_inference"
 	@.venv-oip/$*/bin/python $(PIP) install -q --require-hashes -r requirements/oip-$*.txt
+	@touch $@
+
+# Other libraries' models, beside what the tests need.
+.venv-import/.made: requirements/import.txt $(PROJECTS)
+	$(call make_venv,.venv-import,$(OLDER_PYTHONS) python3)
+	@echo "installing the libraries that penstock import knows"
+	@.venv-import/bin/python $(PIP) install -q --require-hashes -r requirements/import.txt
+	@.venv-import/bin/python $(PIP) $(IN_PLACE)
+	@touch $@
+
+.venv-openapi/.made: requirements/openapi.txt
+	$(call make_venv,.venv-openapi,$(PYTHONS))
+	@echo "installing schemathesis"
+	@.venv-openapi/bin/python $(PIP) install -q --require-hashes -r requirements/openapi.txt
 	@touch $@
 
 .venv-browser/.made: requirements/browser.txt

@@ -47,6 +47,7 @@ async def main() -> None:
         parameters=ModelParameters(uri=sys.argv[1]),
     )
     print(f"gRPC        127.0.0.1:{settings.grpc_port}", flush=True)
+    print(f"REST        127.0.0.1:{settings.http_port}", flush=True)
     await MLServer(settings).start([model])
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from penstock.backends import onnx
 from penstock.config import Config
 from penstock.core.errors import ModelLoadError
+from penstock.core.garbage import paused
 from penstock.core.run_recorder import RunRecorder
 from penstock.models.model import Model
 from penstock.models.registry import MakeObserver, ModelRegistry, OnLoading
@@ -66,23 +65,12 @@ def load(
         StartupError: as `scan` and `ModelRegistry.load_all`.
     """
     found = scan(path, _log_skipped) if again is None else again
-    with _without_garbage_collection():
+    # What is loaded lives on: to look through it for garbage, again and again, takes a tenth of the time.
+    with paused():
         models.load_all(found, _log_model, _log_load_failure, loading, serve_rest=again is not None)
     for broken in models.broken:
         log.error("model is not served", model=broken.name, version=broken.version, reason=broken.reason)
     return found
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """What is loaded lives on: to look through it for garbage, again and again, takes a tenth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _log_model(model: Model) -> None:
@@ -108,6 +96,7 @@ def _log_ready(model: Model) -> None:
         outputs=[str(spec) for spec in model.signature.outputs.values()],
         batched=model.batching.enabled,
         reason=model.batching.reason,
+        **({"golden": model.golden} if model.golden else {}),
         **({"keeps": str(model.sequence_state)} if model.sequence_state else {}),
     )
     if model.advice:

@@ -131,8 +131,9 @@ class Server:
         self._transport = self._make_transport(shares_port, wrap)
         servicers = self._servicers.methods()
         models = self._registry.all
-        self._web = web(config.server, parts, servicers, self._is_ready, models, wrap, shares_port)
-        self._files = OpenFiles(most_connections(), lambda: connections(self.port))
+        self._files = OpenFiles(most_connections(), self._count_connections)
+        is_full = self._files.is_full
+        self._web = web(config.server, parts, servicers, self._is_ready, models, wrap, shares_port, is_full)
         self._page = StatusPage(self.seen, self._is_ready, self._ports)
         self._ops = OpsServer(
             config.server.host,
@@ -318,6 +319,9 @@ class Server:
             onnxruntime=onnx.version(),
         )
         return made
+
+    def _count_connections(self) -> int:
+        return connections(self.port) + self._web.connections()
 
     def _counts_of(self, model: Model) -> ModelCounts:
         return self._counts[model].counts()

@@ -93,6 +93,8 @@ def _model(model: Model) -> Iterator[str]:
         yield f"    state      {model.sequence_state}"
     for change in model.backend.file.changes:
         yield f"    changed    {change}"
+    if model.golden:
+        yield f"    golden     {model.golden}"
     if model.batching.enabled:
         yield f"    batched    up to {model.batcher.policy.max_rows} rows: {model.batching.reason}"
     else:

@@ -6,7 +6,7 @@ If HTTP is switched off, nothing of it is imported, and `Web` does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,10 +37,12 @@ class Web:
     Attributes:
         transport: the transport; None if HTTP is switched off.
         services: those that accept requests.
+        reader: a thread that reads large JSON.
     """
 
     transport: HttpTransport | None = None
     services: Sequence[Service] = ()
+    reader: Executor | None = None
 
     def listen(self, settings: ServerConfig) -> int:
         """Listens; connections wait until `start`.
@@ -78,6 +80,12 @@ class Web:
         """Closes all connections."""
         if self.transport:
             self.transport.close()
+        if self.reader:
+            self.reader.shutdown(wait=False, cancel_futures=True)
+
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self.transport.connections() if self.transport else 0
 
     def calls_in_flight(self) -> int:
         """How many calls have arrived and not ended."""
@@ -115,6 +123,7 @@ def web(  # noqa: PLR0913 - what it is composed of
     models: Callable[[], Sequence[Model]],
     wrap: Wrap,
     shares_port: bool,
+    is_full: Callable[[], bool],
 ) -> Web:
     """Builds it.
 
@@ -126,7 +135,9 @@ def web(  # noqa: PLR0913 - what it is composed of
         models: returns all loaded models.
         wrap: applies the interceptors.
         shares_port: whether other processes listen on the same port.
+        is_full: whether there is no room for another connection.
     """
+    # long: composes all parts, in the order in which they need each other
     if not settings.http:
         return Web()
     from penstock.protocols.rest import docs, infer, pages
@@ -135,7 +146,11 @@ def web(  # noqa: PLR0913 - what it is composed of
     from penstock.transport.http.server import HttpTransport
 
     codes = TRITON_CODES if settings.triton_status_codes else CODES
-    services = (rest.RestService(*parts), infer.HttpInferService(*parts, codes=codes))
+    reader = ThreadPoolExecutor(1, thread_name_prefix="penstock-json")
+    services = (
+        rest.RestService(*parts, reader=reader),
+        infer.HttpInferService(*parts, reader=reader, codes=codes),
+    )
     methods: dict[str, Method] = {
         **pages.methods(is_ready, models),
         **docs.methods(),
@@ -150,4 +165,13 @@ def web(  # noqa: PLR0913 - what it is composed of
         shares_port=shares_port,
         metadata_bytes=settings.max_metadata_bytes,
     )
-    return Web(HttpTransport(routes, wrap(methods), limits, parts[FAILED]), services)
+    transport = HttpTransport(
+        routes,
+        wrap(methods),
+        limits,
+        parts[FAILED],
+        settings.http_max_json_bytes,
+        is_full,
+        settings.http_allow_origins,
+    )
+    return Web(transport, services, reader)

@@ -167,7 +167,12 @@ def test_a_file_gives_json(predict: Cli, tmp_path: Path) -> None:
         ("bytes8", "[1.5]", "a value would not survive the cast"),
         ("doubles", "1,5", 'it is not a number; got "1,5", expected FP64[N,1]'),
         ("doubles", "1e999", 'it is not a number; got "1e999"'),
-        ("doubles", "[1, null]", "it is not numeric"),
+        ("doubles", '[1, null, "a"]', "it is not numeric"),
+        (
+            "bytes8",
+            "[1, null]",
+            "the value at position 1 is missing, and INT8 has no missing values: fill them",
+        ),
         ("doubles", "[1", "it is not a JSON list"),
         ("halves", "1e6", "a value would not survive the cast"),
         ("flags", "perhaps", 'it is neither true nor false; got "perhaps", expected BOOL[N,1]'),

@@ -117,7 +117,7 @@ def test_bad_lines_of_json(through: Cli) -> None:
     assert out[2] == {"line": [2], "error": "it is not a JSON object"}
     assert out[3] == {"y": 3, "error": 'no value for input "x" INT64[N,1]'}
     assert "it has 2 rows, expected one" in out[4]["error"]
-    assert "it is not numeric" in out[5]["error"]
+    assert "is missing, and INT64 has no missing values: fill them in first" in out[5]["error"]
     assert "would not survive" in out[6]["error"]
     assert out[7] == {"x": 7, "y": 7}
 
@@ -203,6 +203,11 @@ def test_vectors_in_columns_of_their_own(through: Cli) -> None:
         ("flags", "TRUE", {"y": "true"}),
         ("halves", "nan", {"y": "NaN"}),
         ("halves", "0.1", {"y": "0.1"}),
+        ("halves", "", {"y": "NaN"}),
+        ("doubles", " ", {"y": "NaN"}),
+        ("doubles", "<NA>", {"y": "NaN"}),
+        ("doubles", "NaT", {"y": "NaN"}),
+        ("text", "", {"y": ""}),
         ("bytes8", "2.0", {"y": "2"}),
         ("several", "[[1, 2, -3]]", {"double.2": "-6.0", "total": "0.0", "positive.0": "true"}),
     ],

@@ -25,8 +25,8 @@ import pytest
 
 from penstock.cli.predict import streaming
 from penstock.cli.predict.streaming import MOST_WAITING, OrderedWriter
-from penstock.cli.predict.writers import CsvWriter
 from penstock.row_files.readers import CsvReader, Row
+from penstock.scoring.writers import CsvWriter
 from penstock_client import Prediction, Timing
 from support.servers import SCRIPT, RunningServer
 

@@ -15,7 +15,7 @@ import pytest
 from client.standin import StandIn
 from client.streams import BOUND, item, number
 from penstock_client import DeadlineExceeded, PenstockError, Unavailable, _aio_calls, _sync_calls
-from penstock_client._messages import Deadline
+from penstock_client._deadline import Deadline
 from support import zoo
 from support.servers import RunningServer
 

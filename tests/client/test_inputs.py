@@ -62,7 +62,7 @@ def test_values_get_the_shape_of_the_model(spec, value, expected) -> None:
     [
         ("FP32 N,3", np.zeros(3, np.float32), "it has 1 axes, expected 2; got a float32 "
          r"array of shape \(3,\), expected FP32\[N,3\]"),
-        ("FP32 N,1", np.zeros(3, np.float32), "1 axes, expected 2"),
+        ("FP32 N,3,1", np.zeros(3, np.float32), "1 axes, expected 3"),
         ("FP32 N", np.zeros((1, 3), np.float32), "2 axes, expected 1"),
         ("FP32 N,3", 1.0, "0 axes, expected 2.*got float 1.0"),
         ("FP32 N,3", [1.0, 2.0], "1 axes, expected 2"),
@@ -71,23 +71,29 @@ def test_values_get_the_shape_of_the_model(spec, value, expected) -> None:
         ("FP32", [1.0], "1 axes, expected 0"),
         ("INT64 N", [1.5], "would not survive"),
         ("INT64 N", 1.5, r"got float 1.5, expected INT64\[N\]"),
-        ("FP32 N", np.array([0.1]), "would not survive"),
-        ("FP32 N", [np.float64(0.1)], "would not survive"),
-        ("FP32 N", [np.array([0.1])], "would not survive"),
+        ("FP32 N", np.array([0, 1e39]), "the value 1e.39 at position 1 is too large for float32"),
+        ("FP32 N", [np.float64(-1e39)], "too large for float32"),
+        ("FP32 N", [np.array([1e39])], "too large for float32"),
+        ("FP16 N", np.array([0.1]), "would not survive"),
+        ("FP32 N", np.array([2**24 + 1]), "would not survive.* does not have every whole number"),
         ("BF16 N", np.array([0.1], np.float32), "would not survive"),
         ("FP32 N", ["1"], "not numeric"),
-        ("FP32 N", [None], "not numeric"),
+        ("FP32 N", [None, "1"], "not numeric"),
+        ("INT64 N", [1, None, None], r"position 1 is missing, and 1 more, and INT64 has no missing"),
+        ("INT64 N", np.array([1, np.nan]), "position 1 is missing, and INT64 has no missing values"),
+        ("BOOL N", [True, None], "position 1 is missing, .* for example with False"),
         ("FP32 N", {1: 2}, "not numeric"),
         ("INT64 N", [2**70], "out of range"),
         ("FP32 N", np.array(["2020"], "M8[D]"), "not numeric"),
         ("FP32 N", [1j], "not numeric"),
         ("BYTES N", [1], "int 1 is neither text nor bytes"),
         ("BYTES N", ["a", 1], "int 1 is neither"),
-        ("BYTES N", [None], "NoneType None is neither"),
+        ("BYTES N", ["a", None], r"position 1 is missing \(NoneType None\), and BYTES has no missing values: "
+         'fill them in first, for example with ""'),
         ("BYTES N", np.array([1.0]), "neither text nor bytes"),
         ("BYTES N", ["\ud800"], "cannot be written as UTF-8"),
         ("BYTES N,1", [["a"], ["b", "c"]], "neither text nor bytes"),
-        ("BYTES N,1", np.array(["a"]), "1 axes, expected 2"),
+        ("BYTES N,2", np.array(["a", "b"]), "1 axes, expected 2"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_what_came_and_what_was_expected(spec, value, reason) -> None:
@@ -158,5 +164,6 @@ def test_things_that_turn_into_arrays_are_arrays() -> None:
             return np.array([1.5, 2.5])
 
     assert send("FP32 N", Column()).tolist() == [1.5, 2.5]
+    assert send("FP32 N,1", Column()).tolist() == [[1.5], [2.5]]
     with pytest.raises(penstock_client.InvalidInput, match="1 axes, expected 2"):
-        send("FP32 N,1", Column())
+        send("FP32 N,2", Column())

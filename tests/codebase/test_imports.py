@@ -31,9 +31,13 @@ MAY_IMPORT = {
     "core": set(),
     "config": {"core"},
     "row_files": {"core"},
+    # What scores files knows a server through the client only.
+    "scoring": {"core", "row_files"},
     "backends": FLOOR,
     "scheduling": SCHEDULING,
     "models": MODELS,
+    # Runs in a child process of the command line; the server does not know it.
+    "importing": SCHEDULING | {"row_files"},
     "traffic": TRAFFIC,
     "engine": ENGINE,
     "transport": FLOOR,
@@ -53,7 +57,7 @@ MAY_IMPORT = {
     "signals": set(),
     "summary": {"core", "models"},
     "processes": PROCESSES,
-    "cli": PROCESSES | {"processes", "optimizing"},
+    "cli": PROCESSES | {"processes", "importing", "optimizing", "row_files", "scoring"},
     "__main__": {"cli"},
 }
 
@@ -98,12 +102,17 @@ ONLY_IN = {
     ),
     "uvicorn": ("penstock.transport.http.connection", "penstock.transport.http.server"),
     "httptools": ("penstock.transport.http.connection",),
-    "orjson": ("penstock.transport.http", "penstock.protocols.rest"),
+    "orjson": ("penstock.transport.http", "penstock.protocols.rest", "penstock.scoring.outputs"),
     "grpc_health": ("penstock.transport.grpc", "penstock.protocols.standard"),
     "grpc_reflection": ("penstock.protocols.standard",),
     "grpc_status": ("penstock.protocols",),
     "grpc._cython": ("penstock.transport.grpc.reactor", "penstock.transport.grpc.reactor_calls"),
-    "onnx": ("penstock.models.analysis", "penstock.optimizing.variants"),
+    "onnx": ("penstock.models.analysis", "penstock.importing", "penstock.optimizing.variants"),
+    "sklearn": ("penstock.importing",),
+    "skl2onnx": ("penstock.importing",),
+    "lightgbm": ("penstock.importing",),
+    "xgboost": ("penstock.importing",),
+    "catboost": ("penstock.importing",),
     "onnxruntime": ("penstock.backends.onnx", "penstock.optimizing.variants"),
     "prometheus_client": ("penstock.observability.metrics", "penstock.observability.model_families"),
     "pydantic": ("penstock.config",),
@@ -111,6 +120,8 @@ ONLY_IN = {
     "structlog": ("penstock.observability.logs",),
     "click": ("penstock.cli",),
     "rich": ("penstock.cli",),
+    "pyarrow": ("penstock.scoring.arrow_files",),
+    "fsspec": ("penstock.scoring.sources",),
 }
 
 # The load tool knows servers from the outside only: the client, the protocols, and what is shared by all.

@@ -20,7 +20,9 @@ def oip_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
 
         def get(transport: str) -> RunningServer:
             if transport not in running:
-                running[transport] = stack.enter_context(running_server(path, "--transport", transport))
+                running[transport] = stack.enter_context(
+                    running_server(path, "--transport", transport, "--http", "--http-port", "0")
+                )
             return running[transport]
 
         yield get

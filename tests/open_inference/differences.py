@@ -147,7 +147,27 @@ COUNTED = {
 FULL = {"queue full": ["OK", "RESOURCE_EXHAUSTED"], "timeout in the queue": ["DEADLINE_EXCEEDED", "OK"]}
 """Triton says UNAVAILABLE to both."""
 
+NO_PATH = _all("trace, log", "NOT_FOUND")
+NO_PATH |= _all("system memory status, system memory register, system memory unregister", "NOT_FOUND")
+NO_PATH |= _all("cuda memory status, cuda memory register, cuda memory unregister", "NOT_FOUND")
+"""What is not there is a path that is not there."""
+
+UNSAID = {
+    "typed in the wrong list": answer(raw="AACAPwAAgD8AAIA/AACAPwAAgD8AAIA/"),
+    "parameter sequence unsigned": answer(),
+}
+"""JSON has one kind of list, and one of number."""
+
+NULL = {"parameter without a value": "INVALID_ARGUMENT"}
+"""A parameter of JSON that is null."""
+
 DIFFERENCES: dict[str, Any] = {
     **LABELS, **UNKNOWN, **FIXED, **NOT_THERE, **RANK_ONE, **LENIENT, **STRICT, **TEXT, **CLASSES, **STREAMS,
     **COUNTED, **FULL,
 }  # fmt: skip
+
+OVER_HTTP: dict[str, Any] = {**NO_PATH, **UNSAID, **NULL}
+"""The same over HTTP, besides the differences above."""
+
+ONLY_OVER_GRPC = {"index of a repository"}
+"""What HTTP has no way to ask, besides streams."""

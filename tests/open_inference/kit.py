@@ -20,7 +20,7 @@ SECONDS = 100.0
 """No program may take longer."""
 ALONE = "[batching]\nenabled = false\n"
 SHORT_QUEUE = f"{ALONE}queue_rows = 3\n"
-FOLDERS = {"kserve": ".venv-bench/kserve"}
+FOLDERS = {"kserve": ".venv-bench/kserve", "mlserver": ".venv-bench/mlserver"}
 """Environments that others made for themselves."""
 
 
@@ -30,6 +30,11 @@ def python_of(environment: str) -> Path:
     if not (ROOT / folder / ".made").exists():
         pytest.skip(f"{environment} is not installed: make {folder}/.made")
     return ROOT / folder / "bin/python"
+
+
+def has_http(environment: str) -> bool:
+    """Whether its tritonclient has what it needs for HTTP."""
+    return any(python_of(environment).parents[1].glob("lib/*/site-packages/geventhttpclient"))
 
 
 def run(environment: str, program: str, *arguments: str) -> Any:

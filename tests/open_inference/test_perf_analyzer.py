@@ -17,6 +17,7 @@ from penstock_proto.inference import grpc_service_pb2_grpc as pb_grpc
 from support.servers import RunningServer
 
 REQUESTS = 200
+HTTP = "http://"
 SECONDS = 15.0  # a run takes one
 TRIES = 4
 RUNS = {
@@ -24,6 +25,8 @@ RUNS = {
     "async": ("--async", "--concurrency-range", "8"),
     "streaming": ("--streaming", "--async", "--concurrency-range", "8"),
     "batch": ("--sync", "-b", "4", "--concurrency-range", "2"),
+    "http": ("--sync", "--concurrency-range", "2"),
+    "http async": ("--async", "--concurrency-range", "8"),
 }
 COUNTED = re.compile(r"^ +(Inference count|Execution count|Successful request count): (\d+)$", re.MULTILINE)
 TIMES = re.compile(
@@ -70,7 +73,10 @@ def skip_where_it_cannot_run(program: Path, variables: dict[str, str]) -> None:
 
 
 def arguments(target: str, model: str, *more: str) -> list[str]:
-    return ["-m", model, "-u", target, "-i", "grpc", "--request-count", str(REQUESTS), *more]
+    """Its arguments; a target that begins with http:// is asked over HTTP."""
+    protocol = "http" if target.startswith(HTTP) else "grpc"
+    url = target.removeprefix(HTTP)
+    return ["-m", model, "-u", url, "-i", protocol, "--request-count", str(REQUESTS), *more]
 
 
 def inferences(target: str, model: str) -> int:
@@ -82,7 +88,12 @@ def inferences(target: str, model: str) -> int:
 
 
 def run_until_it_ends(
-    perf_analyzer: Callable[..., str], target: str, model: str, *more: str, expected: set[int]
+    perf_analyzer: Callable[..., str],
+    server: RunningServer,
+    model: str,
+    *more: str,
+    expected: set[int],
+    over_http: bool = False,
 ) -> str:
     """What it prints; whatever it does, the server has answered all of its requests.
 
@@ -90,12 +101,12 @@ def run_until_it_ends(
     answers in hand it waits for itself.
     """
     for _ in range(TRIES):
-        before = inferences(target, model)
+        before = inferences(server.target, model)
         try:
-            report = perf_analyzer(*arguments(target, model, *more))
+            report = perf_analyzer(*arguments(server.http if over_http else server.target, model, *more))
         except subprocess.TimeoutExpired:
             report = ""
-        assert inferences(target, model) - before in expected
+        assert inferences(server.target, model) - before in expected
         if report:
             return report
     pytest.fail(f"perf_analyzer did not end in {TRIES} runs")
@@ -105,8 +116,15 @@ def run_until_it_ends(
 def test_it_runs_and_reports_what_the_server_did(
     oip_server: Callable[[str], RunningServer], perf_analyzer: Callable[..., str], way: str
 ) -> None:
-    target, rows = oip_server("reactor").target, 4 if way == "batch" else 1
-    report = run_until_it_ends(perf_analyzer, target, "tiny_mlp", *RUNS[way], expected={rows * REQUESTS})
+    server, rows = oip_server("reactor"), 4 if way == "batch" else 1
+    report = run_until_it_ends(
+        perf_analyzer,
+        server,
+        "tiny_mlp",
+        *RUNS[way],
+        expected={rows * REQUESTS},
+        over_http=way.startswith("http"),
+    )
     assert "Failed" not in report
     assert "rror" not in report.replace("Avg gRPC", "")
     counted = {name: int(count) for name, count in COUNTED.findall(report)}
@@ -125,7 +143,7 @@ def test_it_runs_and_reports_what_the_server_did(
 def test_it_makes_up_input_for_other_models(
     oip_server: Callable[[str], RunningServer], perf_analyzer: Callable[..., str], model: str, shape: str
 ) -> None:
-    target = oip_server("reactor").target
+    server = oip_server("reactor")
     rows = int(shape[2]) if model == "alone" else 1
     more = ("--shape", shape) if shape else ()
-    run_until_it_ends(perf_analyzer, target, model, "--sync", *more, expected={REQUESTS, rows * REQUESTS})
+    run_until_it_ends(perf_analyzer, server, model, "--sync", *more, expected={REQUESTS, rows * REQUESTS})

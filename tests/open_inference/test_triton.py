@@ -14,13 +14,17 @@ from typing import Any
 import pytest
 
 from open_inference import kit
-from open_inference.differences import DIFFERENCES
+from open_inference.differences import DIFFERENCES, ONLY_OVER_GRPC, OVER_HTTP
 from open_inference.summary import summary
 from support import zoo
 from support.servers import RunningServer, running_server
 
 RECORDED: dict[str, Any] = json.loads(Path(__file__).with_name("triton.json").read_text(encoding="utf-8"))
 DESCRIBES = "server metadata"
+UNARY = [
+    step for step in RECORDED if not step.startswith("stream") and step not in {DESCRIBES, *ONLY_OVER_GRPC}
+]
+"""What is asked over HTTP as well."""
 
 
 @pytest.fixture(scope="session", params=["reactor", "portable"])
@@ -29,6 +33,20 @@ def ours(request: pytest.FixtureRequest, oip_server: Callable[[str], RunningServ
     kit.python_of("newest")  # skips, before a server is started
     answers: dict[str, Any] = kit.run("newest", "transcript.py", oip_server(request.param).target)
     return answers
+
+
+@pytest.fixture(scope="session")
+def over_http(oip_server: Callable[[str], RunningServer]) -> dict[str, Any]:
+    """What we answer over HTTP, by the step."""
+    kit.python_of("newest")  # skips, before a server is started
+    answers: dict[str, Any] = kit.run("newest", "transcript.py", oip_server("reactor").http)
+    return answers
+
+
+@pytest.mark.parametrize("step", UNARY)
+def test_the_answer_over_http_is_the_same(over_http: dict[str, Any], step: str) -> None:
+    expected = OVER_HTTP.get(step, DIFFERENCES.get(step, summary(RECORDED[step])))
+    assert summary(over_http[step]) == expected, over_http[step]
 
 
 @pytest.mark.parametrize("step", [step for step in RECORDED if step != DESCRIBES])
@@ -52,6 +70,11 @@ def test_every_step_is_recorded(ours: dict[str, Any]) -> None:
 
 def test_every_difference_is_one() -> None:
     assert [step for step, answer in DIFFERENCES.items() if answer == summary(RECORDED[step])] == []
+
+
+def test_every_difference_of_http_is_one() -> None:
+    usual = {step: DIFFERENCES.get(step, summary(RECORDED[step])) for step in OVER_HTTP}
+    assert [step for step, answer in OVER_HTTP.items() if answer == usual[step]] == []
 
 
 def test_errors_say_something(ours: dict[str, Any]) -> None:

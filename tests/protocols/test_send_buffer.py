@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from penstock.protocols.send_buffer import MESSAGE_BYTES, SendBuffer
+from penstock.protocols.send_buffer import MESSAGE_BYTES, SendBuffer, large_bytes
 
 
 class Wire:
@@ -143,3 +143,8 @@ def test_nothing_is_lost_or_doubled_by_threads() -> None:
     for number in producers:
         mine = [int.from_bytes(part[1:], "big") for part in parts if part[0] == number]
         assert mine == list(range(count))
+
+
+def test_several_answers_sent_as_one_count_by_their_average_size() -> None:
+    assert large_bytes([(bytes(1024), 1), (bytes(32 * 256), 32)]) == 0
+    assert large_bytes([(bytes(1025), 1), (bytes(32 * 256 + 1), 32)]) == 1025 + 32 * 256 + 1

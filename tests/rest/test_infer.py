@@ -271,3 +271,9 @@ def test_the_repository(client: Client) -> None:
     for what in ("load", "unload"):
         answer = client.post(f"/v2/repository/models/scale/{what}", b"")
         assert (answer.status, "cannot be loaded" in answer.json["error"]) == (409, True)
+
+
+def test_a_shape_that_is_left_out_is_named(client: Client) -> None:
+    tensor = {"name": "x", "datatype": "FP32", "data": [1, 2, 3]}
+    answer = client.post("/v2/models/identity/infer", {"inputs": [tensor]})
+    assert (answer.status, answer.json["error"]) == (400, "input x has no shape, expected x FP32[N,3]")

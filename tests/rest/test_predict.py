@@ -63,6 +63,8 @@ def test_many_records_and_columns_say_the_same(client: Client) -> None:
         ("scale/versions/1", {"x": [1, 2, 3]}, {"y": [1, 2, 3]}),
         ("scale/versions/stable", {"x": [1, 2, 3]}, {"y": [1, 2, 3]}),
         ("identity", {"x": ["NaN", "Infinity", "-Infinity"]}, {"y": ["NaN", "Infinity", "-Infinity"]}),
+        ("identity", {"x": [1, None, 3]}, {"y": [1, "NaN", 3]}),
+        ("column", {"instances": [1, {"x": None}]}, {"predictions": [{"y": 1}, {"y": "NaN"}]}),
         ("identity_bytes", {"x": ["null", "ü", ""]}, {"y": ["null", "ü", ""]}),
         ("identity_bool", {"x": [True, False, True]}, {"y": [True, False, True]}),
     ],
@@ -105,7 +107,9 @@ def test_every_datatype_comes_back(client: Client, datatype: DataType) -> None:
         ("identity", {"x": [[1, 2, 3]]}, "input x has shape [1, 3] in a record, expected [3]"),
         ("identity", {"x": 1}, "input x is one value in a record, expected [3] of FP32"),
         ("identity", {"x": [1, "2", 3]}, 'the value "2" at position 1 is a text, expected FP32'),
-        ("identity", {"x": [1, None, 3]}, 'is null, expected FP32 ("NaN" stands for'),
+        ("identity_int64", {"x": [1, None, 3]}, "is null, expected INT64, which has no missing values: fill"),
+        ("identity_bytes", {"x": ["a", None, "b"]}, "is null, expected BYTES, which has no missing values"),
+        ("identity", {"x": [1, None, "2"]}, 'the value "2" at position 2 is a text, expected FP32'),
         ("identity", {"x": [1, True, 3]}, "the value true at position 1 is true or false, expected FP32"),
         ("identity", {"x": [1, 1e39, 3]}, "the value 1e+39 at position 1 does not fit FP32"),
         ("identity_int64", {"x": [1, 2.5, 3]}, "the value 2.5 at position 1 does not fit INT64"),
@@ -216,3 +220,21 @@ def test_errors_of_sequences_name_the_headers(client: Client) -> None:
     assert not step("a", Penstock_Sequence_Id="own", Penstock_Sequence_Start="true")
     assert "the header) penstock-caller" in step("b", Penstock_Sequence_Id="own")
     assert not step("a", Penstock_Sequence_Id="own")  # on another connection
+
+
+def test_outputs_may_be_named_by_several_parameters(client: Client) -> None:
+    row = {"x": [1, 2, 3]}
+    both = client.post("/predict/multi?outputs=total&outputs=double", row).json
+    assert (
+        list(both)
+        == list(client.post("/predict/multi?outputs=total,double", row).json)
+        == ["double", "total"]
+    )
+
+
+def test_a_wrong_path_is_told_those_like_it(client: Client) -> None:
+    assert client.get("/v2/nothing").json["detail"].startswith("there is no path /v2/nothing; there are /v2/")
+    assert client.get("/predict").json["detail"].endswith("/predict/{model}/versions/{version}/stream")
+    words = client.get("/nothing").json["detail"]
+    assert words.startswith("there is no path /nothing; there are /predict/{model}, ")
+    assert words.count("/predict") == words.count("/v2") == words.count("/health") == 1

@@ -156,3 +156,9 @@ def test_a_stream_has_no_sequence_but_its_own(client: Client, name: str, value: 
     assert answer.status == 400
     assert answer.json["detail"].startswith(f"header {name}")
     assert "a stream's lines are steps of its own sequence" in answer.json["detail"]
+
+
+def test_a_priority_that_means_nothing_is_rejected_before_any_line(client: Client) -> None:
+    answer = client.call("POST", "/predict/identity/stream", b"", {"penstock-priority": "high"})
+    assert (answer.status, answer.json["code"]) == (400, "INVALID_ARGUMENT")
+    assert "penstock-priority is 'high'" in answer.json["detail"]

@@ -10,11 +10,13 @@ from open_inference import kit
 from penstock.server import Server
 
 
-@pytest.fixture(scope="module")
-def outcomes(rest_server: Server) -> Any:
-    """What came of every check."""
+@pytest.fixture(scope="module", params=["newest", "older"])
+def outcomes(rest_server: Server, request: pytest.FixtureRequest) -> Any:
+    """What came of every check, with the newest client and one a year older."""
+    if not kit.has_http(request.param):
+        pytest.skip(f"tritonclient of {request.param} is not installed with HTTP: make oip-clients")
     targets = (f"127.0.0.1:{port}" for port in (rest_server.http_port, rest_server.port))
-    return kit.run("newest", "http_checks.py", *targets)
+    return kit.run(request.param, "http_checks.py", *targets)
 
 
 @pytest.mark.parametrize("check", kit.checks("http_checks.py"))

@@ -316,3 +316,24 @@ def test_two_clients_are_two_callers(own_server: RunningServer) -> None:
             ):
                 b.predict("sum", {"x": 1}, sequence=start)
             assert a.predict("sum", {"x": 1}, sequence=penstock_client.Sequence("7", end=True))["y"] == 2
+
+
+@pytest.mark.parametrize("words", ["share", "shared,byid", ""])
+def test_words_that_mean_nothing_are_rejected(own_server: RunningServer, words: str) -> None:
+    """On each kind of call whose sequences they are about."""
+    metadata = (("penstock-sequences", words),)
+    step = request("a", start=True)
+    with kit.connect(own_server.target) as channel:
+        stub = kit.stub_of(channel)
+        calls: list[Callable[[], Any]] = [
+            lambda: stub.Predict(step, timeout=kit.BOUND, metadata=metadata),
+            lambda: list(stub.PredictStream(iter(()), timeout=kit.BOUND, metadata=metadata)),
+            lambda: list(
+                oip_kit.stub_of(channel).ModelStreamInfer(iter(()), timeout=kit.BOUND, metadata=metadata)
+            ),
+        ]
+        for call in calls:
+            with pytest.raises(grpc.RpcError) as raised:
+                call()
+            assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert f"penstock-sequences is {words!r}, expected by-id, shared" in raised.value.details()

@@ -15,9 +15,15 @@ COMMANDS = {
     "health": "penstock.cli.health",
     "models": "penstock.cli.models",
     "predict": "penstock.cli.predict.command",
+    "check": "penstock.cli.check",
+    "import": "penstock.cli.import_model",
+    "score": "penstock.cli.score.command",
     "optimize": "penstock.cli.optimize",
 }
 """The module of each command; the command has the same name as the module."""
+
+NAMES = {"import": "import_model"}
+"""What a command is called in its module, where its own name is a word of Python."""
 
 PLUGINS = "penstock.commands"
 """The entry point group with which other distributions, such as penstock-bench, add commands."""
@@ -37,7 +43,8 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
-            command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+            module = COMMANDS[cmd_name]
+            command = getattr(import_module(module), NAMES.get(cmd_name, cmd_name))
         else:
             from importlib.metadata import entry_points
 

@@ -21,8 +21,6 @@ REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "localhost"}
 
 HINTS = {
     "Connection refused": "no process listens there: is the server started, and is this its gRPC port?",
-    "Failed parsing HTTP/2": "what listens there does not speak gRPC (by default port 8001): is this the "
-    "port of HTTP (8000) or of the operations (8002)?",
 }
 """What usually is the matter, by a part of gRPC's own message."""
 

@@ -34,7 +34,8 @@ def _split(value: object) -> object:
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 # NoDecode: pydantic-settings would otherwise take only JSON from the environment.
-Names = Annotated[tuple[NonEmpty, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+AnyNames = Annotated[tuple[NonEmpty, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[AnyNames, Field(min_length=1)]
 
 
 class Section(BaseModel):

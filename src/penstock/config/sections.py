@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from penstock.config.section import Names, NonEmpty, Section, setting
+from penstock.config.section import AnyNames, Names, NonEmpty, Section, setting
 
 INT32_MAX = 2**31 - 1
 
@@ -35,11 +35,24 @@ class ServerConfig(Section):
     )
     http_max_body_bytes: int = setting(
         2**26,
-        "Largest body of a request over HTTP, and the longest line of a stream. Also the limit of a body "
-        "once it is decompressed. A body of JSON takes many times its size in memory.",
+        "Largest body of a request over HTTP with binary data. Also the limit of a body once it is "
+        "decompressed.",
         "bytes",
         gt=0,
         le=INT32_MAX,
+    )
+    http_max_json_bytes: int = setting(
+        2**24,
+        "Largest JSON over HTTP: a body, the JSON before binary data, or a line of a stream. JSON takes up "
+        "to 25 times its size in memory, and up to 0.3 s of CPU for each megabyte.",
+        "bytes",
+        gt=0,
+        le=INT32_MAX,
+    )
+    http_allow_origins: AnyNames = setting(
+        (),
+        'Origins of web pages that may call over HTTP from a browser (CORS), such as "https://example.com"; '
+        '"*" allows all.',
     )
     drain_seconds: float = setting(
         20.0, "How long a server that stops waits until all accepted requests are answered.", "seconds", ge=0
@@ -111,7 +124,8 @@ class ServerConfig(Section):
     stream_answer_bytes: int = setting(
         2**25,
         "Most bytes of answers that are expected or wait on one stream. Further requests wait, and the "
-        "stream is not read; one answer alone may be larger. Answers of up to 1 KiB do not count.",
+        "stream is not read; one answer alone may be larger. Answers of up to 1 KiB do not count, nor do "
+        "several that are sent as one, if they have up to 256 bytes on average.",
         "bytes",
         ge=1,
     )

@@ -93,6 +93,7 @@ class Model:
         kept_inputs: the inputs that some steps of a sequence send and others do not: first states, and values
             that stay. They are no part of the rows that are batched.
         start_inputs: those of them that a step which begins a sequence has to send.
+        golden: what its golden rows showed when it was loaded; "" if it has none.
         advice: what the operator could declare about a state; "" for nothing.
         defaults: the optional inputs whose default value is in the graph. A request that sends one of them
             runs alone: whether its rows may share a batch was found out with the default values.
@@ -120,6 +121,7 @@ class Model:
     attachments: dict[type, Any] = field(default_factory=dict)
     sequence_state: SequenceState | None = None
     advice: str = ""
+    golden: str = ""
     keep_difference: Callable[[str], str] = lambda _: ""
     declared: Signature | None = None
     signature: Signature = field(init=False)

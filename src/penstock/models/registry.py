@@ -24,6 +24,7 @@ from penstock.models.checks.live import LiveCheck, verified, why_not_verified
 from penstock.models.checks.trying import runs_on_generated_input
 from penstock.models.class_labels import read_class_labels
 from penstock.models.exporters import way_to_batches
+from penstock.models.golden_rows import Runnable, verify
 from penstock.models.loaded_shapes import note_shapes
 from penstock.models.model import Broken, Model
 from penstock.models.opened import Candidate, OpenBackend, Opened
@@ -182,6 +183,7 @@ class ModelRegistry:
             name=on_disk.name,
             version=version,
             backend=opened.backend,
+            golden=_golden(opened, policy, path),  # before the batcher, which would outlive a refusal
             batcher=_batcher(opened, policy, learned.cost.run_cost(), packing, self._total, isolation),
             batching=replace(verdict, reason=reason, why=(*verdict.why, *_why_not_inline(node))),
             declared=opened.declared,
@@ -226,6 +228,28 @@ class ModelRegistry:
 
     def _order(self) -> None:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
+
+
+def _golden(opened: Opened, policy: BatchPolicy, path: Path) -> str:
+    """What the golden rows of a version show.
+
+    Raises:
+        ModelLoadError: it misses them; then the backend is closed.
+    """
+    # Rows along other axes, and beside values that a whole batch shares, run one by one.
+    alone = opened.axes.moved or scalars_of(opened.backend.signature)
+    runnable = Runnable(
+        opened.backend.run,
+        opened.declared,
+        policy.max_rows if policy.batched and not alone else 1,
+        opened.padding,
+        opened.sequence_state is not None,
+    )
+    try:
+        return verify(runnable, path.parent)
+    except ModelLoadError:
+        opened.backend.close()
+        raise
 
 
 def _why_not_inline(node: str) -> tuple[str, ...]:

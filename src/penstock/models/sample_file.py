@@ -11,8 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from penstock.core.errors import ModelLoadError
-from penstock.core.minifloats import BY_BITS, narrowed
-from penstock.core.tensors import Array, DataType, Kind, TensorSpec
+from penstock.core.tensors import Array, TensorSpec
+from penstock.row_files.arrays import tensor
 from penstock.row_files.fields import Field, Invalid, has_row_axis
 from penstock.row_files.readers import Format, source
 
@@ -22,15 +22,6 @@ MOST_BYTES = 16 << 20
 
 FORMATS: Mapping[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 ARRAYS = ".npz"
-
-NUMBERS = {
-    Kind.BOOL: "b",
-    Kind.INT: "iu",
-    Kind.UINT: "iu",
-    Kind.FLOAT: "iuf",
-    Kind.DOUBLE: "iuf",
-}
-"""What numpy makes of values that a datatype can hold."""
 
 
 class _Row(NamedTuple):
@@ -135,49 +126,4 @@ def _arrays(path: Path, inputs: Mapping[str, TensorSpec], optional: Collection[s
 
 
 def _request(row: _Row, inputs: Mapping[str, TensorSpec]) -> Mapping[str, Array]:
-    return {name: _tensor(inputs[name], value, row.place) for name, value in row.values.items()}
-
-
-def _tensor(spec: TensorSpec, value: object, place: str) -> Array:
-    """The value of one input as an array of its datatype.
-
-    Raises:
-        Invalid: it does not fit.
-    """
-    array = _as_array(spec.datatype, value)
-    if array is None:
-        raise Invalid(f"{place}input {spec}: it is not of this datatype")
-    declared = array.shape if spec.shape is None else spec.shape
-    fits = len(declared) == array.ndim and all(
-        isinstance(length, str) or length == size for length, size in zip(declared, array.shape, strict=True)
-    )
-    if not fits:
-        raise Invalid(f"{place}input {spec}: it has the shape {list(array.shape)}")
-    return array
-
-
-def _as_array(datatype: DataType, value: object) -> Array | None:
-    """The array; None if the datatype cannot hold the value."""
-    try:
-        if datatype is DataType.BYTES:
-            texts = np.array(value, dtype=object)
-            return texts if all(isinstance(text, str) for text in texts.flat) else None
-        array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        return None
-    if array.size and not _holds(datatype, array):
-        return None
-    if datatype in BY_BITS:
-        return narrowed(datatype, array.astype(np.float64))
-    with np.errstate(over="ignore"):
-        return array.astype(datatype.dtype)
-
-
-def _holds(datatype: DataType, array: Array) -> bool:
-    """Whether a datatype can hold the numbers of an array."""
-    if array.dtype.kind not in NUMBERS[datatype.kind]:
-        return False
-    if array.dtype.kind not in "iu" or datatype.dtype.kind not in "iu" or datatype in BY_BITS:
-        return True
-    bounds = np.iinfo(datatype.dtype)
-    return bool(bounds.min <= int(array.min()) and int(array.max()) <= bounds.max)
+    return {name: tensor(inputs[name], value, row.place) for name, value in row.values.items()}

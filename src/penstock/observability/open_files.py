@@ -6,9 +6,11 @@ Each connection is an open file. At the limit, a process cannot open files or ac
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -19,6 +21,8 @@ LOG_SECONDS = 30
 """How often the log says so while no connection is accepted."""
 RESERVED = 128
 """Of the limit, what is left to everything but connections: probes, model files, the log."""
+FRESH_SECONDS = 0.05
+"""How long a count of open files is used again."""
 FOLDER = "/proc/self/fd" if sys.platform.startswith("linux") else "/dev/fd"
 UNKNOWN = 1 << 20  # where the system has no limit, or does not tell it
 
@@ -56,6 +60,9 @@ class OpenFiles:
         self._most = most
         self._count = count
         self._in_a_row = 0
+        self._rejected = False  # a connection, since the last look
+        self._count_at_most = 0
+        self._counted = -math.inf
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="penstock-files", daemon=True)
 
@@ -67,10 +74,29 @@ class OpenFiles:
         """Stops."""
         self._over.set()
 
+    def is_full(self) -> bool:
+        """Whether a connection that has just been accepted over HTTP must be closed; then it is noted.
+
+        gRPC closes connections by itself, and an eighth of the places are left to it.
+        """
+        now, most = time.monotonic(), self._most - self._most // 8
+        self._count_at_most += 1  # if none has been closed since the last count
+        if now - self._counted > FRESH_SECONDS or self._count_at_most >= most:
+            used = _used()
+            self._count_at_most, self._counted = most if used is None else used, now
+        full = self._count_at_most >= most
+        self._rejected |= full
+        return full
+
     def look(self) -> None:
         """Looks once; logs the beginning and the end, and meanwhile every `LOG_SECONDS`."""
-        used = _used()
-        if used is None or used >= _limit() or (used >= self._most and self._count() >= self._most):
+        used, rejected, self._rejected = _used(), self._rejected, False
+        if (
+            rejected
+            or used is None
+            or used >= _limit()
+            or (used >= self._most and self._count() >= self._most)
+        ):
             if self._in_a_row % LOG_SECONDS == 0:
                 log.error(
                     "new connections are rejected: the limit on open files is nearly reached",

@@ -8,7 +8,8 @@ The bounds are one for each stream, one for each caller (a connection), and one 
 caller may use as much as it leaves free: so callers that never read leave room for others. A caller of whom
 nothing counts may have one answer beyond it, until twice the bound is reached. Room goes first to the stream
 whose answers have left: so one that reads goes on beside others that do not. Answers of up to `SMALL_BYTES`
-do not count: a call itself takes as much, and they cost nothing here.
+do not count: a call itself takes as much, and they cost nothing here. The answers of a micro-batch do not
+count if they have up to `SMALL_OF_MANY_BYTES` on average; `max_stream_requests` limits how many of them wait.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from penstock.protocols.answers import Account
 from penstock.protocols.asked import asked_of, note_missed
 from penstock.protocols.codec import Asked, Decoded
 from penstock.protocols.fast_path.known_requests import Found
-from penstock.protocols.send_buffer import SMALL_BYTES
+from penstock.protocols.send_buffer import SMALL_BYTES, SMALL_OF_MANY_BYTES
 from penstock.protocols.sequence_ids import StepStream, caller_of, own_step
 from penstock.protocols.service import Service, read_from
 from penstock.protocols.tensors import empty_outputs
@@ -195,8 +195,8 @@ class Origin(ABC):
         """
         sizes = model.attachments.get(AnswerSizes) or sizes_of(model)
         account = self.account
-        size = 0
-        if request.rows * sizes.most > SMALL_BYTES:
+        size, most = 0, request.rows * sizes.most
+        if most > SMALL_BYTES and most > SMALL_OF_MANY_BYTES * request.count:
             size = sizes.expected(request.outputs, request.rows, request.shape_key)
         if size or (account is not None and account.holds):
             self.service.answers.submit(self.open_account(), item, model, request, size, self.is_accepted)

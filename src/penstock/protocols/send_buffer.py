@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 SMALL_BYTES = 1024
 """Answers of up to this size do not count towards the bounds of memory: a call itself takes as much."""
+SMALL_OF_MANY_BYTES = 256
+"""Nor do several that are sent as one, if they have up to this size on average. How many of them wait is
+limited for each stream."""
 MESSAGE_BYTES = 1_048_576
 """Largest message that is joined from several parts: clients reject more than 4 MiB by default."""
+
+
+def large_bytes(parts: Iterable[tuple[bytes, int]]) -> int:
+    """The bytes of those parts that count as large, each given with the number of its answers."""
+    size = 0
+    for part, count in parts:
+        if len(part) > SMALL_BYTES and len(part) > SMALL_OF_MANY_BYTES * count:
+            size += len(part)
+    return size
 
 
 class SendBuffer:
@@ -56,6 +68,10 @@ class SendBuffer:
         self._send(message)
         return count
 
+    def is_waiting(self) -> bool:
+        """Whether anything was collected. Needs no lock, since code that adds a part flushes afterwards."""
+        return bool(self._parts)
+
     def sent(self) -> int:
         """The message that was being sent has left.
 
@@ -72,11 +88,12 @@ class SendBuffer:
             return not self._parts and not self._under_way
 
     def _next(self) -> tuple[bytes, int]:
-        part, count = self._parts.popleft()
-        taken, size = [part], len(part)
-        while self._parts and (size := size + len(self._parts[0][0])) <= self._message_bytes:
-            part, more = self._parts.popleft()
-            taken.append(part)
-            count += more
-        self.large_bytes = sum([len(each) for each in taken if len(each) > SMALL_BYTES])
-        return (taken[0] if len(taken) == 1 else b"".join(taken)), count
+        parts = self._parts
+        first = parts.popleft()
+        taken, size = [first], len(first[0])
+        while parts and (size := size + len(parts[0][0])) <= self._message_bytes:
+            taken.append(parts.popleft())
+        self.large_bytes = large_bytes(taken)
+        if len(taken) == 1:
+            return first
+        return b"".join([part for part, _ in taken]), sum([count for _, count in taken])

@@ -66,6 +66,9 @@ def caller_of(call: ServerCall, identity: str | None = None) -> Caller:
     Args:
         call: the call.
         identity: who sent it, as the connection or the call proves; None if this is not known.
+
+    Raises:
+        InvalidRequest: the metadata `penstock-sequences` has a word that means nothing.
     """
     name: str | None = None
     shares = False
@@ -73,6 +76,7 @@ def caller_of(call: ServerCall, identity: str | None = None) -> Caller:
         if key == CALLER_KEY:
             name = str(value)
         elif key == SEQUENCES_KEY:
+            check_words(value)
             shares = shares or SHARED in _words(value)
     if name is not None and len(name) > LONGEST_NAME:
         name = sha256(name.encode()).hexdigest()
@@ -86,9 +90,27 @@ def has_own_sequence(metadata: Metadata) -> bool:
     return all(key != SEQUENCES_KEY or BY_ID_ONLY not in _words(value) for key, value in metadata)
 
 
-def unknown_words(value: str | bytes) -> list[str]:
-    """What the metadata `penstock-sequences` says that means nothing."""
-    return [each for each in _words(value) if each not in (BY_ID_ONLY, SHARED)]
+def check_metadata(metadata: Metadata) -> None:
+    """Checks what the metadata of a stream says about sequences.
+
+    Raises:
+        InvalidRequest: `penstock-sequences` has a word that means nothing.
+    """
+    for key, value in metadata:
+        if key == SEQUENCES_KEY:
+            check_words(value)
+
+
+def check_words(value: str | bytes) -> None:
+    """Checks the value of `penstock-sequences`.
+
+    Raises:
+        InvalidRequest: it has a word that means nothing.
+    """
+    if not isinstance(value, str) or any(each not in (BY_ID_ONLY, SHARED) for each in _words(value)):
+        raise InvalidRequest(
+            f"{SEQUENCES_KEY} is {value[:100]!r}, expected {BY_ID_ONLY}, {SHARED}, or both with a comma"
+        )
 
 
 def _words(value: str | bytes) -> list[str]:

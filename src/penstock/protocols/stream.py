@@ -19,7 +19,7 @@ from penstock.core.request import Flush
 from penstock.models.model import Model
 from penstock.protocols.answers import Account
 from penstock.protocols.request import Origin, Part, ProtocolRequest
-from penstock.protocols.send_buffer import SMALL_BYTES, SendBuffer
+from penstock.protocols.send_buffer import SendBuffer, large_bytes
 from penstock.protocols.sequence_ids import StepStream, caller_of
 from penstock.protocols.service import Service, read_from
 from penstock.transport.grpc.call import OK, ServerCall, Status
@@ -217,7 +217,7 @@ class Stream(Origin):
             self._waiting.remove(item)
         except KeyError:
             return None
-        large = 0 if isinstance(result, Status) else sum([len(p) for p, _ in result if len(p) > SMALL_BYTES])
+        large = 0 if isinstance(result, Status) else large_bytes(result)
         if large or self.account.expected:
             self.service.answers.answered(self.account, item, large)
             self.service.answers.take_back(item.learn(large))
@@ -231,10 +231,12 @@ class Stream(Origin):
         """Sends what is ready; during a message of a few requests, its end does so."""
         if self._closed or self._gathers:
             return
-        if self._ordered:
+        if self._ordered and self._in_order:
             self._move_in_order()
-        self._send_buffer.flush()
-        self._finish_if_done()
+        if self._send_buffer.is_waiting():
+            self._send_buffer.flush()
+        if self._end is not None:
+            self._finish_if_done()
 
     def _cancel_tags(self, tags: Set[int]) -> None:
         """Answers the waiting requests of these tags with CANCELLED, and drops them."""
@@ -301,6 +303,11 @@ class Stream(Origin):
     def _move_in_order(self) -> None:
         """Moves the finished results at the head into the send buffer; one of them may end the stream."""
         line = self._in_order
+        try:  # without the lock, since code that sets a result flushes afterwards
+            if line[0].parts is None and not self._cut:
+                return
+        except IndexError:
+            return
         dropped: Sequence[StreamItem] = ()
         with self._lock:
             while line and not self._cut:

@@ -62,13 +62,14 @@ def read(spec: TensorSpec, field: str, values: Sequence[Any]) -> Array:
     return of_list(spec, values, dtype)
 
 
-def of_list(spec: TensorSpec, values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+def of_list(spec: TensorSpec, values: Sequence[Any], dtype: np.dtype[Any], first: int = 0) -> Array:
     """The values of a list as a flat array of the input's datatype.
 
     Args:
         spec: the input's spec.
         values: the values; `bytes` for a BYTES input.
         dtype: the dtype of the list.
+        first: the position of the first value, if these are a part of a list.
 
     Raises:
         InvalidRequest: a value does not fit; the text names it.
@@ -77,9 +78,9 @@ def of_list(spec: TensorSpec, values: Sequence[Any], dtype: np.dtype[Any]) -> Ar
         return text_array([decoded(spec, index, value) for index, value in enumerate(values)])
     natural = _numbers(values, dtype)
     if spec.datatype.kind in (Kind.INT, Kind.UINT):
-        return _to_integer(spec, natural)
+        return _to_integer(spec, natural, first)
     if spec.datatype.kind in (Kind.FLOAT, Kind.DOUBLE):
-        return _to_floating(spec, natural)
+        return _to_floating(spec, natural, first)
     return natural
 
 
@@ -168,22 +169,22 @@ def text_array(texts: Sequence[str]) -> Array:
     return array
 
 
-def _to_integer(spec: TensorSpec, values: Array) -> Array:
+def _to_integer(spec: TensorSpec, values: Array, start: int) -> Array:
     bounds = np.iinfo(spec.datatype.dtype)
     low, high = int(bounds.min), int(bounds.max)
     if values.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             # float(high) may round up to high + 1, which does not fit: hence the strict comparison.
             fits = (values >= low) & (values < float(high) + (0 if float(high) > high else 1))
-            _refuse_unless(fits & (values == np.trunc(values)), spec, values)
+            _refuse_unless(fits & (values == np.trunc(values)), spec, values, start)
     elif values.size and not (low <= int(values.min()) and int(values.max()) <= high):
         sent = np.iinfo(values.dtype)
         low, high = max(low, int(sent.min)), min(high, int(sent.max))
-        _refuse_unless((values >= low) & (values <= high), spec, values)
+        _refuse_unless((values >= low) & (values <= high), spec, values, start)
     return values.astype(spec.datatype.dtype)
 
 
-def _to_floating(spec: TensorSpec, values: Array) -> Array:
+def _to_floating(spec: TensorSpec, values: Array, start: int) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):  # infinities are rejected below, NaNs are valid
         if spec.datatype in BY_BITS:
             converted = narrowed(spec.datatype, values)
@@ -191,9 +192,9 @@ def _to_floating(spec: TensorSpec, values: Array) -> Array:
         else:
             converted = back = values.astype(spec.datatype.dtype)
     if values.dtype.kind == "f":
-        _refuse_unless(np.isfinite(back) | np.isnan(values) | (back == values), spec, values)
+        _refuse_unless(np.isfinite(back) | np.isnan(values) | (back == values), spec, values, start)
     elif not _are_small(values, back.dtype, spec):
-        _refuse_unless(_are_equal(back, values), spec, values)
+        _refuse_unless(_are_equal(back, values), spec, values, start)
     return converted
 
 
@@ -221,9 +222,10 @@ def _are_equal(floats: Array, integers: Array) -> Array:
     return same & inside
 
 
-def _refuse_unless(fits: Array, spec: TensorSpec, values: Array) -> None:
+def _refuse_unless(fits: Array, spec: TensorSpec, values: Array, start: int) -> None:
     if not fits.all():
         index = int(np.argmin(fits))
         raise InvalidRequest(
-            f"input {spec.name}: the value {values[index]} at position {index} does not fit {spec.datatype}"
+            f"input {spec.name}: the value {values[index]} at position {start + index} "
+            f"does not fit {spec.datatype}"
         )

@@ -16,6 +16,8 @@ from penstock.core.tensors import Array, DataType, Kind
 
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+MISSING = frozenset({"", "na", "<na>", "n/a", "nan", "nat", "none", "null"})
+"""What tables have in the cell of a missing value, in lower case."""
 _SHOWN = 40
 
 
@@ -73,12 +75,17 @@ def is_one_value(info: Described) -> bool:
 
 def dumps(value: object) -> str:
     """A value as readable JSON on one line; characters that UTF-8 cannot encode are escaped."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=_plain)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value)
+        return json.dumps(value, default=_plain)
     return text
+
+
+def _plain(value: object) -> object:
+    """What JSON has in place of a date, a time or bytes."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def shown(value: object) -> str:
@@ -104,7 +111,7 @@ class Field:
         self.is_text = datatype is DataType.BYTES
         self.is_float = datatype.kind in (Kind.FLOAT, Kind.DOUBLE)
         self._row = row_shape(info)
-        self._one_value = is_one_value(info)
+        self.is_one_value = is_one_value(info)
         self._parse = self._parser()
         self._number = float if self.is_float else int
         self._dtype = datatype.dtype
@@ -113,7 +120,7 @@ class Field:
     @property
     def is_vector(self) -> bool:
         """Whether a row is a list of values, which may be in columns `x.0`, `x.1` and so on."""
-        return self._row is not None and len(self._row) == 1 and not self._one_value
+        return self._row is not None and len(self._row) == 1 and not self.is_one_value
 
     @property
     def length(self) -> int | None:
@@ -140,13 +147,13 @@ class Field:
         return self._parse(text)
 
     def cell(self, text: str) -> object:
-        """One row's value from one CSV cell.
+        """One row's value from one CSV cell; an empty cell of a floating-point input is NaN.
 
         Raises:
             Invalid: it cannot be read as the input's datatype, or is not one row.
         """
-        if self._one_value or not text.startswith("["):
-            return self.one_row(self._parse(text))
+        if self.is_one_value or not text.startswith("["):
+            return self.one_row(self.parse_cell(text))
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
@@ -159,10 +166,27 @@ class Field:
         Raises:
             Invalid: a cell cannot be read as the input's datatype.
         """
-        return self.one_row([self._parse(text) for text in texts])
+        return self.one_row([self.parse_cell(text) for text in texts])
+
+    def parse_cell(self, text: str) -> object:
+        """A single value from a CSV cell.
+
+        Raises:
+            Invalid: it cannot be read as the input's datatype, or it is missing and the datatype has no NaN.
+        """
+        try:
+            return self._parse(text)
+        except Invalid:
+            if text.strip().lower() not in MISSING:
+                raise
+        if self.is_float:
+            return math.nan
+        why = "its value is missing" if text.strip() else "it is empty"
+        name = self.datatype.name
+        raise self.refuse(f"{why}, and {name} has no missing values: fill them in first", text)
 
     def json(self, value: object) -> object:
-        """A value from JSON; ints become floats if the input needs floats.
+        """A value from JSON; ints become floats, and null NaN, if the input needs floats.
 
         Raises:
             Invalid: a text in it is not a value of the datatype.
@@ -173,7 +197,7 @@ class Field:
             type(value) is int or (isinstance(value, str) and _NOT_FINITE.fullmatch(value))
         ):
             return self._float(str(value))
-        return value
+        return math.nan if value is None and self.is_float else value
 
     def one_row(self, value: object) -> object:
         """The value with its first axis, if that counts rows.
@@ -186,7 +210,7 @@ class Field:
             return value
         depth = _depth(value)
         if depth == 0:
-            return self._single(value, rank) if self._one_value else value
+            return self._single(value, rank) if self.is_one_value else value
         if depth == rank and isinstance(value, list):
             if len(value) != 1:
                 raise self.refuse(f"it has {len(value)} rows, expected one", value)

@@ -1,22 +1,26 @@
-"""Reads the rows of CSV and JSON Lines files one by one, so files may be larger than memory."""
+"""Reads the rows of CSV, TSV and JSON Lines files one by one, so files may be larger than memory."""
 
 from __future__ import annotations
 
 import csv
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from penstock.row_files.fields import Field, Invalid, shown
 
-Format: TypeAlias = Literal["csv", "jsonl"]
+Format: TypeAlias = Literal["csv", "tsv", "jsonl"]
+
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 MOST_CHARACTERS = 1 << 26
 """Most characters of a CSV cell: enough for an image as text, and a limit if a quote is never closed."""
 
 _UNREADABLE = "line"
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(slots=True)
@@ -64,7 +68,7 @@ def source(lines: Iterable[str], format: Format | None) -> RowReader:
 
     Args:
         lines: the lines with their original line ends.
-        format: their format; None to detect it by the first character.
+        format: their format; None to detect CSV or JSON Lines by the first character.
 
     Raises:
         Invalid: the header of a CSV file cannot be used.
@@ -74,27 +78,53 @@ def source(lines: Iterable[str], format: Format | None) -> RowReader:
     rest = (line for _, line in numbered)
     if (format or ("jsonl" if first.lstrip().startswith("{") else "csv")) == "jsonl":
         return JsonLinesReader(start, first, rest)
-    return CsvReader(start, first, rest)
+    return CsvReader(start, first, rest, "tsv" if format == "tsv" else "csv")
+
+
+@dataclass(slots=True)
+class CsvRows:
+    """Rows of a CSV file that have all their cells.
+
+    Attributes:
+        line: the line the first one starts on, from 1.
+        names: the names of the columns.
+        values: the cells of each.
+    """
+
+    line: int
+    names: Sequence[str]
+    values: list[list[str]]
+
+    def rows(self) -> list[Row]:
+        """The rows as objects."""
+        line, rows = self.line, []
+        for values in self.values:
+            rows.append(Row(line, self.names, values))
+            line += _lines(values)
+        return rows
 
 
 class CsvReader:
-    """The rows of a CSV file with a header.
+    """The rows of a CSV or TSV file with a header.
 
     Args:
         start: the number of the header's first line.
         first: the header's first line; "" for an empty file.
         rest: the lines after it.
+        format: "csv" for commas, "tsv" for tabs.
 
     Raises:
         Invalid: the header cannot be read.
     """
 
-    format: Format = "csv"
-
-    def __init__(self, start: int, first: str, rest: Iterable[str]) -> None:
+    def __init__(
+        self, start: int, first: str, rest: Iterable[str], format: Literal["csv", "tsv"] = "csv"
+    ) -> None:
         csv.field_size_limit(MOST_CHARACTERS)
+        self.format: Format = format
         self._before = start - 1
-        self._reader = csv.reader(itertools.chain([first] if first else [], rest), strict=True)
+        lines = itertools.chain([first] if first else [], rest)
+        self._reader = csv.reader(lines, strict=True, delimiter=DELIMITERS[format])
         try:
             self.columns: Sequence[str] | None = next(self._reader, None)
         except csv.Error as error:
@@ -116,10 +146,45 @@ class CsvReader:
             elif values:
                 yield Row(line, names, _padded(values, len(names)), _wrong_count(values, names))
 
+    def groups(self, size: int) -> Iterator[Sequence[Row] | CsvRows]:
+        """The rows in groups of up to `size`, without an object for each if all have all their cells.
+
+        Args:
+            size: the most rows of a group.
+        """
+        count = len(self.columns or ())
+        while True:
+            line = self._before + self._reader.line_num + 1
+            values: list[list[str]] = []
+            try:
+                values.extend(itertools.islice(self._reader, size))
+            except csv.Error as error:
+                rows = self._rows(line, values)
+                last = line + sum(map(_lines, values))
+                yield [*rows, Row(last, (), (), f"it cannot be read: {error}{self._extent(last)}")]
+                continue
+            if not values:
+                return
+            if all(map(count.__eq__, map(len, values))):
+                yield CsvRows(line, self.columns or (), values)
+            elif rows := self._rows(line, values):
+                yield rows
+
+    def _rows(self, line: int, all_values: Sequence[list[str]]) -> list[Row]:
+        names = self.columns or ()
+        rows = []
+        for values in all_values:
+            if len(values) == len(names):
+                rows.append(Row(line, names, values))
+            elif values:
+                rows.append(Row(line, names, _padded(values, len(names)), _wrong_count(values, names)))
+            line += _lines(values)
+        return rows
+
     def reader(self, fields: Sequence[Field]) -> Callable[[Row], Mapping[str, object]]:
         """A function that reads the inputs of a prediction from a row."""
         # An empty file has no header, so no column can be missing.
-        places = [(field, self._places(field)) for field in fields if self.columns is not None]
+        places = [(field, self.places(field)) for field in fields if self.columns is not None]
 
         def read(row: Row) -> Mapping[str, object]:
             texts: Sequence[str] = row.values  # type: ignore[assignment]  # this class only makes texts
@@ -132,7 +197,7 @@ class CsvReader:
 
         return read
 
-    def _places(self, field: Field) -> int | list[int]:
+    def places(self, field: Field) -> int | list[int]:
         """The place of an input's column, or of the columns of its vector."""
         whole = self._named(field.name)
         if whole:
@@ -221,6 +286,11 @@ def _parsed(number: int, line: str) -> Row:
     if not isinstance(value, dict):
         return Row(number, (_UNREADABLE,), (value,), "it is not a JSON object")
     return Row(number, list(value), list(value.values()))
+
+
+def _lines(values: Sequence[str]) -> int:
+    """How many lines a row of CSV takes."""
+    return 1 + sum(len(_LINE_END.findall(value)) for value in values if "\n" in value or "\r" in value)
 
 
 def _padded(values: list[str], count: int) -> list[str]:

@@ -1,6 +1,7 @@
 """Asks a server everything worth asking of the Open Inference Protocol, and prints what it answers, as JSON.
 
     python tests/open_inference/programs/transcript.py HOST:PORT [STEP ...]
+    python tests/open_inference/programs/transcript.py http://HOST:PORT [STEP ...]
 
 Runs in an environment with tritonclient and knows no other server than Triton: its messages are those of
 tritonclient, sent as they are, since its API refuses to send most of what is wrong. The same steps run
@@ -32,8 +33,11 @@ from asking import (
     together,
     told,
 )
+from over_http import Stub
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
+
+HTTP = "http://"
 
 # Asking about the server and its models
 
@@ -277,22 +281,29 @@ def ask_while_running() -> None:
 
 def run(target: str, names: Sequence[str]) -> dict[str, Any]:
     """Every answer by the step's name."""
-    answers = {}
+    if target.startswith(HTTP):
+        unary = [name for name in STEPS if not name.startswith("stream")]
+        return ask(Stub(target.removeprefix(HTTP)), names or unary)
     options = [("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(target, options) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        for name in names or STEPS:
-            try:
-                answer = STEPS[name](stub)
-                answers[name] = answer if isinstance(answer, list | dict) else told(answer)
-            except grpc.RpcError as error:
-                answers[name] = failed(error)
+        return ask(service_pb2_grpc.GRPCInferenceServiceStub(channel), names or list(STEPS))
+
+
+def ask(stub: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The answer to each of these steps."""
+    answers = {}
+    for name in names:
+        try:
+            answer = STEPS[name](stub)
+            answers[name] = answer if isinstance(answer, list | dict) else told(answer)
+        except grpc.RpcError as error:
+            answers[name] = failed(error)
     return answers
 
 
-for ask in (ask_about_models, ask_for_extensions, ask_for_models, ask_for_outputs, ask_with_wrong_inputs,
+for add in (ask_about_models, ask_for_extensions, ask_for_models, ask_for_outputs, ask_with_wrong_inputs,
             ask_with_wrong_contents, ask_with_parameters, ask_on_streams, ask_while_running):  # fmt: skip
-    ask()
+    add()
 
 if __name__ == "__main__":
     print(json.dumps(run(sys.argv[1], sys.argv[2:]), indent=1, ensure_ascii=False))

@@ -18,6 +18,7 @@ from penstock_client._errors import (
     Unauthenticated,
     Unavailable,
 )
+from penstock_client._retry import Retry
 from penstock_client._sync import Client
 from penstock_client._types import (
     BatchingInfo,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Client",
     "AsyncClient",
+    "Retry",
     "Prediction",
     "Timing",
     "Sequence",

@@ -11,6 +11,7 @@ import grpc.aio
 
 from penstock_client import _health
 from penstock_client._aio_stream import answer
+from penstock_client._deadline import Deadline
 from penstock_client._errors import (
     Cancelled,
     DeadlineExceeded,
@@ -19,7 +20,6 @@ from penstock_client._errors import (
     if_closed,
     if_unconnected,
 )
-from penstock_client._messages import Deadline
 from penstock_client._mux import PROBE_SECONDS, backoff
 from penstock_proto.v1 import model_pb2
 

@@ -11,21 +11,21 @@ import grpc
 from penstock_client import _health
 from penstock_client._aio_calls import Lock, acquire, ask, new_channel, pause
 from penstock_client._aio_mux import Future, SharedStream, share
+from penstock_client._deadline import Deadline, seconds
 from penstock_client._errors import InvalidInput, NotFound, PenstockError, Unavailable
+from penstock_client._local import Local
 from penstock_client._merge import Member
 from penstock_client._messages import (
-    NEVER,
     Batch,
-    Deadline,
     Key,
     Signature,
     Signatures,
     caller_of,
     channel_options,
-    seconds,
+    checked_target,
 )
 from penstock_client._mux import Unsupported, is_gone, may_ask_again
-from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport, pairs_of
+from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport, checked, pairs_of
 from penstock_client._types import Inputs, Prediction
 from penstock_client._wire import KnownRequest, extras
 from penstock_proto.v1 import model_pb2, model_pb2_grpc, prediction_pb2
@@ -40,7 +40,7 @@ future answer."""
 # ]
 
 
-class Connection:
+class Connection(Local):
     """A channel, and the ways to send requests on it.
 
     Args:
@@ -59,6 +59,7 @@ class Connection:
         merge_rows: bool,
         max_pending: int,
     ) -> None:
+        super().__init__()
         self._timeout = seconds(timeout, None)
         self._requests = Requests(transport, merge_rows, max_pending)
         self._max_pending = max_pending
@@ -67,6 +68,7 @@ class Connection:
         self._caller = caller_of(self._metadata)
         self._signatures = Signatures()
         self._fetching = Lock()
+        checked_target(target)
         self._channel: Any = new_channel(target, credentials, channel_options(target, options))
         models: Any = model_pb2_grpc.ModelServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._get_model, self._list_models = models.GetModel, models.ListModels
@@ -79,9 +81,9 @@ class Connection:
 
     # [async
     def _sent(
-        self, known: KnownRequest, inputs: Inputs
+        self, known: KnownRequest, inputs: Inputs, id: str, deadline: Deadline
     ) -> tuple[Signature, list[bytes], Future | None] | None:
-        """Encodes a request without id, deadline and metadata, and sends it if it goes over the stream.
+        """Encodes a request without metadata, and sends it if it goes over the stream.
 
         Returns:
             None if something must be fetched or waited for first.
@@ -93,8 +95,14 @@ class Connection:
             written = signature.write(inputs)
         except InvalidInput:
             return None  # the model may have been replaced
-        future = stream.send([known.fields, *written], NEVER) if self._requests.streams(written) else None
-        return signature, written, future
+        if not self._requests.streams(written):
+            return signature, written, None
+        parts = [known.fields, *written]
+        if id or deadline.timeout is not None:
+            if id:
+                checked(None, id)
+            parts.append(extras(id, deadline.timeout, None))
+        return signature, written, stream.send(parts, deadline)
 
     # ]
     async def _predicted(  # noqa: PLR0913 - the fields of a request
@@ -152,11 +160,15 @@ class Connection:
             try:
                 if failed is not None:
                     raise failed
-                if not stream.has_room:
+                waited = not stream.has_room
+                if waited:
                     await stream.room(deadline)
                 parts = [known.fields, *written]
                 if id or metadata or deadline.at is not None:
-                    parts.append(extras(id, deadline.remaining(), metadata))
+                    # At first the whole timeout, which is the same in all requests: the time until here is
+                    # short.
+                    left = deadline.remaining() if attempt > 1 or waited else deadline.timeout
+                    parts.append(extras(id, left, metadata))
                 answered: Prediction | bytes = await stream.send(parts, deadline)
                 return answered
             # [async
@@ -221,7 +233,7 @@ class Connection:
                 )
                 return answered
             except Unavailable as error:
-                if deadline.at is None or not is_gone(error):
+                if not deadline.waits or not is_gone(error):
                     raise
                 await pause(attempt, deadline, error)
             attempt += 1

@@ -13,6 +13,7 @@ from typing import Any
 from penstock_client import _health
 from penstock_client._aio_calls import reach
 from penstock_client._aio_stream import Ending, answer
+from penstock_client._deadline import Deadline
 from penstock_client._errors import (
     CLOSED,
     Cancelled,
@@ -22,7 +23,7 @@ from penstock_client._errors import (
     without_stream,
 )
 from penstock_client._merge import Member
-from penstock_client._messages import BY_ID, COMPLETION_ORDER, Deadline
+from penstock_client._messages import BY_ID, COMPLETION_ORDER
 from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
 from penstock_client._requests import PREDICT_STREAM
 

@@ -1,8 +1,8 @@
 """Casts values to a model's datatype without loss.
 
-There are two rules. An array has a dtype: it is cast only if every value is exact in the new dtype. A literal
-(a Python number, or a list of them) has no dtype: a float may be rounded to the precision of the model, but
-must stay finite; an int must be exact.
+There are two rules. An array has a dtype: it is cast only if every value is exact in the new dtype; float64,
+which is what tables hold, may be rounded to float32. A literal (a Python number, or a list of them) has no
+dtype: a float may be rounded to the precision of the model, but must stay finite; an int must be exact.
 """
 
 from __future__ import annotations
@@ -44,7 +44,26 @@ def cast(array: Array, dtype: np.dtype[Any], literal: object = None) -> Array:
         exact = _survives(array, result)
         if exact if literal is None else _acceptable(array, result, exact, literal):
             return result
+    if array.dtype.kind in "iu" and dtype.kind == "f":
+        raise Refusal(
+            f"a value would not survive the cast: {dtype} does not have every whole number; "
+            "floating-point numbers are rounded"
+        )
     raise Refusal("a value would not survive the cast")
+
+
+def rounded(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Floating-point numbers in a narrower dtype, rounded to nearest; NaN stays NaN.
+
+    Raises:
+        Refusal: a finite value would become infinite.
+    """
+    with np.errstate(all="ignore"):
+        result = array.astype(dtype)
+    if _overflows(array, result):
+        place = int(np.flatnonzero((np.isinf(result) & ~np.isinf(array)).ravel())[0])
+        raise Refusal(f"the value {array.ravel()[place]} at position {place} is too large for {dtype}")
+    return result
 
 
 def to_bf16(array: Array, literal: object = None) -> Array:

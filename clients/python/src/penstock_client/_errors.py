@@ -23,8 +23,21 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 CLOSED = "the client was closed"
+GONE = (
+    "the server is stopping",
+    "failed to connect to all addresses",
+    "the server accepts no requests now",
+)
+"""Beginnings of a status text that mean that the server is gone, and unanswered requests were not run: a
+Penstock server ended the stream after answering all that it had read; or gRPC found no connection, so nothing
+was sent; or the server's health says so."""
 UNCONNECTED = "the timeout passed while there was no connection to the server"
 _UNCONNECTED = {grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.TRANSIENT_FAILURE}
+_NOT_GRPC = "Failed parsing HTTP/2"
+NOT_GRPC = (
+    "what listens there does not speak gRPC (by default port 8001): is this the port of HTTP (8000) or of "
+    "the operations (8002)?"
+)
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -54,6 +67,14 @@ class PenstockError(Exception):
         self.retry_after_seconds = retry_after_seconds
         self.index: int | None = None
         self._not_run = False  # the server said that it did not run the request
+
+    @property
+    def retryable(self) -> bool:
+        """Whether sending the request again may help, and is safe: the server has not run it."""
+        if isinstance(self, Exhausted):
+            return self.retry_after_seconds is not None
+        is_gone = self.message.startswith((*GONE, UNCONNECTED))
+        return isinstance(self, Unavailable) and (self._not_run or is_gone)
 
     def again(self) -> PenstockError:
         """A copy for another caller: an exception that is raised twice mixes up its tracebacks."""
@@ -175,6 +196,8 @@ def from_call(failed: Any) -> PenstockError:
 def from_parts(status: grpc.StatusCode, details: str | None, trailers: Any) -> PenstockError:
     """The error for the status, the text and the trailing metadata that a call ended with."""
     more = _details(trailers or ())
+    if details and _NOT_GRPC in details:
+        details = f"{details}; {NOT_GRPC}"
     return from_code(status, details or "", None if more is None else _retry_after(more))
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC
 from secrets import token_hex
-from time import monotonic
 from typing import NamedTuple, TypeAlias
 
 from penstock_client._errors import InvalidInput, Unavailable
-from penstock_client._inputs import InputSpec, describe
+from penstock_client._frames import columns_of, loose
+from penstock_client._inputs import InputSpec
+from penstock_client._quick import Plan
 from penstock_client._tensors import decode
 from penstock_client._types import (
     BatchingInfo,
@@ -44,7 +45,9 @@ BY_ID = ("penstock-sequences", "by-id")
 MAX_BYTES = 2**31 - 2**16
 """Most bytes of inputs: protobuf's limit on a message, less some bytes for names and shapes."""
 
-_REMEMBERED = 1024  # combinations of shapes
+_REMEMBERED = 1024  # combinations of shapes, or of types
+_LEAST_PLANNED = 3
+"""With fewer inputs, encoding them one by one is as quick."""
 _UNLIMITED = {"grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1}
 _RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 150}
 """gRPC's own delays grow to two minutes: a server would be back for long before it is noticed."""
@@ -68,6 +71,22 @@ def channel_options(target: str, options: Iterable[tuple[str, object]]) -> list[
     return list({**_UNLIMITED, **_RECONNECTING, **direct, **dict(options)}.items())
 
 
+def checked_target(target: str) -> str:
+    """A target, which is not a URL.
+
+    Raises:
+        ValueError: it is one.
+        TypeError: it is not a text.
+    """
+    if not isinstance(target, str):
+        raise TypeError(f'a target is a text such as "{DEFAULT_TARGET}", not {target!r}')
+    scheme, separator, rest = target.partition("://")
+    if separator and scheme.lower() in ("http", "https", "grpc", "grpcs", "tcp"):
+        secure = "; for TLS give credentials" if scheme.lower() in ("https", "grpcs") else ""
+        raise ValueError(f'a target is "host:port", not {target!r}: write "{rest.rstrip("/")}"{secure}')
+    return target
+
+
 def _is_loopback(target: str) -> bool:
     """Whether a target is this machine: a proxy cannot reach it, but would connect to its own machine."""
     name = target.lower()
@@ -78,41 +97,6 @@ def _is_loopback(target: str) -> bool:
     else:
         host = name if name.count(":") > 1 else name.partition(":")[0]
     return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def seconds(timeout: float | None, default: float | None) -> float | None:
-    """The timeout of a call, in seconds; None for no limit.
-
-    Args:
-        timeout: the caller's, above 0; None for the default, `math.inf` for no limit.
-        default: the client's default timeout.
-
-    Raises:
-        ValueError: the timeout is 0, negative or not a number.
-    """
-    chosen = default if timeout is None else timeout
-    if chosen is None or chosen == math.inf:
-        return None
-    if not chosen > 0:
-        raise ValueError(f"a timeout is a number of seconds above 0, not {chosen!r}")
-    return chosen
-
-
-class Deadline:
-    """The deadline that several steps share: `at` on the monotonic clock, or None."""
-
-    __slots__ = ("at",)
-
-    def __init__(self, timeout: float | None) -> None:
-        self.at = None if timeout is None else monotonic() + timeout
-
-    def remaining(self) -> float | None:
-        """The seconds that are left, not below 0; None for no limit."""
-        return None if self.at is None else max(0.0, self.at - monotonic())
-
-
-NEVER = Deadline(None)
-"""No limit."""
 
 
 class Batch(NamedTuple):
@@ -132,38 +116,71 @@ class Batch(NamedTuple):
 class Signature:
     """The inputs of a model, and how to encode them."""
 
-    __slots__ = ("_batches", "_inputs", "_kept", "_most_rows", "_names")
+    __slots__ = ("_batches", "_inputs", "_kept", "_most_rows", "_names", "_optional", "_planned", "_plans")
 
     def __init__(self, model: model_pb2.Model) -> None:
         self._inputs = {each.name: InputSpec(_tensor_info(each)) for each in model.inputs}
         self._names = self._inputs.keys()
+        self._optional = {name for name, spec in self._inputs.items() if spec.info.optional}
         self._kept = frozenset(model.kept_state.state)
         # Requests are merged and answers split along the first axis only.
         rows_first = not any(each.row_axis for each in (*model.inputs, *model.outputs))
         self._most_rows = model.batching.max_rows if model.batching.enabled and rows_first else 0
         self._batches: dict[tuple[bytes, ...], Batch | None] = {}
+        self._planned = len(self._inputs) >= _LEAST_PLANNED
+        self._plans: dict[tuple[tuple[str, ...], tuple[type, ...]], Plan | None] = {}
 
     def write(self, inputs: Inputs) -> list[bytes]:
+        """The encoded inputs of a request, in parts.
+
+        Args:
+            inputs: by name; or a table, see `columns_of`.
+
+        Raises:
+            InvalidInput: a name is missing or unknown, or a value does not fit.
+        """
+        if self._planned and type(inputs) is dict:
+            try:
+                plan = self._plans[tuple(inputs), tuple(map(type, inputs.values()))]
+            except KeyError:
+                plan = self._add_plan(inputs)
+            if plan is not None:
+                written = plan.write(inputs)
+                if written is not None:
+                    _check_size(sum(map(len, written)))
+                    return written
+        return self.write_apart(inputs)
+
+    def write_apart(self, inputs: Inputs) -> list[bytes]:
         """The encoded inputs of a request: for each, the part before its raw bytes, and these bytes.
 
         Raises:
             InvalidInput: a name is missing or unknown, or a value does not fit.
         """
-        try:
-            fitting = inputs.keys() == self._names
-        except AttributeError:
-            raise InvalidInput(f"inputs are a dict by name, not {describe(inputs)}") from None
-        if not fitting:
-            self._check_names(inputs)
+        if type(inputs) is not dict:
+            inputs = columns_of(inputs, self._names, self._optional)
+        if inputs.keys() != self._names:
+            inputs = self._checked(inputs)
         written: list[bytes] = []
         specs, size = self._inputs, 0
         for name, value in inputs.items():
             head, raw = specs[name].write(value)
             written += (head, raw)
             size += len(raw)
-        if size > MAX_BYTES:
-            raise _too_large(size)
+        _check_size(size)
         return written
+
+    def _add_plan(self, inputs: Inputs) -> Plan | None:
+        names, types = tuple(inputs), tuple(map(type, inputs.values()))
+        plan = None
+        if inputs.keys() == self._names:
+            specs = [self._inputs[name] for name in names]
+            with suppress(ValueError):
+                plan = Plan([(each.info.name, each.number, each.one) for each in specs], types)
+        if len(self._plans) >= _REMEMBERED:
+            self._plans.clear()
+        self._plans[names, types] = plan
+        return plan
 
     def write_item(self, item: Item) -> list[bytes]:
         """An encoded item of a stream: as `write`, and its sequence if it has one.
@@ -178,8 +195,16 @@ class Signature:
             written.append(step(sequence))
         return written
 
+    def write_loose_item(self, item: Item) -> list[bytes]:
+        """As `write_item`; inputs that the model does not take are left out."""
+        inputs, sequence = _parted(item)
+        written = self.write(loose(inputs, "ignore"))
+        if sequence is not None:
+            written.append(step(sequence))
+        return written
+
     def batch(self, written: list[bytes]) -> Batch | None:
-        """The merge properties of inputs from `write`; None if they are never merged."""
+        """The merge properties of inputs from `write_apart`; None if they are never merged."""
         heads = tuple(written[::2])
         try:
             return self._batches[heads]
@@ -205,14 +230,20 @@ class Signature:
         shape = self._inputs[name].info.shape
         return isinstance(shape[0], int) if shape else False
 
-    def _check_names(self, inputs: Inputs) -> None:
+    def _checked(self, inputs: Inputs) -> Inputs:
+        """The inputs, whose names are not just those of the model, with vectors put together from columns.
+
+        Raises:
+            InvalidInput: a name is missing or unknown.
+        """
+        inputs = columns_of(inputs, self._names, self._optional)
         specs = self._inputs
         unknown = [repr(name) for name in inputs if name not in specs]
         missing = [
             repr(name) for name, spec in specs.items() if name not in inputs and not spec.info.optional
         ]
         if not unknown and not missing:
-            return
+            return inputs
         said = [f"unknown: {', '.join(unknown)}"] if unknown else []
         said += [f"missing: {', '.join(missing)}"] if missing else []
         expected = ", ".join(
@@ -238,8 +269,9 @@ def _parted(item: Item) -> tuple[Inputs, Step | None]:
         raise InvalidInput(str(error)) from None
 
 
-def _too_large(size: int) -> InvalidInput:
-    return InvalidInput(f"the inputs are {size} bytes; one request carries at most {MAX_BYTES}")
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise InvalidInput(f"the inputs are {size} bytes; one request carries at most {MAX_BYTES}")
 
 
 class Signatures:

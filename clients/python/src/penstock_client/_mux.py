@@ -17,9 +17,9 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
-from penstock_client._errors import PenstockError, Unavailable, from_status, not_run, was_not_run
+from penstock_client._deadline import Deadline
+from penstock_client._errors import GONE, PenstockError, Unavailable, from_status, not_run, was_not_run
 from penstock_client._merge import Member, Merged, Merger
-from penstock_client._messages import Deadline
 from penstock_client._runs import RESPONSE_KEY, TAG_KEY, Runs
 from penstock_client._wire import opened, read_varint, request_opened
 from penstock_proto.v1 import prediction_pb2
@@ -50,10 +50,6 @@ _REQUEST_TAG_KEY = prediction_pb2.PredictRequest.TAG_FIELD_NUMBER << 3
 _CANCEL = prediction_pb2.PredictStreamRequest.CANCEL_FIELD_NUMBER
 _LOWEST = 1 << 7
 _TAGS = [bytes((_REQUEST_TAG_KEY, n & 0x7F | 0x80, n >> 7)) for n in range(2**14)]
-_GONE = ("the server is stopping", "failed to connect to all addresses", "the server accepts no requests now")
-"""Beginnings of a status text that mean that the server is gone, and unanswered requests were not run: a
-Penstock server ended the stream after answering all that it had read; or gRPC found no connection, so nothing
-was sent; or the server's health says so."""
 
 
 TOO_LATE = "the timeout passed before an answer came"
@@ -347,18 +343,18 @@ def lost(error: PenstockError) -> PenstockError | Unsupported:
 
 def is_gone(error: PenstockError) -> bool:
     """Whether the error says that there is no server now, and that it has not run the request."""
-    return error.message.startswith(_GONE)
+    return error.message.startswith(GONE)
 
 
 def may_ask_again(error: PenstockError, attempt: int, deadline: Deadline) -> bool:
     """Whether a request that failed with this at its n-th attempt, from 1, can safely be sent again.
 
-    While the server itself is gone, a request with a deadline is sent again until its deadline.
+    While the server itself is gone, a request with a timeout of its own is sent again until then.
     """
     if not was_not_run(error):
         return False
     if is_gone(error):
-        return deadline.at is not None or attempt < ATTEMPTS
+        return deadline.waits or attempt < ATTEMPTS
     hint = error.retry_after_seconds
     return attempt < ATTEMPTS and (hint is None or hint <= LONGEST_HINT)
 

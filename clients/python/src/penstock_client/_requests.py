@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from penstock_client._messages import Deadline, seconds
+from penstock_client._deadline import Deadline, seconds
+from penstock_client._messages import Signature
 from penstock_client._mux import MOST_PENDING
 from penstock_client._wire import KnownRequest
 
@@ -35,6 +36,7 @@ class Requests:
     Attributes:
         by_stream: whether calls may use the stream.
         merging: whether concurrent calls become one request.
+        encode: encodes the inputs of a call.
 
     Raises:
         ValueError: the transport is unknown or cannot merge rows, or `max_pending` is out of range.
@@ -49,6 +51,7 @@ class Requests:
             raise ValueError('merge_rows needs a stream: transport is "auto" or "stream", not "unary"')
         self.by_stream = transport != "unary"
         self.merging = merge_rows
+        self.encode = Signature.write_apart if merge_rows else Signature.write
         self._auto = transport == "auto"
         self._first = self._auto and not merge_rows
         self._known: dict[Any, KnownRequest] = {}

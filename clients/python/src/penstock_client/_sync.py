@@ -8,16 +8,10 @@ from typing import Literal, overload
 
 import grpc
 
+from penstock_client._deadline import DEFAULT_TIMEOUT, NEVER, Deadline, seconds
 from penstock_client._errors import NotFound, PenstockError
-from penstock_client._messages import (
-    COMPLETION_ORDER,
-    DEFAULT_TARGET,
-    NEVER,
-    Deadline,
-    Signature,
-    model_info,
-    seconds,
-)
+from penstock_client._frames import Extra, loose
+from penstock_client._messages import COMPLETION_ORDER, DEFAULT_TARGET, Signature, model_info
 from penstock_client._mux import MAX_PENDING
 from penstock_client._requests import Metadata, Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
@@ -38,7 +32,8 @@ class Client(Connection):
         credentials: for TLS, such as `grpc.ssl_channel_credentials()`; None for plain text.
         options: gRPC channel options; they override the client's own, which remove the limit on the size
             of messages.
-        timeout: the default timeout of every call, in seconds; None for no limit.
+        timeout: the default timeout of every call, in seconds; None for no limit. With a timeout that is
+            given, here or for a call, a server that is gone is waited for until then.
         metadata: sent with every call: a mapping, or (key, value) pairs.
         transport: how `predict` sends requests: "unary", one call each; "stream", all over one shared
             stream; "auto", the first with a call, later ones over the stream unless they are large.
@@ -47,7 +42,7 @@ class Client(Connection):
             further callers wait.
 
     Raises:
-        ValueError: the timeout is not above 0, or one of the last three is invalid.
+        ValueError: the timeout is not above 0, the target is a URL, or one of the last three is invalid.
     """
 
     def __init__(  # noqa: PLR0913 - the options of a client
@@ -56,7 +51,7 @@ class Client(Connection):
         *,
         credentials: grpc.ChannelCredentials | None = None,
         options: Iterable[tuple[str, object]] = (),
-        timeout: float | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
         metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] = (),
         transport: Transport = "auto",
         merge_rows: bool = False,
@@ -76,14 +71,18 @@ class Client(Connection):
         id: str = "",
         metadata: Metadata | None = None,
         sequence: Step | str | None = None,
+        extra: Extra = "error",
     ) -> Prediction:
         """Makes one prediction, of one or several rows.
 
         Args:
             model: the model's name.
-            inputs: every input of the model by name: arrays of its rank; or numbers, bools, `str`,
-                `bytes` and lists of them, where a missing batch axis is added. Values are cast to the
-                model's datatype if that loses nothing; a Python float may be rounded.
+            inputs: every input of the model by name: arrays of its rank, or columns of one value per row; or
+                numbers, bools, `str`, `bytes` and lists of them, where a missing batch axis is added. A
+                DataFrame, an Arrow table or a list of records gives the columns of all inputs; a vector `x`
+                may have columns `x.0`, `x.1` and so on. Values are cast to the model's datatype if that loses
+                nothing; Python's floats and float64 may be rounded. A missing value is NaN where the input is
+                floating-point, and an error elsewhere.
             version: a version number or a label; empty for the default.
             outputs: the outputs to return; None for all.
             timeout: in seconds; None for the client's default, `math.inf`
@@ -94,6 +93,7 @@ class Client(Connection):
                 request on a stream. A mapping or pairs; keys are lower-case, values printable ASCII.
             sequence: the sequence of this step, for a model with a state; an id alone continues it.
                 Await each step before the next one is sent: otherwise their order is not defined.
+            extra: "ignore" leaves out inputs that the model does not take, "error" rejects them.
 
         Returns:
             The outputs by name; numbers are read-only arrays.
@@ -106,15 +106,19 @@ class Client(Connection):
             FailedPrecondition: the sequence has no state: it never began, has ended or has expired; or it
                 belongs to another client.
             PenstockError: anything else; see its subclasses.
-            ValueError: the timeout is not above 0, the metadata cannot be headers, or the sequence's id is
-                empty.
+            ValueError: the timeout is not above 0, the metadata cannot be headers, the sequence's id is
+            empty, or
+                `extra` is unknown.
             TypeError: the id is not a text, or the sequence has another type.
         """
+        # long: most predictions pass through no other coroutine
         known = self._requests.known(model, version, outputs, priority)
         if sequence is not None:
             known = known.of_step(sequence)
+        if extra != "error":
+            inputs = loose(inputs, extra)
         deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
-        signature, written = self._prepare(known.key, Signature.write, inputs, deadline)
+        signature, written = self._prepare(known.key, self._requests.encode, inputs, deadline)
         return self._predicted(known, signature, written, id, deadline, checked(metadata, id))
 
     @overload
@@ -130,6 +134,7 @@ class Client(Connection):
         priority: int = 0,
         errors: Literal["raise"] = "raise",
         max_in_flight: int = 256,
+        extra: Extra = "error",
     ) -> Iterator[Prediction]: ...
 
     @overload
@@ -145,6 +150,7 @@ class Client(Connection):
         priority: int = 0,
         errors: Literal["return"],
         max_in_flight: int = 256,
+        extra: Extra = "error",
     ) -> Iterator[Prediction | PenstockError]: ...
 
     def predict_stream(  # noqa: PLR0913 - the fields of a request
@@ -159,6 +165,7 @@ class Client(Connection):
         priority: int = 0,
         errors: Literal["raise", "return"] = "raise",
         max_in_flight: int = 256,
+        extra: Extra = "error",
     ) -> Iterator[Prediction] | Iterator[Prediction | PenstockError]:
         """Makes a prediction for every item of an iterable, over one call.
 
@@ -179,6 +186,7 @@ class Client(Connection):
             errors: "raise" ends the stream at the first item that fails, with its error; "return"
                 yields the error in the item's place and continues.
             max_in_flight: most unanswered items that are read from the iterable; at least 1.
+            extra: as for `predict`.
 
         Returns:
             A generator of the results; `index` of each, also of errors, is the position of its item.
@@ -186,16 +194,18 @@ class Client(Connection):
         Raises:
             PenstockError: the whole call failed, after all earlier answers have been yielded; or, with
                 `errors="raise"`, an item failed.
-            ValueError: the timeout, `errors` or `max_in_flight` is out of range.
+            ValueError: the timeout, `errors`, `extra` or `max_in_flight` is out of range.
             TypeError: `inputs` is not iterable.
             Exception: whatever the iterable raised, after the results of the items before.
         """
         check_stream(errors, max_in_flight)
+        loose(inputs, extra)
+        encode = Signature.write_item if extra == "error" else Signature.write_loose_item
         limit = seconds(timeout, self._timeout)
         known = self._requests.known(model, version, outputs, priority)
 
         def prepare(item: Item) -> tuple[Signature, list[bytes]]:
-            return self._prepare(known.key, Signature.write_item, item, Deadline(limit))
+            return self._prepare(known.key, encode, item, Deadline(limit))
 
         def start() -> None:
             if self._signatures.get(known.key) is None:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from penstock_client import _health
+from penstock_client._deadline import Deadline
 from penstock_client._errors import (
     Cancelled,
     DeadlineExceeded,
@@ -20,7 +21,6 @@ from penstock_client._errors import (
     if_closed,
     if_unconnected,
 )
-from penstock_client._messages import Deadline
 from penstock_client._mux import PROBE_SECONDS, backoff
 from penstock_proto.v1 import model_pb2
 

@@ -9,17 +9,18 @@ from typing import Any, TypeVar
 import grpc
 
 from penstock_client import _health
+from penstock_client._deadline import Deadline, seconds
 from penstock_client._errors import InvalidInput, NotFound, PenstockError, Unavailable
+from penstock_client._local import Local
 from penstock_client._merge import Member
 from penstock_client._messages import (
     Batch,
-    Deadline,
     Key,
     Signature,
     Signatures,
     caller_of,
     channel_options,
-    seconds,
+    checked_target,
 )
 from penstock_client._mux import Unsupported, is_gone, may_ask_again
 from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport, pairs_of
@@ -33,7 +34,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class Connection:
+class Connection(Local):
     """A channel, and the ways to send requests on it.
 
     Args:
@@ -52,6 +53,7 @@ class Connection:
         merge_rows: bool,
         max_pending: int,
     ) -> None:
+        super().__init__()
         self._timeout = seconds(timeout, None)
         self._requests = Requests(transport, merge_rows, max_pending)
         self._max_pending = max_pending
@@ -60,6 +62,7 @@ class Connection:
         self._caller = caller_of(self._metadata)
         self._signatures = Signatures()
         self._fetching = Lock()
+        checked_target(target)
         self._channel: Any = new_channel(target, credentials, channel_options(target, options))
         models: Any = model_pb2_grpc.ModelServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._get_model, self._list_models = models.GetModel, models.ListModels
@@ -125,11 +128,15 @@ class Connection:
             try:
                 if failed is not None:
                     raise failed
-                if not stream.has_room:
+                waited = not stream.has_room
+                if waited:
                     stream.room(deadline)
                 parts = [known.fields, *written]
                 if id or metadata or deadline.at is not None:
-                    parts.append(extras(id, deadline.remaining(), metadata))
+                    # At first the whole timeout, which is the same in all requests: the time until here is
+                    # short.
+                    left = deadline.remaining() if attempt > 1 or waited else deadline.timeout
+                    parts.append(extras(id, left, metadata))
                 answered: Prediction | bytes = stream.send(parts, deadline)
                 return answered
             except Unsupported:
@@ -182,7 +189,7 @@ class Connection:
                 answered: bytes = ask(self._channel, self._predict, request, deadline.remaining(), headers)
                 return answered
             except Unavailable as error:
-                if deadline.at is None or not is_gone(error):
+                if not deadline.waits or not is_gone(error):
                     raise
                 pause(attempt, deadline, error)
             attempt += 1

@@ -19,6 +19,8 @@ from penstock_proto.v1 import tensor_pb2
 
 BYTES: int = tensor_pb2.BYTES
 BF16: int = tensor_pb2.BF16
+BOOL: int = tensor_pb2.BOOL
+FP32: int = tensor_pb2.FP32
 
 DTYPES: dict[int, np.dtype[Any]] = {
     tensor_pb2.BOOL: np.dtype("?"),

@@ -15,8 +15,8 @@ from penstock_proto.v1 import prediction_pb2
 Array: TypeAlias = npt.NDArray[Any]
 """An array of any dtype."""
 
-Inputs: TypeAlias = Mapping[str, object]
-"""Inputs by name: arrays, (nested) lists, numbers, bools, `str` or `bytes`."""
+Inputs: TypeAlias = Any
+"""Inputs by name: arrays, (nested) lists, numbers, bools, `str` or `bytes`; or a table with these columns."""
 
 Item: TypeAlias = "Inputs | tuple[Inputs, Sequence | str]"
 """An item of a stream: inputs, or inputs with the sequence of this step."""

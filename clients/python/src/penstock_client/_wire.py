@@ -283,14 +283,19 @@ def extras(id: str, timeout: float | None, metadata: Mapping[str, str] | None) -
         text = id.encode()
         written = _REQUEST_ID + varint(len(text)) + text
     if timeout is not None:
-        # At least a nanosecond: 0 would mean no limit.
-        whole, nanos = divmod(max(1, round(timeout * 1e9)), 10**9)
-        seconds = varint(min(whole, _LONGEST_SECONDS)) if whole else b"\0"
-        written += b"%b%c%b%b%b%b" % (_TIMEOUT, 7 + len(seconds), _SECONDS, seconds, _NANOS, _wide(nanos))
+        written += _timeout(timeout)
     for key, value in (metadata or {}).items():
         text = value.encode()
         written += _metadata_opened(key, len(text)) + text
     return written
+
+
+@lru_cache(256)
+def _timeout(timeout: float) -> bytes:
+    # At least a nanosecond: 0 would mean no limit.
+    whole, nanos = divmod(max(1, round(timeout * 1e9)), 10**9)
+    seconds = varint(min(whole, _LONGEST_SECONDS)) if whole else b"\0"
+    return b"%b%c%b%b%b%b" % (_TIMEOUT, 7 + len(seconds), _SECONDS, seconds, _NANOS, _wide(nanos))
 
 
 @lru_cache(1024)

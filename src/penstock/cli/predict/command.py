@@ -22,12 +22,12 @@ ONE_TIMEOUT_SECONDS = 30.0
 @click.command()
 @click.argument("model")
 @click.argument("values", nargs=-1, metavar="[INPUT=VALUE]...")
-@click.option("--file", "path", help="Predict every row of a .csv or .jsonl file; - for standard input.")
+@click.option("--file", "path", help="Predict every row of a .csv, .tsv or .jsonl file; - for stdin.")
 @click.option("--output", "-o", help="Write the rows of --file here.  [standard output]")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["csv", "jsonl"]),
+    type=click.Choice(["csv", "tsv", "jsonl"]),
     help="How to write the rows of --file.  [by the suffix of --output, else as the input]",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first row of --file that fails.")
@@ -55,7 +55,7 @@ def predict(  # noqa: PLR0913 - the flags
     values: tuple[str, ...],
     path: str | None,
     output: str | None,
-    form: Literal["csv", "jsonl"] | None,
+    form: Literal["csv", "tsv", "jsonl"] | None,
     fail_fast: bool,
     as_json: bool,
     outputs: str | None,
@@ -96,7 +96,7 @@ def _file_options(  # noqa: PLR0913 - the flags
     path: str | None,
     values: tuple[str, ...],
     output: str | None,
-    form: Literal["csv", "jsonl"] | None,
+    form: Literal["csv", "tsv", "jsonl"] | None,
     fail_fast: bool,
     as_json: bool,
 ) -> FileOptions | None:

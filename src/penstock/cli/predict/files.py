@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,22 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from penstock.cli.predict.outputs import OutputColumns
+from penstock.cli.predict.scoring import Counts, Scoring
 from penstock.cli.predict.streaming import OrderedWriter, RowRequest, interruptible, predict_rows
-from penstock.cli.predict.writers import check, row_writer
 from penstock.row_files.fields import Field, Invalid
 from penstock.row_files.readers import Format, source
+from penstock.scoring.outputs import OutputColumns
+from penstock.scoring.sending import rows_of_requests
+from penstock.scoring.text_files import text_chunks
+from penstock.scoring.writers import check, row_writer
 from penstock_client import Client, ModelInfo, PenstockError
 
 STANDARD = "-"
 """Standard input or output instead of a file."""
 
-_FORMATS: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_FORMATS: dict[str, Format] = {
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,12 @@ class FileOptions:
     fail_fast: bool
 
 
-def predict_file(client: Client, info: ModelInfo, request: RowRequest, options: FileOptions) -> OrderedWriter:
+def predict_file(
+    client: Client, info: ModelInfo, request: RowRequest, options: FileOptions
+) -> Counts | OrderedWriter:
     """Predicts the rows of a file, and writes each row with its answer.
+
+    Rows are scored as by `penstock score`, but for the steps of a sequence, which are sent one by one.
 
     Args:
         client: the connection.
@@ -75,12 +84,17 @@ def predict_file(client: Client, info: ModelInfo, request: RowRequest, options: 
         form = options.format or _format(options.output) or rows.format
         check(rows, form)  # before an existing output file is emptied
         with _writing(options.output) as stream:
-            line = OrderedWriter(
-                row_writer(stream, form, rows, fields, answers), stream.flush, options.fail_fast
-            )
-            with _progress(lines, stream, line), _ending(line):
-                are_steps = info.kept_state is not None
-                interruptible(lambda: predict_rows(client, request, rows, read, line, are_steps))
+            writer = row_writer(stream, form, rows, fields, answers)
+            if info.kept_state is None:
+                size = rows_of_requests(info)
+                chunks = text_chunks(rows, fields, size, _is_regular(lines))
+                scoring = Scoring(client, request, writer, stream.flush, options.fail_fast)
+                with _progress(lines, stream, scoring.counts), _ending(scoring.close, scoring.counts):
+                    interruptible(lambda: scoring.run(chunks, size))
+                return scoring.counts
+            line = OrderedWriter(writer, stream.flush, options.fail_fast)
+            with _progress(lines, stream, line), _ending(line.close, line):
+                interruptible(lambda: predict_rows(client, request, rows, read, line, are_steps=True))
     return line
 
 
@@ -90,12 +104,12 @@ def _has(columns: Sequence[str], name: str) -> bool:
 
 
 @contextmanager
-def _ending(line: OrderedWriter) -> Iterator[None]:
+def _ending(close: Callable[[], bool], line: Counts | OrderedWriter) -> Iterator[None]:
     """Ends after a complete row on Ctrl-C, and adds the number of written rows to an error."""
     try:
         yield
     except KeyboardInterrupt:
-        if not line.close():
+        if not close():
             os._exit(130)  # a write to a pipe without a reader would block forever
         raise
     except PenstockError as error:
@@ -149,7 +163,7 @@ def _is_regular(file: TextIO) -> bool:
 
 
 @contextmanager
-def _progress(lines: TextIO, stream: TextIO, line: OrderedWriter) -> Iterator[None]:
+def _progress(lines: TextIO, stream: TextIO, line: Counts | OrderedWriter) -> Iterator[None]:
     """A bar on standard error, if that is a terminal and the rows are not written to it."""
     if not sys.stderr.isatty() or stream.isatty():
         yield
@@ -164,7 +178,7 @@ class _Bar(Progress):
     It reads the counts a few times a second, so it adds no cost per row.
     """
 
-    def __init__(self, lines: TextIO, line: OrderedWriter) -> None:
+    def __init__(self, lines: TextIO, line: Counts | OrderedWriter) -> None:
         self._file = lines.fileno()
         self._line = line
         size = os.fstat(self._file).st_size if _is_regular(lines) else None

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.cli.output import is_encodable, say
-from penstock.cli.predict.outputs import cell, plain
 from penstock.core.tensors import Array
 from penstock.row_files.fields import dumps, has_row_axis
+from penstock.scoring.outputs import cell, plain
 from penstock_client import ModelInfo, Prediction, TensorInfo
 
 MOST_ROWS = 50

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from threading import Condition, Thread
 from typing import TypeAlias
 
-from penstock.cli.predict.writers import RowWriter
 from penstock.row_files.fields import Invalid
 from penstock.row_files.readers import Row, RowReader
+from penstock.scoring.writers import RowWriter
 from penstock_client import Client, Exhausted, PenstockError, Prediction, Sequence
 
 IN_FLIGHT = 256

@@ -33,26 +33,28 @@ class Alike:
 
     Attributes:
         known, messages, seconds: as given.
+        count: how many there are.
         tags: their encoded tags, uint8 [count, bytes of each].
         ids: the bytes of their ids, uint8 [count, bytes of each].
     """
 
-    __slots__ = ("_places", "ids", "known", "messages", "seconds", "tags")
+    __slots__ = ("_places", "count", "ids", "known", "messages", "seconds", "tags")
 
     def __init__(self, known: KnownRequest, places: Places, messages: Array, seconds: float) -> None:
         self.known = known
         self.messages = messages
+        self.count = len(messages)
         self.seconds = seconds
         self._places = places
         self.tags = _columns(messages, _place(places, known.tag))
         self.ids = _columns(messages, _place(places, known.id))
 
     def __len__(self) -> int:
-        return len(self.messages)
+        return self.count
 
     def part(self, start: int, stop: int) -> Alike:
         """The requests at these places among them."""
-        if start == 0 and stop >= len(self.messages):
+        if start == 0 and stop >= self.count:
             return self
         return Alike(self.known, self._places, self.messages[start:stop], self.seconds)
 

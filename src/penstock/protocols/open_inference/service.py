@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from penstock.core.errors import InvalidRequest
 from penstock.protocols import status
 from penstock.protocols.codec import Codec
 from penstock.protocols.open_inference.decoder import decode
@@ -14,9 +15,10 @@ from penstock.protocols.open_inference.stream import RPC as STREAM
 from penstock.protocols.open_inference.stream import InferStream
 from penstock.protocols.open_inference.work import WORK
 from penstock.protocols.request import UnaryCall
+from penstock.protocols.sequence_ids import check_metadata
 from penstock.protocols.service import Service
 from penstock.protocols.status import Codes
-from penstock.transport.grpc.call import Kind, Method, Methods, ServerCall
+from penstock.transport.grpc.call import IGNORING, CallHandler, Kind, Method, Methods, ServerCall
 
 SERVICE = "inference.GRPCInferenceService"
 UNARY = "ModelInfer"
@@ -40,7 +42,13 @@ class InferenceService(Service):
             f"/{SERVICE}/{STREAM}": Method(Kind.STREAM, self._open_stream),
         }
 
-    def _open_stream(self, call: ServerCall) -> InferStream:
+    def _open_stream(self, call: ServerCall) -> CallHandler:
+        try:
+            check_metadata(call.metadata)
+        except InvalidRequest as error:
+            self.telemetry.failed(STREAM, error)
+            call.finish(self.codec.error(error))
+            return IGNORING
         stream = InferStream(call, self)
         self.opened(stream)
         return stream

@@ -51,7 +51,7 @@ def requests_in(
                 many = _alike(data, start, first, stop, known)
                 following = following if many is None else None
             yield message if many is None else many, known
-            start = stop if many is None else start + len(many) * (stop - start)
+            start = stop if many is None else start + many.count * (stop - start)
         elif cancelled is not None and field in (CANCEL, CANCEL_PACKED):
             start = _read_cancelled(data, start, cancelled)
             yield None
@@ -105,4 +105,4 @@ def _alike(data: bytes, start: int, first: int, stop: int, found: Found) -> Alik
     rows = np.frombuffer(data, np.uint8, most * size, start).reshape(most, size)
     count = equal_rows(rows[:, : first - start])
     many = alike(found, rows[:count, first - start :])
-    return many if len(many) >= LEAST else None
+    return many if many.count >= LEAST else None

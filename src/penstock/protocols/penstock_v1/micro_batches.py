@@ -60,7 +60,7 @@ class MicroBatch:
 
     def __init__(self, stream: Stream, found: Alike, model: Model) -> None:
         self.stream = stream
-        self.count = self._left = len(found)
+        self.count = self._left = found.count
         self.parts: Result | None = None
         self.dropped = False
         self.gone: set[int] = set()

@@ -18,6 +18,9 @@ from penstock_proto.v1 import model_pb2_grpc
 CHANGES = "penstock.changes"
 """The key in a model's metadata of what the server changed about it."""
 
+GOLDEN = "penstock.golden"
+"""The key of what its golden rows showed when it was loaded."""
+
 STATES = {
     ModelState.LOADING: pb.LOADING,
     ModelState.READY: pb.READY,
@@ -60,6 +63,13 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             return None
 
 
+def _metadata(model: Model) -> dict[str, str]:
+    """What the file says, and what the server has found out about it."""
+    file = model.backend.file
+    own = {CHANGES: "; ".join(file.changes), GOLDEN: model.golden}
+    return {**file.metadata, **{key: text for key, text in own.items() if text}}
+
+
 def describe(model: Model) -> pb.Model:
     """The description of a model as a message."""
     signature, file, policy = model.signature, model.backend.file, model.batcher.policy
@@ -73,7 +83,7 @@ def describe(model: Model) -> pb.Model:
         inputs=[_spec(spec, name in model.optional_inputs) for name, spec in signature.inputs.items()],
         outputs=[_spec(spec) for spec in signature.outputs.values()],
         batching=pb.Batching(enabled=policy.batched, reason=model.batching.reason, why=model.batching.why),
-        metadata={**file.metadata, **({CHANGES: "; ".join(file.changes)} if file.changes else {})},
+        metadata=_metadata(model),
         opsets=file.opsets,
         sha256=file.sha256,
         size_bytes=file.size_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from penstock.core.errors import InvalidRequest
 from penstock.protocols import status
 from penstock.protocols.codec import Codec
 from penstock.protocols.penstock_v1.decoder import decode
@@ -14,8 +15,9 @@ from penstock.protocols.penstock_v1.stream import RPC as STREAM
 from penstock.protocols.penstock_v1.stream import PredictStream
 from penstock.protocols.penstock_v1.work import WORK
 from penstock.protocols.request import UnaryCall
+from penstock.protocols.sequence_ids import check_metadata
 from penstock.protocols.service import Service
-from penstock.transport.grpc.call import Kind, Method, Methods, ServerCall
+from penstock.transport.grpc.call import IGNORING, CallHandler, Kind, Method, Methods, ServerCall
 
 SERVICE = "penstock.v1.PredictionService"
 UNARY = "Predict"
@@ -35,7 +37,13 @@ class PredictionService(Service):
             f"/{SERVICE}/{STREAM}": Method(Kind.STREAM, self._open_stream),
         }
 
-    def _open_stream(self, call: ServerCall) -> PredictStream:
+    def _open_stream(self, call: ServerCall) -> CallHandler:
+        try:
+            check_metadata(call.metadata)
+        except InvalidRequest as error:
+            self.telemetry.failed(STREAM, error)
+            call.finish(self.codec.error(error))
+            return IGNORING
         stream = PredictStream(call, self)
         self.opened(stream)
         return stream

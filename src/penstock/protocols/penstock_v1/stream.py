@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence, Set
+from itertools import chain
 from typing import TypeAlias
 
 import grpc
@@ -49,8 +50,8 @@ NAMES = {REQUESTS: WORK.names}
 _Read: TypeAlias = tuple[bytes | Alike | None, Found | Decoded | InvalidRequest]
 """A request's bytes, if available, and its known request, form when decoded, or error; or several alike."""
 
-_Message: TypeAlias = tuple[Sequence[_Read], Set[int]]
-"""The requests of a message, and the tags that it cancels."""
+_Message: TypeAlias = tuple[Sequence[_Read], Set[int], int]
+"""The requests of a message, the tags that it cancels, and how many requests there are."""
 
 
 class PredictStream(Stream):
@@ -72,7 +73,10 @@ class PredictStream(Stream):
 
     @override
     def _handle(self, data: bytes) -> None:
-        self.service.in_turns(self.call, self._turns(data))
+        turns = self._turns(data)
+        for is_much in turns:  # seldom: most messages take one turn, which needs nothing that counts turns
+            self.service.in_turns(self.call, chain((is_much,), turns))
+            return
 
     @override
     def _result(self, answer: bytes | RequestError, id: str, tag: int) -> Result:
@@ -80,73 +84,83 @@ class PredictStream(Stream):
 
     def _turns(self, data: bytes) -> Iterator[bool]:
         """Handles a message in turns; see `penstock.protocols.turns`. It is read before a request begins."""
+        clock = Clock()
         try:
-            requests, cancelled = yield from self._read(data)
+            requests, cancelled, count = yield from self._read(data, clock)
         except InvalidRequest as error:
             self._cannot_read(error)
             return
-        yield from self._take(requests, cancelled)
+        yield from self._take(requests, cancelled, count, clock)
         self._took()
 
-    def _read(self, data: bytes) -> Generator[bool, None, _Message]:
-        """Parses a message: its requests, and the tags that it cancels.
+    def _read(self, data: bytes, clock: Clock) -> Generator[bool, None, _Message]:
+        """Parses a message.
 
         Raises:
             InvalidRequest: the message cannot be parsed, or has too many requests.
         """
-        service, clock = self.service, Clock()
+        known_requests, most = self.service.known_requests, self.service.bounds.requests
         requests: list[_Read] = []
         cancelled: set[int] = set()
-        count = 0
+        fields = count = 0  # what is counted against the bound, and the requests among it
         try:
-            for found in requests_in(data, service.known_requests, cancelled):
-                count += len(found[0]) if found and isinstance(found[0], Alike) else 1
-                self._check_count(count)
-                if found is not None:
-                    part, known = found
-                    read: Found | Decoded | InvalidRequest | None = known
-                    if read is None:
-                        assert isinstance(part, bytes), "requests that are alike match a known request"
-                        read = service.too_many_names(part)
-                        if read is None:
-                            if service.is_much_work(part):
-                                yield True
-                            read = service.codec.decode(part)
-                    requests.append((part, read))
-                if clock.is_over():
+            for found in requests_in(data, known_requests, cancelled):
+                if fields and clock.is_over():
                     yield False
+                if found is None:
+                    fields += 1
+                else:
+                    part, known = found
+                    more = part.count if isinstance(part, Alike) else 1
+                    fields += more
+                    count += more
+                if fields > most:
+                    raise self._too_many()
+                if found is not None:
+                    requests.append((part, known or (yield from self._decoded(part))))
         except ValueError:
             if len(data) > LIGHT_BYTES:
                 yield True
-            return (yield from self._parse(data))
-        return requests, cancelled
+            return (yield from self._parse(data, clock))
+        return requests, cancelled, count
 
-    def _parse(self, data: bytes) -> Generator[bool, None, _Message]:
+    def _decoded(self, part: bytes | Alike) -> Generator[bool, None, Decoded | InvalidRequest]:
+        """A request that no known request matches: its form when decoded, or its error."""
+        assert isinstance(part, bytes), "requests that are alike match a known request"
+        service = self.service
+        error = service.too_many_names(part)
+        if error is not None:
+            return error
+        if service.is_much_work(part):
+            yield True
+        return service.codec.decode(part)
+
+    def _parse(self, data: bytes, clock: Clock) -> Generator[bool, None, _Message]:
         """Parses a message with an unusual encoding: protobuf parses all of it, or rejects it."""
-        most, clock = self.service.bounds.requests, Clock()
+        most = self.service.bounds.requests
         _, fields = wire.count_names(data, NAMES, 4 * most, 4 * most)
         if fields > 4 * most:
             raise InvalidRequest(f"the message ({len(data)} bytes) has more fields than {most} requests need")
         message = parsed(pb.PredictStreamRequest, data)
-        self._check_count(len(message.requests) + len(message.cancel))
+        if len(message.requests) + len(message.cancel) > most:
+            raise self._too_many()
         requests: list[_Read] = []
         for each in message.requests:
             requests.append((None, DecodedPredict(each, each.ByteSize())))
             if clock.is_over():
                 yield False
-        return requests, set(message.cancel)
+        return requests, set(message.cancel), len(requests)
 
-    def _check_count(self, count: int) -> None:
-        most = self.service.bounds.requests
-        if count > most:
-            raise InvalidRequest(
-                f"the message has more than {most} requests and cancelled tags, the most that are allowed "
-                "(server.max_message_requests)"
-            )
+    def _too_many(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"the message has more than {self.service.bounds.requests} requests and cancelled tags, the most "
+            "that are allowed (server.max_message_requests)"
+        )
 
-    def _take(self, requests: Sequence[_Read], cancelled: Set[int]) -> Iterator[bool]:
-        """Begins the requests; once the call is over, the others are only counted."""
-        count = sum([_count(data) for data, _ in requests])
+    def _take(
+        self, requests: Sequence[_Read], cancelled: Set[int], count: int, clock: Clock
+    ) -> Iterator[bool]:
+        """Begins the requests, `count` in all; once the call is over, the others are only counted."""
         self._coming(count)
         self._gathers = count <= FEW
         if cancelled:
@@ -154,10 +168,10 @@ class PredictStream(Stream):
         if self._closed:
             yield from self._skip(requests, 0)
             return
-        clock, begun = Clock(), 0
-        for count in self._begin_all(requests):
-            begun += count
-            if clock.is_over() and not self._gathers:
+        begun = 0
+        for more in self._begin_all(requests):
+            begun += more
+            if begun < count and not self._gathers and clock.is_over():
                 yield False
                 if self._closed:
                     self._drop_submitted()
@@ -220,7 +234,7 @@ class PredictStream(Stream):
     def _begin_many(self, many: Alike) -> Iterator[int]:
         """Begins requests that are alike, as many together as fit into a batch; says how many at a time."""
         known, start = many.known, 0
-        while start < len(many):
+        while start < many.count:
             model = known.model_now(self.service.router.targets)
             together = _together(model, many, self.call.deadline)
             if known.texts and self.service.reads:  # each has metadata of its own
@@ -240,7 +254,7 @@ class PredictStream(Stream):
 
 def _count(data: bytes | Alike | None) -> int:
     """How many requests it is."""
-    return len(data) if isinstance(data, Alike) else 1
+    return data.count if isinstance(data, Alike) else 1
 
 
 def _together(model: Model | None, many: Alike, deadline: float) -> int:
@@ -253,8 +267,8 @@ def _together(model: Model | None, many: Alike, deadline: float) -> int:
     room = batcher.policy.queue_rows - batcher.waiting_rows
     if 0 < room < rows:
         rows = room
-    seconds = min(many.seconds, deadline - time.monotonic())
-    if seconds < math.inf:
+    if many.seconds < math.inf or deadline < math.inf:
+        seconds = min(many.seconds, deadline - time.monotonic())
         rows = min(rows, batcher.costs.of(asked.shape_key).rows_within(seconds / PARTS))
     size = sizes_of(model).expected(asked.outputs, asked.rows, asked.shape_key)
     return min(int(rows) // asked.rows, LARGEST_ANSWER // size) if size else int(rows) // asked.rows

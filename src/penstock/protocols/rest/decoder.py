@@ -10,9 +10,10 @@ from typing_extensions import override
 from penstock.core.errors import InvalidRequest
 from penstock.models.model import Model
 from penstock.protocols.codec import Contents, Decoded, SequenceStep, attached
-from penstock.protocols.rest.errors import not_too_deep, parsed
+from penstock.protocols.rest.errors import AT_ONCE, not_too_deep, parsed
 from penstock.protocols.rest.forms import Inputs
-from penstock.protocols.sequence_ids import BY_ID_ONLY, SEQUENCES_KEY, SHARED, has_own_sequence, unknown_words
+from penstock.protocols.rest.pieces import let_go
+from penstock.protocols.sequence_ids import BY_ID_ONLY, SEQUENCES_KEY, check_words, has_own_sequence
 from penstock.protocols.tensors import wanted_outputs
 from penstock.transport.http.call import HttpCall
 
@@ -68,6 +69,11 @@ class HttpDecoded(Decoded):
         self.version = call.parameters.get(VERSION, "")
         self.id = call.headers.get(REQUEST_ID, "")
 
+    def let_go(self) -> None:
+        """Frees its JSON, once its inputs have been read; bit by bit if it is large."""
+        if self.size > AT_ONCE:
+            let_go(self.body)
+
 
 class DecodedRecords(HttpDecoded):
     """A plain request; see `HttpDecoded` for the arguments."""
@@ -79,11 +85,10 @@ class DecodedRecords(HttpDecoded):
     def contents(self, model: Model) -> Contents:
         inputs, form = attached(model, Inputs).read(self.body)
         outputs: Sequence[str] = model.output_names
-        wanted = self.call.query.get(OUTPUTS)
+        wanted = [each for value in self.call.query.get(OUTPUTS, ()) for each in value.split(",") if value]
         if wanted:
-            outputs = wanted_outputs(model, [each.strip() for each in wanted.split(",")])
-        headers = self.call.headers
-        priority = _integer(headers[PRIORITY]) if PRIORITY in headers else 0
+            outputs = wanted_outputs(model, [each.strip() for each in wanted])
+        priority = _priority(self.call.headers)
         return Contents(inputs, outputs, form, priority=priority, sequence=self._sequence(model))
 
     def _sequence(self, model: Model) -> SequenceStep | None:
@@ -115,11 +120,8 @@ def check_sequences(headers: Mapping[str, str]) -> None:
     Raises:
         InvalidRequest: it has a word that means nothing.
     """
-    text = headers.get(SEQUENCES_KEY)
-    if text is not None and unknown_words(text):
-        raise InvalidRequest(
-            f"header {SEQUENCES_KEY} is {text[:100]!r}, expected {BY_ID_ONLY}, {SHARED}, or both with a comma"
-        )
+    if SEQUENCES_KEY in headers:
+        check_words(headers[SEQUENCES_KEY])
 
 
 def check_stream(call: HttpCall) -> None:
@@ -130,6 +132,7 @@ def check_stream(call: HttpCall) -> None:
     """
     check_query(call)
     check_sequences(call.headers)
+    _priority(call.headers)
     wrong = [name for name in SEQUENCE_HEADERS if name in call.headers]
     if not has_own_sequence(call.metadata):
         wrong.append(f"{SEQUENCES_KEY}: {BY_ID_ONLY}")
@@ -149,7 +152,10 @@ def decode(data: bytes) -> HttpDecoded:
     return DecodedRecords(parsed(data, LINES), len(data))
 
 
-def _integer(text: str) -> int:
+def _priority(headers: Mapping[str, str]) -> int:
+    text = headers.get(PRIORITY)
+    if text is None:
+        return 0
     try:
         number = int(text)
     except ValueError:

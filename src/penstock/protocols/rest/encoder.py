@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,18 @@ from penstock.models.model import Model
 from penstock.protocols.codec import AnswerTo, attached
 from penstock.protocols.rest.classifier import PREDICTION, PROBABILITY, Classifier
 from penstock.protocols.rest.forms import Form, Kind
-from penstock.protocols.rest.values import dumped, plain
+from penstock.protocols.rest.values import SLICE, dumped, in_pieces, plain
 
 FP64_BYTES = 8
 
 
 def encode(response: Response, asked: AnswerTo) -> bytes | RequestError:
     """The answer as JSON; an error if it cannot be encoded."""
+    outputs, form = attached(asked.model, Outputs), asked.form
     try:
-        return dumped(attached(asked.model, Outputs).fields(response, asked.form))
+        if form.kind is Kind.INSTANCES and response_size(response) > SLICE:
+            return outputs.predictions(response, form.rows)
+        return dumped(outputs.fields(response, form))
     except (ValueError, TypeError) as error:  # text that cannot be encoded
         return ModelFailed(f"the model's answer cannot be sent: {error}")
 
@@ -50,15 +54,44 @@ class Outputs:
         """
         outputs = response.outputs
         if form.kind is Kind.COLUMNS:
-            found = {name: plain(self._datatypes[name], array) for name, array in outputs.items()}
-            said = self._said(outputs)
-            return {"outputs": found, **{name: plain_of(values) for name, values in said.items()}}
-        columns = {name: self._rows(name, array, form.rows) for name, array in outputs.items()}
+            found = {name: in_pieces(plain(self._datatypes[name], array)) for name, array in outputs.items()}
+            said = {name: in_pieces(plain_of(values)) for name, values in self._said(outputs).items()}
+            return {"outputs": found, **said}
+        records = self._records(outputs, form.rows, self._axes_of(outputs, form.rows))
+        if form.kind is Kind.INSTANCES:
+            return {"predictions": records}
+        return {name: in_pieces(value) for name, value in records[0].items()}
+
+    def predictions(self, response: Response, count: int) -> bytes:
+        """The answer to a request with many records, written bit by bit; see `values.in_pieces`.
+
+        Args:
+            response: the outputs.
+            count: how many records the request has.
+        """
+        outputs = response.outputs
+        axes = self._axes_of(outputs, count)
+        step = max(count * SLICE // response_size(response), 1)
+        parts = []
+        for start in range(0, count, step):
+            rows = slice(start, min(start + step, count))
+            some = {
+                name: array[(slice(None),) * axes[name] + (rows,)] if name in axes else array
+                for name, array in outputs.items()
+            }
+            records = self._records(some, rows.stop - start, axes)
+            parts += [dumped({key: in_pieces(value) for key, value in each.items()}) for each in records]
+        return b'{"predictions":[' + b",".join(parts) + b"]}"
+
+    def _records(
+        self, outputs: dict[str, Array], count: int, axes: Mapping[str, int]
+    ) -> list[dict[str, Any]]:
+        """What each record gets; `axes` are those of the outputs that have something for each."""
+        columns = {name: self._rows(name, array, count, axes.get(name)) for name, array in outputs.items()}
         for name, values in self._said(outputs).items():
             columns.setdefault(name, rows_of(plain_of(values)))
         names = tuple(columns)
-        records = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        return records[0] if form.kind is Kind.RECORD else {"predictions": records}
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _said(self, outputs: dict[str, Array]) -> dict[str, Array]:
         """What a classifier predicts for each row, and how probable it is."""
@@ -70,16 +103,29 @@ class Outputs:
             return {}
         return {PREDICTION: labels.reshape(-1), PROBABILITY: rows.max(axis=1)}
 
-    def _rows(self, name: str, array: Array, count: int) -> list[Any]:
+    def _axes_of(self, outputs: Mapping[str, Array], count: int) -> dict[str, int]:
+        """The axes of the records in the outputs that have something for each."""
+        axes = {name: self._axes[name] for name in outputs}
+        return {
+            name: axis
+            for name, axis in axes.items()
+            if outputs[name].ndim > axis and outputs[name].shape[axis] == count
+        }
+
+    def _rows(self, name: str, array: Array, count: int, axis: int | None) -> list[Any]:
         """What one output has for each record; all of it, if it has no rows."""
-        axis = self._axes[name]
-        if array.ndim <= axis or array.shape[axis] != count:
+        if axis is None:
             return [plain(self._datatypes[name], array)] * count
         if axis:
             array = np.moveaxis(array, axis, 0)
         if name in self._single:
             array = array[:, 0]
         return rows_of(plain(self._datatypes[name], array))
+
+
+def response_size(response: Response) -> int:
+    """The elements of all outputs."""
+    return sum([array.size for array in response.outputs.values()])
 
 
 def plain_of(values: Array) -> Array | list[Any]:

@@ -7,6 +7,7 @@ into JSON.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,10 +26,9 @@ from penstock.protocols.rest.errors import parsed, to_status
 from penstock.protocols.rest.infer_decoder import JSON_BYTES, decode
 from penstock.protocols.rest.infer_encoder import encode
 from penstock.protocols.rest.messages import fields_of
-from penstock.protocols.rest.service import HttpUnaryCall, no_spans
+from penstock.protocols.rest.service import HttpService, HttpUnaryCall, no_spans
 from penstock.protocols.rest.values import dumped
 from penstock.protocols.rest.work import WORK
-from penstock.protocols.service import Service
 from penstock.protocols.status import Codes
 from penstock.transport.grpc.call import OK, Kind, Method, Methods, ServerCall, Status
 from penstock.transport.http.call import HttpCall
@@ -140,7 +140,7 @@ ASKED: Mapping[str, Asked] = {
 """What is translated, by the method's name."""
 
 ROUTES = (
-    *(Route("POST", path, f"/{SERVICE}/{INFER}") for path in _each("/infer")),
+    *(Route("POST", path, f"/{SERVICE}/{INFER}", JSON_BYTES) for path in _each("/infer")),
     *(Route(each.verb, path, f"/{SERVICE}/{name}") for name, each in ASKED.items() for path in each.paths),
 )
 
@@ -159,15 +159,21 @@ class InferCall(HttpUnaryCall):
         return HttpStatus(grpc.StatusCode.OK, headers=headers)
 
 
-class HttpInferService(Service):
-    """Inference by the Open Inference Protocol over HTTP; see `Service` for the other arguments.
+class HttpInferService(HttpService):
+    """Inference by the Open Inference Protocol over HTTP; see `HttpService` for the other arguments.
 
     Args:
         codes: gRPC's status code of each error.
     """
 
-    def __init__(self, *parts: Any, codes: Codes = status.CODES) -> None:
-        super().__init__(Codec(decode, encode, partial(to_status, codes=codes), no_spans, WORK), *parts)
+    def __init__(self, *parts: Any, reader: Executor, codes: Codes = status.CODES) -> None:
+        codec = Codec(decode, encode, partial(to_status, codes=codes), no_spans, WORK)
+        super().__init__(codec, *parts, reader=reader)
+
+    @override
+    def is_binary(self, call: ServerCall) -> bool:
+        assert isinstance(call, HttpCall), "only the HTTP transport has such methods"
+        return JSON_BYTES in call.headers
 
     def methods(self) -> Methods:
         """The service's methods, by full name."""

@@ -154,6 +154,8 @@ def decode(data: bytes) -> DecodedInfer:
 
 def _shape(spec: TensorSpec, tensor: Mapping[str, Any]) -> tuple[int, ...]:
     shape = tensor.get("shape")
+    if shape is None:
+        raise InvalidRequest(f"input {spec.name} has no shape, expected {spec}")
     if not isinstance(shape, list) or any(type(each) is not int or not 0 <= each < INT64 for each in shape):
         raise InvalidRequest(f"input {spec.name} has shape {str(shape)[:100]}, expected {spec}")
     if not shape and spec.shape:  # the protocol has no way to leave the shape out

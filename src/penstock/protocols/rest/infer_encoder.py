@@ -13,7 +13,7 @@ from penstock.models.model import Model
 from penstock.protocols.codec import AnswerTo
 from penstock.protocols.open_inference.classification import top_classes
 from penstock.protocols.rest.infer_decoder import BINARY_SIZE, InferForm
-from penstock.protocols.rest.values import dumped, plain
+from penstock.protocols.rest.values import dumped, in_pieces, plain
 from penstock.protocols.tensors import pack_bytes
 
 
@@ -47,7 +47,7 @@ def _outputs(response: Response, model: Model, form: InferForm) -> tuple[list[di
             tensor["parameters"] = {BINARY_SIZE: len(data)}
             binary.append(data)
         else:
-            tensor["data"] = plain(datatype, array.reshape(-1))
+            tensor["data"] = in_pieces(plain(datatype, array.reshape(-1)))
         tensors.append(tensor)
     return tensors, binary
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -13,7 +13,7 @@ from penstock import __version__
 from penstock.core.tensors import Array, DataType, Kind, TensorSpec
 from penstock.models.model import Model
 from penstock.protocols.rest.classifier import PREDICTION, PROBABILITY, Classifier
-from penstock.protocols.rest.decoder import OUTPUTS
+from penstock.protocols.rest.decoder import INT32, OUTPUTS
 from penstock.protocols.rest.forms import Inputs
 from penstock.protocols.rest.values import NOT_FINITE, dumped, plain
 from penstock.transport.http.lines import EVENTS, NDJSON
@@ -29,7 +29,10 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
         "Seconds within which the answer must come.",
         {"type": "number", "exclusiveMinimum": 0},
     ),
-    "Penstock-Priority": ("Above 0 runs before other requests, below 0 after them.", {"type": "integer"}),
+    "Penstock-Priority": (
+        "Above 0 runs before other requests, below 0 after them.",
+        {"type": "integer", "minimum": -INT32, "maximum": INT32 - 1},
+    ),
 }
 PREDICT_HEADERS = {**HEADERS, "X-Request-Id": ("Comes back with the answer.", {"type": "string"})}
 STATE_HEADERS: Mapping[str, tuple[str, Schema]] = {
@@ -49,7 +52,8 @@ OUTPUTS_QUERY: Schema = {
     "name": OUTPUTS,
     "in": "query",
     "description": "The outputs wanted, separated by commas.",
-    "schema": {"type": "string"},
+    "style": "form",
+    "explode": False,
 }
 
 PROBLEM_SCHEMA: Schema = {
@@ -64,10 +68,36 @@ PROBLEM_SCHEMA: Schema = {
         "retry_after_seconds": {"type": "number"},
     },
 }
-FAILED: Schema = {
-    "description": "An error (RFC 9457). 429 and 503 say by Retry-After when to try again.",
-    "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+STATUSES: Mapping[int, str] = {
+    400: "The request does not fit the model, or is malformed.",
+    404: "There is no such model or version any more.",
+    405: "Another method is expected.",
+    408: "The body did not come in time.",
+    409: "A step of a sequence without a state.",
+    413: "The body is too large.",
+    415: "The body is compressed in another way than gzip and deflate.",
+    429: "A queue or another limit is full.",
+    431: "The headers are too large.",
+    500: "The model failed.",
+    503: "The server or the model is stopping or not ready.",
+    504: "The deadline passed, or could not be met.",
 }
+HEALTH_STATUSES = (400, 405, 408, 413, 415, 429, 431, 500, 503, 504)
+RETRIED = (429, 503)
+
+
+def failures(statuses: Iterable[int]) -> Schema:
+    """The answers with errors (RFC 9457), by the status."""
+    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    found: Schema = {}
+    for each in statuses:
+        answer: Schema = {"description": STATUSES[each], "content": content}
+        if each in RETRIED:
+            whole = {"type": "integer", "minimum": 1}
+            words = "After how many seconds trying again may help."
+            answer["headers"] = {"Retry-After": {"description": words, "required": True, "schema": whole}}
+        found[str(each)] = answer
+    return found
 
 
 def document(models: Sequence[Model]) -> bytes:
@@ -110,8 +140,8 @@ def _health() -> Schema:
         "summary": "Whether the server accepts requests.",
         "responses": {
             "200": {"description": "It does.", **answer},
+            **failures(HEALTH_STATUSES),
             "503": {"description": "It does not.", **answer},
-            "default": FAILED,
         },
     }
 
@@ -163,7 +193,7 @@ class _Described:
         instance = {"anyOf": [record, *map(self._field, inputs.values())]} if len(inputs) == 1 else record
         body = [
             record,
-            _object({"instances": {"type": "array", "items": instance}}),
+            _object({"instances": {"type": "array", "items": instance, **self._least()}}),
             _object({"inputs": columns}),
         ]
         answers = [
@@ -174,7 +204,7 @@ class _Described:
         operation = self._operation("predict", of, "Predict one record, many, or columns.")
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": {"anyOf": body}}}}
         good = {"description": "The prediction.", "content": {JSON: {"schema": {"anyOf": answers}}}}
-        operation["responses"] = {"200": good, "default": FAILED}
+        operation["responses"] = {"200": good, **failures(STATUSES)}
         return operation
 
     def stream(self, of: str = "") -> Schema:
@@ -186,7 +216,7 @@ class _Described:
             "description": "An answer or an error on each line.",
             "content": {NDJSON: lines, EVENTS: lines},
         }
-        operation["responses"] = {"200": good, "default": FAILED}
+        operation["responses"] = {"200": good, **failures(STATUSES)}
         return operation
 
     def _operation(self, what: str, of: str, summary: str) -> Schema:
@@ -197,9 +227,18 @@ class _Described:
             {"name": name, "in": "header", "description": words, "schema": schema}
             for name, (words, schema) in headers.items()
         ]
-        parameters.append(OUTPUTS_QUERY)
+        names = {"type": "array", "items": {"enum": [*self._model.signature.outputs]}}
+        parameters.append({**OUTPUTS_QUERY, "schema": names})
         name = ".".join(filter(None, (what, self._key, of)))
         return {"operationId": name, "summary": summary, "tags": [self._model.name], "parameters": parameters}
+
+    def _least(self) -> Schema:
+        """How many records there must be: none do not say what is one for all, or how long a row is."""
+        specs = self._model.signature.inputs.values()
+        needs = any(
+            each.name in self._whole or any(isinstance(n, str) for n in _inner(each)) for each in specs
+        )
+        return {"minItems": 1} if needs else {}
 
     def _reference(self, what: str) -> Schema:
         return {"$ref": f"#/components/schemas/{self._key}.{what}"}
@@ -258,15 +297,22 @@ def _element(datatype: DataType) -> Schema:
     if datatype.kind in (Kind.INT, Kind.UINT):
         bounds = np.iinfo(datatype.dtype)
         return {"type": "integer", "minimum": int(bounds.min), "maximum": int(bounds.max)}
-    return {"anyOf": [{"type": "number"}, {"enum": list(NOT_FINITE)}]}
+    number: Schema = {"type": "number"}
+    if datatype in (DataType.FP16, DataType.FP32):
+        form = np.finfo(datatype.dtype)
+        beyond = float(form.max) + 2.0 ** (int(form.maxexp) - 2 - int(form.nmant))  # is rounded to infinity
+        number |= {"exclusiveMinimum": -beyond, "exclusiveMaximum": beyond}
+    return {"anyOf": [number, {"enum": list(NOT_FINITE)}]}
 
 
 def _nested(datatype: DataType, axes: Sequence[int | str]) -> Schema:
     schema = _element(datatype)
-    for length in reversed(axes):
+    for inner, length in enumerate(reversed(axes)):
         schema = {"type": "array", "items": schema}
         if isinstance(length, int):
             schema |= {"minItems": length, "maxItems": length}
+        elif inner:  # without one, the lengths of the lists in it are unknown
+            schema["minItems"] = 1
     return schema
 
 
@@ -275,17 +321,27 @@ def _tensor(spec: TensorSpec) -> Schema:
 
 
 def _column(spec: TensorSpec) -> Schema:
-    """A whole tensor; one list of its values may leave the shape open."""
-    schema = _tensor(spec)
-    if len(spec.shape or ()) > 1:
-        schema = {"anyOf": [schema, _nested(spec.datatype, ("values",))]}
+    """A whole tensor; one list of its values may leave the shape open.
+
+    Where a list must have 3, 6, 9, ... values, no schema can say so, and it is left out.
+    """
+    schema, axes = _tensor(spec), spec.shape or ()
+    lengths = [length for length in axes if isinstance(length, int)]
+    if len(axes) > 1 and len(axes) - len(lengths) == 1 and set(lengths) == {1}:
+        schema = {"anyOf": [schema, {**_nested(spec.datatype, ("values",)), "minItems": 1}]}
     return {**schema, "description": str(spec)}
+
+
+def _inner(spec: TensorSpec) -> tuple[int | str, ...]:
+    """The axes of a row."""
+    shape = spec.shape or ()
+    return shape[: spec.row_axis] + shape[spec.row_axis + 1 :]
 
 
 def _row(spec: TensorSpec) -> Schema:
     """A tensor without its rows; a single value needs no list around it."""
     if not spec.shape:
         return _tensor(spec)
-    axes = spec.shape[: spec.row_axis] + spec.shape[spec.row_axis + 1 :]
+    axes = _inner(spec)
     schema = _nested(spec.datatype, axes)
     return {"anyOf": [_element(spec.datatype), schema]} if axes and set(axes) <= {1} else schema

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
@@ -106,6 +107,7 @@ class HttpUnaryCall(UnaryCall):
             self._reject(error)
             return
         self.begin_decoded(decoded, None)
+        decoded.let_go()
         self._took()
 
     def _check(self) -> None:
@@ -128,11 +130,35 @@ class PredictCall(HttpUnaryCall):
         check_query(self.call)
 
 
-class RestService(Service):
-    """The plain REST service; see `Service` for the arguments."""
+class HttpService(Service):
+    """A service over HTTP; see `Service` for the other arguments.
 
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(Codec(decode, encode_timed, to_status, no_spans, WORK), *parts)
+    Args:
+        reader: a thread that reads large JSON, one body after another. With several, everything else would
+            wait for each of them, and many times the size of each body would be needed in memory.
+    """
+
+    def __init__(self, codec: Codec, *parts: Any, reader: Executor) -> None:
+        super().__init__(codec, *parts)
+        self._reader = reader
+
+    @override
+    def offload(self, call: ServerCall, message: bytes, handle: Callable[[bytes], None]) -> None:
+        if self.is_binary(call):
+            super().offload(call, message, handle)
+        else:
+            self._reader.submit(self._guarded, call, message, handle)
+
+    def is_binary(self, call: ServerCall) -> bool:
+        """Whether most of a large message is binary data."""
+        return False
+
+
+class RestService(HttpService):
+    """The plain REST service; see `HttpService` for the arguments."""
+
+    def __init__(self, *parts: Any, reader: Executor) -> None:
+        super().__init__(Codec(decode, encode_timed, to_status, no_spans, WORK), *parts, reader=reader)
 
     def methods(self) -> Methods:
         """The service's methods, by full name."""

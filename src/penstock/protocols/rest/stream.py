@@ -47,6 +47,7 @@ class LineStream(Stream):
             self.refused(error, "", 0)
         else:
             self.begin_decoded(decoded, None)
+            decoded.let_go()
         self._took()
 
     def _miss(self) -> None:

@@ -7,12 +7,15 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from penstock.transport.grpc.call import BROKEN, CallHandler, Kind, Method, Status
 from penstock.transport.http.bodies import Inflater, TooLarge, compressed, inflater
 from penstock.transport.http.call import HttpCall, Mailbox
 from penstock.transport.http.lines import LineCall
+from penstock.transport.http.origins import Headers, Origins
 from penstock.transport.http.routes import Routes
 from penstock.transport.http.status import (
     JSON,
@@ -26,6 +29,9 @@ from penstock.transport.http.status import (
     too_large,
 )
 
+COMPRESSED_AT_ONCE = 2**18
+"""An answer up to this size in bytes is compressed by the event loop's thread, which takes up to 5 ms."""
+LONGEST_SIZE = 20  # digits
 TIMEOUT = "penstock-timeout"
 """The header with the seconds within which the answer must come."""
 
@@ -68,22 +74,38 @@ class Application:
         methods: what can be called, by full name.
         gate: the server.
         mailbox: of the event loop.
-        body_bytes: the largest body, also once it is decompressed; and the longest line of a stream.
+        body_bytes: the largest body, also once it is decompressed.
+        json_bytes: the largest JSON: a body, the beginning of a binary one, or a line of a stream.
+        origins: those that may call from a browser.
     """
 
-    def __init__(
-        self, routes: Routes, methods: Mapping[str, Method], gate: Gate, mailbox: Mailbox, body_bytes: int
+    def __init__(  # noqa: PLR0913 - what it is composed of
+        self,
+        routes: Routes,
+        methods: Mapping[str, Method],
+        gate: Gate,
+        mailbox: Mailbox,
+        body_bytes: int,
+        json_bytes: int,
+        origins: Origins,
     ) -> None:
         self._routes = routes
         self._methods = methods
         self._gate = gate
         self._mailbox = mailbox
         self._body_bytes = body_bytes
+        self._origins = origins
+        self._json_bytes = min(json_bytes, body_bytes)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answers one request."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         answer = _Answer(scope, headers, send, self._gate)
+        if "origin" in headers:
+            answer.more = self._origins.headers(headers)
+            if allowed := self._origins.preflight(scope["method"], headers):
+                await answer.nothing(allowed)
+                return
         found = self._routes.find(scope["method"], scope["raw_path"])
         if isinstance(found, Status):
             await answer.end(found, None)
@@ -145,17 +167,33 @@ class Application:
         """Reads the body and gives it to the handler."""
         if call.result is not None:
             return
-        limit = self._body_bytes
+        limit, is_json = self._limit_of(call)
         if int(call.headers.get("content-length", 0)) > limit:
-            raise BadRequest(too_large(limit))
+            raise BadRequest(too_large(limit, is_json=is_json))
         try:
             coding = inflater(call.headers.get("content-encoding", ""), limit)
         except ValueError as error:
             words = f"content-encoding is {str(error)[:100]!r}, expected gzip, deflate or identity"
             raise BadRequest(bad_request(words, 415)) from None
-        body = await _read_body(receive, coding, limit)
+        try:
+            body = await _read_body(receive, coding, limit)
+        except TooLarge:
+            raise BadRequest(too_large(limit, is_json=is_json)) from None
         if call.result is None:
             handler.received(body)
+
+    def _limit_of(self, call: HttpCall) -> tuple[int, bool]:
+        """The most bytes that a body may have, and whether all of it is JSON.
+
+        Raises:
+            BadRequest: the JSON before its binary data is too large.
+        """
+        size = call.headers.get(call.json_size) if call.json_size else None
+        if size is None:
+            return self._json_bytes, True
+        if size.isdecimal() and len(size) <= LONGEST_SIZE and int(size) > self._json_bytes:
+            raise BadRequest(too_large(self._json_bytes, is_json=True))
+        return self._body_bytes, False
 
     async def _stream(self, call: LineCall, handler: CallHandler, receive: Receive, answer: _Answer) -> None:
         """Sends messages while the body is being read."""
@@ -178,7 +216,7 @@ class Application:
 
     async def _read(self, call: LineCall, handler: CallHandler, receive: Receive) -> None:
         try:
-            await call.read(receive, handler, self._body_bytes)
+            await call.read(receive, handler, self._json_bytes)
         except Exception as error:
             call.finish(self._broken(error))
 
@@ -219,26 +257,28 @@ async def _read_body(receive: Receive, coding: Inflater | None, limit: int) -> b
     """The body, decompressed.
 
     Raises:
-        BadRequest: it is too large, or not what its header says.
+        BadRequest: it is not what its header says.
+        TooLarge: it is too large.
         Gone: the client has gone.
     """
     parts, size, more = [], 0, True
-    try:
-        while more:
-            part = await receive()
-            if part["type"] != "http.request":
-                raise Gone
-            data, more = part["body"], part["more_body"]
-            if coding is not None:
-                data = coding.inflate(data, last=not more)
+    while more:
+        part = await receive()
+        if part["type"] != "http.request":
+            raise Gone
+        data, more = part["body"], part["more_body"]
+        if coding is None:
             size += len(data)
             if size > limit:
                 raise TooLarge
             parts.append(data)
-    except TooLarge:
-        raise BadRequest(too_large(limit)) from None
-    except ValueError as error:
-        raise BadRequest(bad_request(f"the body cannot be decompressed: {error}")) from None
+            continue
+        try:
+            for found in coding.inflate(data, last=not more):
+                parts.append(found)
+                await asyncio.sleep(0)  # the other calls
+        except ValueError as error:
+            raise BadRequest(bad_request(f"the body cannot be decompressed: {error}")) from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -250,12 +290,18 @@ class _Answer:
         headers: its headers.
         send: sends a part of the answer.
         gate: the server.
+
+    Attributes:
+        more: headers of every answer, besides its own.
     """
+
+    more: Headers = ()
 
     def __init__(self, scope: Mapping[str, Any], headers: Mapping[str, str], send: Send, gate: Gate) -> None:
         self.has_error = scope["path"].startswith(_ERROR_MEMBER)
         self._headers = headers
         self._send = send
+        self._connection = scope["state"]["connection"]
         self._gate = gate
 
     async def end(
@@ -272,7 +318,7 @@ class _Answer:
         kind = JSON
         if message is None and http != 200:
             message, kind = problem(status, has_error=self.has_error), PROBLEM
-        message = message or b""
+        body = message or b""
         headers = list(more or ())
         if isinstance(status, HttpStatus):
             headers += [(key.encode(), str(value).encode("latin-1")) for key, value in status.headers]
@@ -283,11 +329,22 @@ class _Answer:
             headers.append((b"retry-after", b"%d" % seconds))
         accepted = self._headers.get("accept-encoding")
         if accepted and not any(name == b"content-encoding" for name, _ in headers):
-            coding, message = compressed(message, accepted)
+            if len(body) > COMPRESSED_AT_ONCE:
+                loop = asyncio.get_running_loop()
+                coding, body = await loop.run_in_executor(None, partial(compressed, body, accepted))
+            else:
+                coding, body = compressed(body, accepted)
             headers += ((b"vary", b"accept-encoding"), *(((b"content-encoding", coding),) if coding else ()))
-        headers.append((b"content-length", b"%d" % len(message)))
-        await self._start(http, headers)
-        await self._send({"type": "http.response.body", "body": message})
+        headers.append((b"content-length", b"%d" % len(body)))
+        self._last(headers)
+        if not self._connection.answer(self._send, http, headers, body):
+            await self._send({"type": "http.response.start", "status": http, "headers": headers})
+            await self._send({"type": "http.response.body", "body": body})
+
+    async def nothing(self, headers: Headers) -> None:
+        """Sends an answer without a body."""
+        await self._start(HTTPStatus.NO_CONTENT, list(headers))
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def begin(self, content_type: str, more: list[tuple[bytes, bytes]]) -> None:
         """Begins a stream."""
@@ -307,7 +364,12 @@ class _Answer:
             body = call.framed(b'{"error":' + problem(call.result[0]) + b"}", "error")
         await self._send({"type": "http.response.body", "body": body})
 
-    async def _start(self, http: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def _last(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Adds the headers that every answer has."""
+        headers += self.more
         if not self._gate.keeps_connections:
             headers.append((b"connection", b"close"))
+
+    async def _start(self, http: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._last(headers)
         await self._send({"type": "http.response.start", "status": http, "headers": headers})

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from typing_extensions import override
 
@@ -64,6 +64,7 @@ class HttpCall(ServerCall):
 
     Attributes:
         parameters: the parts of the path that the route names.
+        json_size: as `Route` has it.
         headers: as given.
         has_error: whether problem reports have the member `error`; see `status.problem`.
         answer_headers: headers of the answer, besides those of its status.
@@ -72,7 +73,7 @@ class HttpCall(ServerCall):
 
     __slots__ = (
         "_client", "_mailbox", "_open", "_query", "_waiting", "answer_headers", "has_error", "headers",
-        "is_gone", "parameters", "result",
+        "is_gone", "json_size", "parameters", "result",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +86,7 @@ class HttpCall(ServerCall):
     ) -> None:
         super().__init__(found.method, tuple(headers.items()))
         self.parameters = found.parameters
+        self.json_size = found.json_size
         self.headers = headers
         self.has_error = False
         self.is_gone = False
@@ -97,9 +99,9 @@ class HttpCall(ServerCall):
         self._waiting: asyncio.Future[None] | None = None
 
     @property
-    def query(self) -> Mapping[str, str]:
-        """The query parameters; a later one replaces an earlier one of the same name."""
-        return dict(parse_qsl(self._query.decode("latin-1"), keep_blank_values=True)) if self._query else {}
+    def query(self) -> Mapping[str, Sequence[str]]:
+        """The values of each query parameter."""
+        return parse_qs(self._query.decode("latin-1"), keep_blank_values=True) if self._query else {}
 
     @override
     def peer(self) -> str:

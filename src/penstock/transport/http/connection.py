@@ -7,18 +7,26 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Sized
-from http import HTTPStatus
+from collections.abc import Callable, Sized
+from typing import Any
 
 import httptools
 from typing_extensions import override
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from penstock.transport.grpc.call import STOPPING, Status
 from penstock.transport.http.call import HttpCall
 from penstock.transport.http.lines import LineCall
+from penstock.transport.http.status import (
+    bad_request,
+    headers_too_large,
+    no_room,
+    too_slow,
+    whole_answer,
+)
 
 WAIT_SECONDS = 30.0
 """How long a client may take for the headers of a request; to take any of an answer; and for its body, with
@@ -30,6 +38,8 @@ KEEP_SECONDS = 75
 
 MOST_PIPELINED = 256
 """Most requests that a client may send ahead; a connection with more is closed."""
+LONGEST_WORDS = 100
+FULL = no_room()
 NO_LINGER = struct.pack("ii", 1, 0)
 FRAMING = (b"content-length", b"transfer-encoding")
 """The headers that say where a body ends."""
@@ -103,17 +113,24 @@ class Connection(HttpToolsProtocol):
         state: what all connections share.
         header_bytes: the most bytes of a request's head.
         loop: the event loop.
+        is_full: whether there is no room for another connection.
 
     Attributes:
         call: the call that is being answered.
     """
 
     def __init__(
-        self, config: Config, state: ServerState, header_bytes: int, loop: asyncio.AbstractEventLoop
+        self,
+        config: Config,
+        state: ServerState,
+        header_bytes: int,
+        loop: asyncio.AbstractEventLoop,
+        is_full: Callable[[], bool],
     ) -> None:
         super().__init__(config, state, {"connection": self}, loop)
         self.call: HttpCall | None = None
         self._header_bytes = header_bytes
+        self._is_full = is_full
         self._in_head = True
         self._began: float | None = time.monotonic()  # the request that is being read; None between requests
         self._received = 0  # bytes of it
@@ -125,6 +142,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        if self._is_full():
+            self._refuse(FULL)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -136,11 +155,11 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         if self._in_head and self._received - len(data) > self._header_bytes:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            self._refuse(headers_too_large(self._header_bytes))
             return
         self._aside += len(data)
         if self._aside - len(data) > self._header_bytes:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            self._refuse(headers_too_large(self._header_bytes))
             return
         self._data = data
         super().data_received(data)
@@ -194,6 +213,40 @@ class Connection(HttpToolsProtocol):
         if rest:
             self.data_received(rest)
 
+    def answer(self, send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Sends a whole answer in one part, which takes half the time of two messages of ASGI.
+
+        Args:
+            send: sends the messages of the request that is answered; a later one may be read meanwhile.
+            status: the status code.
+            headers: those of the answer, with its length; names in lower case, values without line ends.
+            body: the body.
+
+        Returns:
+            Whether it has been sent; if not, it must be sent by messages.
+        """
+        cycle: RequestResponseCycle = send.__self__
+        if self.flow.write_paused or cycle.response_started or cycle.scope["method"] == "HEAD":
+            return False
+        if cycle.disconnected:
+            return True
+        parts = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+            if name == b"connection":
+                cycle.keep_alive = False  # the only value that is ever sent is "close"
+        if not cycle.keep_alive and parts[-4] != b"connection":
+            parts.append(b"connection: close\r\n")
+        parts += (b"\r\n", body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"".join(parts))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
+
     def check(self, now: float) -> None:
         """Cuts the client off if it takes too long.
 
@@ -209,12 +262,12 @@ class Connection(HttpToolsProtocol):
         if self._began is None or self.flow.read_paused or isinstance(self.call, LineCall):
             return  # a stream may wait between two lines for as long as it likes
         if now - self._began > WAIT_SECONDS + self._received / LEAST_RATE:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+            self._refuse(too_slow(WAIT_SECONDS, LEAST_RATE))
 
     def end_unread(self) -> None:
         """Rejects the request that is being read, if its body is not complete; a stream ends by itself."""
         if self.call is not None and self._began is not None and not isinstance(self.call, LineCall):
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            self._refuse(STOPPING)
 
     def _reset(self) -> None:
         """Ends the connection at once; what the client has not taken is dropped by the kernel, too."""
@@ -223,13 +276,15 @@ class Connection(HttpToolsProtocol):
             found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self.transport.abort()
 
-    def _refuse(self, status: HTTPStatus) -> None:
+    @override
+    def send_400_response(self, msg: str) -> None:
+        words = str(sys.exc_info()[1])[:LONGEST_WORDS]
+        self._refuse(bad_request(f"what came is not a request of HTTP/1.1: {words}"))
+
+    def _refuse(self, status: Status) -> None:
         """Ends the connection with an answer, where none has begun."""
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            head = (
-                f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode())
+            self.transport.write(whole_answer(status))
         self.transport.close()

@@ -113,7 +113,7 @@ class LineCall(HttpCall):
                     lines.extend(filter(bytes.strip, found if more else [*found, last]))
                     rest = bytearray(last)
                 if len(rest) > limit:
-                    self.finish(too_large(limit))
+                    self.finish(too_large(limit, is_json=True))
                     return
             if not lines:
                 handler.half_closed()

@@ -11,6 +11,9 @@ import grpc
 from penstock.transport.grpc.call import Status
 from penstock.transport.http.status import HttpStatus, bad_request
 
+MOST_KNOWN, LONGEST_KNOWN = 1024, 256
+"""How many paths are remembered, and the longest of them in bytes."""
+
 
 class Route(NamedTuple):
     """A path that can be called.
@@ -19,11 +22,14 @@ class Route(NamedTuple):
         verb: "GET" or "POST".
         template: the path; `{name}` stands for one segment.
         method: the full name of the method.
+        json_size: the header with the size of the JSON in a body, if binary data may follow it; "" if all
+            of a body is JSON.
     """
 
     verb: str
     template: str
     method: str
+    json_size: str = ""
 
 
 class Found(NamedTuple):
@@ -32,10 +38,12 @@ class Found(NamedTuple):
     Attributes:
         method: the full name of the method.
         parameters: the segments that stand in braces, by name.
+        json_size: as `Route` has it.
     """
 
     method: str
     parameters: Mapping[str, str]
+    json_size: str = ""
 
 
 class Routes:
@@ -47,6 +55,7 @@ class Routes:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
+        self._known: dict[tuple[str, bytes], Found] = {}  # most requests are for few paths
         self._by_length: dict[int, list[tuple[list[str], Route]]] = {}
         for route in routes:
             parts = route.template.split("/")
@@ -59,6 +68,17 @@ class Routes:
             verb: the method of HTTP, such as "POST"; HEAD asks as GET does.
             raw_path: the path as it was sent, with its percent-encoding.
         """
+        known = self._known.get((verb, raw_path))
+        if known is not None:
+            return known
+        found = self._find(verb, raw_path)
+        if isinstance(found, Found) and len(raw_path) <= LONGEST_KNOWN:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[verb, raw_path] = found
+        return found
+
+    def _find(self, verb: str, raw_path: bytes) -> Found | Status:
         try:
             parts = [_text(each) for each in raw_path.split(b"/")]
         except UnicodeDecodeError:
@@ -69,15 +89,21 @@ class Routes:
         allowed = []
         for route, parameters in self._matching(parts):
             if route.verb == asked:
-                return Found(route.method, parameters)
+                return Found(route.method, parameters, route.json_size)
             allowed.append(route.verb)
         path = "/".join(parts) or "/"
         if allowed:
             words = f"{verb} is not allowed for {path}, only {', '.join(allowed)}"
             headers = (("allow", ", ".join(allowed)),)
             return HttpStatus(grpc.StatusCode.UNIMPLEMENTED, words, http=405, headers=headers)
-        templates = ", ".join(dict.fromkeys(each.template for each in self._routes))
-        return Status(grpc.StatusCode.NOT_FOUND, f"there is no path {path[:200]}; there are {templates}")
+        return Status(grpc.StatusCode.NOT_FOUND, f"there is no path {path[:200]}; {self._like(path)}")
+
+    def _like(self, path: str) -> str:
+        """The paths that begin as this one does; where none does, one of each kind."""
+        templates = list(dict.fromkeys(each.template for each in self._routes))
+        found = [each for each in templates if _first(each) == _first(path)]
+        kinds = {_first(each): each for each in reversed(templates)}
+        return "there are " + ", ".join(found or reversed(kinds.values()))
 
     def _matching(self, parts: list[str]) -> Iterator[tuple[Route, dict[str, str]]]:
         for template, route in self._by_length.get(len(parts), ()):
@@ -89,6 +115,10 @@ class Routes:
                     break
             else:
                 yield route, parameters
+
+
+def _first(path: str) -> str:
+    return "/".join(path.split("/")[:2])
 
 
 def _text(segment: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -20,6 +21,7 @@ from penstock.transport.http.routes import Route, Routes
 from penstock.transport.http.status import too_many
 
 BACKLOG = 1024
+NO_FILES = (errno.EMFILE, errno.ENFILE)
 CHECK_SECONDS = 1.0
 """How often slow clients are looked for."""
 
@@ -32,19 +34,28 @@ class HttpTransport:
         methods: what can be called, by full name.
         limits: what is rejected; its `message_bytes` is for bodies.
         failed: called with an exception that a handler raised; its call is ended.
+        json_bytes: the largest JSON in a body.
+        is_full: whether there is no room for another connection; such a one is closed.
+        allow_origins: the origins of pages that may call from a browser; see `Origins`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is composed of
         self,
         routes: Sequence[Route],
         methods: Mapping[str, Method],
         limits: Limits,
         failed: Callable[[BaseException], None],
+        json_bytes: int,
+        is_full: Callable[[], bool] = lambda: False,
+        allow_origins: Collection[str] = (),
     ) -> None:
         self._routes = Routes(routes)
         self._methods = methods
         self._limits = limits
         self._failed = failed
+        self._json_bytes = json_bytes
+        self._is_full = is_full
+        self._allow_origins = allow_origins
         self._sockets: list[socket.socket] = []
         self._connections: Callable[[], Collection[Any]] = tuple  # each a Connection
         self._refusal: Status | None = None
@@ -115,6 +126,10 @@ class HttpTransport:
             self._thread.join()
         for each in self._sockets:
             each.close()
+
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections())
 
     def calls_in_flight(self) -> int:
         """How many calls have arrived and not ended."""
@@ -192,10 +207,19 @@ class HttpTransport:
         from penstock.transport.http.application import Application
         from penstock.transport.http.call import Mailbox
         from penstock.transport.http.connection import KEEP_SECONDS, Connection
+        from penstock.transport.http.origins import Origins
 
         limits = self._limits
         config = Config(
-            Application(self._routes, self._methods, self, Mailbox(loop), limits.message_bytes),
+            Application(
+                self._routes,
+                self._methods,
+                self,
+                Mailbox(loop),
+                limits.message_bytes,
+                self._json_bytes,
+                Origins(self._allow_origins),
+            ),
             http=Connection,
             ws="none",
             lifespan="off",
@@ -209,13 +233,17 @@ class HttpTransport:
         )
         config.load()
         state = ServerState()
-        return state, lambda: Connection(config, state, limits.metadata_bytes, loop)
+        return state, lambda: Connection(config, state, limits.metadata_bytes, loop, self._is_full)
 
     def _unsent(self) -> bool:
         return any(each.transport.get_write_buffer_size() for each in self._connections())
 
     def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-        self.report(context.get("exception") or RuntimeError(context["message"]))
+        error = context.get("exception") or RuntimeError(context["message"])
+        if isinstance(error, OSError) and error.errno in NO_FILES:
+            self._is_full()  # notes it; the loop accepts again after a second
+        else:
+            self.report(error)
 
 
 def _set_date(state: Any) -> None:

@@ -102,9 +102,10 @@ def bad_request(details: str, http: int = 400) -> HttpStatus:
     return HttpStatus(grpc.StatusCode.INVALID_ARGUMENT, details, http=http)
 
 
-def too_large(limit: int) -> HttpStatus:
-    """The status of a request whose body is above the limit."""
-    words = f"the body is larger than {limit} bytes, the server's limit (server.http_max_body_bytes)"
+def too_large(limit: int, *, is_json: bool) -> HttpStatus:
+    """The status of a request whose body, or the JSON in it, is above the limit."""
+    what, setting = ("JSON", "http_max_json_bytes") if is_json else ("body", "http_max_body_bytes")
+    words = f"the {what} is larger than {limit} bytes, the server's limit (server.{setting})"
     return HttpStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, words, http=413)
 
 
@@ -113,9 +114,36 @@ def deadline_passed() -> Status:
     return Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the answer was ready")
 
 
-def too_slow(seconds: float) -> HttpStatus:
-    """The status of a request whose body does not come."""
-    words = f"the body did not come in time: at least one more byte is expected every {seconds:g} s"
+def whole_answer(status: Status) -> bytes:
+    """The whole answer to what was no request, or not a complete one; it is the last of its connection."""
+    http = status_of(status)
+    body = problem(status, has_error=True)
+    head = [f"HTTP/1.1 {http} {HTTPStatus(http).phrase}", f"content-type: {PROBLEM}"]
+    seconds = retry_after(status)
+    if seconds is not None:
+        head.append(f"retry-after: {seconds}")
+    head += [f"content-length: {len(body)}", "connection: close", "", ""]
+    return "\r\n".join(head).encode() + body
+
+
+def headers_too_large(limit: int) -> HttpStatus:
+    """The status of a request whose head is above the limit."""
+    words = f"the headers are larger than {limit} bytes, the server's limit (server.max_metadata_bytes)"
+    return HttpStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, words, http=431)
+
+
+def no_room() -> HttpStatus:
+    """The status of a connection for which the process has no open file left."""
+    words = "no further connection is accepted: the server's limit on open files is nearly reached"
+    return HttpStatus(grpc.StatusCode.UNAVAILABLE, words, retry_after_seconds=1.0)
+
+
+def too_slow(seconds: float, rate: int) -> HttpStatus:
+    """The status of a request that does not come."""
+    words = (
+        f"the request did not come in time: its head and its body may take {seconds:g} s, and the body one "
+        f"second more for every {rate} bytes"
+    )
     return HttpStatus(grpc.StatusCode.CANCELLED, words, http=408)
 
 

@@ -1,0 +1,6 @@
+"""`penstock score`: scores files, with a checkpoint beside the output.
+
+command       the flags, and how a run begins and ends
+local         a server in this process, for --model
+watching      the progress on a terminal, and signals
+"""

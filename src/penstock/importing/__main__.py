@@ -1,0 +1,5 @@
+"""Runs the child process of `penstock import`."""
+
+from penstock.importing.child import main
+
+main()

@@ -1,0 +1,139 @@
+"""The child process: loads the original, converts it, verifies it, and writes the version's folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from penstock.importing.errors import Refused
+
+INSTALL = {
+    "sklearn": "scikit-learn",
+    "skl2onnx": "penstock[import]",
+    "onnxmltools": "penstock[import]",
+    "pandas": "penstock[import]",
+    "interpret": "interpret-core",
+    "xgboost": "xgboost",
+    "yaml": "mlflow",
+}
+"""The distribution of a module, where its name differs."""
+
+
+def main() -> None:
+    """Reads a job from standard input and writes its report to the job's file."""
+    job = json.load(sys.stdin)
+    report = run(job)
+    Path(job["report"]).write_text(json.dumps(report), encoding="utf-8")
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Does a job; a refusal is a report, too."""
+    try:
+        return _imported(job)
+    except Refused as error:
+        return {"refused": str(error)}
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        return {
+            "refused": f"the model needs the module {error.name}, which is not installed here: "
+            f"pip install '{INSTALL.get(name, name)}', in the release that it was saved with"
+        }
+
+
+def _imported(job: dict[str, Any]) -> dict[str, Any]:
+    from penstock.importing import table, writing
+    from penstock.importing.verifying import Verifier
+
+    source, sample, folder = Path(job["source"]), Path(job["sample"]), Path(job["folder"])
+    frame = table.read(sample)
+    frame = _without(frame, job["target"], job["drop"])
+    original = import_module(f"penstock.importing.{job['kind']}").load(source)
+    inputs = original.inputs(frame, job["vector"])
+    model = original.convert(inputs)
+    path = folder / "model.onnx"
+    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+    verifier = Verifier(original, inputs, path)
+    verified = verifier.verify(frame, job["tolerance"], job["leave_out"])
+    ignored = [each for each in frame.columns if each not in {one.name for one in inputs.columns}]
+    report: dict[str, Any] = {
+        "title": original.title,
+        "ignored": ignored,
+        "inputs": [str(each) for each in verifier.signature.inputs.values()],
+        "outputs": [str(each) for each in verifier.signature.outputs.values()],
+        "sample": str(verified.sample),
+        "hard": str(verified.hard) if verified.hard else "",
+        "not_compared": verified.not_compared,
+        "ties": verified.ties,
+    }
+    if not verified.sample.are_accepted or (verified.hard and not verified.hard.are_accepted):
+        return {**report, "refused": _refusal(original, verified)}
+    report["golden"] = writing.write_golden(folder, verified)
+    profile = writing.profile(frame, inputs, original.predict(frame))
+    (folder / "profile.json").write_text(json.dumps(profile, indent=1), encoding="utf-8")
+    manifest = writing.manifest(
+        source, original.title, sample, len(frame), original.libraries, verified, folder
+    )
+    (folder / "version.toml").write_text(manifest, encoding="utf-8")
+    first, i = verified.rows[0], _whole_row(verified.rows[0].inputs)
+    report["example"] = {name: writing.plain(values[i]) for name, values in first.inputs.items()}
+    report["expected"] = {name: writing.plain(values[i]) for name, values in first.outputs.items()}
+    report["example_row"] = i + 1
+    return report
+
+
+def _whole_row(inputs: Any) -> int:
+    """The first row without missing values, or the first."""
+    rows = len(next(iter(inputs.values())))
+    for i in range(rows):
+        values = [each for array in inputs.values() for each in array[i]]
+        if all(each == each and each != "" for each in values):  # noqa: PLR0124 - NaN
+            return i
+    return 0
+
+
+def _without(frame: Any, target: str, drop: list[str]) -> Any:
+    for name in (*([target] if target else ()), *drop):
+        if name not in frame.columns:
+            raise Refused(f'the sample has no column "{name}"; it has {", ".join(frame.columns)}')
+        frame = frame.drop(columns=name)
+    return frame
+
+
+def _refusal(original: Any, verified: Any) -> str:
+    """Why the file is not accepted: the differences, the worst row, the setting that is known to be lost."""
+    from penstock.importing.known_losses import known_loss
+    from penstock.importing.writing import plain
+
+    parts = []
+    for where, differences in (("the sample", verified.sample), ("rows made to be hard", verified.hard)):
+        if differences is None or differences.are_accepted:
+            continue
+        parts.append(f"on {where} the ONNX file differs from the original: {differences}")
+        for name, (expected, got) in differences.shown.items():
+            parts.append(
+                f"  row {differences.worst_row}  {name}: expected {plain(expected)}, got {plain(got)}"
+            )
+        row = _row_of(verified, differences)
+        if row:
+            parts.append(
+                f"  row {differences.worst_row}  inputs: {json.dumps(row, ensure_ascii=False)[:400]}"
+            )
+    loss = known_loss(original)
+    if loss:
+        parts.append(loss)
+    return "\n".join(parts)
+
+
+def _row_of(verified: Any, differences: Any) -> dict[str, object]:
+    """The inputs of the worst row."""
+    from penstock.importing.writing import count_of, plain
+
+    number = differences.worst_row - 1
+    for rows in verified.rows[:1] if differences is verified.sample else verified.rows[1:]:
+        if number < count_of(rows):
+            return {name: plain(array[number]) for name, array in rows.inputs.items()}
+        number -= count_of(rows)
+    return {}

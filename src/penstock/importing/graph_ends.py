@@ -1,0 +1,68 @@
+"""The ends of a converted graph: names, axes, and one input a column or one for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from penstock.importing.table import VECTOR, Inputs
+
+BATCH = "batch"
+LOCALE = "C.UTF-8"
+"""The locale of StringNormalizer that every machine has; graphs without one need en_US.UTF-8."""
+
+
+def finished(model: Any, inputs: Inputs, outputs: Sequence[str]) -> Any:
+    """The graph as it is served.
+
+    Args:
+        model: an `onnx.ModelProto` with the inputs of `inputs`, or with one, [N, columns], for all of them.
+        inputs: as requests have them.
+        outputs: the names of the outputs that are kept, in the order of the graph's.
+    """
+    graph = model.graph
+    for node in graph.node:
+        if node.op_type == "StringNormalizer" and not any(each.name == "locale" for each in node.attribute):
+            node.attribute.append(_helper().make_attribute("locale", LOCALE))
+    _join(graph, inputs)
+    del graph.output[len(outputs) :]
+    for old, name in zip(list(graph.output), outputs, strict=True):
+        if old.name != name:
+            graph.node.append(_helper().make_node("Identity", [old.name], [name]))
+            old.name = name
+    for each in (*graph.input, *graph.output):
+        axes = each.type.tensor_type.shape.dim
+        if axes:
+            axes[0].dim_param = BATCH
+    return model
+
+
+def _helper() -> Any:
+    from onnx import helper
+
+    return helper
+
+
+def _join(graph: Any, inputs: Inputs) -> None:
+    """Puts the columns together, or takes one vector apart, where the graph has it the other way round."""
+    from onnx import TensorProto
+
+    names = [each.name for each in inputs.columns]
+    own = [each.name for each in graph.input]
+    helper = _helper()
+    if inputs.vector and own != [VECTOR]:
+        pieces = [f"column_{i}_of_{VECTOR}" for i in range(len(names))]
+        for node in graph.node:
+            for place, name in enumerate(node.input):
+                if name in names:
+                    node.input[place] = pieces[names.index(name)]
+        graph.node.insert(0, helper.make_node("Split", [VECTOR], pieces, axis=1, num_outputs=len(pieces)))
+        if len(pieces) == 1:
+            graph.node[0].CopyFrom(helper.make_node("Identity", [VECTOR], pieces))
+        del graph.input[:]
+        graph.input.append(helper.make_tensor_value_info(VECTOR, TensorProto.FLOAT, [BATCH, len(names)]))
+    elif not inputs.vector and own == [VECTOR] and names != own:
+        kind = graph.input[0].type.tensor_type.elem_type
+        graph.node.insert(0, helper.make_node("Concat", names, [VECTOR], axis=1))
+        del graph.input[:]
+        graph.input.extend(helper.make_tensor_value_info(name, kind, [BATCH, 1]) for name in names)

@@ -1,0 +1,79 @@
+"""Rows made to be hard, from the rows of the sample: what a service will meet and a sample does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from penstock.importing.table import Column
+
+KINDS = ("missing", "unseen", "extremes", "texts")
+"""What `--leave-out` takes."""
+
+TEXTS = (
+    "CAFÉ À LA CARTE",
+    "naïve señor Ångström straße",
+    "don't re-read e-mail_2 3.14 a b",
+    "  two  spaces\tand a tab ",
+    "日本語 テキスト",
+    "Ελληνικά Σίσυφος",
+    "emoji 🙂 x",
+    "UPPER lower MiXeD",
+)
+BASES = 3
+"""From so many rows of the sample each hard row is made."""
+
+
+def hard_rows(
+    frame: Any, columns: Sequence[Column], left_out: Sequence[str] = ()
+) -> Iterator[tuple[str, Any]]:
+    """Hard rows, a table at a time, with what is hard about it.
+
+    Args:
+        frame: the sample.
+        columns: the inputs.
+        left_out: kinds that are not made.
+    """
+    bases = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, BASES).astype(int))]
+    for each in columns:
+        made: dict[str, Sequence[Any]] = {
+            "missing": [None],
+            "unseen": ["never seen before", "\u00e9t\u00e9"] if each.text else [],
+            "texts": list(TEXTS) if each.text else [],
+            "extremes": [] if each.text else _extremes(frame[each.name]),
+        }
+        for kind, values in made.items():
+            for value in values if kind not in left_out else ():
+                if (table := _with(bases, each, value)) is not None:
+                    yield f"{kind} in {each.name}", table
+
+
+def _extremes(values: Any) -> list[float]:
+    numbers = values.dropna().astype(float)
+    if not len(numbers):
+        return []
+    low, high = float(numbers.min()), float(numbers.max())
+    width = (high - low) or 1.0
+    return [low, high, low - width, high + width, 0.0, low - 100 * width, high + 100 * width]
+
+
+def _with(bases: Any, column: Column, value: object) -> Any:
+    """The rows with one value instead of their own; None if the column cannot hold it."""
+    import pandas as pd
+
+    made = bases.copy()
+    old = made[column.name]
+    if isinstance(old.dtype, pd.CategoricalDtype):
+        if value is not None and value not in old.cat.categories:
+            return None
+        made[column.name] = pd.Categorical([value] * len(made), dtype=old.dtype)
+    elif column.text:
+        made[column.name] = pd.Series([value] * len(made), index=made.index, dtype=old.dtype)
+    elif value is None:
+        made[column.name] = np.full(len(made), np.nan)
+    else:
+        is_whole = pd.api.types.is_integer_dtype(old) and float(str(value)).is_integer()
+        made[column.name] = np.full(len(made), value, np.int64 if is_whole else np.float64)
+    return made

@@ -1,0 +1,21 @@
+"""Hugging Face folders: recognised, and not converted here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.importing.errors import Refused
+from penstock.importing.original import Original
+
+
+def load(path: Path) -> Original:
+    """Says how to go on.
+
+    Raises:
+        Refused: always.
+    """
+    raise Refused(
+        f"{path} is a Hugging Face folder, which is not converted here: "
+        "write it with `optimum-cli export onnx --model FOLDER OUT`; then put it into "
+        "models/NAME/1/model.onnx, and golden rows beside it (docs/importing.md)"
+    )

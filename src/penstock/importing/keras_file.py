@@ -1,0 +1,22 @@
+"""Keras models: recognised, and not converted here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.importing.errors import Refused
+from penstock.importing.original import Original
+
+
+def load(path: Path) -> Original:
+    """Says how to go on.
+
+    Raises:
+        Refused: always.
+    """
+    raise Refused(
+        f"{path} is a Keras model, which is not converted here: "
+        "write it with model.export('model.onnx', format='onnx') where Keras is installed (give "
+        "Input a fixed length for recurrent layers: an open time axis is lost); then put it into "
+        "models/NAME/1/model.onnx, and golden rows beside it (docs/importing.md)"
+    )

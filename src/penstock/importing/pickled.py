@@ -1,0 +1,64 @@
+"""Pickles and joblib files: whatever object they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from penstock.importing.errors import Refused
+from penstock.importing.original import Original
+
+
+def load(path: Path) -> Original:
+    """Loads the object, which runs code of the file.
+
+    Raises:
+        Refused: it cannot be loaded, or is not a model.
+    """
+    import joblib
+
+    try:
+        loaded = joblib.load(path)  # reads plain pickles, too
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # whatever the pickle raises
+        raise Refused(
+            f"{path}: it cannot be loaded: {type(error).__name__}: {error}; was it saved with other releases "
+            "of its libraries?"
+        ) from error
+    return original_of(loaded)
+
+
+def original_of(model: Any) -> Original:
+    """The original that an object is.
+
+    Raises:
+        Refused: it is not a model that is known.
+    """
+    package = type(model).__module__.partition(".")[0]
+    name = type(model).__name__
+    if package == "catboost":
+        from penstock.importing.catboost_file import CatBoost
+
+        return CatBoost(model)
+    if package == "interpret":
+        from penstock.importing.interpret_models import Explainable
+
+        return Explainable(model)
+    if name == "Booster" and package in ("lightgbm", "xgboost"):
+        from penstock.importing.boosters import of_booster
+
+        return of_booster(model)
+    if package in ("torch", "keras", "tensorflow"):
+        raise Refused(
+            f"a pickled {package} object: save it as a file of {package} (.pt2, .keras) and import that"
+        )
+    if isinstance(model, dict):
+        raise Refused(f"the file holds a dict with {', '.join(map(str, model))}: save the model alone")
+    if not (hasattr(model, "predict") or hasattr(model, "transform")):
+        raise Refused(
+            f"the file holds a {type(model).__module__}.{name}, which has neither predict nor transform"
+        )
+    from penstock.importing.scikit_learn import ScikitLearn
+
+    return ScikitLearn(model)

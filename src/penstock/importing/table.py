@@ -1,0 +1,120 @@
+"""The sample: a table of real rows, and what of it a service takes as inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from penstock.importing.encoders import MISSING_TEXT
+from penstock.importing.errors import Refused
+
+VECTOR = "x"
+"""The name of the one input of `--as vector`."""
+
+EXACT_IN_FP32 = 2**24
+
+
+class Column(NamedTuple):
+    """One column that is an input.
+
+    Attributes:
+        name: as in the table.
+        text: whether it holds texts; all else is FP32.
+    """
+
+    name: str
+    text: bool
+
+
+class Inputs(NamedTuple):
+    """The inputs of the imported model.
+
+    Attributes:
+        columns: in the order of the model.
+        vector: whether they are one input, `VECTOR`.
+    """
+
+    columns: Sequence[Column]
+    vector: bool = False
+
+    def feeds(self, frame: Any) -> dict[str, Any]:
+        """The rows of a table as arrays, by input: [N, 1] each, or [N, columns] for a vector."""
+        made = {each.name: as_input(frame[each.name], each.text) for each in self.columns}
+        return {VECTOR: np.concatenate(list(made.values()), axis=1)} if self.vector else made
+
+
+def read(path: Path) -> Any:
+    """The table in a file, as a DataFrame.
+
+    Raises:
+        Refused: the file cannot be read.
+    """
+    import pandas as pd
+
+    readers = {
+        ".csv": pd.read_csv,
+        ".tsv": lambda name: pd.read_csv(name, sep="\t"),
+        ".jsonl": lambda name: pd.read_json(name, lines=True),
+        ".ndjson": lambda name: pd.read_json(name, lines=True),
+        ".parquet": pd.read_parquet,
+    }
+    suffix = path.suffix.lower()
+    if suffix not in readers:
+        raise Refused(
+            f"{path}: the sample's format is not known by its name; expected one of {', '.join(readers)}"
+        )
+    try:
+        frame = readers[suffix](path)
+    except (OSError, ValueError, ImportError) as error:
+        raise Refused(f"{path}: {error}") from error
+    if not len(frame):
+        raise Refused(f"{path}: it has no rows")
+    frame.columns = [str(each) for each in frame.columns]
+    return frame
+
+
+def column(frame: Any, name: str) -> Column:
+    """What a column of a table is as an input.
+
+    Raises:
+        Refused: it holds neither numbers nor texts.
+    """
+    import pandas as pd
+
+    values = frame[name]
+    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        if pd.api.types.is_complex_dtype(values):
+            raise Refused(f'column "{name}" holds complex numbers, which no input can')
+        return Column(name, False)
+    if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values):
+        raise Refused(f'column "{name}" holds times: make numbers of them (such as days) before training')
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return Column(name, not pd.api.types.is_numeric_dtype(values.cat.categories))
+    known = values.dropna()
+    if len(known) and all(isinstance(each, bool | np.bool_) for each in known):
+        return Column(name, False)
+    if not all(isinstance(each, str) for each in known):
+        kinds = sorted({type(each).__name__ for each in known})
+        raise Refused(f'column "{name}" holds {", ".join(kinds)}: an input has numbers or texts')
+    return Column(name, True)
+
+
+def as_input(values: Any, text: bool) -> Any:
+    """A column as an array [N, 1]: FP32, or texts with "" for missing ones."""
+    if text:
+        made = np.empty((len(values), 1), object)
+        made[:, 0] = [
+            MISSING_TEXT if absent else str(each) for each, absent in zip(values, values.isna(), strict=True)
+        ]
+        return made
+    with np.errstate(over="ignore"):
+        return (
+            values.astype("object")
+            .where(values.notna(), np.nan)
+            .to_numpy(np.float64)
+            .astype(np.float32)
+            .reshape(-1, 1)
+        )

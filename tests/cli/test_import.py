@@ -1,0 +1,140 @@
+"""`penstock import`: from a joblib file and a table to a version that a server serves."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+if TYPE_CHECKING:
+    from conftest import Cli
+
+
+class Trained:
+    """A pipeline in a file, and its table."""
+
+    def __init__(self, folder: Path) -> None:
+        random = np.random.default_rng(0)
+        self.frame = pd.DataFrame(
+            {
+                "id": range(80),
+                "source": np.where(random.random(80) < 0.2, None, random.choice(["ads", "café"], 80)),
+                "income": np.where(random.random(80) < 0.2, np.nan, random.normal(5e4, 9e3, 80)),
+            }
+        )
+        self.frame["converted"] = (self.frame["income"].fillna(0) > 5e4).astype(int)
+        names = ["source", "income"]
+        encoder = OneHotEncoder(handle_unknown="ignore")
+        self.model = make_pipeline(
+            ColumnTransformer([("source", encoder, ["source"]), ("income", SimpleImputer(), ["income"])]),
+            LogisticRegression(max_iter=1000),
+        ).fit(self.frame[names], self.frame["converted"])
+        self.path, self.sample = folder / "pipeline.joblib", folder / "leads.csv"
+        joblib.dump(self.model, self.path)
+        self.frame.to_csv(self.sample, index=False)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Trained:
+    return Trained(tmp_path)
+
+
+def test_from_a_joblib_file_to_a_version(trained: Trained, tmp_path: Path, cli: Cli) -> None:
+    """That it is served is in tests/importing/test_page.py."""
+    folder = tmp_path / "models/leads"
+    (folder / "7").mkdir(parents=True)
+    ran = cli(
+        "import", trained.path, "--sample", trained.sample, "--target", "converted", "--to", folder, "--yes"
+    )
+    assert ran.code == 0, ran.err
+    assert {each.name for each in folder.iterdir()} == {"7", "8"}
+    names = {each.name for each in (folder / "8").iterdir()}
+    assert names == {"model.onnx", "golden.jsonl", "profile.json", "version.toml"}
+    assert "no inputs  id (columns that the model does not take)" in ran.out
+    body = re.search(r"-d '(\{.*?\})'\n", ran.out)
+    assert body is not None
+    expected = json.loads(ran.out.rpartition("which gives ")[2])
+    row = {each: json.loads(body[1])[each] for each in ("source", "income")}
+    wanted = trained.model.predict_proba(pd.DataFrame([row]))[0]
+    assert expected["probabilities"] == pytest.approx(wanted, abs=1e-4)
+    assert cli("check", folder / "8").code == 0
+
+
+def test_a_pickle_is_not_loaded_unasked(trained: Trained, tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("penstock"), "import", trained.path, "--sample", trained.sample]
+    ran = subprocess.run(
+        [*command, "--to", tmp_path / "models/leads"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "loading it runs code that is in it, as you. If you trust the file, add --yes" in ran.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_refusal_leaves_nothing(trained: Trained, tmp_path: Path, cli: Cli) -> None:
+    folder = tmp_path / "models/leads"
+    ran = cli("import", trained.path, "--sample", trained.sample, "--to", folder, "--yes", "--tolerance", "0")
+    assert ran.code == 1
+    assert "is not imported: on the sample the ONNX file differs from the original: 80 rows: " in ran.err
+    assert not folder.exists()
+
+
+def test_a_process_that_ends_says_how(tmp_path: Path, cli: Cli) -> None:
+    class Ends:
+        def __reduce__(self) -> tuple[object, ...]:
+            import os
+
+            return (os._exit, (3,))
+
+    import pickle
+
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(Ends()))
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    ran = cli(
+        "import", tmp_path / "model.pkl", "--sample", tmp_path / "rows.csv", "--to", tmp_path / "m", "--yes"
+    )
+    assert ran.code == 1
+    assert "ended with status 3" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.keras", "is a Keras model, which is not converted here"),
+        ("model.xyz", "not known as a model"),
+        ("weights.pt", "has weights or pickled classes, but no graph"),
+        ("nothing.joblib", "there is no such file"),
+    ],
+)
+def test_files_that_are_not_imported(tmp_path: Path, cli: Cli, name: str, said: str) -> None:
+    if name != "nothing.joblib":
+        (tmp_path / name).write_bytes(b"PK")
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    flags = ("--sample", tmp_path / "rows.csv", "--to", tmp_path / "m", "--yes")
+    ran = cli("import", tmp_path / name, *flags)
+    assert ran.code == 1
+    assert said in ran.err
+
+
+def test_an_onnx_file_gets_golden_rows(models: Path, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "rows.csv").write_text("text\nÜber\n\n")
+    file = models / "text/1/model.onnx"
+    names = [each.name for each in __import__("onnx").load(file).graph.input]
+    (tmp_path / "rows.csv").write_text(f"{names[0]}\nÜber\nplain\n")
+    ran = cli("import", file, "--sample", tmp_path / "rows.csv", "--to", tmp_path / "m/text")
+    assert ran.code == 0, ran.err
+    assert "no original to compare with" in ran.out
+    assert cli("check", tmp_path / "m/text").code == 0

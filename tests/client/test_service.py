@@ -1,0 +1,230 @@
+"""The client in a service: its default timeout, what may be repeated, and where a client may be used."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from client.standin import StandIn, echo, status
+from penstock_client import (
+    AsyncClient,
+    Client,
+    Exhausted,
+    InvalidInput,
+    PenstockError,
+    Prediction,
+    Retry,
+    Unavailable,
+)
+from penstock_client._errors import not_run
+
+X = np.ones((1, 3), np.float32)
+
+
+def test_calls_without_a_timeout_have_one(server: StandIn, connect: Callable[..., Any]) -> None:
+    connect(server.target).predict("echo", {"x": X})
+    assert 20 < server.remaining <= 30
+    stream = connect(server.target, transport="stream")
+    stream.predict("echo", {"x": X})
+    assert server.requests[-1].timeout.seconds == 30
+    stream.predict("echo", {"x": X}, timeout=float("inf"))
+    assert not server.requests[-1].HasField("timeout")
+    connect(server.target, transport="stream", timeout=None).predict("echo", {"x": X}, id="a")
+    assert not server.requests[-1].HasField("timeout")
+
+
+def test_the_default_timeout_does_not_wait_for_a_server_that_is_gone(connect: Callable[..., Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+    for transport in ("unary", "stream"):
+        with pytest.raises(Unavailable) as caught:  # well before 30 s, or the test would time out
+            connect(target, transport=transport).predict("echo", {"x": X})
+        assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("http://127.0.0.1:8001/", 'write "127.0.0.1:8001"$'),
+        ("https://models:443", 'write "models:443"; for TLS give credentials'),
+        ("grpc://models:8001", 'write "models:8001"'),
+    ],
+)
+def test_a_url_is_no_target(target: str, words: str) -> None:
+    with pytest.raises(ValueError, match='a target is "host:port", not .*' + words):
+        Client(target)
+
+
+def test_a_port_that_does_not_speak_grpc(connect: Callable[..., Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = other.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(Unavailable, match=r"does not speak gRPC.*is this the port of HTTP"):
+            connect(f"127.0.0.1:{other.getsockname()[1]}").models()
+        other.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Exhausted("full", retry_after_seconds=0.1), True),
+        (Exhausted("too large"), False),
+        (not_run(Unavailable("loading")), True),
+        (Unavailable("the server is stopping"), True),
+        (Unavailable("the connection was lost after the request had been sent"), False),
+        (InvalidInput("no"), False),
+        (PenstockError("no"), False),
+    ],
+)
+def test_only_what_was_not_run_is_retryable(error: PenstockError, expected: bool) -> None:
+    assert error.retryable is expected
+    assert error.again().retryable is expected
+
+
+class Calls:
+    """Fails with these errors, and then succeeds."""
+
+    def __init__(self, *errors: PenstockError) -> None:
+        self.errors = list(errors)
+        self.count = 0
+
+    def __call__(self) -> str:
+        self.count += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+    async def later(self) -> str:
+        return self()
+
+
+FULL = Exhausted("full", retry_after_seconds=0.001)
+LOST = Unavailable("the connection was lost after the request had been sent")
+
+
+def run(retry: Retry, calls: Calls, is_async: bool) -> str:
+    return asyncio.run(retry.awaiting(calls.later)) if is_async else retry(calls)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_was_not_run_is_repeated(is_async: bool) -> None:
+    calls = Calls(FULL, FULL)
+    assert run(Retry(), calls, is_async) == "done"
+    assert calls.count == 3
+    calls = Calls(FULL, FULL, FULL)
+    with pytest.raises(Exhausted):
+        run(Retry(), calls, is_async)
+    assert calls.count == 3
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_may_have_run_is_repeated_for_pure_models_only(is_async: bool) -> None:
+    calls = Calls(LOST)
+    with pytest.raises(Unavailable):
+        run(Retry(), calls, is_async)
+    assert calls.count == 1
+    assert run(Retry(pure=True), Calls(LOST), is_async) == "done"
+    with pytest.raises(InvalidInput):
+        run(Retry(pure=True), Calls(InvalidInput("no")), is_async)
+
+
+def test_a_hint_that_is_too_long_ends_the_attempts() -> None:
+    calls = Calls(Exhausted("full", retry_after_seconds=60))
+    with pytest.raises(Exhausted):
+        Retry()(calls)
+    assert calls.count == 1
+
+
+def test_the_budget_bounds_repetitions_of_all_calls() -> None:
+    retry, count = Retry(attempts=2, max_wait=0.001), 0
+    for _ in range(40):
+        calls = Calls(*[not_run(Unavailable("loading")) for _ in range(9)])
+        with pytest.raises(Unavailable):
+            retry(calls)
+        count += calls.count
+    assert count == 40 + 10
+    for _ in range(11):
+        assert retry(Calls()) == "done"
+    assert retry(Calls(FULL)) == "done"  # the successes have earned one
+
+
+@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"budget": 2}, {"max_wait": 0}])
+def test_arguments_of_a_retry(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
+        Retry(**wrong)
+
+
+def test_a_real_refusal_is_repeated(server: StandIn, connect: Callable[..., Any]) -> None:
+    client, refusals = connect(server.target), [status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", 0.001)]
+    server.answer = lambda request: refusals.pop() if refusals else echo(request)
+    assert isinstance(Retry()(lambda: client.predict("echo", {"x": X})), Prediction)
+
+
+def test_a_client_is_not_pickled(client: Any) -> None:
+    with pytest.raises(TypeError, match="is a connection and cannot be pickled: make one in each process"):
+        pickle.dumps(getattr(client, "_client", client))
+
+
+def test_a_client_of_the_parent_says_so_in_a_forked_process(server: StandIn) -> None:
+    with Client(server.target) as client:
+        client._call = client._call  # as an instance's own, to put it back
+        before = client._requests, client._call
+        client.forked()  # what a fork calls in the child; a real one would copy the threads of this test run
+        for call in (lambda: client.predict("echo", {"x": X}), client.models, lambda: client.model("echo")):
+            with pytest.raises(PenstockError, match=r"before the process was forked.*in each process"):
+                call()
+        client._requests, client._call = before
+        client.predict("echo", {"x": X})
+
+
+def test_a_client_belongs_to_its_event_loop(server: StandIn) -> None:
+    async def make() -> AsyncClient:
+        return AsyncClient(server.target)
+
+    async def use(client: AsyncClient) -> None:
+        with pytest.raises(RuntimeError, match="another event loop: make one in each loop"):
+            await client.predict("echo", {"x": X})
+
+    first = asyncio.new_event_loop()
+    client = first.run_until_complete(make())
+    asyncio.run(use(client))
+    first.run_until_complete(client.close())
+    first.close()
+
+
+def test_fork_is_noticed() -> None:
+    script = """
+import os, sys
+from penstock_client import Client, PenstockError
+client = Client("127.0.0.1:1")
+if os.fork() == 0:
+    try:
+        client.predict("m", {})
+    except PenstockError as error:
+        os._exit(0 if "forked" in str(error) else 3)
+    os._exit(4)
+_, code = os.wait()
+sys.exit(os.waitstatus_to_exitcode(code))
+"""
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", script], timeout=60, check=False)
+    assert ran.returncode == 0

@@ -1,0 +1,622 @@
+"""Estimators and their settings, each as a function that fits one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+
+class Case(NamedTuple):
+    """One estimator with its settings.
+
+    Attributes:
+        library: what it is of.
+        name: of the estimator, with the settings that matter.
+        columns: what it is fitted on.
+        target: the column that it predicts.
+        make: gives it, not fitted.
+        known: what `docs/importing.md` says becomes of it: "right" or "refused".
+        fit: how it is fitted: on a "frame", on an "array", or on a "series" of texts.
+        suffix: the format that it is saved in.
+    """
+
+    library: str
+    name: str
+    columns: Sequence[str]
+    target: str
+    make: Callable[[], Any]
+    fit: str = "frame"
+    suffix: str = ".joblib"
+
+
+NUMBERS = ("a", "b", "c", "d")
+GAPS = ("a", "gap", "zero", "c")
+MIXED = ("a", "gap", "city", "plan")
+
+
+def _scikit_learn() -> list[Case]:  # long: a list
+    import sklearn.discriminant_analysis as discriminant
+    import sklearn.feature_selection as selection
+    import sklearn.linear_model as linear
+    import sklearn.model_selection as search
+    import sklearn.naive_bayes as bayes
+    import sklearn.neural_network as neural
+    import sklearn.preprocessing as pre
+    from sklearn import (
+        calibration,
+        cluster,
+        compose,
+        decomposition,
+        ensemble,
+        impute,
+        multiclass,
+        neighbors,
+        pipeline,
+        svm,
+        tree,
+    )
+    from sklearn.feature_extraction import text
+
+    def scaled(make: Callable[[], Any], step: Callable[[], Any] = pre.StandardScaler) -> Callable[[], Any]:
+        return lambda: pipeline.make_pipeline(step(), make())
+
+    def by_column(*steps: Any, last: Callable[[], Any] = linear.LogisticRegression) -> Callable[[], Any]:
+        named = [(f"step{i}", step, list(columns)) for i, (step, columns) in enumerate(steps)]
+        return lambda: pipeline.make_pipeline(compose.ColumnTransformer(named), last())
+
+    def of_text(step: Any) -> Callable[[], Any]:
+        return lambda: pipeline.make_pipeline(
+            compose.ColumnTransformer([("text", step, "note"), ("rest", "passthrough", ["a"])]),
+            linear.LogisticRegression(),
+        )
+
+    def log(values: Any) -> Any:
+        import numpy
+
+        return numpy.log(values)
+
+    numbers = [
+        ("LogisticRegression", "y", scaled(linear.LogisticRegression)),
+        ("LogisticRegression, three named classes", "y3", scaled(linear.LogisticRegression)),
+        ("LogisticRegressionCV", "y", scaled(lambda: linear.LogisticRegressionCV(Cs=2, cv=2))),
+        ("LinearRegression", "amount", linear.LinearRegression),
+        ("Ridge", "amount", linear.Ridge),
+        ("Lasso", "amount", scaled(lambda: linear.Lasso(0.01))),
+        ("ElasticNet", "amount", scaled(lambda: linear.ElasticNet(0.01))),
+        ("BayesianRidge", "amount", scaled(linear.BayesianRidge)),
+        ("HuberRegressor", "amount", scaled(linear.HuberRegressor)),
+        ("PoissonRegressor", "count", scaled(linear.PoissonRegressor)),
+        ("GammaRegressor", "amount", scaled(linear.GammaRegressor)),
+        ("TweedieRegressor(power=1.5)", "count", scaled(lambda: linear.TweedieRegressor(power=1.5))),
+        (
+            "SGDClassifier(loss='log_loss')",
+            "y",
+            scaled(lambda: linear.SGDClassifier(loss="log_loss", random_state=0)),
+        ),
+        (
+            "SGDClassifier(loss='modified_huber')",
+            "y",
+            scaled(lambda: linear.SGDClassifier(loss="modified_huber", random_state=0)),
+        ),
+        ("SGDClassifier, no probabilities", "y", scaled(lambda: linear.SGDClassifier(random_state=0))),
+        ("RidgeClassifier", "y", scaled(linear.RidgeClassifier)),
+        ("Perceptron", "y", scaled(lambda: linear.Perceptron(random_state=0))),
+        ("LinearSVC", "y3", scaled(svm.LinearSVC)),
+        ("SVC", "y", scaled(svm.SVC)),
+        ("SVR", "amount", scaled(svm.SVR)),
+        ("KNeighborsClassifier", "y", scaled(neighbors.KNeighborsClassifier)),
+        ("KNeighborsRegressor", "amount", scaled(neighbors.KNeighborsRegressor)),
+        ("GaussianNB", "y", scaled(bayes.GaussianNB)),
+        ("BernoulliNB", "y", scaled(bayes.BernoulliNB)),
+        ("LinearDiscriminantAnalysis, two classes", "y", scaled(discriminant.LinearDiscriminantAnalysis)),
+        ("LinearDiscriminantAnalysis, three classes", "y3", scaled(discriminant.LinearDiscriminantAnalysis)),
+        ("QuadraticDiscriminantAnalysis", "y", scaled(discriminant.QuadraticDiscriminantAnalysis)),
+        (
+            "MLPClassifier",
+            "y",
+            scaled(lambda: neural.MLPClassifier(hidden_layer_sizes=(8,), max_iter=60, random_state=0)),
+        ),
+        (
+            "MLPRegressor",
+            "amount",
+            scaled(lambda: neural.MLPRegressor(hidden_layer_sizes=(8,), max_iter=60, random_state=0)),
+        ),
+        ("DecisionTreeClassifier", "y", lambda: tree.DecisionTreeClassifier(random_state=0)),
+        ("DecisionTreeRegressor", "amount", lambda: tree.DecisionTreeRegressor(random_state=0)),
+        ("RandomForestClassifier", "y3", lambda: ensemble.RandomForestClassifier(15, random_state=0)),
+        ("RandomForestRegressor", "amount", lambda: ensemble.RandomForestRegressor(15, random_state=0)),
+        ("ExtraTreesClassifier", "y", lambda: ensemble.ExtraTreesClassifier(15, random_state=0)),
+        ("GradientBoostingClassifier", "y", lambda: ensemble.GradientBoostingClassifier(n_estimators=15)),
+        (
+            "GradientBoostingClassifier(loss='exponential')",
+            "y",
+            lambda: ensemble.GradientBoostingClassifier(n_estimators=15, loss="exponential"),
+        ),
+        (
+            "GradientBoostingClassifier, three classes",
+            "y3",
+            lambda: ensemble.GradientBoostingClassifier(n_estimators=9),
+        ),
+        ("GradientBoostingRegressor", "amount", lambda: ensemble.GradientBoostingRegressor(n_estimators=15)),
+        ("AdaBoostClassifier", "y", lambda: ensemble.AdaBoostClassifier(n_estimators=8, random_state=0)),
+        ("BaggingClassifier", "y", lambda: ensemble.BaggingClassifier(n_estimators=5, random_state=0)),
+        (
+            "VotingClassifier(voting='soft')",
+            "y",
+            lambda: ensemble.VotingClassifier(
+                [
+                    ("lr", linear.LogisticRegression(max_iter=500)),
+                    ("tree", tree.DecisionTreeClassifier(max_depth=3)),
+                ],
+                voting="soft",
+            ),
+        ),
+        (
+            "StackingClassifier",
+            "y",
+            lambda: ensemble.StackingClassifier(
+                [("nb", bayes.GaussianNB()), ("tree", tree.DecisionTreeClassifier(max_depth=3))], cv=2
+            ),
+        ),
+        ("CalibratedClassifierCV", "y", lambda: calibration.CalibratedClassifierCV(bayes.GaussianNB(), cv=2)),
+        (
+            "OneVsRestClassifier",
+            "y3",
+            scaled(lambda: multiclass.OneVsRestClassifier(linear.LogisticRegression())),
+        ),
+        (
+            "GridSearchCV",
+            "y",
+            lambda: search.GridSearchCV(tree.DecisionTreeClassifier(), {"max_depth": [2, 3]}, cv=2),
+        ),
+        ("IsolationForest", "y", lambda: ensemble.IsolationForest(n_estimators=15, random_state=0)),
+        ("KMeans", "y", scaled(lambda: cluster.KMeans(3, n_init=1, random_state=0))),
+        ("PCA and LogisticRegression", "y", scaled(linear.LogisticRegression, lambda: decomposition.PCA(2))),
+        ("PolynomialFeatures and Ridge", "amount", scaled(linear.Ridge, lambda: pre.PolynomialFeatures(2))),
+        ("SelectKBest", "y", scaled(linear.LogisticRegression, lambda: selection.SelectKBest(k=2))),
+        ("RobustScaler", "y", scaled(linear.LogisticRegression, pre.RobustScaler)),
+        ("MinMaxScaler", "y", scaled(linear.LogisticRegression, pre.MinMaxScaler)),
+        ("Normalizer", "y", scaled(linear.LogisticRegression, pre.Normalizer)),
+        ("PowerTransformer", "y", scaled(linear.LogisticRegression, pre.PowerTransformer)),
+        (
+            "QuantileTransformer",
+            "y",
+            scaled(linear.LogisticRegression, lambda: pre.QuantileTransformer(n_quantiles=50)),
+        ),
+        ("KBinsDiscretizer", "y", scaled(linear.LogisticRegression, lambda: pre.KBinsDiscretizer(4))),
+        ("SplineTransformer", "y", scaled(linear.LogisticRegression, lambda: pre.SplineTransformer(4))),
+        (
+            "FunctionTransformer(abs)",
+            "y",
+            scaled(linear.LogisticRegression, lambda: pre.FunctionTransformer(abs)),
+        ),
+        (
+            "TransformedTargetRegressor(log)",
+            "amount",
+            lambda: compose.TransformedTargetRegressor(linear.Ridge(), func=log_of, inverse_func=exp_of),
+        ),
+    ]
+    gaps = [
+        (
+            "RandomForestClassifier, missing values",
+            "y",
+            lambda: ensemble.RandomForestClassifier(15, random_state=0),
+        ),
+        (
+            "DecisionTreeRegressor, missing values",
+            "amount",
+            lambda: tree.DecisionTreeRegressor(random_state=0),
+        ),
+        ("HistGradientBoostingClassifier", "y", lambda: ensemble.HistGradientBoostingClassifier(max_iter=12)),
+        (
+            "HistGradientBoostingClassifier, three classes",
+            "y3",
+            lambda: ensemble.HistGradientBoostingClassifier(max_iter=9),
+        ),
+        (
+            "HistGradientBoostingRegressor",
+            "amount",
+            lambda: ensemble.HistGradientBoostingRegressor(max_iter=12),
+        ),
+        *(
+            (
+                f"HistGradientBoostingRegressor(loss='{loss}')",
+                "count" if loss == "poisson" else "amount",
+                lambda loss=loss: ensemble.HistGradientBoostingRegressor(
+                    max_iter=12, loss=loss, quantile=0.8
+                ),
+            )
+            for loss in ("poisson", "gamma", "quantile", "absolute_error")
+        ),
+        (
+            "SimpleImputer(strategy='median')",
+            "y",
+            scaled(linear.LogisticRegression, lambda: impute.SimpleImputer(strategy="median")),
+        ),
+        (
+            "SimpleImputer(add_indicator=True)",
+            "y",
+            scaled(linear.LogisticRegression, lambda: impute.SimpleImputer(add_indicator=True)),
+        ),
+        ("KNNImputer", "y", scaled(linear.LogisticRegression, impute.KNNImputer)),
+    ]
+    onehot, ordinal, simple = pre.OneHotEncoder, pre.OrdinalEncoder, impute.SimpleImputer
+    mixed = [
+        (
+            "OneHotEncoder(handle_unknown='ignore')",
+            by_column((onehot(handle_unknown="ignore"), ["city", "plan"]), (simple(), ["gap"])),
+        ),
+        (
+            "OneHotEncoder(drop='first')",
+            by_column(
+                (onehot(drop="first", handle_unknown="ignore"), ["city", "plan"]), ("passthrough", ["a"])
+            ),
+        ),
+        (
+            "OneHotEncoder(max_categories=3)",
+            by_column(
+                (onehot(max_categories=3, handle_unknown="infrequent_if_exist"), ["city"]),
+                ("passthrough", ["a"]),
+            ),
+        ),
+        (
+            "OneHotEncoder() that rejects unknown ones",
+            by_column((onehot(), ["plan"]), ("passthrough", ["a"])),
+        ),
+        (
+            "OrdinalEncoder(unknown_value=-1)",
+            by_column(
+                (
+                    ordinal(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2),
+                    ["city", "plan"],
+                ),
+                ("passthrough", ["a"]),
+                last=lambda: ensemble.RandomForestClassifier(9, random_state=0),
+            ),
+        ),
+        (
+            "SimpleImputer of texts, most frequent",
+            by_column(
+                (
+                    pipeline.make_pipeline(simple(strategy="most_frequent"), onehot(handle_unknown="ignore")),
+                    ["plan"],
+                ),
+                (simple(), ["gap"]),
+            ),
+        ),
+        (
+            "SimpleImputer of texts, constant",
+            by_column(
+                (
+                    pipeline.make_pipeline(
+                        simple(strategy="constant", fill_value="none"), onehot(handle_unknown="ignore")
+                    ),
+                    ["plan"],
+                ),
+                (simple(), ["gap"]),
+            ),
+        ),
+        ("TargetEncoder", by_column((pre.TargetEncoder(), ["city"]), ("passthrough", ["a"]))),
+        (
+            "ColumnTransformer(remainder=…)",
+            lambda: pipeline.make_pipeline(
+                compose.ColumnTransformer(
+                    [
+                        (
+                            "c",
+                            onehot(handle_unknown="ignore"),
+                            compose.make_column_selector(dtype_exclude="number"),
+                        )
+                    ],
+                    remainder=simple(),
+                ),
+                linear.LogisticRegression(),
+            ),
+        ),
+        (
+            "HistGradientBoostingClassifier, categories",
+            lambda: ensemble.HistGradientBoostingClassifier(
+                max_iter=12, categorical_features=["city", "plan"]
+            ),
+        ),
+    ]
+    texts = [
+        ("TfidfVectorizer", of_text(text.TfidfVectorizer())),
+        ("TfidfVectorizer(ngram_range=(1, 2))", of_text(text.TfidfVectorizer(ngram_range=(1, 2)))),
+        ("TfidfVectorizer(stop_words='english')", of_text(text.TfidfVectorizer(stop_words="english"))),
+        (
+            "TfidfVectorizer(ngram_range=(1, 2), stop_words='english')",
+            of_text(text.TfidfVectorizer(stop_words="english", ngram_range=(1, 2))),
+        ),
+        ("TfidfVectorizer(lowercase=False)", of_text(text.TfidfVectorizer(lowercase=False))),
+        ("TfidfVectorizer(sublinear_tf=True)", of_text(text.TfidfVectorizer(sublinear_tf=True))),
+        ("TfidfVectorizer(analyzer='char')", of_text(text.TfidfVectorizer(analyzer="char"))),
+        ("TfidfVectorizer(strip_accents='unicode')", of_text(text.TfidfVectorizer(strip_accents="unicode"))),
+        ("CountVectorizer(binary=True)", of_text(text.CountVectorizer(binary=True))),
+        ("HashingVectorizer", of_text(text.HashingVectorizer(n_features=64))),
+    ]
+    return [
+        *(Case("scikit-learn", name, NUMBERS, target, make) for name, target, make in numbers),
+        *(Case("scikit-learn", name, GAPS, target, make) for name, target, make in gaps),
+        Case(
+            "scikit-learn",
+            "RandomForestClassifier, fitted on an array",
+            NUMBERS,
+            "y",
+            lambda: ensemble.RandomForestClassifier(9, random_state=0),
+            "array",
+        ),
+        Case(
+            "scikit-learn",
+            "RandomForestRegressor, two targets",
+            NUMBERS,
+            "count,amount",
+            lambda: ensemble.RandomForestRegressor(9, random_state=0),
+        ),
+        Case(
+            "scikit-learn",
+            "RandomForestClassifier, a skops file",
+            NUMBERS,
+            "y",
+            lambda: ensemble.RandomForestClassifier(9, random_state=0),
+            suffix=".skops",
+        ),
+        *(Case("scikit-learn", name, MIXED, "y", make) for name, make in mixed),
+        *(Case("scikit-learn", name, ("note", "a"), "y", make) for name, make in texts),
+        Case(
+            "scikit-learn",
+            "TfidfVectorizer, fitted on texts alone",
+            ("note",),
+            "y",
+            lambda: pipeline.make_pipeline(text.TfidfVectorizer(), linear.LogisticRegression()),
+            "series",
+        ),
+    ]
+
+
+def log_of(values: Any) -> Any:
+    """The natural logarithm."""
+    import numpy
+
+    return numpy.log(values)
+
+
+def exp_of(values: Any) -> Any:
+    """Its inverse."""
+    import numpy
+
+    return numpy.exp(values)
+
+
+def _lightgbm() -> list[Case]:
+    import lightgbm
+
+    usual = {"n_estimators": 12, "verbose": -1, "n_jobs": 1}
+    classifiers: list[tuple[str, dict[str, Any], str]] = [
+        ("", {}, "y"),
+        (", three named classes", {}, "y3"),
+        ("(linear_tree=True)", {"linear_tree": True}, "y"),
+        ("(boosting_type='rf')", {"boosting_type": "rf", "bagging_freq": 1, "bagging_fraction": 0.7}, "y"),
+        ("(boosting_type='dart')", {"boosting_type": "dart"}, "y"),
+        ("(zero_as_missing=True)", {"zero_as_missing": True}, "y"),
+        ("(use_missing=False)", {"use_missing": False}, "y"),
+        ("(sigmoid=2)", {"sigmoid": 2.0}, "y"),
+        ("(objective='multiclassova')", {"objective": "multiclassova"}, "y3"),
+    ]
+    regressors: list[tuple[str, dict[str, Any], str]] = [
+        ("", {}, "amount"),
+        ("(reg_sqrt=True)", {"reg_sqrt": True}, "amount"),
+        *(
+            (f"(objective='{each}')", {"objective": each}, "amount")
+            for each in ("poisson", "gamma", "tweedie", "quantile", "mape")
+        ),
+    ]
+    return [
+        *(
+            Case(
+                "LightGBM",
+                f"LGBMClassifier{name}",
+                GAPS,
+                target,
+                lambda more=more: lightgbm.LGBMClassifier(**usual, **more),
+            )
+            for name, more, target in classifiers
+        ),
+        *(
+            Case(
+                "LightGBM",
+                f"LGBMRegressor{name}",
+                GAPS,
+                target,
+                lambda more=more: lightgbm.LGBMRegressor(**usual, **more),
+            )
+            for name, more, target in regressors
+        ),
+        Case(
+            "LightGBM",
+            "LGBMClassifier, a model file",
+            GAPS,
+            "y",
+            lambda: lightgbm.LGBMClassifier(**usual),
+            suffix=".txt",
+        ),
+    ]
+
+
+def _xgboost() -> list[Case]:
+    import xgboost
+
+    usual = {"n_estimators": 12, "n_jobs": 1}
+    return [
+        Case("XGBoost", "XGBClassifier", GAPS, "y", lambda: xgboost.XGBClassifier(**usual)),
+        Case(
+            "XGBoost",
+            "XGBClassifier(booster='dart')",
+            GAPS,
+            "y",
+            lambda: xgboost.XGBClassifier(booster="dart", rate_drop=0.3, **usual),
+        ),
+        Case(
+            "XGBoost",
+            "XGBClassifier(booster='gblinear')",
+            NUMBERS,
+            "y",
+            lambda: xgboost.XGBClassifier(booster="gblinear", **usual),
+        ),
+        Case("XGBoost", "XGBRFClassifier", GAPS, "y", lambda: xgboost.XGBRFClassifier(**usual)),
+        Case("XGBoost", "XGBRegressor", GAPS, "amount", lambda: xgboost.XGBRegressor(**usual)),
+        Case(
+            "XGBoost",
+            "XGBRegressor(objective='reg:logistic')",
+            GAPS,
+            "y",
+            lambda: xgboost.XGBRegressor(objective="reg:logistic", **usual),
+        ),
+        *(
+            Case(
+                "XGBoost",
+                f"XGBRegressor(objective='{each}')",
+                GAPS,
+                "amount",
+                lambda each=each: xgboost.XGBRegressor(objective=each, **usual),
+            )
+            for each in ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "reg:absoluteerror")
+        ),
+        Case(
+            "XGBoost",
+            "XGBRegressor, two targets",
+            GAPS,
+            "count,amount",
+            lambda: xgboost.XGBRegressor(**usual),
+        ),
+        Case(
+            "XGBoost",
+            "XGBRegressor(multi_strategy='multi_output_tree')",
+            GAPS,
+            "count,amount",
+            lambda: xgboost.XGBRegressor(multi_strategy="multi_output_tree", tree_method="hist", **usual),
+        ),
+        Case(
+            "XGBoost",
+            "XGBRegressor, a model file",
+            GAPS,
+            "amount",
+            lambda: xgboost.XGBRegressor(**usual),
+            suffix=".ubj",
+        ),
+    ]
+
+
+def _catboost() -> list[Case]:
+    import catboost
+
+    usual = {"iterations": 12, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+    classifier, regressor = catboost.CatBoostClassifier, catboost.CatBoostRegressor
+    return [
+        Case("CatBoost", "CatBoostClassifier", GAPS, "y", lambda: classifier(**usual)),
+        Case("CatBoost", "CatBoostClassifier, three named classes", GAPS, "y3", lambda: classifier(**usual)),
+        Case(
+            "CatBoost",
+            "CatBoostClassifier(loss_function='MultiClassOneVsAll')",
+            GAPS,
+            "y3",
+            lambda: classifier(loss_function="MultiClassOneVsAll", **usual),
+        ),
+        Case(
+            "CatBoost",
+            "CatBoostClassifier(loss_function='MultiLogloss')",
+            GAPS,
+            "y,y",
+            lambda: classifier(loss_function="MultiLogloss", **usual),
+        ),
+        Case(
+            "CatBoost",
+            "CatBoostClassifier(cat_features=['city'])",
+            ("a", "city"),
+            "y",
+            lambda: classifier(cat_features=["city"], **usual),
+        ),
+        Case("CatBoost", "CatBoostRegressor", GAPS, "amount", lambda: regressor(**usual)),
+        Case(
+            "CatBoost",
+            "CatBoostRegressor(grow_policy='Lossguide')",
+            GAPS,
+            "amount",
+            lambda: regressor(grow_policy="Lossguide", **usual),
+        ),
+        Case(
+            "CatBoost",
+            "CatBoostRegressor(loss_function='Poisson')",
+            GAPS,
+            "count",
+            lambda: regressor(loss_function="Poisson", **usual),
+        ),
+        Case(
+            "CatBoost",
+            "CatBoostRegressor(loss_function='Tweedie')",
+            GAPS,
+            "amount",
+            lambda: regressor(loss_function="Tweedie:variance_power=1.5", **usual),
+        ),
+        Case(
+            "CatBoost",
+            "CatBoostRegressor(loss_function='MultiRMSE')",
+            GAPS,
+            "count,amount",
+            lambda: regressor(loss_function="MultiRMSE", **usual),
+        ),
+        Case(
+            "CatBoost",
+            "CatBoostClassifier, a model file",
+            GAPS,
+            "y",
+            lambda: classifier(**usual),
+            suffix=".cbm",
+        ),
+    ]
+
+
+def _interpret() -> list[Case]:
+    from interpret.glassbox import ExplainableBoostingClassifier, ExplainableBoostingRegressor
+
+    usual = {"max_rounds": 40, "n_jobs": 1, "interactions": 2, "random_state": 0}
+    return [
+        Case(
+            "InterpretML",
+            "ExplainableBoostingClassifier",
+            MIXED,
+            "y",
+            lambda: ExplainableBoostingClassifier(**usual),
+        ),
+        Case(
+            "InterpretML",
+            "ExplainableBoostingClassifier, three classes",
+            MIXED,
+            "y3",
+            lambda: ExplainableBoostingClassifier(**{**usual, "interactions": 0}),
+        ),
+        Case(
+            "InterpretML",
+            "ExplainableBoostingRegressor",
+            MIXED,
+            "amount",
+            lambda: ExplainableBoostingRegressor(**usual),
+        ),
+        Case(
+            "InterpretML",
+            "ExplainableBoostingRegressor(objective='poisson_deviance')",
+            MIXED,
+            "count",
+            lambda: ExplainableBoostingRegressor(objective="poisson_deviance", **usual),
+        ),
+    ]
+
+
+LIBRARIES: dict[str, tuple[str, Callable[[], list[Case]]]] = {
+    "scikit-learn": ("sklearn", _scikit_learn),
+    "LightGBM": ("lightgbm", _lightgbm),
+    "XGBoost": ("xgboost", _xgboost),
+    "CatBoost": ("catboost", _catboost),
+    "InterpretML": ("interpret", _interpret),
+}
+"""For each library its module, and its cases."""
