@@ -263,7 +263,8 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_goes_on(
 
 
 def test_a_full_disk_is_told_with_the_rows_that_are_kept(score: Cli, tmp_path: Path, models: Path) -> None:
-    command = ("--model", models / "below_100", numbers(tmp_path / "rows.csv", 5000), "-o", "out.csv")
+    model = models / "below_100" / "1" / "model.onnx"
+    command = ("--model", model, numbers(tmp_path / "rows.csv", 5000), "-o", "out.csv")
     # Files of 8 KiB at most, which is reported like a full disk.
     limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "-", SCRIPT, "score", *map(str, command)]
     ran = subprocess.run(limited, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=False)
@@ -290,6 +291,10 @@ def test_a_finished_run_is_known_as_such(score: Cli, value: str) -> None:
     again = score("below_100", "rows.csv", "-o", "out.csv")
     assert again.code == first.code == int(value == "200")
     assert again.err == f"already done: 2 rows are in out.csv; --restart begins again\n{first.err}"
+    # A run that was killed between the two has its record, and its checkpoint still.
+    Path("out.csv.checkpoint").write_bytes(Path("out.csv.done").read_bytes())
+    assert score("below_100", "rows.csv", "-o", "out.csv").err == again.err
+    assert not Path("out.csv.checkpoint").exists()
     Path("out.csv").write_text("changed\n")
     assert "out.csv exists, and no checkpoint" in score("below_100", "rows.csv", "-o", "out.csv").err
     Path("out.csv").unlink()
