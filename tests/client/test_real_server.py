@@ -172,3 +172,25 @@ def test_the_readme_is_true(examples, tmp_path, number) -> None:
     lines = ran.stdout.splitlines()
     assert re.fullmatch(r"\[[01]\]" if number else r"\[[01]\] \(1, 2\) 1", lines[0])
     assert [line.split()[0] for line in lines[1:]] == ([] if number else [str(n) for n in range(1000)])
+
+
+PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/in-a-service.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("code", PAGE)
+def test_the_page_about_services_is_true(examples, tmp_path, code) -> None:
+    """Each line that prints says in a comment what it prints."""
+    if "import pandas" in code:
+        pytest.importorskip("pandas")
+    script = tmp_path / "example.py"
+    script.write_text(code.replace("127.0.0.1:8001", examples.target))
+    command = [sys.executable, "-W", "error", script]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert examples.target in script.read_text()
+    printed = re.findall(r"print\(.*\)  # (.*)", code)
+    assert sorted(ran.stdout.splitlines()) == sorted(printed)
+
+
+def test_the_page_about_services_has_examples() -> None:
+    assert len(PAGE) == 4
