@@ -295,7 +295,12 @@ class AsyncClient(Connection):
         return state
 
     async def close(self) -> None:
-        """Closes the connection; calls in flight end with `Cancelled`."""
+        """Closes the connection; calls in flight end with `Cancelled`.
+
+        In a forked process it leaves the parent's connection alone, and does nothing.
+        """
+        if self._is_forked:
+            return
         # [async
         for stream in self._streams:  # gRPC does not end these by itself
             stream.cancel()
