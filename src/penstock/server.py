@@ -134,7 +134,7 @@ class Server:
         self._files = OpenFiles(most_connections(), self._count_connections)
         is_full = self._files.is_full
         self._web = web(config.server, parts, servicers, self._is_ready, models, wrap, shares_port, is_full)
-        self._page = StatusPage(self.seen, self._is_ready, self._ports)
+        self._page = StatusPage(self.seen, self._is_ready, self._ports, config.server.own_names)
         self._ops = OpsServer(
             config.server.host,
             config.server.ops_port,
