@@ -39,5 +39,5 @@ def test_a_host_comes_without_scheme_and_port(given: str) -> None:
 
 @pytest.mark.parametrize("given", ["http://models", "models:8002", "*", "[::1]"])
 def test_names_of_the_page_come_without_scheme_and_port(given: str) -> None:
-    with pytest.raises(ConfigError, match=r"page_names = .*should be a host name, without http://, a port"):
+    with pytest.raises(ConfigError, match=r"PAGE_NAMES = .*should be a host name, without http://, a port"):
         load(environ={"PENSTOCK_SERVER__PAGE_NAMES": f"models, {given}"})
