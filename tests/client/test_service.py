@@ -185,6 +185,27 @@ def test_a_client_is_not_pickled(client: Any) -> None:
         pickle.dumps(getattr(client, "_client", client))
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "name"),
+    [
+        ("\ud800", {}, "model, version or output"),
+        ("echo", {"version": "\ud800"}, "model, version or output"),
+        ("echo", {"outputs": ["\ud800"]}, "model, version or output"),
+        ("echo", {"sequence": "\ud800"}, "sequence"),
+    ],
+)
+def test_texts_that_have_no_utf8_are_named(
+    server: StandIn, connect: Callable[..., Any], model: str, given: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(InvalidInput, match=rf"the {name} '\\ud800' cannot be written as UTF-8"):
+        connect(server.target).predict(model, {"x": X}, **given)
+
+
+def test_an_id_that_has_no_utf8_is_named(server: StandIn, connect: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"the id '\\ud800' cannot be written as UTF-8"):
+        connect(server.target).predict("echo", {"x": X}, id="\ud800")
+
+
 def test_a_client_of_the_parent_says_so_in_a_forked_process(server: StandIn) -> None:
     with Client(server.target) as client:
         before = vars(client).copy()
