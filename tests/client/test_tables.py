@@ -198,7 +198,7 @@ def test_no_records_are_told_apart_from_other_lists() -> None:
     for nothing in ([], ()):
         with pytest.raises(InvalidInput, match=r"of records will do as well \(this one is empty\)$"):
             Signature(model("m", x="FP32 N,1")).write(nothing)
-    with pytest.raises(InvalidInput, match="a dict by name, not list; .* as well$"):
+    with pytest.raises(InvalidInput, match=r"a dict by name, not list; .* as well$"):
         Signature(model("m", x="FP32 N,1")).write([1])
 
 
