@@ -131,7 +131,7 @@ class Stream(Local):
 
     Args:
         state: what was read, sent and answered.
-        items: the inputs, with or without their sequences.
+        items: the inputs, with or without their sequences and ids.
         prepare: encodes an item.
     """
 
@@ -248,7 +248,7 @@ class Stream(Local):
         try:
             signature, written = await self._prepare(item)
         except InvalidInput as error:
-            self._state.refuse(error)
+            self._state.refuse(error, item)
         else:
             self._state.add(signature, written)
         self._wake()
