@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from penstock_client._deadline import Deadline, seconds
+from penstock_client._errors import no_utf8
 from penstock_client._messages import Signature
 from penstock_client._mux import MOST_PENDING
-from penstock_client._wire import KnownRequest, no_utf8
+from penstock_client._wire import KnownRequest
 
 Transport: TypeAlias = Literal["auto", "unary", "stream"]
 """How predictions are sent: one unary call each, all over one stream, or the faster of both."""

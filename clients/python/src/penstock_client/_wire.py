@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from penstock_client._errors import InvalidInput, PenstockError
+from penstock_client._errors import PenstockError, no_utf8
 from penstock_client._tensors import DTYPES, decode
 from penstock_client._types import Array, Prediction, Sequence, sequence_of
 from penstock_proto.v1 import prediction_pb2, tensor_pb2
@@ -310,11 +310,6 @@ def extras(id: str, timeout: float | None, metadata: Mapping[str, str] | None) -
     return written
 
 
-def no_utf8(what: str, error: UnicodeEncodeError) -> InvalidInput:
-    """The error of a text that has no UTF-8, such as one with half of a surrogate pair."""
-    return InvalidInput(f"the {what} {error.object[:100]!a} cannot be written as UTF-8")
-
-
 @lru_cache(256)
 def _timeout(timeout: float) -> bytes:
     # At least a nanosecond: 0 would mean no limit.
@@ -338,11 +333,7 @@ def _wide(number: int) -> bytes:
 
 
 def step(sequence: Sequence) -> bytes:
-    """The serialized sequence field of a request.
-
-    Raises:
-        InvalidInput: its id cannot be written as UTF-8.
-    """
+    """The serialized sequence field of a request; an `InvalidInput` if its id has no UTF-8."""
     try:
         written = prediction_pb2.Sequence(id=sequence.id, start=sequence.start, end=sequence.end)
     except UnicodeEncodeError as error:
