@@ -11,9 +11,10 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from importlib.resources import files
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -78,14 +79,20 @@ class StatusPage:
         see: returns what is shown; called once a second while somebody watches.
         ready: whether requests can be served, and why not.
         ports: returns where the server is reached.
+        names: host names by which the page may be asked for, beside localhost and IP addresses.
     """
 
     def __init__(
-        self, see: Callable[[], Seen], ready: Callable[[], tuple[bool, str]], ports: Callable[[], Ports]
+        self,
+        see: Callable[[], Seen],
+        ready: Callable[[], tuple[bool, str]],
+        ports: Callable[[], Ports],
+        names: Collection[str] = (),
     ) -> None:
         self._see = see
         self._ready = ready
         self._ports = ports
+        self._names = frozenset(name.lower() for name in ("localhost", *names))
         self._figures = figures.Figures()
         self._feed = Feed(self._news)
         self._file: tuple[bytes, str] | None = None  # and its Content-Security-Policy
@@ -93,14 +100,24 @@ class StatusPage:
     def pages(self) -> Mapping[str, Page]:
         """The pages, by path, for the operations server."""
         return {
-            "/": Page(self._html, media_type="text/html"),
-            "/events": Page(self._events),
-            "/call": Page(self._call, method="POST"),
+            "/": Page(self._own(self._html), media_type="text/html"),
+            "/events": Page(self._own(self._events)),
+            "/call": Page(self._own(self._call), method="POST"),
         }
 
     def close(self) -> None:
         """Ends all streams of events."""
         self._feed.close()
+
+    def _own(self, answer: Callable[[Question], Reply]) -> Callable[[Question], Reply]:
+        """A page that is only for requests that name this server as their host."""
+
+        def checked(question: Question) -> Reply:
+            if (reason := why_misnamed(question.headers.get("host", ""), self._names)) is not None:
+                return _problem(403, "Forbidden", reason)
+            return answer(question)
+
+        return checked
 
     def _html(self, question: Question) -> Reply:
         if self._file is None:
@@ -180,6 +197,33 @@ def why_foreign(headers: Mapping[str, str]) -> str | None:
     if origin is not None and urlsplit(origin).netloc != headers.get("host"):
         return f"the call comes from a page of {origin[:100]}, not of this server"
     return None
+
+
+def why_misnamed(host: str, names: Collection[str]) -> str | None:
+    """Why a request may come from another site's page whose name leads to this server; None if it does not.
+
+    For a browser, such a page is of the same origin as this server (DNS rebinding). An IP address cannot be
+    led elsewhere, and a client that names no host is no browser.
+
+    Args:
+        host: the header, maybe with a port.
+        names: those of this server, in lower case.
+    """
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        name = host
+    if not host or name in names or _is_address(name):
+        return None
+    return f"the host is {host[:100]!r}, expected an IP address, localhost or a name in server.page_names"
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _problem(status: int, title: str, detail: str) -> Reply:

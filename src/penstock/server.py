@@ -123,6 +123,8 @@ class Server:
         self._engine = Engine(self._router, self._runners, self._registry.all, self._on_hung)
         wrap = partial(intercepted, interceptors=interceptors)
         parts = service_parts(config.server, self._engine, self.metrics, self._workers, _log_failure)
+        answers = parts[-1]
+        self.metrics.answer_bytes = lambda: answers.used
         codes = status.TRITON_CODES if config.server.triton_status_codes else status.CODES
         self._services = (PredictionService(*parts), InferenceService(*parts, codes=codes))
         self._counts: WeakKeyDictionary[Model, ModelMetrics] = WeakKeyDictionary()
@@ -134,7 +136,7 @@ class Server:
         self._files = OpenFiles(most_connections(), self._count_connections)
         is_full = self._files.is_full
         self._web = web(config.server, parts, servicers, self._is_ready, models, wrap, shares_port, is_full)
-        self._page = StatusPage(self.seen, self._is_ready, self._ports)
+        self._page = StatusPage(self.seen, self._is_ready, self._ports, config.server.own_names)
         self._ops = OpsServer(
             config.server.host,
             config.server.ops_port,

@@ -185,16 +185,48 @@ def test_a_client_is_not_pickled(client: Any) -> None:
         pickle.dumps(getattr(client, "_client", client))
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "name"),
+    [
+        ("\ud800", {}, "model, version or output"),
+        ("echo", {"version": "\ud800"}, "model, version or output"),
+        ("echo", {"outputs": ["\ud800"]}, "model, version or output"),
+        ("echo", {"sequence": "\ud800"}, "sequence"),
+    ],
+)
+def test_texts_that_have_no_utf8_are_named(
+    server: StandIn, connect: Callable[..., Any], model: str, given: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(InvalidInput, match=rf"the {name} '\\ud800' cannot be written as UTF-8"):
+        connect(server.target).predict(model, {"x": X}, **given)
+
+
+def test_an_id_that_has_no_utf8_is_named(server: StandIn, connect: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"the id '\\ud800' cannot be written as UTF-8"):
+        connect(server.target).predict("echo", {"x": X}, id="\ud800")
+
+
 def test_a_client_of_the_parent_says_so_in_a_forked_process(server: StandIn) -> None:
     with Client(server.target) as client:
-        client._call = client._call  # as an instance's own, to put it back
-        before = client._requests, client._call
+        before = vars(client).copy()
         client.forked()  # what a fork calls in the child; a real one would copy the threads of this test run
         for call in (lambda: client.predict("echo", {"x": X}), client.models, lambda: client.model("echo")):
             with pytest.raises(PenstockError, match=r"before the process was forked.*in each process"):
                 call()
-        client._requests, client._call = before
+        vars(client).clear()
+        vars(client).update(before)
         client.predict("echo", {"x": X})
+
+
+async def test_an_asynchronous_client_is_not_closed_in_a_forked_process(server: StandIn) -> None:
+    async with AsyncClient(server.target, transport="stream") as client:
+        await client.predict("echo", {"x": X})
+        before = vars(client).copy()
+        client.forked()
+        await client.close()
+        vars(client).clear()
+        vars(client).update(before)
+        await client.predict("echo", {"x": X})
 
 
 def test_a_client_belongs_to_its_event_loop(server: StandIn) -> None:
@@ -228,3 +260,55 @@ sys.exit(os.waitstatus_to_exitcode(code))
 """
     ran = subprocess.run([sys.executable, "-W", "ignore", "-c", script], timeout=60, check=False)
     assert ran.returncode == 0
+
+
+LEAVE = """
+import gc, os, signal, sys
+import numpy as np
+from penstock_client import Client, PenstockError
+target, how = sys.argv[1:]
+x = np.ones((1, 3), np.float32)
+def fork():
+    sys.stdout.flush()
+    if (child := os.fork()) == 0:
+        signal.alarm(20)  # kills a child that hangs
+    return child
+def end(child):
+    if child:
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    sys.exit(0)
+def endless():
+    while True:
+        yield {"x": x}
+with Client(target, transport="stream") as client:
+    client.predict("echo", {"x": x})
+    answers = client.predict_stream("echo", endless())
+    if how != "leaves":
+        next(answers)
+    child = fork()
+    if child:
+        client.predict("echo", {"x": x})  # the parent's connection goes on
+        if how != "leaves":
+            next(answers)
+    elif how == "reads":
+        try:
+            for _ in answers:  # a few had arrived before
+                pass
+            sys.exit(3)
+        except PenstockError as error:
+            assert "forked" in str(error)
+    elif how == "drops":
+        answers.close()
+        del client, answers
+        gc.collect()
+        os._exit(0)
+    answers.close()
+end(child)
+"""
+
+
+@pytest.mark.parametrize("how", ["leaves", "drops", "reads"])
+def test_a_forked_process_leaves_the_client_of_its_parent(server: StandIn, how: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", LEAVE, server.target, how]
+    ran = subprocess.run(command, timeout=60, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

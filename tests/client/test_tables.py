@@ -183,6 +183,25 @@ def test_leaving_out_does_not_hide_what_is_missing() -> None:
         loose(FRAME, "drop")  # type: ignore[arg-type]
 
 
+def test_lists_in_the_cells_of_a_column() -> None:
+    sent_rows = send("FP32 N,3", pd.Series([[1, 2, 3], [4, 5, None]]))
+    np.testing.assert_array_equal(sent_rows, [[1, 2, 3], [4, 5, NAN]])
+    with pytest.raises(InvalidInput, match="the value at position 3 is missing, and INT64 has no"):
+        send("INT64 N,2", pd.Series([[1, 2], [3, None]]))
+    with pytest.raises(InvalidInput, match="the value at position 1 is missing, where others are lists"):
+        send("FP32 N,3", pd.Series([[1, 2, 3], None]))
+    with pytest.raises(InvalidInput, match=r"at position 1 is not numeric, or out of range \(dict\)"):
+        send("FP32 N,1", pd.Series([1, {}], dtype=object))
+
+
+def test_no_records_are_told_apart_from_other_lists() -> None:
+    for nothing in ([], ()):
+        with pytest.raises(InvalidInput, match=r"of records will do as well \(this one is empty\)$"):
+            Signature(model("m", x="FP32 N,1")).write(nothing)
+    with pytest.raises(InvalidInput, match=r"a dict by name, not list; .* as well$"):
+        Signature(model("m", x="FP32 N,1")).write([1])
+
+
 def test_a_vector_may_have_columns_of_its_own() -> None:
     signature = Signature(model("m", x="FP32 N,2", y="FP32 N"))
     frame = pd.DataFrame({"x.0": [1, 2], "y": [5, 6], "x.1": [3, None]})

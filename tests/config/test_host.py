@@ -35,3 +35,9 @@ def test_unix_sockets_are_told_apart(given: str) -> None:
 def test_a_host_comes_without_scheme_and_port(given: str) -> None:
     with pytest.raises(ConfigError, match=r"--host = .*: should be .*, without http:// and without a port"):
         load(flags={"server.host": given}, environ={})
+
+
+@pytest.mark.parametrize("given", ["http://models", "models:8002", "*", "[::1]"])
+def test_names_of_the_page_come_without_scheme_and_port(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"PAGE_NAMES = .*should be a host name, without http://, a port"):
+        load(environ={"PENSTOCK_SERVER__PAGE_NAMES": f"models, {given}"})

@@ -52,6 +52,8 @@ def test_each_place_overrides_the_one_before(file: Path) -> None:
 TEXT_FOR = {
     "server.host": ("::1", "::1"),
     "server.http": ("false", False),
+    "server.page_names": ("a, b.example", ("a", "b.example")),
+    "server.http_allow_origins": ("https://a.example", ("https://a.example",)),
     "server.transport": ("portable", "portable"),
     "runtime.optimization": ("basic", "basic"),
     "runtime.providers": ("A, B", ("A", "B")),

@@ -81,6 +81,17 @@ def test_the_first_line_has_the_tolerance(tmp_path: Path) -> None:
     [
         ("", "it has no rows"),
         ('{"golden": {"tolerance": "much"}}\n', 'line 1: tolerance "much", expected a number of at least 0'),
+        ('{"golden": {"tolerence": 5}}\n', 'line 1: "tolerence" in the header, expected only tolerance'),
+        (
+            '{"golden": {"tolerance": {"nope": 5}}}\n',
+            'line 1: a tolerance for "nope", which is no output; the outputs are: y FP32[N,2]',
+        ),
+        ('{"x": ' + "[" * 5000 + "]" * 5000 + "}\n", "line 1, which names the columns: it is not JSON"),
+        (
+            '{"x": ' + "[" * 900 + "]" * 900 + ', "text": "a", "y": [2, 4]}\n',
+            'line 1: input "x": its lists are nested too deeply; expected x FP32[N,2]',
+        ),
+        ('{"x": [1, 1e39], "text": "a", "y": [2, 4]}\n', "line 1: input x FP32[N,2]: it is not of this"),
         ('{"x": [1, 2], "text": "a"}\n', "no column for an output: y FP32[N,2], label INT64[N]"),
         ('{"x": [1, 2], "y": [2, 4]}\n', 'line 1: no value for "text" text BYTES[N,1]'),
         ('{"x": [1], "text": "a", "y": [2, 4]}\n', "line 1: input x FP32[N,2]: it has the shape [1, 1]"),

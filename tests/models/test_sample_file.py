@@ -106,6 +106,11 @@ def test_a_large_file_is_read_in_part(tmp_path: Path) -> None:
         ("r.jsonl", LINE.replace("[0.5, 2]", "[[1], [1, 2]]"), "line 1: input"),
         (
             "r.jsonl",
+            LINE.replace("[0.5, 2]", "[0.5, 1e39]"),
+            "line 1: input x FP32[N,L]: it is not of this datatype, or too large",
+        ),
+        (
+            "r.jsonl",
             LINE.replace("[0.5, 2]", '"abc"'),
             "line 1: input x FP32[N,L]: it is not of this datatype",
         ),

@@ -191,11 +191,13 @@ def test_requests_for_unknown_models_have_no_model(metrics: Metrics) -> None:
 def test_gauges_and_infos(metrics: Metrics) -> None:
     add(metrics, waiting=7, running=2)
     metrics.calls_in_flight = lambda: 11
+    metrics.answer_bytes = lambda: 4096
     metrics.server(version="1.2", transport="reactor", grpcio="1.85", onnxruntime="1.31")
     seen = samples(metrics)
     assert seen[of_model("queue_rows")] == 7
     assert seen[of_model("running_batches")] == 2
     assert seen[key("calls_in_flight")] == 11
+    assert seen[key("answer_bytes")] == 4096
     assert seen[of_model("model_info", sha256="ab", batched="true")] == 1
     info = key("server_info", version="1.2", transport="reactor", grpcio="1.85", onnxruntime="1.31")
     assert seen[info] == 1

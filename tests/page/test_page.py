@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 
 from page import kit
+from penstock.config.sections import ServerConfig
+from penstock.operations import Question
+from penstock.page import Ports, Seen, StatusPage
 from penstock_client import Client, PenstockError
 from processes.kit import children
 from rest.kit import serving
@@ -153,6 +156,43 @@ def test_pages_of_other_sites_cannot_call(
     answer = kit.call(page_server.ops, "model=lead_scoring", LEAD, **headers)
     assert (answer.status, answer.headers["content-type"]) == (403, "application/problem+json")
     assert words in json.loads(answer.text)["detail"]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example:{port}", "localhost.evil.example", "[", "127.0.0.1, evil.example"]
+)
+def test_a_name_that_is_not_the_servers_gets_nothing(page_server: RunningServer, host: str) -> None:
+    """Another site's page whose name was led to this server is of the same origin (DNS rebinding)."""
+    host = host.format(port=page_server.ops.rpartition(":")[2])
+    for answer in (
+        kit.call(page_server.ops, "model=lead_scoring", LEAD, Host=host, Origin=f"http://{host}"),
+        kit.ask(page_server.ops + "/events", Host=host),
+        kit.ask(page_server.ops + "/", Host=host, Accept=kit.HTML),
+    ):
+        assert (answer.status, answer.headers["content-type"]) == (403, "application/problem+json")
+        assert host in (detail := json.loads(answer.text)["detail"])
+        assert "server.page_names" in detail
+    for path in ("/metrics", "/livez", "/readyz"):
+        assert kit.ask(page_server.ops + path, Host=host).status == 200
+
+
+@pytest.mark.parametrize("host", ["localhost:9999", "LocalHost.", "10.1.2.3:8002", "[::1]:8002", "[fd00::1]"])
+def test_addresses_and_localhost_are_this_server(page_server: RunningServer, host: str) -> None:
+    answer = kit.call(page_server.ops, "model=lead_scoring", LEAD, Host=host, Origin=f"http://{host}")
+    assert answer.status == 200, answer.text
+
+
+def test_names_of_this_server_are_listed() -> None:
+    settings = ServerConfig(host="Models", page_names=("models.example.com",))
+    page = StatusPage(
+        lambda: Seen((), (), ()), lambda: (True, ""), lambda: Ports("", 1, 0), settings.own_names
+    )
+    html = page.pages()["/"].answer
+    for host, status in [
+        ("models:8002", 200), ("Models.Example.com", 200), ("", 200),
+        ("example.com", 403), ("x.models.example.com", 403),
+    ]:  # fmt: skip
+        assert html(Question("", {"host": host}, b"")).status == status, host
 
 
 def test_calls_are_bounded_and_named(page_server: RunningServer) -> None:

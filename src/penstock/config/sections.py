@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
 from typing import Literal
 
-from pydantic import field_validator
-
-from penstock.config.section import AnyNames, Names, NonEmpty, Section, setting
+from penstock.config.hosts import Host, HostNames
+from penstock.config.section import AnyNames, Names, Section, setting
 
 INT32_MAX = 2**31 - 1
 
@@ -15,7 +13,7 @@ INT32_MAX = 2**31 - 1
 class ServerConfig(Section):
     """Addresses, the transport, and the limits that protect the server."""
 
-    host: NonEmpty = setting("127.0.0.1", "Address to listen on, for gRPC, HTTP and operations.")
+    host: Host = setting("127.0.0.1", "Address to listen on, for gRPC, HTTP and operations.")
     port: int = setting(8001, "Port of gRPC. 0 chooses a free port and prints it.", ge=0, le=65535)
     ops_port: int = setting(
         8002, "Port of operations (HTTP). 0 chooses a free port and prints it.", ge=0, le=65535
@@ -23,6 +21,11 @@ class ServerConfig(Section):
     status_page: bool = setting(
         True,
         "Whether the operations port shows the page, which also calls models over HTTP if `http` is true.",
+    )
+    page_names: HostNames = setting(
+        (),
+        "Host names under which a browser may open the page, such as that of a reverse proxy. IP addresses, "
+        "`localhost` and `host` always may.",
     )
     http: bool = setting(
         True, "Whether predictions are also served over HTTP, as JSON and by the Open Inference Protocol."
@@ -200,24 +203,10 @@ class ServerConfig(Section):
         ge=1,
     )
 
-    @field_validator("host")
-    @classmethod
-    def _a_host_alone(cls, host: str) -> str:
-        """The host as sockets take it: an IPv6 address may stand in brackets, as it does in URLs."""
-        if host.startswith(("unix:", "unix-abstract:")) or host.startswith("/"):
-            raise ValueError("should be a name or an IP address: Unix sockets are not supported")
-        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if "/" in bare or (":" in bare and not _is_ipv6(bare)):
-            raise ValueError("should be a name or an IP address, without http:// and without a port")
-        return bare
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        IPv6Address(host)
-    except ValueError:
-        return False
-    return True
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """The names under which a browser may open the page."""
+        return (self.host, *self.page_names)
 
 
 class BatchingConfig(Section):

@@ -50,12 +50,14 @@ class Metrics:
 
     Attributes:
         calls_in_flight: called at a scrape for the number of calls in flight; set by the server.
+        answer_bytes: as this, for the bytes of answers that count; see `penstock.protocols.answers`.
         seconds_at_file_limit: as this, for how long connections were rejected; see `open_files`.
         on_failed: called with the RPC and the error of requests that reached no model.
     """
 
     def __init__(self, code_of: Callable[[RequestError], str]) -> None:
         self.calls_in_flight: Callable[[], int] = lambda: 0
+        self.answer_bytes: Callable[[], int] = lambda: 0
         self.seconds_at_file_limit: Callable[[], int] = lambda: 0
         self.on_failed: Callable[[str, RequestError], None] = lambda rpc, error: None
         self._code_of = code_of
@@ -165,6 +167,10 @@ class Metrics:
             streams = replace(self._streams)
         yield InfoMetricFamily("penstock_server", "The server.", self._server)
         yield GaugeMetricFamily("penstock_calls_in_flight", "Calls in flight.", self.calls_in_flight())
+        words = (
+            "Bytes of answers that are expected or wait to be sent, as server.total_answer_bytes counts them."
+        )
+        yield GaugeMetricFamily("penstock_answer_bytes", words, self.answer_bytes())
         words = "Lines of the log that were dropped, as they could not be written as fast as they came."
         yield CounterMetricFamily("penstock_log_dropped", words, dropped())
         words = "Seconds in which connections were rejected because of the limit on open files."

@@ -97,7 +97,7 @@ class Supervisor:
         )
         self._config = _for_workers(config, self._port, self._http_port)
         self._metrics = GroupMetrics(self._families)
-        page = StatusPage(self._metrics.see, self._is_ready, self._ports)
+        page = StatusPage(self._metrics.see, self._is_ready, self._ports, config.server.own_names)
         self._ops = OpsServer(
             config.server.host,
             config.server.ops_port,

@@ -32,7 +32,7 @@ def tensor(spec: TensorSpec, value: object, place: str, what: str = "input") -> 
     """
     array = _as_array(spec.datatype, value)
     if array is None:
-        raise Invalid(f"{place}{what} {spec}: it is not of this datatype")
+        raise Invalid(f"{place}{what} {spec}: it is not of this datatype, or too large")
     declared = array.shape if spec.shape is None else spec.shape
     fits = len(declared) == array.ndim and all(
         isinstance(length, str) or length == size for length, size in zip(declared, array.shape, strict=True)
@@ -56,7 +56,10 @@ def _as_array(datatype: DataType, value: object) -> Array | None:
     if datatype in BY_BITS:
         return narrowed(datatype, array.astype(np.float64))
     with np.errstate(over="ignore"):
-        return array.astype(datatype.dtype)
+        cast = array.astype(datatype.dtype)
+    if datatype.dtype.kind == "f" and bool((np.isinf(cast) & np.isfinite(array)).any()):
+        return None  # as the client refuses it: the model would be given infinity
+    return cast
 
 
 def _holds(datatype: DataType, array: Array) -> bool:

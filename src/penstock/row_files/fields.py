@@ -189,10 +189,20 @@ class Field:
         """A value from JSON; ints become floats, and null NaN, if the input needs floats.
 
         Raises:
-            Invalid: a text in it is not a value of the datatype.
+            Invalid: a text in it is not a value of the datatype, or its lists are nested too deeply.
         """
         if isinstance(value, list):
-            return [self.json(each) for each in value]
+            try:
+                return self._list(value)
+            except RecursionError:
+                why = f'input "{self.name}": its lists are nested too deeply; expected {self.info}'
+                raise Invalid(why) from None
+        return self._element(value)
+
+    def _list(self, values: list[object]) -> object:
+        return [self._list(each) if isinstance(each, list) else self._element(each) for each in values]
+
+    def _element(self, value: object) -> object:
         if self.is_float and (
             type(value) is int or (isinstance(value, str) and _NOT_FINITE.fullmatch(value))
         ):

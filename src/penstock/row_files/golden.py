@@ -68,6 +68,12 @@ class Golden:
     ) -> None:
         first = file.readline()
         self.tolerance, is_header = _header(first)
+        unknown = [name for name in self.tolerance.of if name not in outputs]
+        if unknown:
+            raise Invalid(
+                f"line 1: a tolerance for {', '.join(map(shown, unknown))}, which is no output; "
+                f"the outputs are: {', '.join(map(str, outputs.values()))}"
+            )
         lines = itertools.chain(["\n" if is_header else first], file)
         self._rows = source(lines, "jsonl")
         columns = self._rows.columns
@@ -147,10 +153,13 @@ def _header(line: str) -> tuple[Tolerance, bool]:
     """The tolerance, and whether the line is a header."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the reader of rows says what is wrong
         return Tolerance(), False
     if not isinstance(value, dict) or [*value] != [HEADER] or not isinstance(value[HEADER], dict):
         return Tolerance(), False
+    unknown = [key for key in value[HEADER] if key != "tolerance"]
+    if unknown:
+        raise Invalid(f"line 1: {', '.join(map(shown, unknown))} in the header, expected only tolerance")
     given = value[HEADER].get("tolerance", TOLERANCE)
     single = given if isinstance(given, dict) else {}
     usual = TOLERANCE if isinstance(given, dict) else given

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
-from typing import Literal, cast, overload
+from typing import Literal, overload
 from weakref import WeakSet
 
 import grpc
@@ -144,7 +144,7 @@ class AsyncClient(Connection):
                         answered.id = id
                     else:
                         answered = known.read(answered, written[0] if written else b"", id)
-                    return cast(Prediction, answered)
+                    return answered
             return await self._predicted(known, signature, written, id, deadline, None, failed)
         # ]
         signature, written = await self._prepare(known.key, self._requests.encode, inputs, deadline)
@@ -297,7 +297,12 @@ class AsyncClient(Connection):
         return state
 
     async def close(self) -> None:
-        """Closes the connection; calls in flight end with `Cancelled`."""
+        """Closes the connection; calls in flight end with `Cancelled`.
+
+        In a forked process it leaves the parent's connection alone, and does nothing.
+        """
+        if self._is_forked:
+            return
         # [async
         for stream in self._streams:  # gRPC does not end these by itself
             stream.cancel()

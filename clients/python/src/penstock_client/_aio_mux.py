@@ -22,6 +22,7 @@ from penstock_client._errors import (
     not_run,
     without_stream,
 )
+from penstock_client._local import Local
 from penstock_client._merge import Member
 from penstock_client._messages import BY_ID, COMPLETION_ORDER
 from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
@@ -30,7 +31,7 @@ from penstock_client._requests import PREDICT_STREAM
 Future = asyncio.Future[Any]
 
 
-class SharedStream:
+class SharedStream(Local):
     """The shared stream: one at a time, opened when it is first needed, and again after it was lost.
 
     Args:
@@ -44,6 +45,7 @@ class SharedStream:
     def __init__(
         self, open_call: Callable[[], Any], probe: Callable[[], Awaitable[None]], limit: int, merging: bool
     ) -> None:
+        super().__init__()
         self._open = open_call
         self._probe = probe
         self._mux = Multiplexer(limit, merging)

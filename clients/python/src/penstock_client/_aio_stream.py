@@ -23,6 +23,7 @@ import grpc
 import grpc.aio
 
 from penstock_client._errors import InvalidInput, PenstockError, from_call, from_parts
+from penstock_client._local import FORKED, Local
 from penstock_client._messages import Signature
 from penstock_client._stream import StreamState
 from penstock_client._types import Item
@@ -125,7 +126,7 @@ class _Each:
             raise StopAsyncIteration from None
 
 
-class Stream:
+class Stream(Local):
     """One call of PredictStream.
 
     Args:
@@ -134,12 +135,15 @@ class Stream:
         prepare: encodes an item.
     """
 
+    _unusable = ("_state",)
+
     def __init__(
         self,
         state: StreamState,
         items: AsyncIterator[Item],
         prepare: Callable[[Item], Awaitable[tuple[Signature, list[bytes]]]],
     ) -> None:
+        super().__init__()
         self._state = state
         self._items = items
         self._prepare = prepare
@@ -162,6 +166,8 @@ class Stream:
             start: awaited first; an exception from it ends the stream.
             raising: whether the error of an item is raised instead of yielded.
         """
+        if self._is_forked:
+            raise PenstockError(FORKED)
         await start()
         self._call = method(metadata=metadata)
         self._ending = Ending(self._call)
@@ -261,6 +267,8 @@ class Stream:
 
     async def _finish(self, tasks: list[asyncio.Task[None]]) -> None:
         """Ends all tasks."""
+        if self._is_forked:
+            return
         self._call.cancel()
         for task in tasks:
             task.cancel()

@@ -247,3 +247,8 @@ def without_stream(failed: PenstockError | None) -> PenstockError:
 def if_closed(error: Exception) -> Exception:
     """The error to raise for an exception of gRPC, which may mean that the channel is closed."""
     return Cancelled(CLOSED) if "closed" in str(error).lower() else error
+
+
+def no_utf8(what: str, error: UnicodeEncodeError) -> InvalidInput:
+    """The error of a text that has no UTF-8, such as one with half of a surrogate pair."""
+    return InvalidInput(f"the {what} {error.object[:100]!a} cannot be written as UTF-8")

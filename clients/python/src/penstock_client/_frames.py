@@ -64,9 +64,10 @@ def columns_of(inputs: Any, names: Collection[str], optional: Collection[str] = 
         inputs = inputs.inputs
     found = inputs if isinstance(inputs, Mapping) else _of_table(inputs, names, optional)
     if found is None:
+        empty = " (this one is empty)" if isinstance(inputs, list | tuple) and not inputs else ""
         raise InvalidInput(
             f"inputs are a dict by name, not {type(inputs).__name__}; a DataFrame, an Arrow table or a list "
-            "of records will do as well"
+            f"of records will do as well{empty}"
         )
     missing = [name for name in names if name not in found]
     if missing:

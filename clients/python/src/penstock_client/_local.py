@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NoReturn
+from typing import NoReturn
 from weakref import WeakSet
 
 from penstock_client._errors import PenstockError
@@ -25,7 +25,16 @@ class _Forked:
 
 
 class Local:
-    """An object that works in the process that made it only, and says so elsewhere."""
+    """An object that works in the process that made it only, and says so elsewhere.
+
+    In a forked process none of gRPC's threads run, so whatever waits for them waits for ever, and what they
+    had locked stays locked. So nothing there may call into gRPC for the parent's connection, not even to
+    close it, or to free what it consists of.
+    """
+
+    _unusable: tuple[str, ...] = ()
+    """The attributes that raise an error in a forked process."""
+    _is_forked = False
 
     def __init__(self) -> None:
         _all.add(self)
@@ -37,12 +46,15 @@ class Local:
 
     def forked(self) -> None:
         """Called in a forked process."""
-        broken: Any = _Forked()
-        self._requests = broken
-        self._call = broken
+        _kept.append(vars(self).copy())
+        self._is_forked = True
+        for name in self._unusable:
+            setattr(self, name, _Forked())
 
 
 _all: WeakSet[Local] = WeakSet()
+_kept: list[dict[str, object]] = []
+"""The parts of the parent's objects in a forked process: freed, gRPC's would be closed, which hangs."""
 
 
 def _after_fork() -> None:

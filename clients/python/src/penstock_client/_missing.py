@@ -109,9 +109,24 @@ def _objects(array: Array, missing: Array | None) -> Column:
         numbers = np.asarray(literal)
     except ValueError:
         raise Refusal("its lists are not of equal lengths") from None
+    if missing is not None and numbers.ndim > 1:
+        place = int(np.flatnonzero(missing.ravel())[0])
+        raise Refusal(f"the value at position {place} is missing, where others are lists")
     if numbers.dtype.kind == "O":
-        raise Refusal("it is not numeric, or out of range")
+        nested = _as_objects(literal)
+        if nested.ndim > array.ndim:  # lists in the cells of a column
+            return _objects(nested, None)
+        raise Refusal(_not_numeric(literal))
     return Column(numbers, None if _has_dtype(literal) else literal, missing)
+
+
+def _not_numeric(values: list[Any]) -> str:
+    """Which of some Python values is the first that numpy has no number for."""
+    flat = np.array(values, dtype=object).ravel().tolist()
+    for place, each in enumerate(flat):
+        if np.asarray(each).dtype.kind == "O":
+            return f"the value at position {place} is not numeric, or out of range ({type(each).__name__})"
+    return "it is not numeric, or out of range"
 
 
 def _as_objects(value: object) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from penstock_client._deadline import Deadline, seconds
+from penstock_client._errors import no_utf8
 from penstock_client._messages import Signature
 from penstock_client._mux import MOST_PENDING
 from penstock_client._wire import KnownRequest
@@ -59,7 +60,11 @@ class Requests:
     def known(
         self, model: str, version: str | int, outputs: Sequence[str] | None, priority: int
     ) -> KnownRequest:
-        """The known part of requests with these fields."""
+        """The known part of requests with these fields.
+
+        Raises:
+            InvalidInput: one cannot be written as UTF-8.
+        """
         if outputs is not None:
             outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         key = (model, version, outputs, priority)
@@ -67,7 +72,10 @@ class Requests:
         if known is None:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()  # far more combinations than usual: a cache would not help
-            known = self._known[key] = KnownRequest(model, str(version), outputs, priority)
+            try:
+                known = self._known[key] = KnownRequest(model, str(version), outputs, priority)
+            except UnicodeEncodeError as error:
+                raise no_utf8("model, version or output", error) from None
         return known
 
     def streams(self, written: list[bytes]) -> bool:
@@ -119,7 +127,10 @@ def checked(metadata: Metadata | None, id: str) -> Mapping[str, str] | None:
     """
     if not isinstance(id, str):
         raise TypeError(f"an id is a str, not {id!r}")
-    id.encode()
+    try:
+        id.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(no_utf8("id", error).message) from None
     if metadata is None:
         return None
     if not isinstance(metadata, Mapping):

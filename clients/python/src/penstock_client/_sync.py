@@ -256,7 +256,12 @@ class Client(Connection):
         return state
 
     def close(self) -> None:
-        """Closes the connection; calls in flight end with `Cancelled`."""
+        """Closes the connection; calls in flight end with `Cancelled`.
+
+        In a forked process it leaves the parent's connection alone, and does nothing.
+        """
+        if self._is_forked:
+            return
         if self._shared is not None:
             self._shared.close()
         self._channel.close()

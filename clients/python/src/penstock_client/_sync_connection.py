@@ -42,6 +42,8 @@ class Connection(Local):
             client.
     """
 
+    _unusable = "_requests", "_call"
+
     def __init__(  # noqa: PLR0913 - what can be set
         self,
         target: str,

@@ -29,6 +29,7 @@ from penstock_client._errors import (
     not_run,
     without_stream,
 )
+from penstock_client._local import Local
 from penstock_client._merge import Member
 from penstock_client._messages import BY_ID, COMPLETION_ORDER
 from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
@@ -103,7 +104,7 @@ class _Feed:
         self.wake()
 
 
-class SharedStream:
+class SharedStream(Local):
     """The shared stream: one at a time, opened when it is first needed, and again after it was lost.
 
     Args:
@@ -115,6 +116,7 @@ class SharedStream:
     """
 
     def __init__(self, open_call: Open, probe: Callable[[], None], limit: int, merging: bool) -> None:
+        super().__init__()
         self._open = open_call
         self._probe = probe
         self._mux = Multiplexer(limit, merging)
@@ -173,7 +175,9 @@ class SharedStream:
         return self._wait(waiter, deadline)
 
     def close(self, wait: bool = True) -> None:
-        """Ends the stream; callers that wait get `Cancelled`."""
+        """Ends the stream; callers that wait get `Cancelled`. Nothing in a forked process."""
+        if self._is_forked:
+            return
         self._closed.set()
         with self._lock:
             waiters, thread, call = self._mux.give_up(), self._thread, self._call

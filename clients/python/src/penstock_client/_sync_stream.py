@@ -13,12 +13,13 @@ from typing import Any
 import grpc
 
 from penstock_client._errors import InvalidInput, PenstockError, from_call
+from penstock_client._local import FORKED, Local
 from penstock_client._messages import Signature
 from penstock_client._stream import StreamState
 from penstock_client._types import Item
 
 
-class Stream:
+class Stream(Local):
     """One call of PredictStream.
 
     Args:
@@ -27,12 +28,15 @@ class Stream:
         prepare: encodes an item.
     """
 
+    _unusable = ("_state",)
+
     def __init__(
         self,
         state: StreamState,
         items: Iterator[Item],
         prepare: Callable[[Item], tuple[Signature, list[bytes]]],
     ) -> None:
+        super().__init__()
         self._state = state
         self._items = items
         self._prepare = prepare
@@ -41,6 +45,11 @@ class Stream:
         self._away = False
         self._call: Any = None
         self._reader = Thread(target=self._read, name="penstock-stream-reader", daemon=True)
+
+    def forked(self) -> None:
+        """Called in a forked process."""
+        super().forked()
+        self._changed = Condition()  # a thread of the parent may hold the other one
 
     def results(
         self, method: Any, metadata: object, start: Callable[[], None], raising: bool
@@ -53,6 +62,8 @@ class Stream:
             start: called first; an exception from it ends the stream.
             raising: whether the error of an item is raised instead of yielded.
         """
+        if self._is_forked:
+            raise PenstockError(FORKED)
         start()
         self._call = method(self._requests(), metadata=metadata)
         try:
@@ -154,6 +165,8 @@ class Stream:
 
     def _finish(self) -> None:
         """Ends all threads, except one that is inside the caller's iterable."""
+        if self._is_forked:
+            return
         self._stop()
         self._call.cancel()
         with self._changed:

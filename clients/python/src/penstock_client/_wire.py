@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from penstock_client._errors import PenstockError
+from penstock_client._errors import PenstockError, no_utf8
 from penstock_client._tensors import DTYPES, decode
 from penstock_client._types import Array, Prediction, Sequence, sequence_of
 from penstock_proto.v1 import prediction_pb2, tensor_pb2
@@ -234,6 +234,7 @@ class KnownRequest:
         """A copy for one request that is a step of a sequence; it shares the layouts of answers.
 
         Raises:
+            InvalidInput: its id cannot be written as UTF-8.
             TypeError: this is not a sequence.
             ValueError: it has no id.
         """
@@ -332,8 +333,11 @@ def _wide(number: int) -> bytes:
 
 
 def step(sequence: Sequence) -> bytes:
-    """The serialized sequence field of a request."""
-    written = prediction_pb2.Sequence(id=sequence.id, start=sequence.start, end=sequence.end)
+    """The serialized sequence field of a request; an `InvalidInput` if its id has no UTF-8."""
+    try:
+        written = prediction_pb2.Sequence(id=sequence.id, start=sequence.start, end=sequence.end)
+    except UnicodeEncodeError as error:
+        raise no_utf8("sequence", error) from None
     return prediction_pb2.PredictRequest(sequence=written).SerializeToString()
 
 
