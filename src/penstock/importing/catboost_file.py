@@ -12,9 +12,10 @@ import numpy as np
 
 from penstock.importing.coded_trees import CodedTrees, graph_of
 from penstock.importing.errors import Refused
+from penstock.importing.labels import as_labels
 from penstock.importing.table import Inputs, column
 from penstock.importing.trees import Ensemble, Leaf, Node, Split
-from penstock.importing.trees_sklearn import Scored
+from penstock.importing.trees_sklearn import NotCarried, Scored
 
 LINKS = {
     "Logloss": "sigmoid",
@@ -103,11 +104,7 @@ class CatBoost:
         if self._loss in SEVERAL_LABELS:
             return {"prediction": probabilities}
         label = np.asarray(self.model.predict(values, thread_count=1)).reshape(len(frame))
-        is_text = label.dtype.kind in "OUST"
-        return {
-            "label": label.astype(object) if is_text else label.astype(np.int64),
-            "probabilities": probabilities,
-        }
+        return {"label": as_labels(label), "probabilities": probabilities}
 
     def convert(self, inputs: Inputs) -> Any:
         """See `Original`."""
@@ -122,9 +119,10 @@ class CatBoost:
             saved = json.loads(path.read_text(encoding="utf-8"))
         classes = None
         if self._is_classifier and self._loss not in SEVERAL_LABELS:
-            classes = np.asarray(self.model.classes_)
-            if classes.dtype.kind not in "OUST":
-                classes = classes.astype(np.int64)
+            try:
+                classes = as_labels(self.model.classes_)
+            except NotCarried as error:
+                raise Refused(f"{self.title} with {error}") from error
         scored = Scored(_ensemble(saved), LINKS.get(self._loss, "identity"))
         return graph_of(CodedTrees(scored, {}, classes), inputs)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from penstock.importing import encoders, trees_sklearn
+from penstock.importing.labels import as_labels, with_labels
 from penstock.importing.tree_operators import converter
 from penstock.importing.trees_sklearn import NotCarried, Scored
 
@@ -85,8 +86,8 @@ def _of_xgboost(model: Any, read: Callable[..., Scored]) -> Scored:
 def _shape_of_classifier(operator: Any) -> None:
     from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 
-    classes = np.asarray(operator.raw_operator.classes_)
-    kind = StringTensorType if classes.dtype.kind in "OUST" else Int64TensorType
+    classes = as_labels(operator.raw_operator.classes_)
+    kind = StringTensorType if classes.dtype.kind == "O" else Int64TensorType
     operator.outputs[0].type = kind([None])
     operator.outputs[1].type = FloatTensorType([None, len(classes)])
 
@@ -141,6 +142,7 @@ def prepared(model: Any) -> Any:
     """
     made = copy.deepcopy(model)
     for each in parts(made):
+        with_labels(each)
         name = type(each).__name__
         if name == "FunctionTransformer" and each.func is not None:
             code = getattr(each.func, "__name__", "a function")

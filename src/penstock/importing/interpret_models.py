@@ -10,6 +10,7 @@ import numpy as np
 
 from penstock.importing.coded_trees import CodedTrees, Codes, graph_of
 from penstock.importing.errors import Refused
+from penstock.importing.labels import as_labels
 from penstock.importing.table import Inputs, column
 from penstock.importing.trees import Ensemble, Leaf, Node, Split
 from penstock.importing.trees_sklearn import Scored
@@ -45,9 +46,7 @@ class Explainable:
         given = frame[self._names]
         if not hasattr(self.model, "classes_"):
             return {"prediction": np.asarray(self.model.predict(given), np.float64).reshape(-1, 1)}
-        label = np.asarray(self.model.predict(given))
-        is_text = label.dtype.kind in "OUST"
-        label = label.astype(object) if is_text else label.astype(np.int64)
+        label = as_labels(self.model.predict(given))
         return {"label": label, "probabilities": np.asarray(self.model.predict_proba(given))}
 
     def convert(self, inputs: Inputs) -> Any:
@@ -72,8 +71,6 @@ class Explainable:
         if inputs.vector and codes:
             raise Refused("--as vector takes no categories; import it with --as columns")
         classes = getattr(model, "classes_", None)
-        if classes is not None and np.asarray(classes).dtype.kind not in "OUST":
-            classes = np.asarray(classes).astype(np.int64)
         return graph_of(CodedTrees(Scored(ensemble, LINKS[link]), codes, classes), inputs)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from penstock.importing import estimators
 from penstock.importing.errors import Refused
 from penstock.importing.graph_ends import finished
+from penstock.importing.labels import as_labels
 from penstock.importing.table import VECTOR, Inputs, column
 from penstock.importing.trees_sklearn import NotCarried
 
@@ -89,7 +90,7 @@ class ScikitLearn:
         given = self._given(frame)
         model = self.model
         if hasattr(self.last, "classes_") or _is(self.last, "classifier"):
-            made = {"label": _labels(model.predict(given))}
+            made = {"label": as_labels(model.predict(given))}
             if hasattr(model, "predict_proba"):
                 made["probabilities"] = np.asarray(model.predict_proba(given))
             return made
@@ -226,15 +227,6 @@ def _chosen(chosen: Any, names: Sequence[str]) -> list[str]:
     if values and isinstance(values[0], bool | np.bool_):
         return [name for name, is_taken in zip(names, values, strict=True) if is_taken]
     return [each if isinstance(each, str) else names[each] for each in values]
-
-
-def _labels(values: Any) -> Any:
-    array = np.asarray(values)
-    if array.dtype.kind == "b":
-        return array.astype(np.int64)
-    if array.dtype.kind in "OUST":
-        return np.array([str(each) for each in array.ravel()], object).reshape(array.shape)
-    return array.astype(np.int64)
 
 
 def _column(values: Any) -> Any:
