@@ -153,7 +153,9 @@ def _check_installed() -> None:
 
     missing = [each for each in NEEDED if find_spec(each) is None]
     if missing:
-        raise click.ClickException(f"{', '.join(missing)} is not installed: pip install 'penstock[import]'")
+        raise click.ClickException(
+            f"{', '.join(missing)} is not installed: pip install '.[import]' in Penstock's checkout"
+        )
 
 
 def _ask(source: Path, title: str, danger: str) -> None:

@@ -15,14 +15,13 @@ if TYPE_CHECKING:
 
 INSTALL = {
     "sklearn": "scikit-learn",
-    "skl2onnx": "penstock[import]",
-    "onnxmltools": "penstock[import]",
-    "pandas": "penstock[import]",
     "interpret": "interpret-core",
     "xgboost": "xgboost",
     "yaml": "mlflow",
 }
 """The distribution of a module, where its name differs."""
+OWN = ("skl2onnx", "onnx", "pandas")
+"""What the extra `import` has, whatever the model is."""
 
 
 def main() -> None:
@@ -40,6 +39,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         return {"refused": str(error)}
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
+        if name in OWN:
+            return {
+                "refused": f"{name} is not installed here: pip install '.[import]' in Penstock's checkout"
+            }
         return {
             "refused": f"the model needs the module {error.name}, which is not installed here: "
             f"pip install '{INSTALL.get(name, name)}', in the release that it was saved with"
