@@ -60,6 +60,11 @@ NEEDED = ("pandas", "skl2onnx")
     type=LEAVE_OUT,
     help="A kind of hard rows that is not compared; may be repeated.",
 )
+@click.option(
+    "--na",
+    type=click.Choice(["missing", "text"]),
+    help="What texts are that pandas reads as missing ones, such as N/A.  [asked for where a CSV has them]",
+)
 @click.option("--yes", is_flag=True, help="Load the file without asking: you trust it.")
 def import_model(  # noqa: PLR0913 - the flags
     source: Path,
@@ -70,6 +75,7 @@ def import_model(  # noqa: PLR0913 - the flags
     form: Literal["columns", "vector"],
     tolerance: float,
     leave_out: tuple[str, ...],
+    na: str | None,
     yes: bool,
 ) -> None:
     """Import the model in SOURCE: convert it to ONNX and verify that against the original, row by row.
@@ -95,6 +101,7 @@ def import_model(  # noqa: PLR0913 - the flags
         "vector": form == "vector",
         "tolerance": tolerance,
         "leave_out": leave_out,
+        "na": na or "",
     }
     _import(job, folder)
 
@@ -146,7 +153,9 @@ def _check_installed() -> None:
 
     missing = [each for each in NEEDED if find_spec(each) is None]
     if missing:
-        raise click.ClickException(f"{', '.join(missing)} is not installed: pip install 'penstock[import]'")
+        raise click.ClickException(
+            f"{', '.join(missing)} is not installed: pip install '.[import]' in Penstock's checkout"
+        )
 
 
 def _ask(source: Path, title: str, danger: str) -> None:

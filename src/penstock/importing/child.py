@@ -6,20 +6,22 @@ import json
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.importing.errors import Refused
 
+if TYPE_CHECKING:
+    from penstock.importing.table import Inputs
+
 INSTALL = {
     "sklearn": "scikit-learn",
-    "skl2onnx": "penstock[import]",
-    "onnxmltools": "penstock[import]",
-    "pandas": "penstock[import]",
     "interpret": "interpret-core",
     "xgboost": "xgboost",
     "yaml": "mlflow",
 }
 """The distribution of a module, where its name differs."""
+OWN = ("skl2onnx", "onnx", "pandas")
+"""What the extra `import` has, whatever the model is."""
 
 
 def main() -> None:
@@ -37,6 +39,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         return {"refused": str(error)}
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
+        if name in OWN:
+            return {
+                "refused": f"{name} is not installed here: pip install '.[import]' in Penstock's checkout"
+            }
         return {
             "refused": f"the model needs the module {error.name}, which is not installed here: "
             f"pip install '{INSTALL.get(name, name)}', in the release that it was saved with"
@@ -51,7 +57,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     frame = table.read(sample)
     frame = _without(frame, job["target"], job["drop"])
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
-    inputs = original.inputs(frame, job["vector"])
+    inputs = _with_na(original, original.inputs(frame, job["vector"]), frame, job)
     model = original.convert(inputs)
     path = folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
@@ -71,7 +77,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     if not verified.sample.are_accepted or (verified.hard and not verified.hard.are_accepted):
         return {**report, "refused": _refusal(original, verified)}
     report["golden"] = writing.write_golden(folder, verified)
-    profile = writing.profile(frame, inputs, original.predict(frame))
+    profile = writing.profile(frame, inputs, original.predict(inputs.as_trained(frame)))
     (folder / "profile.json").write_text(json.dumps(profile, indent=1), encoding="utf-8")
     manifest = writing.manifest(
         source, original.title, sample, len(frame), original.libraries, verified, folder
@@ -92,6 +98,44 @@ def _whole_row(inputs: Any) -> int:
         if all(each == each and each != "" for each in values):  # noqa: PLR0124 - NaN
             return i
     return 0
+
+
+def _with_na(original: Any, inputs: Inputs, frame: Any, job: dict[str, Any]) -> Inputs:
+    """The inputs, with the texts that the graph takes as missing.
+
+    Raises:
+        Refused: the sample has texts that pandas takes as missing and other programs do not, and nobody says
+            which it should be; or an ONNX file should take them as missing.
+    """
+    from penstock.importing.onnx_file import OnnxFile
+    from penstock.importing.table import NA_TEXTS, na_counts
+
+    if isinstance(original, OnnxFile):
+        if job["na"] == "missing":
+            raise Refused("--na missing: an ONNX file is taken as it is, and its texts as they come")
+        return inputs
+    if job["na"] == "missing":
+        return inputs._replace(na_texts=NA_TEXTS)
+    is_csv = Path(job["sample"]).suffix.lower() in (".csv", ".tsv")
+    found = na_counts(frame, inputs.columns) if is_csv and not job["na"] else {}
+    if not found:
+        return inputs
+    lines = [
+        f'  column "{name}": {", ".join(f"{text} ({count:,} rows)" for text, count in counts.items())}'
+        for name, counts in found.items()
+    ]
+    raise Refused(
+        "\n".join(
+            [
+                "pandas reads these texts of the sample as missing values, and requests hold them as texts:",
+                *lines,
+                "Say how the model takes them:",
+                "  --na missing  as missing values, as a model does that was trained on what pandas.read_csv "
+                "gives; the ONNX file takes them so from every client",
+                "  --na text     as texts like others (read_csv with keep_default_na=False)",
+            ]
+        )
+    )
 
 
 def _without(frame: Any, target: str, drop: list[str]) -> Any:

@@ -27,7 +27,7 @@ BASES = 3
 
 
 def hard_rows(
-    frame: Any, columns: Sequence[Column], left_out: Sequence[str] = ()
+    frame: Any, columns: Sequence[Column], left_out: Sequence[str] = (), na_texts: Sequence[str] = ()
 ) -> Iterator[tuple[str, Any]]:
     """Hard rows, a table at a time, with what is hard about it.
 
@@ -35,11 +35,12 @@ def hard_rows(
         frame: the sample.
         columns: the inputs.
         left_out: kinds that are not made.
+        na_texts: the texts that stand for missing ones.
     """
     bases = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, BASES).astype(int))]
     for each in columns:
         made: dict[str, Sequence[Any]] = {
-            "missing": [None],
+            "missing": [None, *(na_texts if each.text else ())],
             "unseen": ["never seen before", "\u00e9t\u00e9"] if each.text else [],
             "texts": list(TEXTS) if each.text else [],
             "extremes": [] if each.text else _extremes(frame[each.name]),

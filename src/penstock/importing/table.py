@@ -14,7 +14,11 @@ from penstock.importing.errors import Refused
 VECTOR = "x"
 """The name of the one input of `--as vector`."""
 
-EXACT_IN_FP32 = 2**24
+NA_TEXTS = (
+    *("N/A", "n/a", "NA", "<NA>", "#N/A", "#N/A N/A", "#NA", "NULL", "null", "None", "NaN", "nan", "-NaN"),
+    *("-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+)
+"""What `pandas.read_csv` takes for a missing value, besides an empty cell, where nobody says otherwise."""
 
 
 class Column(NamedTuple):
@@ -35,19 +39,32 @@ class Inputs(NamedTuple):
     Attributes:
         columns: in the order of the model.
         vector: whether they are one input, `VECTOR`.
+        na_texts: the texts that the graph takes as missing ones, in every column of texts.
     """
 
     columns: Sequence[Column]
     vector: bool = False
+    na_texts: Sequence[str] = ()
 
     def feeds(self, frame: Any) -> dict[str, Any]:
         """The rows of a table as arrays, by input: [N, 1] each, or [N, columns] for a vector."""
         made = {each.name: as_input(frame[each.name], each.text) for each in self.columns}
         return {VECTOR: np.concatenate(list(made.values()), axis=1)} if self.vector else made
 
+    def as_trained(self, frame: Any) -> Any:
+        """The rows of a table as the original takes them: `na_texts` are missing values."""
+        if not self.na_texts:
+            return frame
+        texts = [each.name for each in self.columns if each.text]
+        return frame.assign(
+            **{name: frame[name].mask(frame[name].isin(self.na_texts)) for name in texts}  # keeps the dtype
+        )
+
 
 def read(path: Path) -> Any:
     """The table in a file, as a DataFrame.
+
+    Texts are read as all other commands read them: only an empty cell is a missing one.
 
     Raises:
         Refused: the file cannot be read.
@@ -55,8 +72,8 @@ def read(path: Path) -> Any:
     import pandas as pd
 
     readers = {
-        ".csv": pd.read_csv,
-        ".tsv": lambda name: pd.read_csv(name, sep="\t"),
+        ".csv": _separated,
+        ".tsv": lambda name: _separated(name, "\t"),
         ".jsonl": lambda name: pd.read_json(name, lines=True),
         ".ndjson": lambda name: pd.read_json(name, lines=True),
         ".parquet": pd.read_parquet,
@@ -74,6 +91,27 @@ def read(path: Path) -> Any:
         raise Refused(f"{path}: it has no rows")
     frame.columns = [str(each) for each in frame.columns]
     return frame
+
+
+def _separated(path: Path, separator: str = ",") -> Any:
+    """A table of CSV: numbers and booleans as pandas reads them, the columns of texts as they are."""
+    import pandas as pd
+
+    frame = pd.read_csv(path, sep=separator, low_memory=False)
+    texts = [name for name in frame.columns if any(isinstance(each, str) for each in frame[name].dropna())]
+    raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_values=[""])
+    return frame.assign(**{name: raw[name].astype(frame[name].dtype) for name in texts}) if texts else frame
+
+
+def na_counts(frame: Any, columns: Sequence[Column]) -> dict[str, dict[str, int]]:
+    """For each column of texts that has such, the `NA_TEXTS` in it and how many there are."""
+    found = {}
+    for each in columns:
+        if each.text:
+            values = frame[each.name]
+            counts = values[values.isin(NA_TEXTS)].value_counts()
+            found[each.name] = {str(text): int(count) for text, count in counts.items()}
+    return {name: counts for name, counts in found.items() if counts}
 
 
 def column(frame: Any, name: str) -> Column:

@@ -89,7 +89,7 @@ class Verifier:
         kept.append(self._compare(sample, frame, expected))
         not_compared: dict[str, str] = {}
         hard = Differences(accepted)
-        for what, table in hard_rows(frame, self._inputs.columns, left_out):
+        for what, table in hard_rows(frame, self._inputs.columns, left_out, self._inputs.na_texts):
             try:
                 wanted = self._expected(table)
             except Exception as error:  # the original refuses such rows
@@ -101,7 +101,7 @@ class Verifier:
     def _expected(self, frame: Any) -> Mapping[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return self._original.predict(frame)
+            return self._original.predict(self._inputs.as_trained(frame))
 
     def _compare(
         self, differences: Differences, frame: Any, expected: Mapping[str, Any], what: str = ""
