@@ -68,6 +68,7 @@ def job(path: Path, sample: Path, folder: Path) -> dict[str, Any]:
         "tolerance": 1e-4,
         "leave_out": [],
         "na": "",
+        "text": [],
     }
 
 

@@ -40,6 +40,11 @@ NEEDED = ("pandas", "skl2onnx")
 @click.option("--target", default="", help="The column of the sample that the model predicts.")
 @click.option("--drop", multiple=True, help="A column of the sample that is no input; may be repeated.")
 @click.option(
+    "--text",
+    multiple=True,
+    help="A column that holds texts, also where they look like numbers; may be repeated.",
+)
+@click.option(
     "--as",
     "form",
     type=click.Choice(["columns", "vector"]),
@@ -72,6 +77,7 @@ def import_model(  # noqa: PLR0913 - the flags
     folder: Path,
     target: str,
     drop: tuple[str, ...],
+    text: tuple[str, ...],
     form: Literal["columns", "vector"],
     tolerance: float,
     leave_out: tuple[str, ...],
@@ -98,6 +104,7 @@ def import_model(  # noqa: PLR0913 - the flags
         "kind": _kind(source, yes),
         "target": target,
         "drop": drop,
+        "text": text,
         "vector": form == "vector",
         "tolerance": tolerance,
         "leave_out": leave_out,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,10 @@ class Booster:
         self.model, self.title, self.libraries = model, title, [library]
         self._names, self._features = names, features
         self._is_light = library == "lightgbm"
+
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """See `Original`."""
+        return ()
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""

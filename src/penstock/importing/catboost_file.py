@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ class CatBoost:
         self.libraries: Sequence[str] = ["catboost"]
         self._loss = _loss(model)
         self._is_classifier = LINKS.get(self._loss, "exp") != "exp" and hasattr(model, "predict_proba")
+
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """See `Original`."""
+        return ()
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,13 +52,16 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def _imported(job: dict[str, Any]) -> dict[str, Any]:
     from penstock.importing import table, writing
-    from penstock.importing.verifying import Verifier
+    from penstock.importing.verifying import Verifier, check_original
 
     source, sample, folder = Path(job["source"]), Path(job["sample"]), Path(job["folder"])
     frame = table.read(sample)
     frame = _without(frame, job["target"], job["drop"])
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
+    _check_columns(frame, job["text"])
+    frame = table.as_texts(frame, sample, {*job["text"], *original.texts(list(frame.columns))})
     inputs = _with_na(original, original.inputs(frame, job["vector"]), frame, job)
+    check_original(original, inputs, frame)
     model = original.convert(inputs)
     path = folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
@@ -138,10 +142,15 @@ def _with_na(original: Any, inputs: Inputs, frame: Any, job: dict[str, Any]) -> 
     )
 
 
-def _without(frame: Any, target: str, drop: list[str]) -> Any:
-    for name in (*([target] if target else ()), *drop):
+def _check_columns(frame: Any, names: Sequence[str]) -> None:
+    for name in names:
         if name not in frame.columns:
             raise Refused(f'the sample has no column "{name}"; it has {", ".join(frame.columns)}')
+
+
+def _without(frame: Any, target: str, drop: list[str]) -> Any:
+    for name in (*([target] if target else ()), *drop):
+        _check_columns(frame, [name])
         frame = frame.drop(columns=name)
     return frame
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,13 @@ class Explainable:
         self.model = model
         self.title = f"InterpretML {type(model).__name__}"
         self.libraries: Sequence[str] = ["interpret-core"]
+
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """See `Original`."""
+        # Numbers are categories by their shortest form: all others are texts.
+        for name, levels in zip(self.model.feature_names_in_, self.model.bins_, strict=True):
+            if isinstance(levels[0], dict) and not all(_is_number(each) for each in levels[0]):
+                yield str(name)
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
@@ -104,6 +111,12 @@ def _tree(features: Sequence[int], bins: Sequence[Any], table: Any, codes: Mappi
     # The first part is of missing values, the last of unknown ones.
     known = _searched(feature, [float(each) for each in cuts], parts[1:-1])
     return Split(feature, "LT", -math.inf, parts[0], known, True)
+
+
+def _is_number(name: str) -> bool:
+    """Whether a category is what a number is as a text."""
+    number = _number(name)
+    return name in (str(number), str(int(number)) if math.isfinite(number) else "")
 
 
 def _number(name: str) -> float:

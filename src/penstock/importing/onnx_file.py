@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ class OnnxFile:
         self.model, self._path, self._backend = None, path, backend
         self.title = "ONNX model (no original to compare with: its own outputs are the golden rows)"
         self.libraries: Sequence[str] = []
+
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """See `Original`."""
+        specs = self._backend.signature.inputs
+        return [name for name, spec in specs.items() if spec.datatype.kind is Kind.BYTES]
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""

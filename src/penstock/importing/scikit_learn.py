@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from penstock.importing import estimators
 from penstock.importing.errors import Refused
+from penstock.importing.fitted_texts import chosen, texts_of
 from penstock.importing.graph_ends import finished
 from penstock.importing.labels import as_labels
 from penstock.importing.table import VECTOR, Inputs, column
@@ -38,15 +39,7 @@ class ScikitLearn:
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
-        names = getattr(self.model, "feature_names_in_", None)
-        if names is None:
-            names = getattr(self._first, "feature_names_in_", None)
-        if (
-            names is None
-            and hasattr(self._first, "feature_name_")
-            and _by_name(self._first.feature_name_, frame)
-        ):
-            names = self._first.feature_name_
+        names = self._own_names(frame.columns)
         if names is None and _is_of_texts(self._first):
             names = [each for each in frame.columns if column(frame, each).text]
             if len(names) != 1:
@@ -73,15 +66,28 @@ class ScikitLearn:
             raise Refused(f"--as vector takes numbers only; these columns hold texts: {', '.join(texts)}")
         return Inputs(columns, vector)
 
+    def _own_names(self, columns: Sequence[str]) -> Any:
+        """The names of the columns that the estimator knows; None if it was fitted on an array."""
+        names = getattr(self.model, "feature_names_in_", None)
+        if names is None:
+            names = getattr(self._first, "feature_names_in_", None)
+        own = getattr(self._first, "feature_name_", None)
+        return own if names is None and own is not None and all(each in columns for each in own) else names
+
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """See `Original`."""
+        names = self._own_names(columns)
+        return texts_of(self.model, columns if names is None else [str(each) for each in names])
+
     def _used(self, names: Sequence[str]) -> list[str]:
         """The columns that a ColumnTransformer at the begin takes."""
         if type(self._first).__name__ != "ColumnTransformer":
             return list(names)
         used = {
             each
-            for _, step, chosen in self._first.transformers_
+            for _, step, taken in self._first.transformers_
             if step != "drop"
-            for each in _chosen(chosen, names)
+            for each in chosen(taken, names)
         }
         return [each for each in names if each in used]
 
@@ -209,24 +215,6 @@ def _is(model: Any, kind: str) -> bool:
         return bool(check(model))
     except Exception:  # an estimator that does not know scikit-learn's tags
         return getattr(model, "_estimator_type", "") == kind
-
-
-def _by_name(names: Sequence[str], frame: Any) -> bool:
-    return all(each in frame.columns for each in names)
-
-
-def _chosen(chosen: Any, names: Sequence[str]) -> list[str]:
-    """The names of the columns that a transformer takes, however they were given."""
-    if isinstance(chosen, str):
-        return [chosen]
-    if isinstance(chosen, int | np.integer):
-        return [names[int(chosen)]]
-    if isinstance(chosen, slice):
-        return list(names)[chosen]
-    values = list(chosen)
-    if values and isinstance(values[0], bool | np.bool_):
-        return [name for name, is_taken in zip(names, values, strict=True) if is_taken]
-    return [each if isinstance(each, str) else names[each] for each in values]
 
 
 def _column(values: Any) -> Any:

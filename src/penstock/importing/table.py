@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,8 +76,8 @@ def read(path: Path) -> Any:
     readers = {
         ".csv": _separated,
         ".tsv": lambda name: _separated(name, "\t"),
-        ".jsonl": lambda name: pd.read_json(name, lines=True),
-        ".ndjson": lambda name: pd.read_json(name, lines=True),
+        ".jsonl": _json_lines,
+        ".ndjson": _json_lines,
         ".parquet": pd.read_parquet,
     }
     suffix = path.suffix.lower()
@@ -101,6 +103,77 @@ def _separated(path: Path, separator: str = ",") -> Any:
     texts = [name for name in frame.columns if any(isinstance(each, str) for each in frame[name].dropna())]
     raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_values=[""])
     return frame.assign(**{name: raw[name].astype(frame[name].dtype) for name in texts}) if texts else frame
+
+
+def _json_lines(path: Path) -> Any:
+    """A table of JSON Lines; columns of quoted numbers, such as "NaN", are numbers until `as_texts`."""
+    import pandas as pd
+
+    frame = _as_written(path)
+    for name in frame.columns:
+        if any(isinstance(each, str) for each in frame[name].dropna()):
+            values = frame[name].astype(object)
+            with suppress(ValueError, TypeError):  # texts
+                numbers = pd.to_numeric(values.where(values != "NaN", np.nan))
+                frame = frame.assign(**{name: numbers})
+    return frame
+
+
+def _as_written(path: Path) -> Any:
+    """A table of JSON Lines, of the types that JSON has.
+
+    `pandas.read_json` makes numbers of texts, and times of numbers in columns with names such as created_at.
+    """
+    import pandas as pd
+
+    rows = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise Refused(f"{path}: line {number} is no JSON: {error}") from error
+                if not isinstance(row, dict):
+                    raise Refused(f"{path}: line {number} is no JSON object")
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def as_texts(frame: Any, path: Path, names: Collection[str]) -> Any:
+    """A table in which some columns hold the texts of the file, also where they look like numbers.
+
+    Args:
+        frame: what `read` gave, perhaps without some columns.
+        path: of the file.
+        names: of the columns.
+
+    Raises:
+        Refused: a column of the file holds numbers.
+    """
+    import pandas as pd
+
+    names = [each for each in frame.columns if each in names and not column(frame, each).text]
+    suffix = path.suffix.lower()
+    if not names:
+        return frame
+    if suffix in (".csv", ".tsv"):
+        separator = "," if suffix == ".csv" else "\t"
+        raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_values=[""])
+    elif suffix == ".parquet":
+        raw = frame
+    else:
+        raw = _as_written(path)
+    raw.columns = [str(each) for each in raw.columns]
+    for name in names:
+        known = raw[name].dropna()
+        if not all(isinstance(each, str) for each in known):
+            other = next(each for each in known if not isinstance(each, str))
+            raise Refused(
+                f'column "{name}" of the sample holds numbers or booleans ({other}) where the model was '
+                "fitted with texts: write them as texts into the sample"
+            )
+    return frame.assign(**{name: raw[name].astype("str") for name in names})
 
 
 def na_counts(frame: Any, columns: Sequence[Column]) -> dict[str, dict[str, int]]:

@@ -52,6 +52,32 @@ class Verified(NamedTuple):
     ties: int
 
 
+def check_original(original: Original, inputs: Inputs, frame: Any) -> None:
+    """Has the original predict the sample, before anything is made of it.
+
+    Raises:
+        Refused: it fails; says what the columns were read as.
+    """
+    try:
+        _outputs(original, inputs, frame)
+    except Exception as error:  # whatever the original raises
+        said = f"the original fails on the sample: {type(error).__name__}: {error}"
+        if isinstance(error, TypeError | ValueError):
+            texts = [each.name for each in inputs.columns if each.text]
+            numbers = [each.name for each in inputs.columns if not each.text]
+            said += (
+                f"\nread as texts: {', '.join(texts) or 'none'}; as numbers: {', '.join(numbers) or 'none'}; "
+                "--text COLUMN reads one as texts, --drop COLUMN leaves one out"
+            )
+        raise Refused(said) from error
+
+
+def _outputs(original: Original, inputs: Inputs, frame: Any) -> Mapping[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return original.predict(inputs.as_trained(frame))
+
+
 class Verifier:
     """Runs both on the same rows.
 
@@ -75,15 +101,12 @@ class Verifier:
         self.ties = 0
 
     def verify(self, frame: Any, tolerance: float, left_out: Sequence[str]) -> Verified:
-        """Compares all rows of a sample and the hard ones made of it.
+        """Compares all rows of a sample, which the original takes, and the hard ones made of it.
 
         Raises:
-            Refused: the original fails on the sample, or the file fails.
+            Refused: the file fails.
         """
-        try:
-            expected = self._expected(frame)
-        except Exception as error:  # whatever the original raises
-            raise Refused(f"the original fails on the sample: {type(error).__name__}: {error}") from error
+        expected = self._expected(frame)
         accepted = _tolerance(tolerance, expected)
         sample, kept = Differences(accepted), []
         kept.append(self._compare(sample, frame, expected))
@@ -99,9 +122,7 @@ class Verifier:
         return Verified(sample, hard if hard.rows else None, kept, accepted, not_compared, self.ties)
 
     def _expected(self, frame: Any) -> Mapping[str, Any]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self._original.predict(self._inputs.as_trained(frame))
+        return _outputs(self._original, self._inputs, frame)
 
     def _compare(
         self, differences: Differences, frame: Any, expected: Mapping[str, Any], what: str = ""
