@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from penstock.core.tensors import DataType
 from support import zoo
 from support.servers import RunningServer
 
@@ -74,6 +75,23 @@ def test_the_worst_row_is_shown(files: Files, cli: Cli, server: RunningServer, m
         assert out.endswith("  rows that differ: 2\n")
     code, out, _ = cli("check", model, "--golden", files.golden, "--tolerance", "0.3")
     assert (code, out.partition("\n")[0]) == (1, "2 rows: 1 label differs, largest 0.25, worst row 2")
+
+
+def test_a_text_that_differs_is_shown(tmp_path: Path, cli: Cli, server: RunningServer, models: Path) -> None:
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text('{"x": "a", "y": "a"}\n{"x": "é", "y": "other"}\n')
+    for where in (["text", "--target", server.target], [str(models / "text")]):
+        code, out, err = cli("check", *where, "--golden", golden)
+        assert (code, err) == (1, "")
+        assert "  row 2  y: expected ['other'], got ['é']\n" in out
+
+
+def test_a_text_label_that_differs_is_shown(tmp_path: Path, cli: Cli) -> None:
+    folder = zoo.repository(tmp_path, {"label": zoo.identity(DataType.BYTES, ("N",))}) / "label"
+    (folder / "1/golden.jsonl").write_text('{"x": "a", "y": "a"}\n{"x": "é", "y": "other"}\n')
+    code, out, err = cli("check", folder)
+    assert (code, err) == (1, "")
+    assert "  row 2  y: expected other, got é\n" in out
 
 
 def test_golden_rows_beside_a_version_are_the_default(tmp_path: Path, cli: Cli) -> None:
