@@ -14,17 +14,22 @@ import onnxruntime as ort
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
 
 from importing.cases import LIBRARIES, Case
 from importing.data import table
 from importing.outcomes import ROWS, job, outcome
+from penstock.cli.import_model import _found
 from penstock.importing import child, hard_rows
-from penstock.importing.table import Column
+from penstock.importing.errors import Refused
+from penstock.importing.table import Column, in_order
 from penstock.importing.trees import Ensemble, Leaf, Split, attributes, member
 
 KNOWN_LOST = (
@@ -243,6 +248,12 @@ def test_a_forest_fitted_on_an_array_takes_columns_in_order(frame: Any, tmp_path
     model = RandomForestClassifier(5, random_state=0).fit(frame[names].to_numpy(), frame["y"])
     report = imported(model, frame[[*names, "y"]], tmp_path, target="y")
     assert [each.partition(" ")[0] for each in report["inputs"]] == names
+    assert report["by_position"] == names
+    assert next(each for each in _found(report) if "by place" in each) == (
+        "  by place   the model knows no column names: column 1 is b, 2 is a"
+    )
+    named = RandomForestClassifier(5, random_state=0).fit(frame[names], frame["y"])
+    assert imported(named, frame[[*names, "y"]], tmp_path, target="y")["by_position"] == []
     report = imported(model, frame[[*names, "y"]], tmp_path)
     assert "was fitted on 2 columns without names, the sample has 3: b, a, y" in report["refused"]
 
@@ -254,3 +265,28 @@ def test_where_two_classes_are_as_probable_either_label_is_right(tmp_path: Path)
     report = imported(model, sample, tmp_path, target="y")
     assert report["sample"] == "2 rows: no labels differ, largest 0"
     assert report["ties"] >= 2
+
+
+def test_a_booster_that_knows_names_does_not_take_others() -> None:
+    sample = pd.DataFrame({"x": [1.0], "y": [2.0]})
+    assert in_order("a booster", ["y", "x"], sample) == (["y", "x"], False)
+    for own in (None, ["Column_0", "Column_1"], ["f0", "f1"], ["0", "1"]):
+        assert in_order("a booster", own, sample) == (["x", "y"], True)
+    with pytest.raises(Refused, match=r"lacks columns of the model \(a booster\): age; it has x, y"):
+        in_order("a booster", ["age", "x"], sample)
+
+
+def test_several_targets_of_classes_are_refused(frame: Any, tmp_path: Path) -> None:
+    targets = np.column_stack([frame["y"], frame["y3"] == "low"])
+    for model in (DecisionTreeClassifier(max_depth=2), MultiOutputClassifier(LogisticRegression())):
+        model.fit(frame[["a", "c"]], targets)
+        said = imported(model, frame[["a", "c"]], tmp_path)["refused"]
+        assert "predicts the classes of several targets: train one classifier for each" in said
+
+
+@pytest.mark.parametrize("voting", ["soft", "hard"])
+def test_votes_with_weights(frame: Any, tmp_path: Path, voting: str) -> None:
+    members = [("a", LogisticRegression(max_iter=500)), ("b", DecisionTreeClassifier(max_depth=2))]
+    model = VotingClassifier([*members, ("c", GaussianNB())], voting=voting, weights=[1, 3, 1.5])
+    report = imported(model.fit(frame[["a", "c"]], frame["y3"]), frame[["a", "c"]], tmp_path)
+    assert "refused" not in report, report["refused"]

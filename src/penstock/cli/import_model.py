@@ -19,6 +19,7 @@ import click
 from penstock.cli.output import say
 
 LEAVE_OUT = click.Choice(["missing", "unseen", "extremes", "texts"])
+MOST_SHOWN = 10
 NEEDED = ("pandas", "skl2onnx")
 
 
@@ -211,6 +212,10 @@ def _found(report: dict[str, Any]) -> Iterator[str]:
     yield report["title"]
     yield f"  inputs     {', '.join(report['inputs'])}"
     yield f"  outputs    {', '.join(report['outputs'])}"
+    if taken := report["by_position"]:
+        shown = [f"{i} is {name}" for i, name in enumerate(taken[:MOST_SHOWN], 1)]
+        more = f", and so on to {len(taken)}" if len(taken) > MOST_SHOWN else ""
+        yield f"  by place   the model knows no column names: column {', '.join(shown)}{more}"
     if report["ignored"]:
         yield f"  no inputs  {', '.join(report['ignored'])} (columns that the model does not take)"
     yield f"  sample     {report['sample']}"

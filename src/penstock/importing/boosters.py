@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock.importing.coded_trees import CodedTrees, graph_of
 from penstock.importing.errors import Refused
-from penstock.importing.table import Inputs, column
+from penstock.importing.table import Inputs, column, in_order
 from penstock.importing.trees_sklearn import NotCarried
 
 
@@ -29,9 +29,7 @@ class Booster:
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
-        names = list(frame.columns)
-        if self._names and all(each in frame.columns for each in self._names):
-            names = list(self._names)
+        names, by_position = in_order(self.title, self._names, frame)
         if len(names) != self._features:
             wanted = f" ({', '.join(self._names[:20])})" if self._names else ""
             raise Refused(
@@ -46,7 +44,7 @@ class Booster:
                 "trained on; encode them with scikit-learn's OrdinalEncoder in a Pipeline"
             )
         self._order = names
-        return Inputs(columns, vector)
+        return Inputs(columns, vector, by_position=by_position)
 
     def predict(self, frame: Any) -> Mapping[str, Any]:
         """See `Original`."""

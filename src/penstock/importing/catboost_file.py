@@ -13,7 +13,7 @@ import numpy as np
 from penstock.importing.coded_trees import CodedTrees, graph_of
 from penstock.importing.errors import Refused
 from penstock.importing.labels import as_labels
-from penstock.importing.table import Inputs, column
+from penstock.importing.table import Inputs, column, in_order
 from penstock.importing.trees import Ensemble, Leaf, Node, Split
 from penstock.importing.trees_sklearn import NotCarried, Scored
 
@@ -77,9 +77,8 @@ class CatBoost:
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
-        names = [str(each) for each in self.model.feature_names_]
-        if not all(each in frame.columns for each in names):
-            names = list(frame.columns)
+        own = [str(each) for each in self.model.feature_names_]
+        names, by_position = in_order(self.title, own, frame)
         if len(names) != len(self.model.feature_names_):
             raise Refused(
                 f"{self.title} takes {len(self.model.feature_names_)} columns "
@@ -96,7 +95,7 @@ class CatBoost:
         columns = [column(frame, each) for each in names]
         if texts := [each.name for each in columns if each.text]:
             raise Refused(f"{self.title} takes numbers; these columns hold texts: {', '.join(texts)}")
-        return Inputs(columns, vector)
+        return Inputs(columns, vector, by_position=by_position)
 
     def predict(self, frame: Any) -> Mapping[str, Any]:
         """See `Original`."""

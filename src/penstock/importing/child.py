@@ -71,6 +71,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     report: dict[str, Any] = {
         "title": original.title,
         "ignored": ignored,
+        "by_position": [each.name for each in inputs.columns] if inputs.by_position else [],
         "inputs": [str(each) for each in verifier.signature.inputs.values()],
         "outputs": [str(each) for each in verifier.signature.outputs.values()],
         "sample": str(verified.sample),

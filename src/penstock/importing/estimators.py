@@ -144,6 +144,8 @@ def prepared(model: Any) -> Any:
     for each in parts(made):
         with_labels(each)
         name = type(each).__name__
+        if name == "VotingClassifier" and each.weights is not None:
+            each.weights = np.asarray(each._weights_not_none)
         if name == "FunctionTransformer" and each.func is not None:
             code = getattr(each.func, "__name__", "a function")
             raise NotCarried(

@@ -39,6 +39,11 @@ class ScikitLearn:
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
+        if isinstance(getattr(self.last, "classes_", None), list):
+            raise Refused(
+                f"{self.title} predicts the classes of several targets: train one classifier for each and "
+                "import each as a model of its own"
+            )
         names = self._own_names(frame.columns)
         if names is None and _is_of_texts(self._first):
             names = [each for each in frame.columns if column(frame, each).text]
@@ -64,7 +69,7 @@ class ScikitLearn:
         texts = [each.name for each in columns if each.text]
         if vector and texts:
             raise Refused(f"--as vector takes numbers only; these columns hold texts: {', '.join(texts)}")
-        return Inputs(columns, vector)
+        return Inputs(columns, vector, by_position=names is None)
 
     def _own_names(self, columns: Sequence[str]) -> Any:
         """The names of the columns that the estimator knows; None if it was fitted on an array."""

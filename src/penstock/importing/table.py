@@ -42,11 +42,13 @@ class Inputs(NamedTuple):
         columns: in the order of the model.
         vector: whether they are one input, `VECTOR`.
         na_texts: the texts that the graph takes as missing ones, in every column of texts.
+        by_position: whether the model knows no names, and the columns of the sample are taken in their order.
     """
 
     columns: Sequence[Column]
     vector: bool = False
     na_texts: Sequence[str] = ()
+    by_position: bool = False
 
     def feeds(self, frame: Any) -> dict[str, Any]:
         """The rows of a table as arrays, by input: [N, 1] each, or [N, columns] for a vector."""
@@ -185,6 +187,26 @@ def na_counts(frame: Any, columns: Sequence[Column]) -> dict[str, dict[str, int]
             counts = values[values.isin(NA_TEXTS)].value_counts()
             found[each.name] = {str(text): int(count) for text, count in counts.items()}
     return {name: counts for name, counts in found.items() if counts}
+
+
+def in_order(title: str, own: Sequence[str] | None, frame: Any) -> tuple[list[str], bool]:
+    """The columns that a model takes, and whether they are those of the sample in their order.
+
+    Args:
+        title: of the model.
+        own: the names that it knows; None, or `Column_0`, `0` or `f0` and so on, if it was trained on arrays.
+        frame: the sample.
+
+    Raises:
+        Refused: the sample lacks columns, or has others than a model that knows no names can take.
+    """
+    if own and all(each in frame.columns for each in own):
+        return list(own), False
+    if own and any(each not in (f"Column_{i}", f"f{i}", str(i)) for i, each in enumerate(own)):
+        missing = ", ".join(each for each in own if each not in frame.columns)
+        has = ", ".join(frame.columns)
+        raise Refused(f"the sample lacks columns of the model ({title}): {missing}; it has {has}")
+    return list(frame.columns), True
 
 
 def column(frame: Any, name: str) -> Column:
