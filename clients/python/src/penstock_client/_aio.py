@@ -205,7 +205,8 @@ class AsyncClient(Connection):
         Args:
             model: the model's name.
             inputs: each item is the inputs of one prediction, as for `predict`; or a pair of these and a
-                `Sequence`, as in `predict`, where an empty id means the stream's own sequence. A plain
+                `Sequence`, as in `predict`, where an empty id means the stream's own sequence; or a
+                `StreamItem`, which has an id. A plain
                 iterable is read on the event loop, so it should not block; use an asynchronous one if items
                 have to be waited for.
             ordered: whether the results come in the order of the items, or as they are ready.
@@ -220,7 +221,8 @@ class AsyncClient(Connection):
             extra: as for `predict`.
 
         Returns:
-            An asynchronous generator of the results; `index` of each, also of errors, is the position of its
+            An asynchronous generator of the results; `id` of each, also of errors, is that of its item, and
+            `index` of each, also of errors, is the position of its
             item.
 
         Raises:

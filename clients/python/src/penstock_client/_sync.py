@@ -176,7 +176,8 @@ class Client(Connection):
         Args:
             model: the model's name.
             inputs: each item is the inputs of one prediction, as for `predict`; or a pair of these and a
-                `Sequence`, as in `predict`, where an empty id means the stream's own sequence.
+                `Sequence`, as in `predict`, where an empty id means the stream's own sequence; or a
+                `StreamItem`, which has an id.
             ordered: whether the results come in the order of the items, or as they are ready.
             version: a version number or a label; empty for the default.
             outputs: the outputs to return; None for all.
@@ -189,7 +190,8 @@ class Client(Connection):
             extra: as for `predict`.
 
         Returns:
-            A generator of the results; `index` of each, also of errors, is the position of its item.
+            A generator of the results; `id` of each, also of errors, is that of its item, and
+            `index` of each, also of errors, is the position of its item.
 
         Raises:
             PenstockError: the whole call failed, after all earlier answers have been yielded; or, with
