@@ -37,12 +37,18 @@ KNOWN_LOST = (
     "OrdinalEncoder(unknown_value=-1)",
     "TfidfVectorizer",
     "TfidfVectorizer(stop_words='english')",
+    "TfidfVectorizer(sublinear_tf=True)",
+    "StandardScaler and RandomForestRegressor",
+    "MinMaxScaler and RandomForestRegressor",
+    "RobustScaler and HistGradientBoostingRegressor, whole numbers",
+    "TfidfVectorizer and RandomForestClassifier",
 )
 """What skl2onnx alone loses or rejects."""
 
 REFUSED = {
     "FunctionTransformer(abs)": "Python code is not converted",
     "TfidfVectorizer(analyzer='char')": "use analyzer='word'",
+    "StandardScaler and HistGradientBoostingRegressor": "train it without the scaler",
     "TfidfVectorizer(strip_accents='unicode')": "take accents off the texts before they are sent",
 }
 
@@ -254,3 +260,16 @@ def test_where_two_classes_are_as_probable_either_label_is_right(tmp_path: Path)
     report = imported(model, sample, tmp_path, target="y")
     assert report["sample"] == "2 rows: no labels differ, largest 0"
     assert report["ties"] >= 2
+
+
+@pytest.mark.parametrize(("text", "is_named"), [("a plain text", False), (hard_rows.TEXTS[0], True)])
+def test_the_way_texts_are_split_is_named_only_where_it_may_be_the_reason(text: str, is_named: bool) -> None:
+    from types import SimpleNamespace
+
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    from penstock.importing.known_losses import known_loss
+
+    original = SimpleNamespace(model=CountVectorizer())
+    assert ("--leave-out texts" in known_loss(original, {"note": text, "a": 1.0})) is is_named
+    assert known_loss(original, {}) == ""
