@@ -1,7 +1,7 @@
 """Converters of scalers and of the weights of words that compute in FP64, as scikit-learn does.
 
-What comes out is FP32: that is what trees of scikit-learn make of FP64. Computed in FP32 it would be some units in
-the last place beside it, and fall on the other side of a threshold.
+What comes out is FP32: that is what trees of scikit-learn make of FP64. Computed in FP32 it would be some
+units in the last place beside it, and fall on the other side of a threshold.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def scaler_shape(operator: Any) -> None:
 
 
 def convert_tfidf(scope: Any, operator: Any, container: Any) -> None:
-    """`TfidfTransformer`, and what `TfidfVectorizer` makes of its counts: weights of words, and their norm."""
+    """`TfidfTransformer`, and what `TfidfVectorizer` makes of its counts: weights, and their norm."""
     model, graph = operator.raw_operator, Graph(scope, container)
     values = _as_doubles(graph, operator)
     if model.sublinear_tf:
