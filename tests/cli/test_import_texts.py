@@ -92,6 +92,30 @@ def test_as_texts_they_are_categories_like_others(tmp_path: Path, cli: Cli) -> N
     assert scored(cli, folder, tickets.sample) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_column_of_booleans_is_an_input_of_booleans(tmp_path: Path, cli: Cli) -> None:
+    frame = pd.DataFrame({"seats": range(60), "is_trial": [i % 3 == 0 for i in range(60)]})
+    model = DecisionTreeClassifier(random_state=0).fit(frame, (frame.seats > 30) ^ frame.is_trial)
+    joblib.dump(model, tmp_path / "model.joblib")
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    folder = tmp_path / "m/trial"
+    flags = ("--sample", tmp_path / "rows.csv", "--to", folder, "--yes")
+    ran = cli("import", tmp_path / "model.joblib", *flags)
+    assert ran.code == 0, ran.err
+    assert "is_trial BOOL[batch,1]" in ran.out
+    assert '"bool_values": [true]' in ran.out
+    assert '"is_trial": True}))' in ran.out
+    assert golden(folder)[0] == {"seats": 0.0, "is_trial": True, "label": 1, "probabilities": [0.0, 1.0]}
+    assert scored(cli, folder, tmp_path / "rows.csv") == model.predict_proba(frame)[:, 1].tolist()
+    expected = tmp_path / "expected.csv"
+    expected.write_text("label\n" + "".join(f"{int(each)}\n" for each in model.predict(frame)))
+    ran = cli("check", folder, "--rows", tmp_path / "rows.csv", "--expect", expected)
+    assert ran.out == "60 rows: no labels differ\n"
+    wide = cli("import", tmp_path / "model.joblib", *flags, "--as", "vector")
+    assert "x FP32[batch,2]" in wide.out
+    file = cli("import", folder / "1/model.onnx", *flags)
+    assert file.code == 0, file.err
+
+
 def test_texts_that_are_no_inputs_are_not_asked_for(tmp_path: Path, cli: Cli) -> None:
     tickets = Tickets(tmp_path)
     frame = pd.read_csv(tickets.sample)[["region", "seats", "y"]].dropna()

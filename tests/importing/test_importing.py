@@ -42,12 +42,18 @@ KNOWN_LOST = (
     "OrdinalEncoder(unknown_value=-1)",
     "TfidfVectorizer",
     "TfidfVectorizer(stop_words='english')",
+    "TfidfVectorizer(sublinear_tf=True)",
+    "StandardScaler and RandomForestRegressor",
+    "MinMaxScaler and RandomForestRegressor",
+    "RobustScaler and HistGradientBoostingRegressor, whole numbers",
+    "TfidfVectorizer and RandomForestClassifier",
 )
 """What skl2onnx alone loses or rejects."""
 
 REFUSED = {
     "FunctionTransformer(abs)": "Python code is not converted",
     "TfidfVectorizer(analyzer='char')": "use analyzer='word'",
+    "StandardScaler and HistGradientBoostingRegressor": "train it without the scaler",
     "TfidfVectorizer(strip_accents='unicode')": "take accents off the texts before they are sent",
 }
 
@@ -290,3 +296,16 @@ def test_votes_with_weights(frame: Any, tmp_path: Path, voting: str) -> None:
     model = VotingClassifier([*members, ("c", GaussianNB())], voting=voting, weights=[1, 3, 1.5])
     report = imported(model.fit(frame[["a", "c"]], frame["y3"]), frame[["a", "c"]], tmp_path)
     assert "refused" not in report, report["refused"]
+
+
+@pytest.mark.parametrize(("text", "is_named"), [("a plain text", False), (hard_rows.TEXTS[0], True)])
+def test_the_way_texts_are_split_is_named_only_where_it_may_be_the_reason(text: str, is_named: bool) -> None:
+    from types import SimpleNamespace
+
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    from penstock.importing.known_losses import known_loss
+
+    original = SimpleNamespace(model=CountVectorizer())
+    assert ("--leave-out texts" in known_loss(original, {"note": text, "a": 1.0})) is is_named
+    assert known_loss(original, {}) == ""

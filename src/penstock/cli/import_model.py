@@ -256,6 +256,8 @@ def _next_steps(version: Path, report: dict[str, Any]) -> Iterator[str]:
 def _typed(value: object) -> dict[str, object]:
     if isinstance(value, str) and value not in ("NaN", "Infinity", "-Infinity"):
         return {"string_values": [value]}
+    if isinstance(value, bool):
+        return {"bool_values": [value]}
     return {"float_values": value if isinstance(value, list) else [value]}
 
 
@@ -264,6 +266,13 @@ def _python(model: str, example: dict[str, object]) -> str:
     return f"from penstock_client import Client; print({call})"
 
 
-def _literal(value: object) -> str:
-    """A value as Python has it, with double quotes, which need no escape in a shell's single ones."""
+def _literal(value: dict[str, object]) -> str:
+    """The values as Python has them, with double quotes, which need no escape in a shell's single ones."""
+    pairs = (f"{_text(name)}: {_text(each)}" for name, each in value.items())
+    return f"{{{', '.join(pairs)}}}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value)
     return json.dumps(value, ensure_ascii=False).replace('"NaN"', 'float("nan")')

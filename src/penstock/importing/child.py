@@ -175,7 +175,8 @@ def _refusal(original: Any, verified: Any) -> str:
             parts.append(
                 f"  row {differences.worst_row}  inputs: {json.dumps(row, ensure_ascii=False)[:400]}"
             )
-    loss = known_loss(original)
+    is_hard = verified.hard is not None and not verified.hard.are_accepted
+    loss = known_loss(original, _row_of(verified, verified.hard) if is_hard else {})
     if loss:
         parts.append(loss)
     return "\n".join(parts)

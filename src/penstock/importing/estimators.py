@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.importing import encoders, trees_sklearn
+from penstock.importing import encoders, scalers, trees_sklearn
 from penstock.importing.labels import as_labels, with_labels
 from penstock.importing.tree_operators import converter
 from penstock.importing.trees_sklearn import NotCarried, Scored
@@ -25,6 +25,7 @@ OF_SKLEARN = (
 def register() -> None:
     """Has skl2onnx use the converters of this package; to be called once."""
     import sklearn.ensemble
+    import sklearn.feature_extraction.text
     import sklearn.impute
     import sklearn.preprocessing
     import sklearn.tree
@@ -37,6 +38,11 @@ def register() -> None:
         (sklearn.impute.SimpleImputer, encoders.imputer_shape, encoders.convert_imputer),
         (sklearn.preprocessing.OneHotEncoder, encoders.one_hot_shape, encoders.convert_one_hot),
         (sklearn.preprocessing.OrdinalEncoder, encoders.ordinal_shape, encoders.convert_ordinal),
+        (sklearn.preprocessing.StandardScaler, scalers.scaler_shape, scalers.convert_scaler),
+        (sklearn.preprocessing.RobustScaler, scalers.scaler_shape, scalers.convert_scaler),
+        (sklearn.preprocessing.MaxAbsScaler, scalers.scaler_shape, scalers.convert_scaler),
+        (sklearn.preprocessing.MinMaxScaler, scalers.scaler_shape, scalers.convert_min_max),
+        (sklearn.feature_extraction.text.TfidfTransformer, scalers.tfidf_shape, scalers.convert_tfidf),
     ):
         update_registered_converter(kind, f"Penstock{kind.__name__}", shape, convert, overwrite=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ def finished(model: Any, inputs: Inputs, outputs: Sequence[str]) -> Any:
         if node.op_type == "StringNormalizer" and not any(each.name == "locale" for each in node.attribute):
             node.attribute.append(_helper().make_attribute("locale", LOCALE))
     _join(graph, inputs)
+    if not inputs.vector:
+        _take_flags(graph, {each.name for each in inputs.columns if each.flag})
     if inputs.na_texts:
         _take_as_missing(graph, inputs.na_texts)
     del graph.output[len(outputs) :]
@@ -71,6 +73,17 @@ def _join(graph: Any, inputs: Inputs) -> None:
         graph.node.insert(0, helper.make_node("Concat", names, [VECTOR], axis=1))
         del graph.input[:]
         graph.input.extend(helper.make_tensor_value_info(name, kind, [BATCH, 1]) for name in names)
+
+
+def _take_flags(graph: Any, flags: Collection[str]) -> None:
+    """Makes inputs BOOL, of which the graph takes 0 and 1."""
+    from onnx import TensorProto
+
+    for i, each in enumerate([each for each in graph.input if each.name in flags]):
+        number, kind = f"number_{i}_of_flag", each.type.tensor_type
+        _rename(graph, each.name, number)
+        graph.node.insert(0, _helper().make_node("Cast", [each.name], [number], to=kind.elem_type))
+        kind.elem_type = TensorProto.BOOL
 
 
 def _take_as_missing(graph: Any, texts: Sequence[str]) -> None:

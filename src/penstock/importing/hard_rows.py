@@ -40,10 +40,10 @@ def hard_rows(
     bases = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, BASES).astype(int))]
     for each in columns:
         made: dict[str, Sequence[Any]] = {
-            "missing": [None, *(na_texts if each.text else ())],
+            "missing": [] if each.flag else [None, *(na_texts if each.text else ())],
             "unseen": ["never seen before", "\u00e9t\u00e9"] if each.text else [],
             "texts": list(TEXTS) if each.text else [],
-            "extremes": [] if each.text else _extremes(frame[each.name]),
+            "extremes": [] if each.text else [False, True] if each.flag else _extremes(frame[each.name]),
         }
         for kind, values in made.items():
             for value in values if kind not in left_out else ():
@@ -70,7 +70,7 @@ def _with(bases: Any, column: Column, value: object) -> Any:
         if value is not None and value not in old.cat.categories:
             return None
         made[column.name] = pd.Categorical([value] * len(made), dtype=old.dtype)
-    elif column.text:
+    elif column.flag or column.text:
         made[column.name] = pd.Series([value] * len(made), index=made.index, dtype=old.dtype)
     elif value is None:
         made[column.name] = np.full(len(made), np.nan)

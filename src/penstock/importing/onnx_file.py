@@ -52,18 +52,23 @@ class OnnxFile:
             raise Refused(
                 f"the inputs {', '.join(map(str, specs.values()))} are not columns of a table: {BY_HAND}"
             )
-        other = [str(each) for each in specs.values() if each.datatype.label not in ("FP32", "BYTES")]
+        other = [str(each) for each in specs.values() if each.datatype.label not in ("FP32", "BOOL", "BYTES")]
         if other:
             raise Refused(
-                f"inputs other than FP32 and texts ({', '.join(other)}): put the file into place yourself"
+                f"inputs other than FP32, BOOL and texts ({', '.join(other)}): put the file into place "
+                "yourself"
             )
         if len(specs) == 1 and (name := next(iter(specs))) not in frame.columns:
             raise Refused(f"the one input {specs[name]} is a vector: {BY_HAND}")
         if missing := [each for each in specs if each not in frame.columns]:
             raise Refused(f"the sample lacks columns of the model: {', '.join(missing)}")
-        columns = [Column(name, spec.datatype.kind is Kind.BYTES) for name, spec in specs.items()]
+        columns = [
+            Column(name, spec.datatype.kind is Kind.BYTES, spec.datatype.label == "BOOL")
+            for name, spec in specs.items()
+        ]
         for each in columns:
-            if column(frame, each.name).text != each.text:
+            held = column(frame, each.name)
+            if held.text != each.text or (each.flag and not held.flag):
                 raise Refused(f'column "{each.name}" of the sample does not fit input {specs[each.name]}')
         self._inputs = Inputs(columns)
         return self._inputs

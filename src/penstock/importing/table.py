@@ -28,11 +28,13 @@ class Column(NamedTuple):
 
     Attributes:
         name: as in the table.
-        text: whether it holds texts; all else is FP32.
+        text: whether it holds texts.
+        flag: whether it holds booleans and none is missing; all else is FP32.
     """
 
     name: str
     text: bool
+    flag: bool = False
 
 
 class Inputs(NamedTuple):
@@ -52,7 +54,10 @@ class Inputs(NamedTuple):
 
     def feeds(self, frame: Any) -> dict[str, Any]:
         """The rows of a table as arrays, by input: [N, 1] each, or [N, columns] for a vector."""
-        made = {each.name: as_input(frame[each.name], each.text) for each in self.columns}
+        made = {
+            each.name: as_input(frame[each.name], each.text, each.flag and not self.vector)
+            for each in self.columns
+        }
         return {VECTOR: np.concatenate(list(made.values()), axis=1)} if self.vector else made
 
     def as_trained(self, frame: Any) -> Any:
@@ -221,7 +226,7 @@ def column(frame: Any, name: str) -> Column:
     if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         if pd.api.types.is_complex_dtype(values):
             raise Refused(f'column "{name}" holds complex numbers, which no input can')
-        return Column(name, False)
+        return Column(name, False, pd.api.types.is_bool_dtype(values) and not values.isna().any())
     if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values):
         raise Refused(f'column "{name}" holds times: make numbers of them (such as days) before training')
     if isinstance(values.dtype, pd.CategoricalDtype):
@@ -235,8 +240,10 @@ def column(frame: Any, name: str) -> Column:
     return Column(name, True)
 
 
-def as_input(values: Any, text: bool) -> Any:
-    """A column as an array [N, 1]: FP32, or texts with "" for missing ones."""
+def as_input(values: Any, text: bool, flag: bool = False) -> Any:
+    """A column as an array [N, 1]: FP32, booleans, or texts with "" for missing ones."""
+    if flag:
+        return values.to_numpy(bool).reshape(-1, 1)
     if text:
         made = np.empty((len(values), 1), object)
         made[:, 0] = [

@@ -66,6 +66,16 @@ class Graph:
         self._container.add_initializer(name, kind, list(array.shape), flat)
         return name
 
+    def doubles(self, values: Any) -> str:
+        """Adds a constant, FP64."""
+        from onnx import TensorProto
+
+        array = np.asarray(values, np.float64)
+        name: str = self._scope.get_unique_variable_name("constant")
+        flat = array.ravel().tolist()
+        self._container.add_initializer(name, TensorProto.DOUBLE, list(array.shape), flat)
+        return name
+
     def scores(self, features: str, scored: Scored) -> str:
         """The outputs of an ensemble, FP32 [N, targets], for features [N, columns]."""
         from onnx import TensorProto
