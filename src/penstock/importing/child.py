@@ -51,15 +51,12 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _imported(job: dict[str, Any]) -> dict[str, Any]:
-    from penstock.importing import table, writing
+    from penstock.importing import writing
     from penstock.importing.verifying import Verifier, check_original
 
     source, sample, folder = Path(job["source"]), Path(job["sample"]), Path(job["folder"])
-    frame = table.read(sample)
-    frame = _without(frame, job["target"], job["drop"])
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
-    _check_columns(frame, job["text"])
-    frame = table.as_texts(frame, sample, {*job["text"], *original.texts(list(frame.columns))})
+    frame = _sample(job, original)
     inputs = _with_na(original, original.inputs(frame, job["vector"]), frame, job)
     check_original(original, inputs, frame)
     model = original.convert(inputs)
@@ -141,6 +138,16 @@ def _with_na(original: Any, inputs: Inputs, frame: Any, job: dict[str, Any]) -> 
             ]
         )
     )
+
+
+def _sample(job: dict[str, Any], original: Any) -> Any:
+    """The sample without the columns that are no inputs, with texts where the original has texts."""
+    from penstock.importing import table
+
+    path = Path(job["sample"])
+    frame = _without(table.read(path), job["target"], job["drop"])
+    _check_columns(frame, job["text"])
+    return table.as_texts(frame, path, {*job["text"], *original.texts(list(frame.columns))})
 
 
 def _check_columns(frame: Any, names: Sequence[str]) -> None:
