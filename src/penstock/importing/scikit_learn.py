@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from penstock.importing import estimators
-from penstock.importing.errors import Refused
+from penstock.importing.errors import LacksColumns, Refused
 from penstock.importing.graph_ends import finished
 from penstock.importing.table import VECTOR, Inputs, column
 from penstock.importing.trees_sklearn import NotCarried
@@ -34,6 +34,7 @@ class ScikitLearn:
         self.libraries: Sequence[str] = ["scikit-learn", *sorted(packages & {"lightgbm", "xgboost"})]
         self._first = _first(self.model)
         self._names: list[str] | None = None
+        self._texts: list[str] = []
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
@@ -56,9 +57,10 @@ class ScikitLearn:
         wanted = self._names or list(frame.columns)
         missing = [each for each in wanted if each not in frame.columns]
         if missing:
-            raise Refused(
+            raise LacksColumns(
                 f"the sample lacks columns of the model: {', '.join(missing)}; it has "
-                f"{', '.join(frame.columns)}"
+                f"{', '.join(frame.columns)}",
+                missing,
             )
         count = getattr(self.model, "n_features_in_", None) or getattr(self._first, "n_features_in_", None)
         if count is not None and count != len(wanted):
@@ -82,6 +84,12 @@ class ScikitLearn:
             if step != "drop"
             for each in _chosen(chosen, names)
         }
+        self._texts = [
+            each
+            for _, step, chosen in self._first.transformers_
+            if isinstance(chosen, str | int | np.integer) and _is_of_texts(_first(step))
+            for each in _chosen(chosen, names)
+        ]
         return [each for each in names if each in used]
 
     def predict(self, frame: Any) -> Mapping[str, Any]:
@@ -114,6 +122,8 @@ class ScikitLearn:
             return frame[self._names[0]].fillna("") if self._names else frame
         if self._names is None:
             return frame.to_numpy()
+        for name in self._texts:  # a request has the empty text there, and the original takes no missing one
+            frame = frame.assign(**{name: frame[name].fillna("")})
         return frame[self._names]
 
     def convert(self, inputs: Inputs) -> Any:

@@ -83,7 +83,9 @@ class Verifier:
         try:
             expected = self._expected(frame)
         except Exception as error:  # whatever the original raises
-            raise Refused(f"the original fails on the sample: {type(error).__name__}: {error}") from error
+            raise Refused(
+                f"the original fails on the sample: {type(error).__name__}: {error}{self._missing_in(frame)}"
+            ) from error
         accepted = _tolerance(tolerance, expected)
         sample, kept = Differences(accepted), []
         kept.append(self._compare(sample, frame, expected))
@@ -97,6 +99,14 @@ class Verifier:
                 continue
             kept.append(self._compare(hard, table, wanted, what))
         return Verified(sample, hard if hard.rows else None, kept, accepted, not_compared, self.ties)
+
+    def _missing_in(self, frame: Any) -> str:
+        """The columns with missing texts, which may be why an original fails."""
+        given = self._inputs.as_trained(frame)
+        counts = {each.name: int(given[each.name].isna().sum()) for each in self._inputs.columns if each.text}
+        named = ", ".join(f"{name} ({count:,} rows)" for name, count in counts.items() if count)
+        way = "if it takes none, leave these rows out of the sample, or put a text there"
+        return f"; missing texts are in {named}: {way}" if named else ""
 
     def _expected(self, frame: Any) -> Mapping[str, Any]:
         with warnings.catch_warnings():
