@@ -47,9 +47,9 @@ WORDS = [
         ends when that item comes.
 """,
     ),
-    (r"the stream's own sequence\. A plain\n.*?waited for\.", "the stream's own sequence."),
+    (r"which has an id\. A plain\n.*?waited for\.", "which has an id."),
     (
-        r"An asynchronous generator of the results; (`index` of each, also of errors, .*?)\s+item\.",
+        r"An asynchronous generator of the results; (`id` of each.*?)\s+item\.",
         r"A generator of the results; \1 item.",
     ),
 ]

@@ -238,8 +238,8 @@ class Server:
         Returns:
             Whether all was answered.
         """
-        self._ready = False
         self._health.stopping()
+        self._ready = False  # after health: whoever reads 503 from /readyz finds NOT_SERVING there
         return self._finish(seconds, self.config.server.linger_seconds)
 
     def leave(self, seconds: float) -> bool:

@@ -194,3 +194,14 @@ def test_penstocks_own_count_of_answers_is_read(tmp_path: Path) -> None:
         with pytest.raises(LoadError):
             load.unary(server.target, unknown, 10, Shape(1, 1), core())
         assert server.predictions() == 1 + bench.WARM_UP_CALLS
+
+
+def test_python_calls_are_those_of_the_polling_thread() -> None:
+    """Requests that come in one message take fewer calls for each than single ones."""
+    command = [sys.executable, "-m", "benchmarks.python_calls", "--count", "256"]
+    command += ["--only", "unary-32", "stream-32", "--functions", "400"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    single, gathered = (float(each) for each in re.findall(r"(?m)^\S.* (\d+\.\d+)$", done.stdout))
+    assert 1.0 < gathered < single
+    assert "reactor.py:" in done.stdout

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import pytest
 
+from penstock.cli.predict import streaming
 from penstock.cli.predict.streaming import MOST_WAITING, OrderedWriter
 from penstock.row_files.readers import CsvReader, Row
 from penstock.scoring.writers import CsvWriter
@@ -146,6 +147,19 @@ def test_rows_that_fail_do_not_pile_up_behind_one_that_is_not_answered() -> None
     refusing.join(SECONDS)
     assert (line.rows, line.failed) == (3 * MOST_WAITING, 3 * MOST_WAITING - 1)
     assert out.getvalue().splitlines()[:3] == ["x,error", "1,", "1,bad"]
+
+
+def test_finished_rows_are_flushed_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else nothing of a slow model's answers would show until the buffer of the output is full."""
+    monkeypatch.setattr(streaming, "_FLUSH_SECONDS", 0.0)
+    out, flushed = io.StringIO(), []
+    writer = CsvWriter(out, CsvReader(1, "x\n", []), [], [])
+    line = OrderedWriter(writer, lambda: flushed.append(out.getvalue()), fail_fast=False)
+    for number in range(3):
+        line.sent(Row(number, ["x"], [str(number)]), {})
+    for _ in range(2):
+        line.answered(Prediction("m", "1", "", {}, Timing(0, 0, 1)))
+    assert flushed == ["x,error\n0,\n", "x,error\n0,\n1,\n"]
 
 
 @pytest.mark.parametrize("attempt", range(3))

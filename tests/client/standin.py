@@ -74,6 +74,7 @@ class StandIn(
         messages: how many requests each message of a stream held.
         metadata, remaining: of the last call: its metadata, the seconds to its deadline.
         ended: set when a stream's call is over.
+        is_stopping: whether it rejects calls of everything but health, as a server that drains.
     """
 
     def __init__(self) -> None:
@@ -87,6 +88,7 @@ class StandIn(
         self.metadata: dict[str, str] = {}
         self.remaining: float | None = None
         self.ended = threading.Event()
+        self.is_stopping = False
         self._server = grpc.server(
             ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
         )
@@ -106,6 +108,8 @@ class StandIn(
         self.calls[method] += 1
         self.metadata = dict(context.invocation_metadata())
         self.remaining = context.time_remaining()
+        if self.is_stopping and method != "Check":
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 
     def Predict(self, request, context):
         self._note("Predict", context)

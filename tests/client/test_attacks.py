@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 import penstock_client
-from client.conftest import TRANSPORTS
+from client.conftest import TRANSPORTS, Driven, Loop
 from client.standin import StandIn, abort, echo, status
 from client.streams import BOUND, until
 from penstock_client import AsyncClient, Client, Unavailable
@@ -256,15 +256,33 @@ def test_a_server_that_is_stopped_and_started_again_loses_nothing(tmp_path, name
     assert failures == [None] * 4
 
 
+def test_a_server_that_lingers_takes_new_streams(tmp_path, loop: Loop) -> None:
+    """Its health says NOT_SERVING, so that balancers notice, while it still accepts calls."""
+    models = zoo.repository(tmp_path, {"scale": {1: zoo.scale(2.0)}})
+    env = {"PENSTOCK_SERVER__LINGER_SECONDS": str(4 * BOUND)}
+    with running_server(models, env=env, exit_code=None) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log('"stopping"')
+        for settings in ({}, *(TRANSPORTS[name] for name in SHARED)):
+            for client in (Client(server.target, **settings), Driven(loop, server.target, **settings)):
+                assert client.health() == "NOT_SERVING"
+                for number in (1, 2):
+                    answer = client.predict("scale", row(number), timeout=BOUND)
+                    assert answer["y"][0, 0] == 2 * number
+                client.close()
+
+
 async def test_nothing_is_sent_to_a_server_that_says_that_it_takes_nothing(server: StandIn) -> None:
     """One that stops says so until gRPC, in its last instant, cancels what it is sent."""
-    async with AsyncClient(server.target, transport="stream", timeout=BOUND) as client:
-        await client.model("echo")
+    async with AsyncClient(server.target, timeout=BOUND) as client:
+        await client.predict("echo", row(1))  # a unary call, as the first one is
         server.states[""] = health_pb2.HealthCheckResponse.NOT_SERVING
+        server.is_stopping = True
         call = asyncio.create_task(client.predict("echo", row(1)))
         await asyncio.sleep(0.3)
         assert "PredictStream" not in server.calls
         server.states[""] = health_pb2.HealthCheckResponse.SERVING
+        server.is_stopping = False
         assert (await call)["x"][0, 0] == 1
 
 

@@ -127,10 +127,16 @@ def test_metadata_of_a_request_is_told_to_the_server(server, client, transport) 
     client.predict("echo", {"x": X}, metadata={"traceparent": "00-1"})
     where = server.metadata if transport == "unary" else server.requests[-1].metadata
     assert where["traceparent"] == "00-1"
-    for wrong in ({"Key": "v"}, {"k": "ü"}, {"k": 1}, {"k-bin": "v"}):
+    for wrong in ({"Key": "v"}, {"k": "ü"}, {"k": 1}, {"k-bin": "v"}, [("k", "v"), ("k", "w")]):
         with pytest.raises(ValueError, match="metadata"):
             client.predict("echo", {"x": X}, metadata=wrong)
+    for wrong in ("ab", ["ab"], [("k",)], 7):
+        with pytest.raises(TypeError, match="metadata is a mapping of a key to a value, or pairs of both"):
+            client.predict("echo", {"x": X}, metadata=wrong)
     assert len(server.requests) == 1
+    client.predict("echo", {"x": X}, metadata=[("traceparent", "00-2")])
+    where = server.metadata if transport == "unary" else server.requests[-1].metadata
+    assert where["traceparent"] == "00-2"
 
 
 def test_a_deadline_that_passes_is_an_error_of_its_own(server, client) -> None:
@@ -153,8 +159,15 @@ def test_a_timeout_is_above_0(server, client, connect, timeout) -> None:
         connect(server.target, timeout=timeout)
 
 
-def test_metadata_goes_with_every_call(server, connect) -> None:
-    client = connect(server.target, metadata=[("authorization", "Bearer t")])
+def test_metadata_that_is_none_is_refused(server, connect) -> None:
+    for wrong in ("ab", ["ab"], [("k",)], 7, None):
+        with pytest.raises(TypeError, match="metadata is a mapping of a key to a value, or pairs of both"):
+            connect(server.target, metadata=wrong)
+
+
+@pytest.mark.parametrize("form", [dict, list])
+def test_metadata_goes_with_every_call(server, connect, form) -> None:
+    client = connect(server.target, metadata=form([("authorization", "Bearer t")]))
     calls = [
         lambda: client.predict("echo", {"x": X}),
         client.models,

@@ -105,6 +105,40 @@ def test_a_stream_with_items_that_the_server_refuses(real, connect, ordered) -> 
             assert result["y"][0, 0] == index
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_the_items_of_a_stream_have_ids_and_so_have_their_errors(real, connect, ordered) -> None:
+    def inputs(index: int) -> dict[str, object]:
+        bad = {7: np.zeros((1, 4), np.float32), 9: "a text"}  # refused by the server, and by the client
+        return {"x": bad.get(index, np.full((1, 3), index, np.float32))}
+
+    items = [
+        penstock_client.StreamItem(inputs(each), id=f"räw-{each}") if each % 2 else inputs(each)
+        for each in range(40)
+    ]
+    results = list(
+        connect(real.target).predict_stream("scale", items, version=1, ordered=ordered, errors="return")
+    )
+    said = {each.index: each.id for each in results}
+    assert said == {each: f"räw-{each}" if each % 2 else "" for each in range(40)}
+    failed = {each.index for each in results if isinstance(each, penstock_client.InvalidInput)}
+    assert failed == {7, 9}
+
+
+def test_an_item_has_inputs_an_id_and_a_sequence_or_is_refused(real, connect) -> None:
+    with pytest.raises(TypeError, match="the id of an item is a str, not 5"):
+        penstock_client.StreamItem({}, id=5)
+    with pytest.raises(UnicodeEncodeError):
+        penstock_client.StreamItem({}, id="\ud800")
+    item = penstock_client.StreamItem({"x": np.zeros((1, 3), np.float32)}, id="a", sequence=5)
+    [refused] = connect(real.target).predict_stream("scale", [item], errors="return")
+    assert (refused.id, refused.index) == ("a", 0)
+    assert "a sequence is a Sequence or the id of one" in str(refused)
+    step = penstock_client.StreamItem(item.inputs, id="b", sequence="s")
+    [refused] = connect(real.target).predict_stream("scale", [step], version=1, errors="return")
+    assert refused.id == "b"
+    assert isinstance(refused, penstock_client.PenstockError), "the model keeps no state"
+
+
 def test_the_bundled_model_scores_a_lead(examples, connect) -> None:
     client = connect(examples.target)
     result = client.predict("lead_scoring", LEAD, id="one")
@@ -138,3 +172,25 @@ def test_the_readme_is_true(examples, tmp_path, number) -> None:
     lines = ran.stdout.splitlines()
     assert re.fullmatch(r"\[[01]\]" if number else r"\[[01]\] \(1, 2\) 1", lines[0])
     assert [line.split()[0] for line in lines[1:]] == ([] if number else [str(n) for n in range(1000)])
+
+
+PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/in-a-service.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("code", PAGE)
+def test_the_page_about_services_is_true(examples, tmp_path, code) -> None:
+    """Each line that prints says in a comment what it prints."""
+    if "import pandas" in code:
+        pytest.importorskip("pandas")
+    script = tmp_path / "example.py"
+    script.write_text(code.replace("127.0.0.1:8001", examples.target))
+    command = [sys.executable, "-W", "error", script]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert examples.target in script.read_text()
+    printed = re.findall(r"print\(.*\)  # (.*)", code)
+    assert sorted(ran.stdout.splitlines()) == sorted(printed)
+
+
+def test_the_page_about_services_has_examples() -> None:
+    assert len(PAGE) == 4

@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 
 from penstock_client import PenstockError, Prediction
 from penstock_client._mux import Multiplexer
+from penstock_client._types import seconds_of
 from penstock_client._wire import KnownRequest, opened
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
@@ -15,31 +16,51 @@ from penstock_proto.v1 import tensor_pb2
 PENDING = 100
 RESULTS = pb.PredictStreamResponse.RESULTS_FIELD_NUMBER
 RESPONSE = pb.PredictResult.RESPONSE_FIELD_NUMBER
-KINDS = [("y",), ("y", "z"), ("y",), ("y",), (), ("y",)]
-UNTAGGED, NAMED, SCALAR = 2, 3, 5
+KINDS = [("y",), ("y", "z"), ("y",), ("y",), (), ("y",), ("y",), ("y", "z")]
+UNTAGGED, NAMED, SCALAR = 2, (3, 6, 7), 5
+OUTER_ONLY, ANY_TEXT = 6, 7
+"""Results with an id that their answer does not repeat, and with ids that need not be ASCII."""
+LATE = 3_000_000
 
 
 def piece(**fields: object) -> bytes:
     return pb.PredictResponse(**fields).SerializeToString()
 
 
-def result(tag: int, response: bytes) -> bytes:
+def result(tag: int, response: bytes, id: str = "") -> bytes:
     field = pb.PredictResult(tag=tag).SerializeToString() + opened(RESPONSE, len(response)) + response
+    field += pb.PredictResult(id=id).SerializeToString()
     return opened(RESULTS, len(field)) + field
 
 
-def answer(tag: int, random: Random, kind: int, width: int) -> bytes:
+def timing(random: Random, kind: int, odd: float) -> pb.Timing:
+    """Results with an id have timings of their own, a share of them of other lengths."""
+    made = pb.Timing(batch_rows=kind * 7)
+    if kind in NAMED:
+        made.queue.nanos = random.randrange(20_000, 2**21)
+        made.compute.nanos = 70_000
+        if random.random() < odd:
+            made.queue.nanos = LATE
+            made.compute.seconds = random.randrange(3)
+    return made
+
+
+def answer(tag: int, random: Random, kind: int, width: int, odd: float = 0.03) -> bytes:
     """A result as a server writes it; those of one kind and width look alike."""
-    parts = [piece(model="m", version="1"), piece(timing=pb.Timing(batch_rows=kind * 7))]
+    parts, id = [piece(model="m", version="1"), piece(timing=timing(random, kind, odd))], ""
+    if kind in NAMED:
+        id = f"request-{random.randrange(10**4):04}"
+        if kind == ANY_TEXT and random.random() < odd:
+            id = id.replace("q", random.choice("é€?"))
+        if kind != OUTER_ONLY:
+            parts.append(piece(id=id))
     if kind != UNTAGGED:
         parts.append(piece(tag=tag))
-    if kind == NAMED:
-        parts.append(piece(id="x"))
     width, shape = (1, ()) if kind == SCALAR else (width, (1, width))
     for name in KINDS[kind]:
         tensor = tensor_pb2.Tensor(datatype=tensor_pb2.FP32, shape=shape, raw=random.randbytes(4 * width))
         parts.append(piece(outputs={name: tensor}))
-    return result(tag, b"".join(parts))
+    return result(tag, b"".join(parts), id)
 
 
 def message(random: Random, tags: list[int]) -> bytes:
@@ -73,6 +94,8 @@ def by_protobuf(data: bytes) -> dict[int, object]:
         each.tag: (
             {name: (tuple(tensor.shape), tensor.raw) for name, tensor in each.response.outputs.items()},
             each.response.timing.batch_rows,
+            seconds_of(each.response.timing.queue),
+            seconds_of(each.response.timing.compute),
         )
         for each in pb.PredictStreamResponse.FromString(data).results
     }
@@ -90,7 +113,8 @@ def by_client(outcomes: list[tuple[int, object]]) -> dict[int, object]:
         )
         assert all(isinstance(each, np.ndarray) and not each.flags.writeable for each in read.values())
         arrays = {name: (each.shape, each.tobytes()) for name, each in read.items()}
-        found[waiter] = (arrays, read.timing.batch_rows)
+        said = read.timing
+        found[waiter] = (arrays, said.batch_rows, said.queue_seconds, said.compute_seconds)
     return found
 
 
@@ -113,6 +137,26 @@ def test_results_that_look_alike_are_read_together() -> None:
         settled = received(mux, data)
         assert all(isinstance(outcome, Prediction) for _, outcome in settled)
         assert by_client(settled) == by_protobuf(data)
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_results_with_ids_and_timings_of_their_own_are_read_together(kind: int) -> None:
+    random = Random(1)
+    mux, tags = asked()
+    data = b"".join(answer(tag, random, kind, 8, odd=0.0) for tag in tags)
+    settled = received(mux, data)
+    assert all(isinstance(outcome, Prediction) for _, outcome in settled)
+    assert by_client(settled) == by_protobuf(data)
+
+
+def test_a_single_result_with_an_id_is_not_parsed() -> None:
+    random = Random(0)
+    mux, tags = asked()
+    wire = answer(tags[0], random, NAMED[0], 8)
+    [(_, outcome)] = received(mux, wire)
+    assert isinstance(outcome, bytes)
+    assert outcome in wire, "a part of the message: serialized again, its fields would have another order"
+    assert by_client([(tags[0], outcome)]) == by_protobuf(wire)
 
 
 def test_a_run_ends_where_the_timing_differs() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.core import processors
 from penstock.core.processors import available, limited, quota
 
 V2 = "29 23 0:26 {root} {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw\n"
@@ -167,6 +168,12 @@ def real() -> Iterator[Path]:
             with suppress(OSError):
                 group.rmdir()
     pytest.skip("no cgroup with a quota can be made here: that takes root, and a kernel that has them")
+
+
+def test_the_files_of_cgroups_are_read_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = available()
+    monkeypatch.setattr(processors, "_text", None)  # calling it would fail
+    assert available() == first
 
 
 def test_a_real_quota(real: Path) -> None:

@@ -165,6 +165,24 @@ def test_held_requests_expire_and_cancelled_ones_are_dropped(bench: Bench) -> No
     assert [each.request for each in account.held] == [good]
 
 
+@pytest.mark.parametrize("why", ["cancelled", "late"])
+def test_a_held_request_that_is_over_takes_no_room_when_its_turn_comes(bench: Bench, why: str) -> None:
+    """The sweep has not come by yet, which would have ended it."""
+    account = bench.account()
+    first, over = bench.submit(account, rows=4), bench.submit(account)
+    bench.engine.taken()
+    if why == "cancelled":
+        over.cancelled = True
+    else:
+        over.deadline = time.monotonic() - 1
+    bench.answers.answered(account, first, 0)
+    assert [type(error) for _, error in bench.tally.failures] == [
+        RequestCancelled if why == "cancelled" else DeadlineExpired
+    ]
+    assert bench.engine.taken() == []
+    assert (bench.answers.used, account.used, account.expected) == (0, 0, {})
+
+
 def test_at_a_stop_what_is_still_held_ends_with_the_error(bench: Bench) -> None:
     account = bench.account()
     bench.submit(account, rows=4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import pytest
@@ -13,8 +14,20 @@ from penstock.core.request import Request
 from penstock.core.tensors import Signature
 from penstock.protocols.fast_path import known_requests
 from penstock.protocols.penstock_v1 import stream
+from penstock.protocols.penstock_v1.service import PredictionService
 from penstock.protocols.service import ROUTE_KEY, TRACE
-from protocols.test_known_requests import SIGNATURE, Call, Server, add, message, numbers, request, wire
+from penstock.transport.grpc.call import OK
+from protocols.test_known_requests import (
+    SIGNATURE,
+    Call,
+    NoObserver,
+    Server,
+    add,
+    message,
+    numbers,
+    request,
+    wire,
+)
 from support.work import signature_of, spec
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -44,6 +57,51 @@ def unary(server: Server, data: bytes, *headers: tuple[str, str]) -> Request:
     server.work()
     handler.closed(False)
     return server.tally.done[-1]
+
+
+class Later(Executor):
+    """A worker that begins when the test says so."""
+
+    def __init__(self) -> None:
+        self.begin: list[Callable[[], object]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.begin.append(lambda: fn(*args, **kwargs))
+        return Future()
+
+
+@pytest.mark.parametrize("when", ["before the worker begins", "while its answer's size is counted"])
+def test_a_call_that_ends_while_a_worker_has_its_message_leaves_nothing_counted(when: str) -> None:
+    """What stays counted would take the room of later answers, until all calls with large ones wait."""
+    server, worker = Server(add, max_rows=256), Later()
+    server.service = PredictionService(
+        server.service.engine, NoObserver(), worker, 10, 100, server.failures.append
+    )
+    answers = server.service.answers
+    method = server.service.methods()["/penstock.v1.PredictionService/Predict"]
+
+    class Ending(Call):
+        def peer(self) -> str:
+            if when.startswith("while"):
+                handler.closed(True)
+            return "ipv4:127.0.0.1:1"
+
+    large = wire(request(rows=256))
+    for number in range(3):
+        handler = method.handler(Ending())
+        handler.received(large)
+        if when.startswith("before"):
+            handler.closed(True)
+        worker.begin.pop()()
+        server.work()
+        assert answers.used == 0, number
+    handler = method.handler(call := Call())
+    handler.received(large)
+    worker.begin.pop()()
+    assert answers.used == 256 * 8, "an answer that somebody waits for counts"
+    server.work()
+    handler.closed(False)
+    assert (call.status, answers.used) == (OK, 0)
 
 
 def streamed(server: Server, *sent: Any) -> list[Request]:

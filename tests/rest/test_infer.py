@@ -206,7 +206,7 @@ def test_priority_and_timeout(client: Client) -> None:
 )  # fmt: skip
 def test_what_does_not_fit_is_named(client: Client, body: Any, words: str) -> None:
     answer = client.post("/v2/models/identity/infer", body)
-    assert (answer.status, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert (answer.status, answer.headers["content-type"]) == (400, "application/json")
     assert words in answer.json["error"]
     assert answer.json["error"] == answer.json["detail"]
 

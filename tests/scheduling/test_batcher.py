@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,9 +21,9 @@ from support.work import (
     echo,
     failing,
     opened,
+    put_late,
     request,
     run_all,
-    wait_until,
 )
 
 # Batches
@@ -180,12 +179,12 @@ def test_errors_too_are_flushed_once_a_stream(how: str) -> None:
 
     made, tally = batcher(failing(ModelFailed("no")) if how == "model fails" else echo, max_rows=3)
     late = how in ("late at the pop", "expire")
-    deadline = time.monotonic() + 0.01 if late else math.inf
-    requests = [request(reply=Caller(flush), deadline=deadline) for _ in range(3)]
-    for each in requests:
-        made.put(each)
     if late:
-        wait_until(lambda: time.monotonic() > deadline)
+        requests = put_late(made, *[lambda deadline: request(reply=Caller(flush), deadline=deadline)] * 3)
+    else:
+        requests = [request(reply=Caller(flush)) for _ in range(3)]
+        for each in requests:
+            made.put(each)
     if how == "expire":
         made.expire(time.monotonic())
     elif how == "fail_all":

@@ -22,9 +22,9 @@ from support.work import (
     echo,
     failing,
     opened,
+    put_late,
     request,
     run_all,
-    wait_until,
 )
 
 
@@ -141,15 +141,14 @@ def test_after_a_failed_batch_what_was_given_up_meanwhile_is_not_run() -> None:
     def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
         if len(inputs["x"]) > 1:
             made.cancel(gone)
-            while time.monotonic() <= late.deadline:
-                time.sleep(0.001)
+            late.deadline = time.monotonic() - 0.001  # it passes during the run, whatever that takes
             raise ModelFailed("together")
         ran.append(inputs["x"].item())
         return echo(outputs, inputs)
 
     made, tally = batcher(run)
     fine, gone = request([1]), request([2])
-    late = request([3], deadline=time.monotonic() + 0.02)
+    late = request([3], deadline=time.monotonic() + 60)
     run_all(made, fine, gone, late)
     assert ran == [1.0]
     assert caller(fine).output().item() == 1.0
@@ -194,8 +193,11 @@ def test_a_reply_that_raises_keeps_nobody_else_from_his_answer(errors_too: bool)
 
 def test_who_is_late_when_those_before_him_have_been_answered_gets_no_answer() -> None:
     """Writing large answers takes time, too."""
-    late = request([2], deadline=time.monotonic() + 0.05)
-    fine = request([1], reply=lambda result: time.sleep(0.1), priority=1)
+
+    def slowly(result: object) -> None:
+        late.deadline = time.monotonic() - 0.001  # it passes meanwhile
+
+    late, fine = request([2], deadline=time.monotonic() + 60), request([1], reply=slowly, priority=1)
     made, tally = batcher(echo)
     run_all(made, fine, late)
     assert isinstance(caller(late).error(), DeadlineExpired)
@@ -205,11 +207,8 @@ def test_who_is_late_when_those_before_him_have_been_answered_gets_no_answer() -
 
 def test_a_late_request_whose_reply_raises_keeps_the_batch_from_nothing() -> None:
     made, tally = batcher(echo)
-    late = request(deadline=time.monotonic() + 0.005, reply=BrokenCaller(errors_too=True))
-    fine = request([1])
-    made.put(late)
-    made.put(fine)
-    wait_until(lambda: time.monotonic() > late.deadline)
+    put_late(made, lambda deadline: request(deadline=deadline, reply=BrokenCaller(errors_too=True)))
+    made.put(fine := request([1]))
     with pytest.raises(ZeroDivisionError):
         made.run_once()
     assert caller(fine).output().item() == 1.0

@@ -30,9 +30,9 @@ from support.work import (
     caller,
     echo,
     policy,
+    put_late,
     request,
     run_all,
-    wait_until,
 )
 
 # Cancelled, late and refused
@@ -54,9 +54,7 @@ def test_cancelled_before_its_turn_it_is_not_run() -> None:
 
 def test_cancelled_because_its_deadline_passed_it_counts_as_that() -> None:
     made, tally = batcher(echo)
-    gone = request(deadline=time.monotonic() + 0.005)
-    made.put(gone)
-    wait_until(lambda: time.monotonic() > gone.deadline)
+    (gone,) = put_late(made, lambda deadline: request(deadline=deadline))
     made.cancel(gone)
     assert isinstance(caller(gone).error(), DeadlineExpired)
     assert [type(error) for _, error in tally.failures] == [DeadlineExpired]
@@ -109,12 +107,10 @@ def test_cancelled_twice_or_after_the_answer_nothing_more_happens() -> None:
 
 def test_late_requests_are_answered_by_the_sweep_and_only_then() -> None:
     made, tally = batcher(echo)
-    late, fine = request(rpc="PredictStream", deadline=time.monotonic() + 0.02), request()
-    made.put(late)
-    made.put(fine)
+    (late,) = put_late(made, lambda deadline: request(rpc="PredictStream", deadline=deadline))
+    made.put(fine := request())
     made.expire(late.deadline - 0.001)
     assert made.waiting_rows == 2
-    wait_until(lambda: time.monotonic() > late.deadline)
     made.expire(late.deadline)
     assert "the deadline passed after" in str(caller(late).error())
     assert caller(fine).results == []
@@ -128,10 +124,8 @@ def test_late_requests_are_answered_before_the_batch_is_run() -> None:
 
     answered: list[int] = []
     made, tally = batcher(run)
-    late, fine = request(deadline=time.monotonic() + 0.005), request()
-    made.put(late)
-    made.put(fine)
-    wait_until(lambda: time.monotonic() > late.deadline)
+    (late,) = put_late(made, lambda deadline: request(deadline=deadline))
+    made.put(fine := request())
     run_all(made)
     assert answered == [1]
     assert_adds_up(tally, [late, fine])
@@ -139,9 +133,7 @@ def test_late_requests_are_answered_before_the_batch_is_run() -> None:
 
 def test_late_requests_alone_count_as_something_done() -> None:
     made, tally = batcher(echo)
-    late = request(deadline=time.monotonic() + 0.005)
-    made.put(late)
-    wait_until(lambda: time.monotonic() > late.deadline)
+    (late,) = put_late(made, lambda deadline: request(deadline=deadline))
     assert made.run_once()
     assert tally.batches == []
     assert isinstance(caller(late).error(), DeadlineExpired)

@@ -524,7 +524,15 @@ class Chaos:
         rows, size = sum(each.rows or 1 for each in waiting), sum(each.size for each in waiting)
         assert (self.batcher.waiting_rows, self.batcher.waiting_bytes) == (rows, size)
         assert (self.total.rows, self.total.bytes) == (rows, size)
-        assert len(waiting) < 2 or (rows <= self._house.queue_rows and size <= self._house.queue_bytes)
+        self._check_limit([each.rows or 1 for each in waiting], self._house.queue_rows)
+        self._check_limit([each.size for each in waiting], self._house.queue_bytes)
+
+    def _check_limit(self, waiting: Sequence[int], most: int) -> None:
+        """One request above the limit may wait, and leaves the lower half of it to others."""
+        above = [each for each in waiting if each > most]
+        assert len(above) <= 1
+        others = sum(waiting) - sum(above)
+        assert others <= (most // 2 if above else most)
 
     def check_end(self) -> None:
         """All is over, and adds up."""

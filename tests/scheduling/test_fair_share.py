@@ -157,7 +157,62 @@ def test_the_queues_of_all_models_are_bounded_together() -> None:
 def test_bytes_of_all_models_are_bounded_together() -> None:
     total = QueueTotal(QueueLimits(10, 1000))
     first, second = queue(total=total), queue(total=total)
-    first.put(sent("a", size=5000), 0.0)  # alone, whatever its size
-    assert let_in(second, "b", 1, size=1) == 0
+    first.put(sent("a", size=900), 0.0)
+    assert let_in(second, "b", 1, size=101) == 0
     first.take(1, 0.0)
     assert let_in(second, "b", 3, size=400) == 2
+
+
+# Requests above a limit
+
+
+@pytest.mark.parametrize(("rows", "size"), [(500, 0), (1, 5000), (500, 5000)])
+@pytest.mark.parametrize("bound", ["queue", "total", "both"])
+def test_others_have_half_of_a_limit_while_a_request_above_it_waits(bound: str, rows: int, size: int) -> None:
+    """It is accepted if nothing else waits. Then every request of others was rejected until it had run."""
+    limits, none = QueueLimits(100, 1000), QueueLimits(10**6, 10**6)
+    total = QueueTotal(none if bound == "queue" else limits)
+    own = none if bound == "total" else limits
+    first, second = queue(*own, total=total), queue(*own, total=total)
+    for _ in range(3):  # nothing of it is left behind
+        large = sent("a", rows, size)
+        first.put(large, 0.0)
+        with pytest.raises(QueueFull, match="do not count"):
+            first.put(sent("a", 60 if rows > 1 else 1, 600 if size else 0), 0.0)
+        others = [second, first] if bound == "total" else [first]
+        assert sum(let_in(each, "b", 60, size=10) for each in others) == 50
+        first.discard(large)
+        assert sum(let_in(first, by, 200, size=10) for by in "cde") == 50, "nothing waits that is above"
+        while first.take(1000, 0.0).batch or second.take(1000, 0.0).batch:
+            pass
+        assert (total.rows, total.bytes, first.rows, first.bytes) == (0, 0, 0, 0)
+
+
+def test_what_is_accepted_beside_a_request_above_the_limit_is_bounded() -> None:
+    made = queue(100)
+    made.put(sent("a", 500), 0.0)
+    with pytest.raises(QueueFull, match="500 rows are waiting, of which 450 do not count, 500 more arrived"):
+        made.put(sent("b", 500), 0.0)
+    assert [let_in(made, by, 50) for by in "bcd"] == [50, 0, 0]
+    assert made.rows == 550
+
+
+def test_a_request_of_just_the_limit_counts_in_full() -> None:
+    made = queue(100)
+    made.put(sent("a", 100), 0.0)
+    assert let_in(made, "b", 1) == 0
+
+
+def test_a_request_above_the_limit_gives_way_for_what_it_counts() -> None:
+    made = queue(100)
+    low = sent("a", 500)
+    low.priority = -1
+    made.put(low, 0.0)
+    assert let_in(made, "b", 50) == 50
+    urgent = sent("c", 51)
+    with pytest.raises(QueueFull):
+        made.put(urgent, 0.0)
+    assert made.displace(urgent, 0.0) == [], "it counts as 50 rows"
+    fitting = sent("c", 50)
+    assert made.displace(fitting, 0.0) == [low]
+    assert made.rows == 100

@@ -121,7 +121,7 @@ def test_the_most_rows_that_may_wait() -> None:
 def test_a_request_larger_than_the_queue_is_let_in_alone() -> None:
     queue = queue_of(entry(rows=9), max_rows=8)
     with pytest.raises(QueueFull):
-        queue.put(entry(), 0.0)
+        queue.put(entry(rows=5), 0.0)  # beside it, half of the limit is left
     take(queue, 8, 0.0)
     queue.put(entry(rows=1), 0.0)
     with pytest.raises(QueueFull):
@@ -395,7 +395,10 @@ def test_a_single_request_of_more_bytes_is_let_in_alone() -> None:
     queue = RequestQueue(QueueLimits(100, 1000), FREE)
     queue.put(sized(5000), 0.0)
     with pytest.raises(QueueFull):
-        queue.put(sized(1), 0.0)
+        queue.put(sized(501), 0.0)  # beside it, half of the limit is left
+    queue.put(sized(500), 0.0)
+    with pytest.raises(QueueFull):
+        queue.put(sized(5000), 0.0)
 
 
 def test_of_the_lowest_class_who_came_last_gives_way() -> None:

@@ -48,6 +48,10 @@ class Simulation:
         self.now += READING
         return self.now
 
+    def thread_time(self) -> float:
+        """The CPU that a thread has used: its runs are all that takes time here."""
+        return self.now
+
     def at(self, when: float, what: Callable[[], object]) -> None:
         """Has something happen at a time, after what is to happen then already."""
         heapq.heappush(self._events, (when, next(self._order), what))

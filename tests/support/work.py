@@ -14,7 +14,7 @@ import onnx
 from penstock.backends.backend import ModelFile, RunControl
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
-from penstock.core.errors import RequestError
+from penstock.core.errors import DeadlineExpired, RequestError
 from penstock.core.request import Flush, Request, Response, Run
 from penstock.core.tensors import Array, DataType, Signature, TensorSpec
 from penstock.models.model import Batching, Model
@@ -235,6 +235,28 @@ def run_all(made: DynamicBatcher, *requests: Request) -> None:
         made.put(each)
     while made.run_once():
         pass
+
+
+def put_late(made: DynamicBatcher, *requests: Callable[[float], MadeRequest]) -> list[MadeRequest]:
+    """Puts requests into a queue, and waits until their deadline has passed.
+
+    Args:
+        made: the batcher.
+        requests: make them, given the deadline of all. They are made again, with more time, by a machine so
+            slow that the deadline passes before they are put.
+    """
+    for seconds in (0.005, 0.05, 0.5, 5.0):
+        deadline = time.monotonic() + seconds
+        late = [make(deadline) for make in requests]
+        try:
+            for each in late:
+                made.put(each)
+        except DeadlineExpired:
+            made.withdraw()
+            continue
+        wait_until(lambda: time.monotonic() > deadline)  # noqa: B023 - called here
+        return late
+    raise AssertionError("the machine is too slow to put a request into a queue")
 
 
 def failing(error: Exception) -> Run:

@@ -144,11 +144,16 @@ class ServerConfig(Section):
         ge=1,
     )
     total_queue_rows: int = setting(
-        65_536, "Most rows waiting for all models together; further requests are rejected.", "rows", ge=1
+        65_536,
+        "Most rows waiting for all models together; further requests are rejected. A request of more rows "
+        "is accepted if no other waits, and then counts as half of this.",
+        "rows",
+        ge=1,
     )
     total_queue_bytes: int = setting(
         2**31,
-        "Most bytes of messages waiting for all models together; further requests are rejected.",
+        "Most bytes of messages waiting for all models together; further requests are rejected. A request "
+        "that is larger than this is accepted if no other waits, and then counts as half of this.",
         "bytes",
         ge=1,
     )
@@ -232,12 +237,16 @@ class BatchingConfig(Section):
         ge=0,
     )
     queue_rows: int = setting(
-        4096, "Most rows waiting for the model; further requests are rejected.", "rows", ge=1
+        4096,
+        "Most rows waiting for the model; further requests are rejected. A request of more rows is accepted "
+        "if no other waits, and then counts as half of this.",
+        "rows",
+        ge=1,
     )
     queue_bytes: int = setting(
         2**30,
         "Most bytes of messages waiting for the model; further requests are rejected. A request that is "
-        "larger than this alone is accepted if no other waits.",
+        "larger than this is accepted if no other waits, and then counts as half of this.",
         "bytes",
         ge=1,
     )

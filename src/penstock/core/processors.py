@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+ROOT = Path("/")
 PERIOD = 100_000
 """Microseconds; the kernel's default period, for a quota without a period."""
 
@@ -34,15 +36,23 @@ class Processors:
         return f"{self.count} of {self.of}: {self.cause}" if self.cause else str(self.count)
 
 
-def available(root: Path = Path("/")) -> Processors:
-    """The processors that this process may use now.
+def available(root: Path = ROOT) -> Processors:
+    """The processors that this process may use.
+
+    The affinity is that of now, the quota that of the first call: every session asks, and a repository may
+    have thousands of models.
 
     Args:
         root: where `proc` and the mounted cgroups are found.
     """
     machine = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
-    return limited(machine, allowed, quota(root))
+    return limited(machine, allowed, _first_quota() if root == ROOT else quota(root))
+
+
+@lru_cache(maxsize=1)
+def _first_quota() -> float | None:
+    return quota()
 
 
 def limited(machine: int, allowed: int, quota: float | None) -> Processors:
@@ -60,7 +70,7 @@ def limited(machine: int, allowed: int, quota: float | None) -> Processors:
     return Processors(allowed, machine, "CPU affinity" if allowed < machine else "")
 
 
-def quota(root: Path = Path("/")) -> float | None:
+def quota(root: Path = ROOT) -> float | None:
     """The processors' time that the cgroups of this process allow: the smallest limit on the way up.
 
     Limits of cgroups above what a container can see are not known in it; container runtimes set theirs on

@@ -329,7 +329,7 @@ class Answers:
                 account.submitting = True
             while ready := self._ready_of(account):
                 for each in ready:
-                    self._resubmit(each)
+                    self._resubmit(account, each)
             if not account.is_full:
                 account.resumed()
 
@@ -349,8 +349,11 @@ class Answers:
             account.submitting = bool(ready)
         return ready
 
-    def _resubmit(self, held: _Held) -> None:
+    def _resubmit(self, account: Account, held: _Held) -> None:
         if _is_over(held.request, time.monotonic()):
+            with self._lock:  # it was counted when it was taken, and no answer of it will come
+                if not account.is_closed:
+                    self._add(account, -account.expected.pop(held.item, 0))
             _end(held.model, held.request)
         else:
             self._engine.submit(held.model, held.request, accepted=True)

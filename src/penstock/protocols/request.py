@@ -342,15 +342,15 @@ class UnaryCall(Origin):
     def open_account(self) -> Account:
         if self.account is None:
             self.account = Account(self.call.peer(), self.service.answers.limits.stream)
+            if self._closed:  # while a worker had the message: nothing else would close it
+                self.service.answers.close(self.account)
         return self.account
 
     def _count(self, request: ProtocolRequest, size: int) -> None:
         """Counts the answer until the call is over."""
-        answers, account = self.service.answers, self.open_account()
-        answers.answered(account, request, size if size > SMALL_BYTES else 0)
+        answers = self.service.answers
+        answers.answered(self.open_account(), request, size if size > SMALL_BYTES else 0)
         answers.take_back(request.learn(size))
-        if self._closed:
-            answers.close(account)
 
     @override
     def refused(self, error: RequestError, id: str, tag: int) -> None:

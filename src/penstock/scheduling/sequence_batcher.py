@@ -238,18 +238,21 @@ class SequenceBatcher(DynamicBatcher):
         So a caller that sends many steps ahead cannot fill the queue for the first steps of others.
         """
         rows, size = self.backlog()
-        policy = self.policy
+        policy, large = self.policy, self._queue.large
+        rows, size = rows - large.rows, size - large.bytes
         if rows >= policy.queue_rows or size + request.size > policy.queue_bytes:
             raise QueueFull(
                 f"the queue is full: {rows} steps of {size} bytes are waiting, one more of {request.size} "
                 f"bytes arrived, the limits are {policy.queue_rows} steps and {policy.queue_bytes} bytes",
                 self._seconds_to_empty(),
             )
-        self._queue.check_total(request)
+        total = self._queue.total
+        with total.lock:
+            total.check(request.rows or 1, request.size)
 
     def _count_held(self) -> None:
         """Updates the totals of all models with the steps that are held back."""
         held = self._sequences.held_rows, self._sequences.held_bytes
         if held != self._counted:
-            self._queue.count_elsewhere(held[0] - self._counted[0], held[1] - self._counted[1])
+            self._queue.total.add(held[0] - self._counted[0], held[1] - self._counted[1])
             self._counted = held

@@ -64,11 +64,13 @@ async def check_rest_many_at_once(client: InferenceRESTClient) -> None:
 
 async def check_rest_errors(client: InferenceRESTClient) -> None:
     wrong = np.zeros((1, 4), np.float32)
-    for model, status in {"nobody": 404, "identity": 400}.items():
+    said = {"nobody": (404, "no model 'nobody'"), "identity": (400, "input x")}
+    for model, (status, words) in said.items():
         asked = client.infer(URL, request(model, wrong, "FP32", True), model_name=model)
         [error] = await asyncio.gather(asked, return_exceptions=True)
         assert isinstance(error, httpx.HTTPStatusError), error
         assert error.response.status_code == status, error
+        assert words in str(error), f"the client does not show the text: {error}"
 
 
 async def outcome(name: str) -> str:

@@ -27,6 +27,7 @@ from penstock_client._types import (
     Prediction,
     RunCost,
     Sequence,
+    StreamItem,
     TensorInfo,
     Timing,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Prediction",
     "Timing",
     "Sequence",
+    "StreamItem",
     "ModelInfo",
     "TensorInfo",
     "BatchingInfo",

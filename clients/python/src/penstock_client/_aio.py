@@ -16,7 +16,7 @@ from penstock_client._errors import NotFound, PenstockError
 from penstock_client._frames import Extra, loose
 from penstock_client._messages import COMPLETION_ORDER, DEFAULT_TARGET, Signature, model_info
 from penstock_client._mux import MAX_PENDING, Unsupported
-from penstock_client._requests import Transport, checked, deadline_of
+from penstock_client._requests import Metadata, Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
 from penstock_client._types import Inputs, Item, ModelInfo, Prediction
 from penstock_client._types import Sequence as Step
@@ -35,7 +35,7 @@ class AsyncClient(Connection):
             of messages.
         timeout: the default timeout of every call, in seconds; None for no limit. With a timeout that is
             given, here or for a call, a server that is gone is waited for until then.
-        metadata: (key, value) pairs that are sent with every call.
+        metadata: sent with every call: a mapping, or (key, value) pairs.
         transport: how `predict` sends requests: "unary", one call each; "stream", all over one shared
             stream; "auto", the first with a call, later ones over the stream unless they are large.
         merge_rows: send concurrent predictions of one model as one request of several rows.
@@ -53,7 +53,7 @@ class AsyncClient(Connection):
         credentials: grpc.ChannelCredentials | None = None,
         options: Iterable[tuple[str, object]] = (),
         timeout: float | None = DEFAULT_TIMEOUT,
-        metadata: Iterable[tuple[str, str | bytes]] = (),
+        metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] = (),
         transport: Transport = "auto",
         merge_rows: bool = False,
         max_pending: int = MAX_PENDING,
@@ -74,7 +74,7 @@ class AsyncClient(Connection):
         timeout: float | None = None,
         priority: int = 0,
         id: str = "",
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         sequence: Step | str | None = None,
         extra: Extra = "error",
     ) -> Prediction:
@@ -95,7 +95,7 @@ class AsyncClient(Connection):
             priority: above 0 runs before normal requests, below 0 after them.
             id: returned in the answer.
             metadata: of this request, such as a trace context: headers of a unary call, and a part of the
-                request on a stream. Keys are lower-case, values printable ASCII.
+                request on a stream. A mapping or pairs; keys are lower-case, values printable ASCII.
             sequence: the sequence of this step, for a model with a state; an id alone continues it.
                 Await each step before the next one is sent: otherwise their order is not defined.
             extra: "ignore" leaves out inputs that the model does not take, "error" rejects them.
@@ -205,7 +205,8 @@ class AsyncClient(Connection):
         Args:
             model: the model's name.
             inputs: each item is the inputs of one prediction, as for `predict`; or a pair of these and a
-                `Sequence`, as in `predict`, where an empty id means the stream's own sequence. A plain
+                `Sequence`, as in `predict`, where an empty id means the stream's own sequence; or a
+                `StreamItem`, which has an id. A plain
                 iterable is read on the event loop, so it should not block; use an asynchronous one if items
                 have to be waited for.
             ordered: whether the results come in the order of the items, or as they are ready.
@@ -220,7 +221,8 @@ class AsyncClient(Connection):
             extra: as for `predict`.
 
         Returns:
-            An asynchronous generator of the results; `index` of each, also of errors, is the position of its
+            An asynchronous generator of the results; `id` of each, also of errors, is that of its item, and
+            `index` of each, also of errors, is the position of its
             item.
 
         Raises:

@@ -13,6 +13,7 @@ from penstock_client import _health
 from penstock_client._aio_stream import answer
 from penstock_client._deadline import Deadline
 from penstock_client._errors import (
+    Cancelled,
     DeadlineExceeded,
     PenstockError,
     Unavailable,
@@ -20,6 +21,7 @@ from penstock_client._errors import (
     if_unconnected,
 )
 from penstock_client._mux import PROBE_SECONDS, backoff
+from penstock_proto.v1 import model_pb2
 
 Lock = asyncio.Lock
 
@@ -90,22 +92,30 @@ async def pause(attempt: int, deadline: Deadline, failed: PenstockError) -> None
     await asyncio.sleep(seconds)
 
 
-async def reach(channel: Any, check: Any, metadata: object) -> None:
+async def reach(channel: Any, check: Any, get_model: Any, metadata: object) -> None:
     """Checks that there is a server that accepts requests.
 
     Args:
-        channel: the channel of the method.
+        channel: the channel of the methods.
         check: gRPC's Check of the health service.
-        metadata: of the call.
+        get_model: gRPC's GetModel.
+        metadata: of the calls.
 
     Raises:
         Unavailable: there is no such server.
     """
     try:
-        _health.check_serving(await ask(channel, check, "", PROBE_SECONDS, metadata))
+        if await ask(channel, check, "", PROBE_SECONDS, metadata) != _health.NOT_SERVING:
+            return
     except DeadlineExceeded as error:
         raise Unavailable(f"the server does not answer: {error}") from error
     except Unavailable:
         raise
     except PenstockError:
-        pass  # an error also shows that there is a server
+        return  # an error also shows that there is a server
+    try:  # it is stopping, and may still accept calls: one that it would reject tells
+        await ask(channel, get_model, model_pb2.GetModelRequest(), PROBE_SECONDS, metadata)
+    except (Cancelled, DeadlineExceeded, Unavailable) as error:
+        raise Unavailable(_health.TAKES_NOTHING) from error
+    except PenstockError:
+        pass  # there is no model without a name, but the call was accepted

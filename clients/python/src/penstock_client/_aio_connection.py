@@ -25,7 +25,7 @@ from penstock_client._messages import (
     checked_target,
 )
 from penstock_client._mux import Unsupported, is_gone, may_ask_again
-from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport, checked
+from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport, checked, pairs_of
 from penstock_client._types import Inputs, Prediction
 from penstock_client._wire import KnownRequest, extras
 from penstock_proto.v1 import model_pb2, model_pb2_grpc, prediction_pb2
@@ -54,7 +54,7 @@ class Connection(Local):
         credentials: grpc.ChannelCredentials | None,
         options: Iterable[tuple[str, object]],
         timeout: float | None,
-        metadata: Iterable[tuple[str, str | bytes]],
+        metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]],
         transport: Transport,
         merge_rows: bool,
         max_pending: int,
@@ -64,7 +64,7 @@ class Connection(Local):
         self._requests = Requests(transport, merge_rows, max_pending)
         self._max_pending = max_pending
         self._shared: SharedStream | None = None
-        self._metadata = tuple(metadata)
+        self._metadata = pairs_of(metadata)
         self._caller = caller_of(self._metadata)
         self._signatures = Signatures()
         self._fetching = Lock()

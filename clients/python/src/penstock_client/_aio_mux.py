@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any
@@ -309,7 +310,7 @@ def share(client: Any, channel: Any, metadata: tuple[Any, ...], limit: int, merg
     check = channel.unary_unary(_health.METHOD, _health.encode, _health.decode)
     stream = client._shared = SharedStream(
         lambda: method(metadata=(*metadata, COMPLETION_ORDER, BY_ID)),
-        lambda: reach(channel, check, metadata),
+        partial(reach, channel, check, client._get_model, metadata),
         limit,
         merging,
     )

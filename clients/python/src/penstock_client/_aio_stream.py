@@ -130,7 +130,7 @@ class Stream:
 
     Args:
         state: what was read, sent and answered.
-        items: the inputs, with or without their sequences.
+        items: the inputs, with or without their sequences and ids.
         prepare: encodes an item.
     """
 
@@ -242,7 +242,7 @@ class Stream:
         try:
             signature, written = await self._prepare(item)
         except InvalidInput as error:
-            self._state.refuse(error)
+            self._state.refuse(error, item)
         else:
             self._state.add(signature, written)
         self._wake()

@@ -50,6 +50,7 @@ class PenstockError(Exception):
         retry_after_seconds: when a retry may help, according to the server; None if it gives no time.
         index: on a stream the position of the item in the iterable, from 0; None elsewhere, and if the
             whole stream failed.
+        id: on a stream the id of the item; "" elsewhere, and for an item without an id.
     """
 
     _status: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
@@ -66,6 +67,7 @@ class PenstockError(Exception):
         self.status = self._status if status is None else status
         self.retry_after_seconds = retry_after_seconds
         self.index: int | None = None
+        self.id = ""
         self._not_run = False  # the server said that it did not run the request
 
     @property
@@ -84,7 +86,7 @@ class PenstockError(Exception):
 
 
 class InvalidInput(PenstockError):
-    """The inputs do not fit the model; `index` and the message name them."""
+    """The inputs do not fit the model; `index`, `id` and the message name them."""
 
     _status = grpc.StatusCode.INVALID_ARGUMENT
 

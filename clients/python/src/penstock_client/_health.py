@@ -10,13 +10,14 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from penstock_client._errors import Unavailable
-
 METHOD = "/grpc.health.v1.Health/Check"
 """The full name of the call."""
+NOT_SERVING = "NOT_SERVING"
+"""What a server says while it stops: at first it still accepts calls, for `server.linger_seconds`."""
+TAKES_NOTHING = "the server accepts no requests now: its health is NOT_SERVING"
 
 _PACKAGE = "grpc.health.v1"
-_STATES = {1: "SERVING", 2: "NOT_SERVING"}
+_STATES = {1: "SERVING", 2: NOT_SERVING}
 
 
 def _file() -> descriptor_pb2.FileDescriptorProto:
@@ -51,15 +52,3 @@ def encode(service: str) -> bytes:
 def decode(data: bytes) -> str:
     """The state in a HealthCheckResponse: "SERVING", "NOT_SERVING" or "UNKNOWN"."""
     return _STATES.get(_Response.FromString(data).status, "UNKNOWN")
-
-
-def check_serving(state: str) -> None:
-    """Checks that a server does not report NOT_SERVING.
-
-    A stopping server reports it until the end, and at the very end gRPC cancels new calls.
-
-    Raises:
-        Unavailable: the server reports NOT_SERVING.
-    """
-    if state == "NOT_SERVING":
-        raise Unavailable("the server accepts no requests now: its health is NOT_SERVING")

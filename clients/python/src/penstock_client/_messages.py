@@ -21,13 +21,14 @@ from penstock_client._types import (
     ModelInfo,
     Prediction,
     RunCost,
+    StreamItem,
     TensorInfo,
     Timing,
     seconds_of,
     sequence_of,
 )
 from penstock_client._types import Sequence as Step
-from penstock_client._wire import input_of, step
+from penstock_client._wire import extras, input_of, step
 from penstock_proto.v1 import model_pb2, prediction_pb2, tensor_pb2
 
 DEFAULT_TARGET = "127.0.0.1:8001"
@@ -183,25 +184,19 @@ class Signature:
         return plan
 
     def write_item(self, item: Item) -> list[bytes]:
-        """An encoded item of a stream: as `write`, and its sequence if it has one.
+        """An encoded item of a stream: as `write`, and its sequence and its id if it has them.
 
         Raises:
             InvalidInput: a name is missing or unknown, a value does not fit, or the second value
                 of the pair is not a sequence.
         """
-        inputs, sequence = _parted(item)
-        written = self.write(inputs)
-        if sequence is not None:
-            written.append(step(sequence))
-        return written
+        inputs, sequence, id = _parted(item)
+        return _with_extras(self.write(inputs), sequence, id)
 
     def write_loose_item(self, item: Item) -> list[bytes]:
         """As `write_item`; inputs that the model does not take are left out."""
-        inputs, sequence = _parted(item)
-        written = self.write(loose(inputs, "ignore"))
-        if sequence is not None:
-            written.append(step(sequence))
-        return written
+        inputs, sequence, id = _parted(item)
+        return _with_extras(self.write(loose(inputs, "ignore")), sequence, id)
 
     def batch(self, written: list[bytes]) -> Batch | None:
         """The merge properties of inputs from `write_apart`; None if they are never merged."""
@@ -254,17 +249,31 @@ class Signature:
         raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected or 'none'}{keeps}")
 
 
-def _parted(item: Item) -> tuple[Inputs, Step | None]:
-    """The inputs of an item, and its sequence if it has one.
+def _with_extras(written: list[bytes], sequence: Step | None, id: str) -> list[bytes]:
+    if sequence is not None:
+        written.append(step(sequence))
+    if id:
+        written.append(extras(id, None, None))
+    return written
+
+
+def _parted(item: Item) -> tuple[Inputs, Step | None, str]:
+    """The inputs of an item, its sequence if it has one, and its id.
 
     Raises:
-        InvalidInput: the second value of the pair is not a sequence.
+        InvalidInput: the second value of the pair, or the item's `sequence`, is not a sequence.
     """
-    if not isinstance(item, tuple) or len(item) != 2:
-        return item, None  # a value that is not a dict is rejected later, as inputs
-    inputs, said = item
+    id, said = "", None
+    if isinstance(item, StreamItem):
+        inputs, said, id = item.inputs, item.sequence, item.id
+        if said is None:
+            return inputs, None, id
+    elif isinstance(item, tuple) and len(item) == 2:
+        inputs, said = item
+    else:
+        return item, None, id  # a value that is not a dict is rejected later, as inputs
     try:
-        return inputs, sequence_of(said)
+        return inputs, sequence_of(said), id
     except TypeError as error:
         raise InvalidInput(str(error)) from None
 

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from penstock_client._deadline import Deadline
 from penstock_client._errors import GONE, PenstockError, Unavailable, from_status, not_run, was_not_run
 from penstock_client._merge import Member, Merged, Merger
-from penstock_client._runs import RESPONSE_KEY, TAG_KEY, Runs
+from penstock_client._runs import RESPONSE_KEY, TAG_KEY, Runs, is_id
 from penstock_client._wire import opened, read_varint, request_opened
 from penstock_proto.v1 import prediction_pb2
 
@@ -44,7 +44,6 @@ PROBE_SECONDS = 5.0
 LONGEST_HINT = 1.0
 """A longer retry hint of the server, in seconds, ends the attempts."""
 
-_ID_KEY = prediction_pb2.PredictResult.ID_FIELD_NUMBER << 3 | 2
 _RESULTS_KEY = prediction_pb2.PredictStreamResponse.RESULTS_FIELD_NUMBER << 3 | 2
 _REQUEST_TAG_KEY = prediction_pb2.PredictRequest.TAG_FIELD_NUMBER << 3
 _CANCEL = prediction_pb2.PredictStreamRequest.CANCEL_FIELD_NUMBER
@@ -363,14 +362,13 @@ def _result(data: bytes, at: int, stop: int) -> tuple[int, Outcome]:
     """The tag and the outcome of a serialized PredictResult."""
     if data[at] == TAG_KEY and data[at + 1] > 0x7F >= data[at + 2]:
         slot, after = data[at + 1] & 0x7F | data[at + 2] << 7, at + 3
-        if data[after] == _ID_KEY and data[after + 1] < 0x80:
-            after += 2 + data[after + 1]
         if data[after] == RESPONSE_KEY:
             size, start = (data[after + 1], after + 2)
             if size > 0x7F:
                 size, start = read_varint(data, after + 1)
-            if start + size == stop:
-                return slot, data[start:stop]
+            end = start + size
+            if end == stop or is_id(data, end, stop):
+                return slot, data[start:end]
     result = prediction_pb2.PredictResult.FromString(data[at:stop])
     if result.HasField("response"):
         return result.tag, result.response.SerializeToString()

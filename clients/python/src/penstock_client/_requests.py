@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from penstock_client._deadline import Deadline, seconds
@@ -13,6 +13,8 @@ from penstock_client._wire import KnownRequest
 
 Transport: TypeAlias = Literal["auto", "unary", "stream"]
 """How predictions are sent: one unary call each, all over one stream, or the faster of both."""
+Metadata: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+"""Metadata of a request: a mapping, or pairs of a key and a value."""
 
 PREDICT = "/penstock.v1.PredictionService/Predict"
 PREDICT_STREAM = "/penstock.v1.PredictionService/PredictStream"
@@ -91,19 +93,41 @@ def deadline_of(timeout: float | None, default: float | None) -> Deadline:
     return Deadline(seconds(timeout, default))
 
 
-def checked(metadata: Mapping[str, str] | None, id: str) -> Mapping[str, str] | None:
+def pairs_of(metadata: Any) -> tuple[tuple[Any, Any], ...]:
+    """The pairs in metadata, which is a mapping or has pairs already.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    pairs = metadata.items() if isinstance(metadata, Mapping) else metadata
+    if not isinstance(pairs, Iterable) or isinstance(pairs, (str, bytes)):
+        raise TypeError(f"metadata is a mapping of a key to a value, or pairs of both, not {metadata!r}")
+    found = tuple(pairs)
+    for pair in found:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(f"metadata is a mapping of a key to a value, or pairs of both; got {pair!r}")
+    return found
+
+
+def checked(metadata: Metadata | None, id: str) -> Mapping[str, str] | None:
     """Checks the metadata of a call, which must be valid headers also on a stream, and its id.
 
     Raises:
-        ValueError: a key or a value does not fit, or the id is no text that can be encoded.
-        TypeError: the id is not a text, or the metadata not a mapping.
+        ValueError: a key or a value does not fit, a key comes twice, or the id is no text that can be
+            encoded.
+        TypeError: the id is not a text, or the metadata neither a mapping nor pairs.
     """
     if not isinstance(id, str):
         raise TypeError(f"an id is a str, not {id!r}")
     id.encode()
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata is a mapping of a key to a value, not {metadata!r}")
-    for key, value in (metadata or {}).items():
+    if metadata is None:
+        return None
+    if not isinstance(metadata, Mapping):
+        pairs = pairs_of(metadata)
+        metadata = dict(pairs)
+        if len(metadata) < len(pairs):
+            raise ValueError(f"a metadata key comes once in a request, not as in {pairs!r}")
+    for key, value in metadata.items():
         if not isinstance(key, str) or not _HEADER.fullmatch(key) or key.endswith("-bin"):
             raise ValueError(f"a metadata key is lower-case letters, digits and -_., not {key!r}")
         if not isinstance(value, str) or not value.isascii() or not value.isprintable():

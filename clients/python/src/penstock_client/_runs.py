@@ -1,8 +1,8 @@
 """Reads runs of similar results all at once, with numpy.
 
-A server answers similar requests with results that differ only in their tags and values. If the first of them
-has been parsed, and every other one has the same bytes outside of these spans, none of them needs parsing:
-numpy compares them, and each waiter gets its row of one array.
+A server answers similar requests with results that differ only in their tags, ids, timings and values. If the
+first of them has been parsed, and every other one has the same bytes outside of these spans, none of them
+needs parsing: numpy compares them, and each waiter gets its row of one array.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ MOST_BYTES = 1 << 16
 
 TAG_KEY = prediction_pb2.PredictResult.TAG_FIELD_NUMBER << 3
 RESPONSE_KEY = prediction_pb2.PredictResult.RESPONSE_FIELD_NUMBER << 3 | 2
+ID_KEY = prediction_pb2.PredictResult.ID_FIELD_NUMBER << 3 | 2
+_DURATIONS = {
+    prediction_pb2.Timing.QUEUE_FIELD_NUMBER << 3 | 2,
+    prediction_pb2.Timing.COMPUTE_FIELD_NUMBER << 3 | 2,
+}
+_LONGEST = 5  # bytes of a number in a timing
 _REMEMBERED = 64  # lengths of results
 
 
@@ -42,10 +48,20 @@ class Run(NamedTuple):
 
 
 class _Spans(NamedTuple):
-    """The spans in each result of a run: the answer, and what differs: tags (two bytes) and values."""
+    """The spans in each result of a run: starts and ends.
 
-    response: int
+    Attributes:
+        response: of the answer.
+        tags: the starts of the tags, of two bytes.
+        ids: of the ids, which are ASCII.
+        numbers: of the numbers of the timing.
+        values: the starts of the outputs' bytes.
+    """
+
+    response: tuple[int, int]
     tags: tuple[int, ...]
+    ids: tuple[tuple[int, int], ...]
+    numbers: tuple[tuple[int, int], ...]
     values: tuple[int, ...]
 
 
@@ -89,24 +105,28 @@ class Runs:
             if count < LEAST:
                 return None
             rows = rows[:count]
-        # The serialized answer is kept for its timing, which is the same in all.
-        predictions = _predictions(kind, rows, data[at + kind.spans.response : stop])
-        return Run(_slots(rows, kind.spans.tags[0]), predictions, at + count * stride)
+        stop = at + count * stride
+        said = _said(data[at:stop], rows, kind.spans)
+        return Run(_slots(rows, kind.spans.tags[0]), _predictions(kind, rows, said), stop)
 
     def _kind(self, data: bytes, at: int, start: int, stop: int) -> _Kind | None:
         """The kind of results that match this one."""
         if data[start] != TAG_KEY or data[start + 3] != RESPONSE_KEY or not _is_tag(data, start + 1):
             return None
         size, response = read_varint(data, start + 4)
-        if response + size != stop:
-            return None
+        end = response + size
+        ids: tuple[tuple[int, int], ...] = ()
+        if end != stop:
+            if not is_id(data, end, stop):
+                return None
+            ids = ((end + 2, stop),)
         stride = stop - at
         known = self._known.get(stride)
         layout = None if known is None else known.layout
-        spans = None if layout is None else _spans(layout, data, at, start, response, stop)
+        spans = None if layout is None else _spans(layout, data, at, (start, response, end), ids)
         if spans is None:
-            layout = _learned(data[response:stop])
-            spans = None if layout is None else _spans(layout, data, at, start, response, stop)
+            layout = _learned(data[response:end])
+            spans = None if layout is None else _spans(layout, data, at, (start, response, end), ids)
         if layout is None or spans is None:
             return None
         if known is not None and known.spans == spans and known.layout is layout:
@@ -128,20 +148,75 @@ def _learned(response: bytes) -> Layout | None:
     return layout
 
 
-def _spans(  # noqa: PLR0913 - the parts of a result
-    layout: Layout, data: bytes, at: int, start: int, response: int, stop: int
+def _spans(
+    layout: Layout,
+    data: bytes,
+    at: int,
+    places: tuple[int, int, int],
+    ids: tuple[tuple[int, int], ...],
 ) -> _Spans | None:
-    """The spans in which results with this layout differ; None if this one has another layout."""
-    found = layout.spans(data, response, stop)
+    """The spans in which results with this layout differ; None if this one has another layout.
+
+    Args:
+        layout: of the answer.
+        data: the message.
+        at: where the result's field starts.
+        places: where the result, its answer, and what comes after the answer start.
+        ids: the result's own id, if it has one.
+    """
+    start, response, end = places
+    found = layout.spans(data, response, end)
     if found is None:
         return None
-    tag, values = found
     tags: tuple[int, ...] = (start + 1 - at,)
-    if tag is not None:
-        if not _is_tag(data, tag):
+    if found.tag is not None:
+        if not _is_tag(data, found.tag):
             return None
-        tags += (tag - at,)
-    return _Spans(response - at, tags, tuple(each - at for each in values))
+        tags += (found.tag - at,)
+    ids = (*ids, found.id)
+    numbers = _numbers(data, *found.timing, at)
+    if numbers is None or not all(data[first:last].isascii() for first, last in ids):
+        return None
+    return _Spans(
+        (response - at, end - at),
+        tags,
+        tuple((first - at, last - at) for first, last in ids if first != last),
+        numbers,
+        tuple(each - at for each in found.values),
+    )
+
+
+def is_id(data: bytes, at: int, stop: int) -> bool:
+    """Whether a short id of a result is all that stands between these places, and is ASCII."""
+    length = stop - at - 2
+    return (
+        0 <= length < 0x80 and data[at] == ID_KEY and data[at + 1] == length and data[at + 2 : stop].isascii()
+    )
+
+
+def _numbers(data: bytes, at: int, stop: int, base: int) -> tuple[tuple[int, int], ...] | None:
+    """The spans, from `base`, of the numbers in a serialized timing; None if it has other fields."""
+    found = []
+    depth: list[int] = []  # the end of the timing, while a duration in it is read
+    while at < stop:
+        kind = data[at] & 7
+        if not 8 <= data[at] <= 0x7F or kind not in (0, 2):
+            return None
+        if kind == 2:
+            inner = at + 2 + data[at + 1]
+            if depth or data[at] not in _DURATIONS or inner > stop:
+                return None
+            depth.append(stop)
+            at, stop = at + 2, inner
+        else:
+            first = at + 1
+            _, at = read_varint(data, first)
+            if at > stop or at - first > _LONGEST:
+                return None
+            found.append((first - base, at - base))
+        if at == stop and depth:
+            stop = depth.pop()
+    return tuple(found)
 
 
 def _is_tag(data: bytes, at: int) -> bool:
@@ -153,6 +228,8 @@ def _mask(stride: int, layout: Layout, spans: _Spans) -> Array:
     mask = np.full(stride, 0xFF, np.uint8)
     for at in spans.tags:
         mask[at : at + 2] = 0x80  # the bits for the length of the number
+    for first, last in (*spans.ids, *spans.numbers):
+        mask[first:last] = 0x80  # so all ids are ASCII, which needs no check
     for at, output in zip(spans.values, layout.outputs, strict=True):
         mask[at : at + output.size] = 0
     return mask
@@ -164,7 +241,19 @@ def _slots(rows: Array, at: int) -> list[int]:
     return slots
 
 
-def _predictions(kind: _Kind, rows: Array, said: bytes) -> list[Prediction]:
+def _said(data: bytes, rows: Array, spans: _Spans) -> list[bytes]:
+    """The serialized answers, which are kept for their timings: one for all where these are equal."""
+    first, last = spans.response
+    said = data[first:last]
+    if spans.numbers:
+        start, stop = spans.numbers[0][0], spans.numbers[-1][1]
+        if (rows[1:, start:stop] != rows[0, start:stop]).any():
+            stride = rows.shape[1]
+            return [data[at + first : at + last] for at in range(0, len(data), stride)]
+    return [said] * len(rows)
+
+
+def _predictions(kind: _Kind, rows: Array, said: list[bytes]) -> list[Prediction]:
     """The predictions of results [count, bytes of each]."""
     _, model, version, outputs = kind.layout
     arrays: list[Any] = [
@@ -173,9 +262,12 @@ def _predictions(kind: _Kind, rows: Array, said: bytes) -> list[Prediction]:
     ]
     if len(outputs) == 1:
         name = outputs[0].name
-        return [Prediction(model, version, "", {name: row}, said) for row in arrays[0]]
+        return [
+            Prediction(model, version, "", {name: row}, each)
+            for row, each in zip(arrays[0], said, strict=True)
+        ]
     names = [output.name for output in outputs]
     return [
-        Prediction(model, version, "", dict(zip(names, each, strict=True)), said)
-        for each in zip(*arrays, strict=True)
+        Prediction(model, version, "", dict(zip(names, each, strict=True)), timing)
+        for timing, *each in zip(said, *arrays, strict=True)
     ]

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from penstock_client._errors import InvalidInput, NotFound, PenstockError, from_status
 from penstock_client._messages import Signature, Signatures, prediction
-from penstock_client._types import Prediction
+from penstock_client._types import Item, Prediction, StreamItem
 from penstock_client._wire import KnownRequest, extras, tagged
 from penstock_proto.v1 import prediction_pb2
 
@@ -88,8 +88,10 @@ class StreamState:
         self._awaited[self._read] = signature
         self._read += 1
 
-    def refuse(self, error: PenstockError) -> None:
+    def refuse(self, error: PenstockError, item: Item) -> None:
         """Adds the next item, which is not sent, with its result."""
+        if isinstance(item, StreamItem):
+            error.id = item.id
         index = self._read
         self._read += 1
         self._settle(index, error)
@@ -138,6 +140,7 @@ class StreamState:
             except PenstockError as unreadable:
                 return unreadable
         error = from_status(result.error)
+        error.id = result.id
         if isinstance(error, InvalidInput | NotFound):
             self._signatures.drop(self._known.key, signature)
         return error

@@ -13,7 +13,7 @@ from penstock_client._errors import NotFound, PenstockError
 from penstock_client._frames import Extra, loose
 from penstock_client._messages import COMPLETION_ORDER, DEFAULT_TARGET, Signature, model_info
 from penstock_client._mux import MAX_PENDING
-from penstock_client._requests import Transport, checked, deadline_of
+from penstock_client._requests import Metadata, Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
 from penstock_client._sync_connection import Connection
 from penstock_client._sync_stream import Stream
@@ -34,7 +34,7 @@ class Client(Connection):
             of messages.
         timeout: the default timeout of every call, in seconds; None for no limit. With a timeout that is
             given, here or for a call, a server that is gone is waited for until then.
-        metadata: (key, value) pairs that are sent with every call.
+        metadata: sent with every call: a mapping, or (key, value) pairs.
         transport: how `predict` sends requests: "unary", one call each; "stream", all over one shared
             stream; "auto", the first with a call, later ones over the stream unless they are large.
         merge_rows: send concurrent predictions of one model as one request of several rows.
@@ -52,7 +52,7 @@ class Client(Connection):
         credentials: grpc.ChannelCredentials | None = None,
         options: Iterable[tuple[str, object]] = (),
         timeout: float | None = DEFAULT_TIMEOUT,
-        metadata: Iterable[tuple[str, str | bytes]] = (),
+        metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] = (),
         transport: Transport = "auto",
         merge_rows: bool = False,
         max_pending: int = MAX_PENDING,
@@ -69,7 +69,7 @@ class Client(Connection):
         timeout: float | None = None,
         priority: int = 0,
         id: str = "",
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         sequence: Step | str | None = None,
         extra: Extra = "error",
     ) -> Prediction:
@@ -90,7 +90,7 @@ class Client(Connection):
             priority: above 0 runs before normal requests, below 0 after them.
             id: returned in the answer.
             metadata: of this request, such as a trace context: headers of a unary call, and a part of the
-                request on a stream. Keys are lower-case, values printable ASCII.
+                request on a stream. A mapping or pairs; keys are lower-case, values printable ASCII.
             sequence: the sequence of this step, for a model with a state; an id alone continues it.
                 Await each step before the next one is sent: otherwise their order is not defined.
             extra: "ignore" leaves out inputs that the model does not take, "error" rejects them.
@@ -176,7 +176,8 @@ class Client(Connection):
         Args:
             model: the model's name.
             inputs: each item is the inputs of one prediction, as for `predict`; or a pair of these and a
-                `Sequence`, as in `predict`, where an empty id means the stream's own sequence.
+                `Sequence`, as in `predict`, where an empty id means the stream's own sequence; or a
+                `StreamItem`, which has an id.
             ordered: whether the results come in the order of the items, or as they are ready.
             version: a version number or a label; empty for the default.
             outputs: the outputs to return; None for all.
@@ -189,7 +190,8 @@ class Client(Connection):
             extra: as for `predict`.
 
         Returns:
-            A generator of the results; `index` of each, also of errors, is the position of its item.
+            A generator of the results; `id` of each, also of errors, is that of its item, and
+            `index` of each, also of errors, is the position of its item.
 
         Raises:
             PenstockError: the whole call failed, after all earlier answers have been yielded; or, with

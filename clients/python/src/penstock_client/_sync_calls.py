@@ -13,6 +13,7 @@ import grpc
 from penstock_client import _health
 from penstock_client._deadline import Deadline
 from penstock_client._errors import (
+    Cancelled,
     DeadlineExceeded,
     PenstockError,
     Unavailable,
@@ -21,6 +22,7 @@ from penstock_client._errors import (
     if_unconnected,
 )
 from penstock_client._mux import PROBE_SECONDS, backoff
+from penstock_proto.v1 import model_pb2
 
 __all__ = ["Lock", "acquire", "ask", "new_channel", "reach"]
 
@@ -93,25 +95,33 @@ def pause(attempt: int, deadline: Deadline, failed: PenstockError) -> None:
     sleep(seconds)
 
 
-def reach(channel: Any, check: Any, metadata: object) -> None:
+def reach(channel: Any, check: Any, get_model: Any, metadata: object) -> None:
     """Checks that there is a server that accepts requests.
 
     Args:
-        channel: the channel of the method.
+        channel: the channel of the methods.
         check: gRPC's Check of the health service.
-        metadata: of the call.
+        get_model: gRPC's GetModel.
+        metadata: of the calls.
 
     Raises:
         Unavailable: there is no such server.
     """
     try:
-        _health.check_serving(ask(channel, check, "", PROBE_SECONDS, metadata))
+        if ask(channel, check, "", PROBE_SECONDS, metadata) != _health.NOT_SERVING:
+            return
     except DeadlineExceeded as error:
         raise Unavailable(f"the server does not answer: {error}") from error
     except Unavailable:
         raise
     except PenstockError:
-        pass  # an error also shows that there is a server
+        return  # an error also shows that there is a server
+    try:  # it is stopping, and may still accept calls: one that it would reject tells
+        ask(channel, get_model, model_pb2.GetModelRequest(), PROBE_SECONDS, metadata)
+    except (Cancelled, DeadlineExceeded, Unavailable) as error:
+        raise Unavailable(_health.TAKES_NOTHING) from error
+    except PenstockError:
+        pass  # there is no model without a name, but the call was accepted
 
 
 def _state(channel: Any) -> grpc.ChannelConnectivity:

@@ -23,7 +23,7 @@ from penstock_client._messages import (
     checked_target,
 )
 from penstock_client._mux import Unsupported, is_gone, may_ask_again
-from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport
+from penstock_client._requests import PREDICT, PREDICT_STREAM, Requests, Transport, pairs_of
 from penstock_client._sync_calls import Lock, acquire, ask, new_channel, pause
 from penstock_client._sync_mux import SharedStream, share
 from penstock_client._types import Prediction
@@ -48,7 +48,7 @@ class Connection(Local):
         credentials: grpc.ChannelCredentials | None,
         options: Iterable[tuple[str, object]],
         timeout: float | None,
-        metadata: Iterable[tuple[str, str | bytes]],
+        metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]],
         transport: Transport,
         merge_rows: bool,
         max_pending: int,
@@ -58,7 +58,7 @@ class Connection(Local):
         self._requests = Requests(transport, merge_rows, max_pending)
         self._max_pending = max_pending
         self._shared: SharedStream | None = None
-        self._metadata = tuple(metadata)
+        self._metadata = pairs_of(metadata)
         self._caller = caller_of(self._metadata)
         self._signatures = Signatures()
         self._fetching = Lock()

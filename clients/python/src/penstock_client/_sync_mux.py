@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from _thread import LockType, allocate_lock
 from collections.abc import Callable, Iterator
+from functools import partial
 from queue import SimpleQueue
 from threading import Condition, Event, Lock, Thread, current_thread
 from typing import Any
@@ -331,7 +332,8 @@ def share(client: Any, channel: Any, metadata: tuple[Any, ...], limit: int, merg
 
     with _sharing:
         if client._shared is None:
-            stream = SharedStream(open_call, lambda: reach(channel, check, metadata), limit, merging)
+            probe = partial(reach, channel, check, client._get_model, metadata)
+            stream = SharedStream(open_call, probe, limit, merging)
             finalize(client, stream.close, wait=False)
             client._shared = stream
         shared: SharedStream = client._shared

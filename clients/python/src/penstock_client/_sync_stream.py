@@ -23,7 +23,7 @@ class Stream:
 
     Args:
         state: what was read, sent and answered.
-        items: the inputs, with or without their sequences.
+        items: the inputs, with or without their sequences and ids.
         prepare: encodes an item.
     """
 
@@ -134,7 +134,7 @@ class Stream:
             signature, written = self._prepare(item)
         except InvalidInput as error:
             with self._changed:
-                self._state.refuse(error)
+                self._state.refuse(error, item)
                 self._changed.notify_all()
         else:
             with self._changed:

@@ -18,8 +18,8 @@ Array: TypeAlias = npt.NDArray[Any]
 Inputs: TypeAlias = Any
 """Inputs by name: arrays, (nested) lists, numbers, bools, `str` or `bytes`; or a table with these columns."""
 
-Item: TypeAlias = "Inputs | tuple[Inputs, Sequence | str]"
-"""An item of a stream: inputs, or inputs with the sequence of this step."""
+Item: TypeAlias = "Inputs | tuple[Inputs, Sequence | str] | StreamItem"
+"""An item of a stream: inputs, or inputs with the sequence of this step, or these with an id."""
 
 
 def seconds_of(duration: duration_pb2.Duration) -> float:
@@ -61,6 +61,26 @@ def sequence_of(said: Sequence | str) -> Sequence:
     if isinstance(said, str):
         return Sequence(said)
     raise TypeError(f"a sequence is a Sequence or the id of one, not {said!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamItem:
+    """An item of `predict_stream` that has an id.
+
+    Attributes:
+        inputs: as for `predict`.
+        id: returned with the prediction, or with the error.
+        sequence: of this step, as for `predict`; None for no sequence.
+    """
+
+    inputs: Inputs
+    id: str = ""
+    sequence: Sequence | str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise TypeError(f"the id of an item is a str, not {self.id!r}")
+        self.id.encode()  # a ValueError, if it cannot be sent
 
 
 @dataclass(slots=True)

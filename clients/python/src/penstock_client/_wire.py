@@ -35,7 +35,9 @@ _ID = prediction_pb2.PredictResponse.ID_FIELD_NUMBER
 _TAG = prediction_pb2.PredictResponse.TAG_FIELD_NUMBER
 _TAG_KEY = _TAG << 3
 _TIMING_KEY = _TIMING << 3 | LENGTH_DELIMITED
-_SHORT_KEYS = {_TIMING_KEY, _ID << 3 | LENGTH_DELIMITED}
+_ID_KEY = _ID << 3 | LENGTH_DELIMITED
+_SHORT_KEYS = {_TIMING_KEY, _ID_KEY}
+_NONE = (0, 0)  # the span of what is not there
 _OUTPUTS_KEY = _OUTPUTS << 3 | LENGTH_DELIMITED
 _REMEMBERED = 64  # layouts of one known request
 
@@ -122,6 +124,22 @@ class _Output(NamedTuple):
     dtype: np.dtype[Any]
 
 
+class LayoutSpans(NamedTuple):
+    """Where answers with the same layout may differ; starts and ends are equal for what is not there.
+
+    Attributes:
+        tag: the start of the tag's number; None if there is no tag.
+        timing: the start and the end of the serialized timing.
+        id: the start and the end of the id.
+        values: the start of the bytes of each output.
+    """
+
+    tag: int | None
+    timing: tuple[int, int]
+    id: tuple[int, int]
+    values: list[int]
+
+
 class Layout(NamedTuple):
     """The layout of an answer: `names`, optionally timing, id and tag, then the outputs, then the rest."""
 
@@ -152,11 +170,11 @@ class Layout(NamedTuple):
         # The rest may contain another output. If a byte only looks like one, protobuf parses the answer.
         return None if at < len(data) and _OUTPUTS_KEY in data[at:] else arrays
 
-    def spans(self, data: bytes, at: int, stop: int) -> tuple[int | None, list[int]] | None:
-        """The starts of the tag's number and of each output's bytes in the answer at `data[at:stop]`.
+    def spans(self, data: bytes, at: int, stop: int) -> LayoutSpans | None:
+        """The spans in which answers with this layout differ, in the answer at `data[at:stop]`.
 
         Returns:
-            None if the answer has another layout, an id, or anything after the outputs.
+            None if the answer has another layout, a field twice, or anything after the outputs.
 
         Raises:
             IndexError: it is cut off.
@@ -164,13 +182,14 @@ class Layout(NamedTuple):
         if not data.startswith(self.names, at):
             return None
         at += len(self.names)
-        tag = None
+        tag, short = None, {_TIMING_KEY: _NONE, _ID_KEY: _NONE}
         while (key := data[at]) != _OUTPUTS_KEY:
-            if key == _TIMING_KEY and data[at + 1] < 0x80:
-                at += 2 + data[at + 1]
-            elif key == _TAG_KEY and tag is None:
+            if key == _TAG_KEY and tag is None:
                 tag = at + 1
                 _, at = read_varint(data, tag)
+            elif short.get(key) is _NONE and data[at + 1] < 0x80:
+                short[key] = (at + 2, at + 2 + data[at + 1])
+                at = short[key][1]
             else:
                 return None
         values = []
@@ -179,7 +198,7 @@ class Layout(NamedTuple):
                 return None
             values.append(at + len(output.head))
             at = values[-1] + output.size
-        return (tag, values) if at == stop else None
+        return LayoutSpans(tag, short[_TIMING_KEY], short[_ID_KEY], values) if at == stop else None
 
 
 class KnownRequest:

@@ -28,6 +28,8 @@ MOST_WAITING = 2 * IN_FLIGHT
 
 _TRIES = 10
 _LONGEST_WAIT_SECONDS = 1.0
+_FLUSH_SECONDS = 0.2
+"""While rows wait all the time, a reader of the output gets the finished ones at least as often."""
 
 _Inputs: TypeAlias = Mapping[str, object]
 
@@ -65,7 +67,8 @@ class OrderedWriter:
 
     Args:
         writer: writes the rows.
-        flush: called when no row is waiting, so that a reader of the output gets all finished rows.
+        flush: called when no row is waiting, and from time to time, so that a reader of the output gets all
+            finished rows.
         fail_fast: raise an error for the first row that fails, instead of writing it.
 
     Attributes:
@@ -79,6 +82,7 @@ class OrderedWriter:
         self._writer = writer
         self._flush = flush
         self._fail_fast = fail_fast
+        self._flush_at = 0.0
         # The first one is unanswered; all earlier rows are written.
         self._waiting: deque[_Waiting] = deque()
         self._changed = Condition()
@@ -112,8 +116,9 @@ class OrderedWriter:
             while self._waiting and self._waiting[0].error:
                 refused = self._waiting.popleft()
                 self._failed(refused.row, refused.error)
-            if not self._waiting:
+            if not self._waiting or time.monotonic() >= self._flush_at:
                 self._flush()
+                self._flush_at = time.monotonic() + _FLUSH_SECONDS
             self._changed.notify_all()
 
     def close(self) -> bool:

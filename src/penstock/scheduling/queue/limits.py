@@ -6,33 +6,57 @@ import threading
 from typing import NamedTuple, Protocol
 
 from penstock.core.errors import QueueFull
+from penstock.core.request import Request
 
 
 class QueueLimits(NamedTuple):
     """How much may wait.
 
     Attributes:
-        rows: rows. A single request of more rows is accepted if nothing else waits.
+        rows: rows. A single request of more rows is accepted if nothing else waits; see `LargeRequest`.
         bytes: bytes of the messages. A single larger request is accepted if nothing else waits.
     """
 
     rows: int
     bytes: int = 2**63
 
-    def check(self, where: str, waiting: Waiting, rows: int, size: int) -> None:
+    def check(
+        self, where: str, waiting: Waiting, rows: int, size: int, large: LargeRequest | None = None
+    ) -> None:
         """Checks that a request fits into the limits, together with the requests that wait.
+
+        Args:
+            where: the first words of the error.
+            waiting: how much waits.
+            rows: of the request.
+            size: of the request, in bytes.
+            large: a part of what waits that does not count.
 
         Raises:
             QueueFull: it does not fit.
         """
-        if waiting.rows + rows > self.rows:
-            raise QueueFull(_explained(where, waiting.rows, rows, self.rows, "rows"))
-        if waiting.bytes + size > self.bytes:
-            raise QueueFull(_explained(where, waiting.bytes, size, self.bytes, "bytes"))
+        if waiting.rows + rows > self.rows or waiting.bytes + size > self.bytes:
+            missing_rows, missing_bytes = self.missing(waiting, rows, size, large)
+            if missing_rows > 0:
+                said = _waiting(waiting.rows, "rows", 0 if large is None else large.rows)
+                raise QueueFull(f"{where}: {said}, {rows} more arrived, the limit is {self.rows}")
+            if missing_bytes > 0:
+                said = _waiting(waiting.bytes, "bytes", 0 if large is None else large.bytes)
+                raise QueueFull(f"{where}: {said}, {size} more arrived, the limit is {self.bytes}")
+
+    def half_of_least(self, other: QueueLimits) -> QueueLimits:
+        """Half of the lower of two limits."""
+        return QueueLimits(min(self.rows, other.rows) // 2, min(self.bytes, other.bytes) // 2)
+
+    def missing(self, waiting: Waiting, rows: int, size: int, large: LargeRequest | None) -> tuple[int, int]:
+        """By how many rows and bytes a request exceeds the limits; not above 0 if it does not."""
+        if large is not None:
+            rows, size = rows - large.rows, size - large.bytes
+        return waiting.rows + rows - self.rows, waiting.bytes + size - self.bytes
 
 
 class Waiting(Protocol):
-    """How much waits.
+    """How much waits: for one model, or for all together.
 
     Attributes:
         rows: in rows; a request of no rows counts as one.
@@ -41,6 +65,18 @@ class Waiting(Protocol):
 
     rows: int
     bytes: int
+
+
+class Limited(Waiting, Protocol):
+    """What waits, and how much may.
+
+    Attributes:
+        limits: how much may wait.
+        large: the part of a request above the limits that does not count.
+    """
+
+    limits: QueueLimits
+    large: LargeRequest
 
 
 class QueueTotal:
@@ -53,14 +89,93 @@ class QueueTotal:
         rows: in rows.
         bytes: in bytes of the messages.
         limits: as given.
+        large: the part of a request above the limits that does not count.
         lock: shared by all queues that add to this total; they hold it only for short steps.
     """
 
     def __init__(self, limits: QueueLimits) -> None:
         self.rows = self.bytes = 0
         self.limits = limits
+        self.large = LargeRequest(limits)
         self.lock = threading.Lock()
 
+    def add(self, rows: int, size: int) -> None:
+        """Adds requests that wait outside of a queue; negative numbers subtract."""
+        with self.lock:
+            self.rows += rows
+            self.bytes += size
 
-def _explained(where: str, waiting: int, came: int, most: int, unit: str) -> str:
-    return f"{where}: {waiting} {unit} are waiting, {came} more arrived, the limit is {most}"
+    def check(self, rows: int, size: int) -> None:
+        """Checks that a request fits, together with the requests that wait for all models.
+
+        Raises:
+            QueueFull: it does not fit.
+        """
+        self.limits.check("the queues of all models are full", self, rows, size, self.large)
+
+
+class LargeRequest:
+    """The waiting request that is above a limit, if there is one: it was accepted since nothing else waited.
+
+    It counts as half of the limit, rounded up, so the other half is left for others. Otherwise every request
+    of others would be rejected until it is run. As it is accepted only if nothing else waits, there is at
+    most one.
+
+    Args:
+        limits: the limits.
+
+    Attributes:
+        request: the request.
+        rows: how many of its rows do not count.
+        bytes: how many of its bytes do not count.
+    """
+
+    __slots__ = ("_limits", "bytes", "request", "rows")
+
+    def __init__(self, limits: QueueLimits) -> None:
+        self._limits = limits
+        self.request: Request | None = None
+        self.rows = self.bytes = 0
+
+    def note(self, request: Request, waiting: Waiting) -> None:
+        """Notes a request that was just added to what waits, if it is above a limit.
+
+        Only one that waits alone is: so it need not be called while less than half of a limit is used.
+        """
+        limits, rows = self._limits, request.rows or 1
+        if waiting.rows > rows:
+            return
+        if rows > limits.rows:
+            self.request, self.rows = request, rows - (limits.rows + 1) // 2
+        if request.size > limits.bytes:
+            self.request, self.bytes = request, request.size - (limits.bytes + 1) // 2
+
+    def left(self, request: Request) -> None:
+        """A request does not wait any more."""
+        if request is self.request:
+            self.request = None
+            self.rows = self.bytes = 0
+
+
+def counted(request: Request, *large: LargeRequest) -> tuple[int, int]:
+    """How many rows and bytes of a waiting request count: the least, if it is above several limits."""
+    parts = [each for each in large if each.request is request]
+    rows, size = max((each.rows for each in parts), default=0), max((each.bytes for each in parts), default=0)
+    return (request.rows or 1) - rows, request.size - size
+
+
+def most_missing(rows: int, size: int, *queues: Limited) -> tuple[int, int]:
+    """By how many rows and bytes a request exceeds the limits of one of these, at most."""
+    missing = [each.limits.missing(each, rows, size, each.large) for each in queues]
+    return max(rows for rows, _ in missing), max(size for _, size in missing)
+
+
+def note_large(request: Request, *queues: Limited) -> None:
+    """Notes a request that was just added, in each of these in which it is above a limit."""
+    for each in queues:
+        each.large.note(request, each)
+
+
+def _waiting(waiting: int, unit: str, uncounted: int) -> str:
+    counted = f", of which {uncounted} do not count" if uncounted else ""
+    return f"{waiting} {unit} are waiting{counted}"

@@ -19,10 +19,15 @@ from penstock.core.request import CutReason, Request
 from penstock.scheduling.cost import RunCost, RunCosts
 from penstock.scheduling.queue.batch_groups import LOW, BatchGroups
 from penstock.scheduling.queue.fair_share import FairShare
-from penstock.scheduling.queue.limits import QueueLimits, QueueTotal
+from penstock.scheduling.queue.limits import (
+    LargeRequest,
+    QueueLimits,
+    QueueTotal,
+    counted,
+    most_missing,
+    note_large,
+)
 from penstock.scheduling.queue.priority_line import PriorityLine
-
-ALL_QUEUES = "the queues of all models are full"
 
 AGED_SECONDS = 0.5
 AGED_TURN = 8
@@ -117,18 +122,22 @@ class RequestQueue:
         rows: the rows that wait, cancelled requests not among them. A request of no rows counts as one.
         bytes: the bytes that wait.
         earliest_deadline: no waiting request has an earlier deadline; infinity if none has a deadline.
+        limits: as given.
+        total: as given, or one without limits.
+        large: the part of a request above the limits that does not count.
     """
 
     def __init__(self, limits: QueueLimits, costs: RunCosts, total: QueueTotal | None = None) -> None:
         self.rows = 0
         self.bytes = 0
         self.earliest_deadline = math.inf  # may be that of a request which has been removed since
-        self._limits = limits
-        self._half = QueueLimits(limits.rows // 2, limits.bytes // 2)
+        self.limits = limits
         self._costs = costs
         self._cost_by_shape = costs.by_shape
-        self._total = total or QueueTotal(QueueLimits(2**63))
-        self._lock = self._total.lock
+        self.total = total or QueueTotal(QueueLimits(2**63))
+        self._half = limits.half_of_least(self.total.limits)
+        self.large = LargeRequest(limits)
+        self._lock = self.total.lock
         self._only: Request | None = None  # the one request that waits, in no group: see `_group_only`
         self._groups = BatchGroups()
         self._class_rows = self._groups.class_rows
@@ -145,7 +154,7 @@ class RequestQueue:
         if request.deadline <= now:
             raise DeadlineExpired("the deadline had passed when the request arrived")
         with self._lock:
-            if self._total.rows:
+            if self.total.rows:
                 self._check_room(request, now)
             self._add(request)
 
@@ -165,7 +174,8 @@ class RequestQueue:
                     break
                 if share is None or share.holds(each, request.sender):
                     displaced.append(each)
-                    rows, size = rows - (each.rows or 1), size - each.size
+                    freed_rows, freed_size = counted(each, self.large, self.total.large)
+                    rows, size = rows - freed_rows, size - freed_size
             if rows > 0 or size > 0:
                 return []
             for each in displaced:
@@ -177,17 +187,6 @@ class RequestQueue:
         """Adds a request without checking the limits: they were checked before it was held back elsewhere."""
         with self._lock:
             self._add(request)
-
-    def check_total(self, request: Request) -> None:
-        """Raises QueueFull if the queues of all models are too full for a request."""
-        with self._lock:
-            self._total.limits.check(ALL_QUEUES, self._total, request.rows or 1, request.size)
-
-    def count_elsewhere(self, rows: int, size: int) -> None:
-        """Adds requests of this model that wait elsewhere to the total; negative numbers subtract."""
-        with self._lock:
-            self._total.rows += rows
-            self._total.bytes += size
 
     def discard(self, request: Request) -> bool:
         """Takes out a request whose caller has gone; says whether it was still waiting."""
@@ -266,16 +265,18 @@ class RequestQueue:
             self._only = request
         if request.deadline < self.earliest_deadline:
             self.earliest_deadline = request.deadline
-        rows, size, total = request.rows or 1, request.size, self._total
+        rows, size, total = request.rows or 1, request.size, self.total
         self.rows += rows
         self.bytes += size
         total.rows += rows
         total.bytes += size
         if self._fair_share is not None:
             self._fair_share.add(request, request.sender)
+            note_large(request, self, self.total)
         elif self.rows > self._half.rows or self.bytes > self._half.bytes:
             self._group_only()
-            self._fair_share = FairShare(self._limits, self._groups.requests())
+            self._fair_share = FairShare(self.limits, self._groups.requests())
+            note_large(request, self, self.total)
 
     def _group_only(self) -> None:
         """Puts the only request that waits into its group.
@@ -292,21 +293,18 @@ class RequestQueue:
         if self._fair_share is not None:
             self._fair_share.check(request, request.sender, now)
         if self.rows:
-            self._limits.check("the queue is full", self, rows, size)
-        self._total.limits.check(ALL_QUEUES, self._total, rows, size)
+            self.limits.check("the queue is full", self, rows, size, self.large)
+        self.total.check(rows, size)
 
     def _missing(self, request: Request, now: float) -> tuple[FairShare | None, tuple[int, int]]:
         """How many rows and bytes are missing for a request; the shares, if its caller's share is used up."""
-        rows, size, total = request.rows or 1, request.size, self._total
+        rows, size = request.rows or 1, request.size
         try:
             if self._fair_share is not None:
                 self._fair_share.check(request, request.sender, now)
         except QueueFull:
             return self._fair_share, (rows, size)
-        return None, (
-            max(self.rows + rows - self._limits.rows, total.rows + rows - total.limits.rows),
-            max(self.bytes + size - self._limits.bytes, total.bytes + size - total.limits.bytes),
-        )
+        return None, most_missing(rows, size, self, self.total)
 
     def _take_only(self, request: Request, builder: BatchBuilder) -> None:
         self._begin(request.shape_key, builder)
@@ -315,8 +313,8 @@ class RequestQueue:
         else:
             builder.takes(request)
         self._only, self.earliest_deadline = None, math.inf
-        self._total.rows -= self.rows
-        self._total.bytes -= self.bytes
+        self.total.rows -= self.rows
+        self.total.bytes -= self.bytes
         self.rows = self.bytes = 0
 
     def _take(self, builder: BatchBuilder) -> None:
@@ -379,14 +377,16 @@ class RequestQueue:
 
     def _take_out(self, index: int, line: PriorityLine, request: Request) -> None:
         line.remove(request)
-        rows, size, total = request.rows or 1, request.size, self._total
+        rows, size, total = request.rows or 1, request.size, self.total
         self.rows -= rows
         self.bytes -= size
         total.rows -= rows
         total.bytes -= size
         self._class_rows[index] -= rows
-        if self._fair_share is not None:
+        if self._fair_share is not None:  # as it is while a large request waits
             self._fair_share.remove(request)
+            self.large.left(request)
+            total.large.left(request)
 
     def _remove(self, request: Request) -> bool:
         found = self._groups.find(request)

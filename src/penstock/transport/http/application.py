@@ -317,7 +317,9 @@ class _Answer:
         http = status_of(status)
         kind = JSON
         if message is None and http != 200:
-            message, kind = problem(status, has_error=self.has_error), PROBLEM
+            message = problem(status, has_error=self.has_error)
+            # Clients of the Open Inference Protocol, such as KServe's, read only this type.
+            kind = JSON if self.has_error else PROBLEM
         body = message or b""
         headers = list(more or ())
         if isinstance(status, HttpStatus):
