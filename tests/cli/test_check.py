@@ -126,6 +126,12 @@ def test_flags_that_name_no_pairs(files: Files, cli: Cli, model: Path, flags: li
     assert "--rows and --expect" in ran.err
 
 
+def test_a_model_on_a_server_without_rows(cli: Cli) -> None:
+    ran = cli("check", "lead_scoring")
+    assert ran.code == 2
+    assert "a server keeps its golden rows to itself: give --golden with a .jsonl file" in ran.err
+
+
 def test_a_path_without_a_model(cli: Cli, tmp_path: Path) -> None:
     ran = cli("check", tmp_path)
     assert ran.code == 2

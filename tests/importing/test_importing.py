@@ -15,12 +15,13 @@ import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder
 from sklearn.tree import DecisionTreeClassifier
 
 from importing.cases import LIBRARIES, Case
@@ -199,6 +200,38 @@ def test_rows_that_the_original_refuses_are_named(frame: Any, tmp_path: Path) ->
     assert "refused" not in report
     assert "unseen in city" in report["not_compared"]
     assert "Found unknown categories" in report["not_compared"]["unseen in city"]
+
+
+@pytest.mark.parametrize(("flags", "flag"), [({"target": "c"}, "--target"), ({"drop": ["c"]}, "--drop")])
+def test_a_target_that_is_an_input_is_said(
+    frame: Any, tmp_path: Path, flags: dict[str, Any], flag: str
+) -> None:
+    model = LinearRegression().fit(frame[["a", "c"]], frame["amount"])
+    report = imported(model, frame[["a", "c"]], tmp_path, **flags)
+    assert report["refused"].endswith(
+        f"it has a; {flag} took c, which is an input of the model: leave that out"
+    )
+
+
+def test_a_missing_text_of_a_vectorizer_is_the_empty_text(frame: Any, tmp_path: Path) -> None:
+    given = frame[["note", "a"]].assign(note=frame["note"].where(frame["a"] > -1, ""))
+    words = ColumnTransformer([("note", TfidfVectorizer(), "note"), ("a", "passthrough", ["a"])])
+    model = make_pipeline(words, LogisticRegression()).fit(given, frame["y"])
+    report = imported(model, given, tmp_path)
+    assert "refused" not in report
+    rows = [json.loads(line) for line in (tmp_path / "golden.jsonl").read_text().splitlines()[1 : ROWS + 1]]
+    assert sum(each["note"] == "" for each in rows) == (given["note"] == "").sum() > 0
+    wanted = model.predict_proba(given)
+    assert np.abs(np.array([each["probabilities"] for each in rows]) - wanted).max() < 1e-6
+
+
+def test_an_original_that_takes_no_missing_texts_is_told_where_they_are(frame: Any, tmp_path: Path) -> None:
+    encoded = ColumnTransformer([("city", OrdinalEncoder(), ["city"])])
+    model = make_pipeline(encoded, LogisticRegression()).fit(frame[["city"]], frame["y"])
+    given = frame[["city", "a"]].assign(city=frame["city"].where(frame["a"] > -1, ""))
+    report = imported(model, given, tmp_path)
+    count = (given["city"] == "").sum()
+    assert f"missing texts are in city ({count} rows): if it takes none, leave" in report["refused"]
 
 
 def test_hard_rows_change_one_value_each() -> None:

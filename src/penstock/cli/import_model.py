@@ -18,6 +18,7 @@ import click
 
 from penstock.cli.output import say
 
+TOLERANCE = 1e-4
 LEAVE_OUT = click.Choice(["missing", "unseen", "extremes", "texts"])
 MOST_SHOWN = 10
 NEEDED = ("pandas", "skl2onnx")
@@ -56,7 +57,7 @@ NEEDED = ("pandas", "skl2onnx")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    default=1e-4,
+    default=TOLERANCE,
     show_default=True,
     help="Accepted difference of numbers: absolute below 1, relative above.",
 )
@@ -223,6 +224,11 @@ def _found(report: dict[str, Any]) -> Iterator[str]:
         yield f"  hard rows  {report['hard']}"
     if report["ties"]:
         yield f"  ties       {report['ties']} rows with two classes as probable: either label is right"
+    if report["largest"] > TOLERANCE and "refused" not in report:
+        yield (
+            f"  warning    outputs differ by up to {report['largest']:.2g}, more than {TOLERANCE:g}: "
+            "--tolerance accepts that, and the golden rows do"
+        )
     for what, why in report["not_compared"].items():
         yield f"  left out   {what}: the original refuses it ({why})"
 

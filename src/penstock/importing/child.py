@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.importing.errors import Refused
+from penstock.importing.errors import LacksColumns, Refused
 
 if TYPE_CHECKING:
     from penstock.importing.table import Inputs
@@ -57,7 +57,11 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     source, sample, folder = Path(job["source"]), Path(job["sample"]), Path(job["folder"])
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
     frame = _sample(job, original)
-    inputs = _with_na(original, original.inputs(frame, job["vector"]), frame, job)
+    try:
+        found = original.inputs(frame, job["vector"])
+    except LacksColumns as error:
+        raise Refused(f"{error}{_taken(error.missing, job)}") from None
+    inputs = _with_na(original, found, frame, job)
     check_original(original, inputs, frame)
     model = original.convert(inputs)
     path = folder / "model.onnx"
@@ -75,6 +79,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
         "hard": str(verified.hard) if verified.hard else "",
         "not_compared": verified.not_compared,
         "ties": verified.ties,
+        "largest": max(verified.sample.largest, verified.hard.largest if verified.hard else 0.0),
     }
     if not verified.sample.are_accepted or (verified.hard and not verified.hard.are_accepted):
         return {**report, "refused": _refusal(original, verified)}
@@ -161,6 +166,13 @@ def _without(frame: Any, target: str, drop: list[str]) -> Any:
         _check_columns(frame, [name])
         frame = frame.drop(columns=name)
     return frame
+
+
+def _taken(missing: Sequence[str], job: dict[str, Any]) -> str:
+    """Which flags took columns that the model needs."""
+    took = [f"--target took {job['target']}"] if job["target"] in missing else []
+    took += [f"--drop took {each}" for each in job["drop"] if each in missing]
+    return f"; {' and '.join(took)}, which is an input of the model: leave that out" if took else ""
 
 
 def _refusal(original: Any, verified: Any) -> str:

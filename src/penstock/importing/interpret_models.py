@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from penstock.importing.coded_trees import CodedTrees, Codes, graph_of
-from penstock.importing.errors import Refused
+from penstock.importing.errors import LacksColumns, Refused
 from penstock.importing.labels import as_labels
 from penstock.importing.table import Inputs, column
 from penstock.importing.trees import Ensemble, Leaf, Node, Split
@@ -41,7 +41,7 @@ class Explainable:
         """See `Original`."""
         names = [str(each) for each in self.model.feature_names_in_]
         if missing := [each for each in names if each not in frame.columns]:
-            raise Refused(f"the sample lacks columns of the model: {', '.join(missing)}")
+            raise LacksColumns(f"the sample lacks columns of the model: {', '.join(missing)}", missing)
         self._names = names
         columns = [column(frame, each) for each in names]
         if vector and (texts := [each.name for each in columns if each.text]):

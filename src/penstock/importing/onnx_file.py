@@ -10,7 +10,7 @@ from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
 from penstock.core.errors import ModelLoadError
 from penstock.core.tensors import Kind
-from penstock.importing.errors import Refused
+from penstock.importing.errors import LacksColumns, Refused
 from penstock.importing.table import Column, Inputs, column
 
 BY_HAND = (
@@ -61,7 +61,7 @@ class OnnxFile:
         if len(specs) == 1 and (name := next(iter(specs))) not in frame.columns:
             raise Refused(f"the one input {specs[name]} is a vector: {BY_HAND}")
         if missing := [each for each in specs if each not in frame.columns]:
-            raise Refused(f"the sample lacks columns of the model: {', '.join(missing)}")
+            raise LacksColumns(f"the sample lacks columns of the model: {', '.join(missing)}", missing)
         columns = [
             Column(name, spec.datatype.kind is Kind.BYTES, spec.datatype.label == "BOOL")
             for name, spec in specs.items()

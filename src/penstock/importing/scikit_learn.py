@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from penstock.importing import estimators
-from penstock.importing.errors import Refused
+from penstock.importing.errors import LacksColumns, Refused
 from penstock.importing.fitted_texts import chosen, texts_of
 from penstock.importing.graph_ends import finished
 from penstock.importing.labels import as_labels
@@ -36,6 +36,7 @@ class ScikitLearn:
         self.libraries: Sequence[str] = ["scikit-learn", *sorted(packages & {"lightgbm", "xgboost"})]
         self._first = _first(self.model)
         self._names: list[str] | None = None
+        self._texts: list[str] = []
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
@@ -55,9 +56,10 @@ class ScikitLearn:
         wanted = self._names or list(frame.columns)
         missing = [each for each in wanted if each not in frame.columns]
         if missing:
-            raise Refused(
+            raise LacksColumns(
                 f"the sample lacks columns of the model: {', '.join(missing)}; it has "
-                f"{', '.join(frame.columns)}"
+                f"{', '.join(frame.columns)}",
+                missing,
             )
         count = getattr(self.model, "n_features_in_", None) or getattr(self._first, "n_features_in_", None)
         if count is not None and count != len(wanted):
@@ -94,6 +96,12 @@ class ScikitLearn:
             if step != "drop"
             for each in chosen(taken, names)
         }
+        self._texts = [
+            each
+            for _, step, taken in self._first.transformers_
+            if isinstance(taken, str | int | np.integer) and _is_of_texts(_first(step))
+            for each in chosen(taken, names)
+        ]
         return [each for each in names if each in used]
 
     def predict(self, frame: Any) -> Mapping[str, Any]:
@@ -126,6 +134,8 @@ class ScikitLearn:
             return frame[self._names[0]].fillna("") if self._names else frame
         if self._names is None:
             return frame.to_numpy()
+        for name in self._texts:  # a request has the empty text there, and the original takes no missing one
+            frame = frame.assign(**{name: frame[name].fillna("")})
         return frame[self._names]
 
     def convert(self, inputs: Inputs) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from penstock.importing.encoders import MISSING_TEXT
-from penstock.importing.errors import Refused
+from penstock.importing.errors import LacksColumns, Refused
 
 VECTOR = "x"
 """The name of the one input of `--as vector`."""
@@ -208,9 +208,11 @@ def in_order(title: str, own: Sequence[str] | None, frame: Any) -> tuple[list[st
     if own and all(each in frame.columns for each in own):
         return list(own), False
     if own and any(each not in (f"Column_{i}", f"f{i}", str(i)) for i, each in enumerate(own)):
-        missing = ", ".join(each for each in own if each not in frame.columns)
+        missing = [each for each in own if each not in frame.columns]
         has = ", ".join(frame.columns)
-        raise Refused(f"the sample lacks columns of the model ({title}): {missing}; it has {has}")
+        raise LacksColumns(
+            f"the sample lacks columns of the model ({title}): {', '.join(missing)}; it has {has}", missing
+        )
     return list(frame.columns), True
 
 

@@ -61,7 +61,9 @@ def check_original(original: Original, inputs: Inputs, frame: Any) -> None:
     try:
         _outputs(original, inputs, frame)
     except Exception as error:  # whatever the original raises
-        said = f"the original fails on the sample: {type(error).__name__}: {error}"
+        said = (
+            f"the original fails on the sample: {type(error).__name__}: {error}{_missing_in(inputs, frame)}"
+        )
         if isinstance(error, TypeError | ValueError):
             texts = [each.name for each in inputs.columns if each.text]
             numbers = [each.name for each in inputs.columns if not each.text]
@@ -70,6 +72,15 @@ def check_original(original: Original, inputs: Inputs, frame: Any) -> None:
                 "--text COLUMN reads one as texts, --drop COLUMN leaves one out"
             )
         raise Refused(said) from error
+
+
+def _missing_in(inputs: Inputs, frame: Any) -> str:
+    """The columns with missing texts, which may be why an original fails."""
+    given = inputs.as_trained(frame)
+    counts = {each.name: int(given[each.name].isna().sum()) for each in inputs.columns if each.text}
+    named = ", ".join(f"{name} ({count:,} rows)" for name, count in counts.items() if count)
+    way = "if it takes none, leave these rows out of the sample, or put a text there"
+    return f"; missing texts are in {named}: {way}" if named else ""
 
 
 def _outputs(original: Original, inputs: Inputs, frame: Any) -> Mapping[str, Any]:
