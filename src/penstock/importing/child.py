@@ -57,11 +57,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     source, sample, folder = Path(job["source"]), Path(job["sample"]), Path(job["folder"])
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
     frame = _sample(job, original)
-    try:
-        found = original.inputs(frame, job["vector"])
-    except LacksColumns as error:
-        raise Refused(f"{error}{_taken(error.missing, job)}") from None
-    inputs = _with_na(original, found, frame, job)
+    inputs = _with_na(original, _inputs(job, original, frame), frame, job)
     check_original(original, inputs, frame)
     model = original.convert(inputs)
     path = folder / "model.onnx"
@@ -153,6 +149,15 @@ def _sample(job: dict[str, Any], original: Any) -> Any:
     frame = _without(table.read(path), job["target"], job["drop"])
     _check_columns(frame, job["text"])
     return table.as_texts(frame, path, {*job["text"], *original.texts(list(frame.columns))})
+
+
+def _inputs(job: dict[str, Any], original: Any, frame: Any) -> Inputs:
+    """The inputs of the original; a refusal says which flag took a column that it lacks."""
+    try:
+        found: Inputs = original.inputs(frame, job["vector"])
+    except LacksColumns as error:
+        raise Refused(f"{error}{_taken(error.missing, job)}") from None
+    return found
 
 
 def _check_columns(frame: Any, names: Sequence[str]) -> None:

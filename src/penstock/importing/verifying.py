@@ -17,6 +17,7 @@ from penstock.importing.errors import Refused
 from penstock.importing.hard_rows import hard_rows
 from penstock.importing.original import Original
 from penstock.importing.table import Inputs
+from penstock.importing.trees_sklearn import NotCarried
 from penstock.row_files.differences import Differences, Tolerance
 
 
