@@ -52,13 +52,12 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def _imported(job: dict[str, Any]) -> dict[str, Any]:
     from penstock.importing import writing
-    from penstock.importing.verifying import Verifier, check_original
+    from penstock.importing.verifying import Verifier
 
     source, sample, folder = Path(job["source"]), Path(job["sample"]), Path(job["folder"])
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
     frame = _sample(job, original)
-    inputs = _with_na(original, _inputs(job, original, frame), frame, job)
-    check_original(original, inputs, frame)
+    inputs = _inputs(job, original, frame)
     model = original.convert(inputs)
     path = folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
@@ -152,12 +151,16 @@ def _sample(job: dict[str, Any], original: Any) -> Any:
 
 
 def _inputs(job: dict[str, Any], original: Any, frame: Any) -> Inputs:
-    """The inputs of the original; a refusal says which flag took a column that it lacks."""
+    """The inputs of the original, which takes the sample; says which flag took a column that it lacks."""
+    from penstock.importing.verifying import check_original
+
     try:
         found: Inputs = original.inputs(frame, job["vector"])
     except LacksColumns as error:
         raise Refused(f"{error}{_taken(error.missing, job)}") from None
-    return found
+    inputs = _with_na(original, found, frame, job)
+    check_original(original, inputs, frame)
+    return inputs
 
 
 def _check_columns(frame: Any, names: Sequence[str]) -> None:

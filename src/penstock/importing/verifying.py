@@ -62,9 +62,10 @@ def check_original(original: Original, inputs: Inputs, frame: Any) -> None:
     try:
         _outputs(original, inputs, frame)
     except Exception as error:  # whatever the original raises
-        said = (
-            f"the original fails on the sample: {type(error).__name__}: {error}{_missing_in(inputs, frame)}"
-        )
+        if isinstance(error, NotCarried):
+            raise Refused(str(error)) from error
+        said = f"the original fails on the sample: {type(error).__name__}: {error}"
+        said += _missing_in(inputs, frame)
         if isinstance(error, TypeError | ValueError):
             texts = [each.name for each in inputs.columns if each.text]
             numbers = [each.name for each in inputs.columns if not each.text]
