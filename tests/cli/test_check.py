@@ -126,6 +126,15 @@ def test_flags_that_name_no_pairs(files: Files, cli: Cli, model: Path, flags: li
     assert "--rows and --expect" in ran.err
 
 
+def test_a_missing_text_is_named(cli: Cli, models: Path) -> None:
+    golden = models / "text/missing.jsonl"
+    golden.write_text('{"x": null, "y": "a"}\n')
+    said = (
+        'input x BYTES[N,1]: it is not of this datatype; null is no text: "" stands for an empty or missing'
+    )
+    assert said in cli("check", models / "text", "--golden", golden).err
+
+
 def test_a_model_on_a_server_without_rows(cli: Cli) -> None:
     ran = cli("check", "lead_scoring")
     assert ran.code == 2
