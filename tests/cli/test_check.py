@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from penstock.core.tensors import DataType
 from support import zoo
 from support.servers import RunningServer
 
@@ -76,6 +77,23 @@ def test_the_worst_row_is_shown(files: Files, cli: Cli, server: RunningServer, m
     assert (code, out.partition("\n")[0]) == (1, "2 rows: 1 label differs, largest 0.25, worst row 2")
 
 
+def test_a_text_that_differs_is_shown(tmp_path: Path, cli: Cli, server: RunningServer, models: Path) -> None:
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text('{"x": "a", "y": "a"}\n{"x": "é", "y": "other"}\n')
+    for where in (["text", "--target", server.target], [str(models / "text")]):
+        code, out, err = cli("check", *where, "--golden", golden)
+        assert (code, err) == (1, "")
+        assert "  row 2  y: expected ['other'], got ['é']\n" in out
+
+
+def test_a_text_label_that_differs_is_shown(tmp_path: Path, cli: Cli) -> None:
+    folder = zoo.repository(tmp_path, {"label": zoo.identity(DataType.BYTES, ("N",))}) / "label"
+    (folder / "1/golden.jsonl").write_text('{"x": "a", "y": "a"}\n{"x": "é", "y": "other"}\n')
+    code, out, err = cli("check", folder)
+    assert (code, err) == (1, "")
+    assert "  row 2  y: expected other, got é\n" in out
+
+
 def test_golden_rows_beside_a_version_are_the_default(tmp_path: Path, cli: Cli) -> None:
     folder = zoo.repository(tmp_path, {"double": zoo.scale(2)}) / "double"
     assert "there is no" in cli("check", folder).err
@@ -106,6 +124,21 @@ def test_flags_that_name_no_pairs(files: Files, cli: Cli, model: Path, flags: li
     ran = cli("check", model, *given)
     assert ran.code == 2
     assert "--rows and --expect" in ran.err
+
+
+def test_a_missing_text_is_named(cli: Cli, models: Path) -> None:
+    golden = models / "text/missing.jsonl"
+    golden.write_text('{"x": null, "y": "a"}\n')
+    said = (
+        'input x BYTES[N,1]: it is not of this datatype; null is no text: "" stands for an empty or missing'
+    )
+    assert said in cli("check", models / "text", "--golden", golden).err
+
+
+def test_a_model_on_a_server_without_rows(cli: Cli) -> None:
+    ran = cli("check", "lead_scoring")
+    assert ran.code == 2
+    assert "a server keeps its golden rows to itself: give --golden with a .jsonl file" in ran.err
 
 
 def test_a_path_without_a_model(cli: Cli, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -90,6 +90,19 @@ def test_a_refusal_leaves_nothing(trained: Trained, tmp_path: Path, cli: Cli) ->
     assert ran.code == 1
     assert "is not imported: on the sample the ONNX file differs from the original: 80 rows: " in ran.err
     assert not folder.exists()
+
+
+def test_a_large_tolerance_is_a_warning(trained: Trained, tmp_path: Path, cli: Cli) -> None:
+    """One number of the sample has more digits than FP32."""
+    frame = pd.DataFrame({"x": [16777216.0, 16777217.0] * 20, "z": range(40)})
+    model = make_pipeline(ColumnTransformer([("x", "passthrough", ["x"])]), LinearRegression())
+    joblib.dump(model.fit(frame, frame["x"] * 1000 % 16777216000), trained.path)
+    frame.to_csv(trained.sample, index=False)
+    flags = ("--sample", trained.sample, "--to", tmp_path / "m/x", "--yes", "--leave-out", "extremes")
+    assert cli("import", trained.path, *flags).code == 1
+    ran = cli("import", trained.path, *flags, "--tolerance", "1")
+    assert ran.code == 0, ran.err
+    assert "warning    outputs differ by up to " in ran.out
 
 
 def test_a_process_that_ends_says_how(tmp_path: Path, cli: Cli) -> None:

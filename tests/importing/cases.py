@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 
@@ -64,16 +65,12 @@ def _scikit_learn() -> list[Case]:  # long: a list
         named = [(f"step{i}", step, list(columns)) for i, (step, columns) in enumerate(steps)]
         return lambda: pipeline.make_pipeline(compose.ColumnTransformer(named), last())
 
-    def of_text(step: Any) -> Callable[[], Any]:
-        return lambda: pipeline.make_pipeline(
-            compose.ColumnTransformer([("text", step, "note"), ("rest", "passthrough", ["a"])]),
-            linear.LogisticRegression(),
-        )
+    def of_text(step: Any, last: Callable[[], Any] = linear.LogisticRegression) -> Callable[[], Any]:
+        chosen = [("text", step, "note"), ("rest", "passthrough", ["a"])]
+        return lambda: pipeline.make_pipeline(compose.ColumnTransformer(chosen, sparse_threshold=0), last())
 
-    def log(values: Any) -> Any:
-        import numpy
-
-        return numpy.log(values)
+    forest = partial(ensemble.RandomForestRegressor, n_estimators=15, random_state=0)
+    histograms = partial(ensemble.HistGradientBoostingRegressor, max_iter=12)
 
     numbers = [
         ("LogisticRegression", "y", scaled(linear.LogisticRegression)),
@@ -176,6 +173,12 @@ def _scikit_learn() -> list[Case]:  # long: a list
         ("SelectKBest", "y", scaled(linear.LogisticRegression, lambda: selection.SelectKBest(k=2))),
         ("RobustScaler", "y", scaled(linear.LogisticRegression, pre.RobustScaler)),
         ("MinMaxScaler", "y", scaled(linear.LogisticRegression, pre.MinMaxScaler)),
+        ("MaxAbsScaler", "y", scaled(linear.LogisticRegression, pre.MaxAbsScaler)),
+        *(
+            (f"{step.__name__} and RandomForestRegressor", "amount", scaled(forest, step))
+            for step in (pre.StandardScaler, pre.MinMaxScaler, pre.RobustScaler, pre.MaxAbsScaler)
+        ),
+        ("StandardScaler and HistGradientBoostingRegressor", "amount", scaled(histograms)),
         ("Normalizer", "y", scaled(linear.LogisticRegression, pre.Normalizer)),
         ("PowerTransformer", "y", scaled(linear.LogisticRegression, pre.PowerTransformer)),
         (
@@ -330,6 +333,13 @@ def _scikit_learn() -> list[Case]:  # long: a list
         ),
         ("TfidfVectorizer(lowercase=False)", of_text(text.TfidfVectorizer(lowercase=False))),
         ("TfidfVectorizer(sublinear_tf=True)", of_text(text.TfidfVectorizer(sublinear_tf=True))),
+        *(
+            (f"TfidfVectorizer and {last.__name__}", of_text(text.TfidfVectorizer(), partial(last, **some)))
+            for last, some in (
+                (ensemble.RandomForestClassifier, {"n_estimators": 15, "random_state": 0}),
+                (ensemble.HistGradientBoostingClassifier, {"max_iter": 12}),
+            )
+        ),
         ("TfidfVectorizer(analyzer='char')", of_text(text.TfidfVectorizer(analyzer="char"))),
         ("TfidfVectorizer(strip_accents='unicode')", of_text(text.TfidfVectorizer(strip_accents="unicode"))),
         ("CountVectorizer(binary=True)", of_text(text.CountVectorizer(binary=True))),
@@ -338,6 +348,11 @@ def _scikit_learn() -> list[Case]:  # long: a list
     return [
         *(Case("scikit-learn", name, NUMBERS, target, make) for name, target, make in numbers),
         *(Case("scikit-learn", name, GAPS, target, make) for name, target, make in gaps),
+        *(
+            Case("scikit-learn", f"{step.__name__} and {name}, whole numbers", ("c",), "amount", make)
+            for step in (pre.StandardScaler, pre.MinMaxScaler, pre.RobustScaler, pre.MaxAbsScaler)
+            for name, make in (("HistGradientBoostingRegressor", scaled(histograms, step)),)
+        ),
         Case(
             "scikit-learn",
             "RandomForestClassifier, fitted on an array",

@@ -67,6 +67,8 @@ def job(path: Path, sample: Path, folder: Path) -> dict[str, Any]:
         "vector": False,
         "tolerance": 1e-4,
         "leave_out": [],
+        "na": "",
+        "text": [],
     }
 
 

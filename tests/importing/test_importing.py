@@ -14,17 +14,23 @@ import onnxruntime as ort
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder
+from sklearn.tree import DecisionTreeClassifier
 
 from importing.cases import LIBRARIES, Case
 from importing.data import table
 from importing.outcomes import ROWS, job, outcome
+from penstock.cli.import_model import _found
 from penstock.importing import child, hard_rows
-from penstock.importing.table import Column
+from penstock.importing.errors import Refused
+from penstock.importing.table import Column, in_order
 from penstock.importing.trees import Ensemble, Leaf, Split, attributes, member
 
 KNOWN_LOST = (
@@ -37,12 +43,18 @@ KNOWN_LOST = (
     "OrdinalEncoder(unknown_value=-1)",
     "TfidfVectorizer",
     "TfidfVectorizer(stop_words='english')",
+    "TfidfVectorizer(sublinear_tf=True)",
+    "StandardScaler and RandomForestRegressor",
+    "MinMaxScaler and RandomForestRegressor",
+    "RobustScaler and HistGradientBoostingRegressor, whole numbers",
+    "TfidfVectorizer and RandomForestClassifier",
 )
 """What skl2onnx alone loses or rejects."""
 
 REFUSED = {
     "FunctionTransformer(abs)": "Python code is not converted",
     "TfidfVectorizer(analyzer='char')": "use analyzer='word'",
+    "StandardScaler and HistGradientBoostingRegressor": "train it without the scaler",
     "TfidfVectorizer(strip_accents='unicode')": "take accents off the texts before they are sent",
 }
 
@@ -190,6 +202,38 @@ def test_rows_that_the_original_refuses_are_named(frame: Any, tmp_path: Path) ->
     assert "Found unknown categories" in report["not_compared"]["unseen in city"]
 
 
+@pytest.mark.parametrize(("flags", "flag"), [({"target": "c"}, "--target"), ({"drop": ["c"]}, "--drop")])
+def test_a_target_that_is_an_input_is_said(
+    frame: Any, tmp_path: Path, flags: dict[str, Any], flag: str
+) -> None:
+    model = LinearRegression().fit(frame[["a", "c"]], frame["amount"])
+    report = imported(model, frame[["a", "c"]], tmp_path, **flags)
+    assert report["refused"].endswith(
+        f"it has a; {flag} took c, which is an input of the model: leave that out"
+    )
+
+
+def test_a_missing_text_of_a_vectorizer_is_the_empty_text(frame: Any, tmp_path: Path) -> None:
+    given = frame[["note", "a"]].assign(note=frame["note"].where(frame["a"] > -1, ""))
+    words = ColumnTransformer([("note", TfidfVectorizer(), "note"), ("a", "passthrough", ["a"])])
+    model = make_pipeline(words, LogisticRegression()).fit(given, frame["y"])
+    report = imported(model, given, tmp_path)
+    assert "refused" not in report
+    rows = [json.loads(line) for line in (tmp_path / "golden.jsonl").read_text().splitlines()[1 : ROWS + 1]]
+    assert sum(each["note"] == "" for each in rows) == (given["note"] == "").sum() > 0
+    wanted = model.predict_proba(given)
+    assert np.abs(np.array([each["probabilities"] for each in rows]) - wanted).max() < 1e-6
+
+
+def test_an_original_that_takes_no_missing_texts_is_told_where_they_are(frame: Any, tmp_path: Path) -> None:
+    encoded = ColumnTransformer([("city", OrdinalEncoder(), ["city"])])
+    model = make_pipeline(encoded, LogisticRegression()).fit(frame[["city"]], frame["y"])
+    given = frame[["city", "a"]].assign(city=frame["city"].where(frame["a"] > -1, ""))
+    report = imported(model, given, tmp_path)
+    count = (given["city"] == "").sum()
+    assert f"missing texts are in city ({count} rows): if it takes none, leave" in report["refused"]
+
+
 def test_hard_rows_change_one_value_each() -> None:
     frame = pd.DataFrame({"number": [1.0, 5.0, 9.0], "text": ["x", "y", "z"]})
     made = list(hard_rows.hard_rows(frame, [Column("number", False), Column("text", True)]))
@@ -243,6 +287,12 @@ def test_a_forest_fitted_on_an_array_takes_columns_in_order(frame: Any, tmp_path
     model = RandomForestClassifier(5, random_state=0).fit(frame[names].to_numpy(), frame["y"])
     report = imported(model, frame[[*names, "y"]], tmp_path, target="y")
     assert [each.partition(" ")[0] for each in report["inputs"]] == names
+    assert report["by_position"] == names
+    assert next(each for each in _found(report) if "by place" in each) == (
+        "  by place   the model knows no column names: column 1 is b, 2 is a"
+    )
+    named = RandomForestClassifier(5, random_state=0).fit(frame[names], frame["y"])
+    assert imported(named, frame[[*names, "y"]], tmp_path, target="y")["by_position"] == []
     report = imported(model, frame[[*names, "y"]], tmp_path)
     assert "was fitted on 2 columns without names, the sample has 3: b, a, y" in report["refused"]
 
@@ -254,3 +304,41 @@ def test_where_two_classes_are_as_probable_either_label_is_right(tmp_path: Path)
     report = imported(model, sample, tmp_path, target="y")
     assert report["sample"] == "2 rows: no labels differ, largest 0"
     assert report["ties"] >= 2
+
+
+def test_a_booster_that_knows_names_does_not_take_others() -> None:
+    sample = pd.DataFrame({"x": [1.0], "y": [2.0]})
+    assert in_order("a booster", ["y", "x"], sample) == (["y", "x"], False)
+    for own in (None, ["Column_0", "Column_1"], ["f0", "f1"], ["0", "1"]):
+        assert in_order("a booster", own, sample) == (["x", "y"], True)
+    with pytest.raises(Refused, match=r"lacks columns of the model \(a booster\): age; it has x, y"):
+        in_order("a booster", ["age", "x"], sample)
+
+
+def test_several_targets_of_classes_are_refused(frame: Any, tmp_path: Path) -> None:
+    targets = np.column_stack([frame["y"], frame["y3"] == "low"])
+    for model in (DecisionTreeClassifier(max_depth=2), MultiOutputClassifier(LogisticRegression())):
+        model.fit(frame[["a", "c"]], targets)
+        said = imported(model, frame[["a", "c"]], tmp_path)["refused"]
+        assert "predicts the classes of several targets: train one classifier for each" in said
+
+
+@pytest.mark.parametrize("voting", ["soft", "hard"])
+def test_votes_with_weights(frame: Any, tmp_path: Path, voting: str) -> None:
+    members = [("a", LogisticRegression(max_iter=500)), ("b", DecisionTreeClassifier(max_depth=2))]
+    model = VotingClassifier([*members, ("c", GaussianNB())], voting=voting, weights=[1, 3, 1.5])
+    report = imported(model.fit(frame[["a", "c"]], frame["y3"]), frame[["a", "c"]], tmp_path)
+    assert "refused" not in report, report["refused"]
+
+
+@pytest.mark.parametrize(("text", "is_named"), [("a plain text", False), (hard_rows.TEXTS[0], True)])
+def test_the_way_texts_are_split_is_named_only_where_it_may_be_the_reason(text: str, is_named: bool) -> None:
+    from types import SimpleNamespace
+
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    from penstock.importing.known_losses import known_loss
+
+    original = SimpleNamespace(model=CountVectorizer())
+    assert ("--leave-out texts" in known_loss(original, {"note": text, "a": 1.0})) is is_named
+    assert known_loss(original, {}) == ""

@@ -48,5 +48,5 @@ def test_without_the_package_it_is_said_what_to_install(client: Client) -> None:
     for path in ("/docs", "/docs/swagger-ui.css"):
         answer = client.get(path)
         assert answer.status == 404
-        assert "pip install 'penstock[docs]'" in answer.json["detail"]
+        assert "pip install '.[docs]'" in answer.json["detail"]
         assert "/openapi.json" in answer.json["detail"]

@@ -109,6 +109,7 @@ def test_every_datatype_comes_back(client: Client, datatype: DataType) -> None:
         ("identity", {"x": [1, "2", 3]}, 'the value "2" at position 1 is a text, expected FP32'),
         ("identity_int64", {"x": [1, None, 3]}, "is null, expected INT64, which has no missing values: fill"),
         ("identity_bytes", {"x": ["a", None, "b"]}, "is null, expected BYTES, which has no missing values"),
+        ("identity_bytes", {"x": ["a", None]}, 'fill them in first, for example with "", the empty text'),
         ("identity", {"x": [1, None, "2"]}, 'the value "2" at position 2 is a text, expected FP32'),
         ("identity", {"x": [1, True, 3]}, "the value true at position 1 is true or false, expected FP32"),
         ("identity", {"x": [1, 1e39, 3]}, "the value 1e+39 at position 1 does not fit FP32"),

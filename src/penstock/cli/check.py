@@ -197,8 +197,10 @@ def _files(rows: Path | None, expect: Path | None, golden: Path | None, file: Pa
     if rows is None and golden is None:
         beside = file.parent / FILE if file is not None else None
         if beside is None or not beside.is_file():
+            why = f"there is no {beside}" if beside else "a server keeps its golden rows to itself"
             raise click.UsageError(
-                f"give --rows and --expect, or --golden{f'; there is no {beside}' * bool(beside)}"
+                f"{why}: give --golden with a .jsonl file of rows and outputs, as the version's {FILE}, or "
+                "--rows and --expect"
             )
         golden = beside
     return _Files(rows, expect, golden)

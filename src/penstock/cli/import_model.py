@@ -18,7 +18,9 @@ import click
 
 from penstock.cli.output import say
 
+TOLERANCE = 1e-4
 LEAVE_OUT = click.Choice(["missing", "unseen", "extremes", "texts"])
+MOST_SHOWN = 10
 NEEDED = ("pandas", "skl2onnx")
 
 
@@ -40,6 +42,11 @@ NEEDED = ("pandas", "skl2onnx")
 @click.option("--target", default="", help="The column of the sample that the model predicts.")
 @click.option("--drop", multiple=True, help="A column of the sample that is no input; may be repeated.")
 @click.option(
+    "--text",
+    multiple=True,
+    help="A column that holds texts, also where they look like numbers; may be repeated.",
+)
+@click.option(
     "--as",
     "form",
     type=click.Choice(["columns", "vector"]),
@@ -50,7 +57,7 @@ NEEDED = ("pandas", "skl2onnx")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    default=1e-4,
+    default=TOLERANCE,
     show_default=True,
     help="Accepted difference of numbers: absolute below 1, relative above.",
 )
@@ -60,6 +67,11 @@ NEEDED = ("pandas", "skl2onnx")
     type=LEAVE_OUT,
     help="A kind of hard rows that is not compared; may be repeated.",
 )
+@click.option(
+    "--na",
+    type=click.Choice(["missing", "text"]),
+    help="What texts are that pandas reads as missing ones, such as N/A.  [asked for where a CSV has them]",
+)
 @click.option("--yes", is_flag=True, help="Load the file without asking: you trust it.")
 def import_model(  # noqa: PLR0913 - the flags
     source: Path,
@@ -67,9 +79,11 @@ def import_model(  # noqa: PLR0913 - the flags
     folder: Path,
     target: str,
     drop: tuple[str, ...],
+    text: tuple[str, ...],
     form: Literal["columns", "vector"],
     tolerance: float,
     leave_out: tuple[str, ...],
+    na: str | None,
     yes: bool,
 ) -> None:
     """Import the model in SOURCE: convert it to ONNX and verify that against the original, row by row.
@@ -92,9 +106,11 @@ def import_model(  # noqa: PLR0913 - the flags
         "kind": _kind(source, yes),
         "target": target,
         "drop": drop,
+        "text": text,
         "vector": form == "vector",
         "tolerance": tolerance,
         "leave_out": leave_out,
+        "na": na or "",
     }
     _import(job, folder)
 
@@ -146,7 +162,9 @@ def _check_installed() -> None:
 
     missing = [each for each in NEEDED if find_spec(each) is None]
     if missing:
-        raise click.ClickException(f"{', '.join(missing)} is not installed: pip install 'penstock[import]'")
+        raise click.ClickException(
+            f"{', '.join(missing)} is not installed: pip install '.[import]' in Penstock's checkout"
+        )
 
 
 def _ask(source: Path, title: str, danger: str) -> None:
@@ -195,6 +213,10 @@ def _found(report: dict[str, Any]) -> Iterator[str]:
     yield report["title"]
     yield f"  inputs     {', '.join(report['inputs'])}"
     yield f"  outputs    {', '.join(report['outputs'])}"
+    if taken := report["by_position"]:
+        shown = [f"{i} is {name}" for i, name in enumerate(taken[:MOST_SHOWN], 1)]
+        more = f", and so on to {len(taken)}" if len(taken) > MOST_SHOWN else ""
+        yield f"  by place   the model knows no column names: column {', '.join(shown)}{more}"
     if report["ignored"]:
         yield f"  no inputs  {', '.join(report['ignored'])} (columns that the model does not take)"
     yield f"  sample     {report['sample']}"
@@ -202,6 +224,11 @@ def _found(report: dict[str, Any]) -> Iterator[str]:
         yield f"  hard rows  {report['hard']}"
     if report["ties"]:
         yield f"  ties       {report['ties']} rows with two classes as probable: either label is right"
+    if report["largest"] > TOLERANCE and "refused" not in report:
+        yield (
+            f"  warning    outputs differ by up to {report['largest']:.2g}, more than {TOLERANCE:g}: "
+            "--tolerance accepts that, and the golden rows do"
+        )
     for what, why in report["not_compared"].items():
         yield f"  left out   {what}: the original refuses it ({why})"
 
@@ -235,6 +262,8 @@ def _next_steps(version: Path, report: dict[str, Any]) -> Iterator[str]:
 def _typed(value: object) -> dict[str, object]:
     if isinstance(value, str) and value not in ("NaN", "Infinity", "-Infinity"):
         return {"string_values": [value]}
+    if isinstance(value, bool):
+        return {"bool_values": [value]}
     return {"float_values": value if isinstance(value, list) else [value]}
 
 
@@ -243,6 +272,13 @@ def _python(model: str, example: dict[str, object]) -> str:
     return f"from penstock_client import Client; print({call})"
 
 
-def _literal(value: object) -> str:
-    """A value as Python has it, with double quotes, which need no escape in a shell's single ones."""
+def _literal(value: dict[str, object]) -> str:
+    """The values as Python has them, with double quotes, which need no escape in a shell's single ones."""
+    pairs = (f"{_text(name)}: {_text(each)}" for name, each in value.items())
+    return f"{{{', '.join(pairs)}}}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value)
     return json.dumps(value, ensure_ascii=False).replace('"NaN"', 'float("nan")')

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from penstock.importing.coded_trees import CodedTrees, graph_of
 from penstock.importing.errors import Refused
-from penstock.importing.table import Inputs, column
+from penstock.importing.table import Inputs, column, in_order
 from penstock.importing.trees_sklearn import NotCarried
 
 
@@ -23,11 +23,13 @@ class Booster:
         self._names, self._features = names, features
         self._is_light = library == "lightgbm"
 
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """See `Original`."""
+        return ()
+
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
-        names = list(frame.columns)
-        if self._names and all(each in frame.columns for each in self._names):
-            names = list(self._names)
+        names, by_position = in_order(self.title, self._names, frame)
         if len(names) != self._features:
             wanted = f" ({', '.join(self._names[:20])})" if self._names else ""
             raise Refused(
@@ -42,7 +44,7 @@ class Booster:
                 "trained on; encode them with scikit-learn's OrdinalEncoder in a Pipeline"
             )
         self._order = names
-        return Inputs(columns, vector)
+        return Inputs(columns, vector, by_position=by_position)
 
     def predict(self, frame: Any) -> Mapping[str, Any]:
         """See `Original`."""

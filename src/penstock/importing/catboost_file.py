@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from penstock.importing.coded_trees import CodedTrees, graph_of
 from penstock.importing.errors import Refused
-from penstock.importing.table import Inputs, column
+from penstock.importing.labels import as_labels
+from penstock.importing.table import Inputs, column, in_order
 from penstock.importing.trees import Ensemble, Leaf, Node, Split
-from penstock.importing.trees_sklearn import Scored
+from penstock.importing.trees_sklearn import NotCarried, Scored
 
 LINKS = {
     "Logloss": "sigmoid",
@@ -70,11 +71,14 @@ class CatBoost:
         self._loss = _loss(model)
         self._is_classifier = LINKS.get(self._loss, "exp") != "exp" and hasattr(model, "predict_proba")
 
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """See `Original`."""
+        return ()
+
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
-        names = [str(each) for each in self.model.feature_names_]
-        if not all(each in frame.columns for each in names):
-            names = list(frame.columns)
+        own = [str(each) for each in self.model.feature_names_]
+        names, by_position = in_order(self.title, own, frame)
         if len(names) != len(self.model.feature_names_):
             raise Refused(
                 f"{self.title} takes {len(self.model.feature_names_)} columns "
@@ -91,7 +95,7 @@ class CatBoost:
         columns = [column(frame, each) for each in names]
         if texts := [each.name for each in columns if each.text]:
             raise Refused(f"{self.title} takes numbers; these columns hold texts: {', '.join(texts)}")
-        return Inputs(columns, vector)
+        return Inputs(columns, vector, by_position=by_position)
 
     def predict(self, frame: Any) -> Mapping[str, Any]:
         """See `Original`."""
@@ -103,11 +107,7 @@ class CatBoost:
         if self._loss in SEVERAL_LABELS:
             return {"prediction": probabilities}
         label = np.asarray(self.model.predict(values, thread_count=1)).reshape(len(frame))
-        is_text = label.dtype.kind in "OUST"
-        return {
-            "label": label.astype(object) if is_text else label.astype(np.int64),
-            "probabilities": probabilities,
-        }
+        return {"label": as_labels(label), "probabilities": probabilities}
 
     def convert(self, inputs: Inputs) -> Any:
         """See `Original`."""
@@ -122,9 +122,10 @@ class CatBoost:
             saved = json.loads(path.read_text(encoding="utf-8"))
         classes = None
         if self._is_classifier and self._loss not in SEVERAL_LABELS:
-            classes = np.asarray(self.model.classes_)
-            if classes.dtype.kind not in "OUST":
-                classes = classes.astype(np.int64)
+            try:
+                classes = as_labels(self.model.classes_)
+            except NotCarried as error:
+                raise Refused(f"{self.title} with {error}") from error
         scored = Scored(_ensemble(saved), LINKS.get(self._loss, "identity"))
         return graph_of(CodedTrees(scored, {}, classes), inputs)
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from penstock.importing.errors import Refused
+from penstock.importing.errors import LacksColumns, Refused
+
+if TYPE_CHECKING:
+    from penstock.importing.table import Inputs
 
 INSTALL = {
     "sklearn": "scikit-learn",
-    "skl2onnx": "penstock[import]",
-    "onnxmltools": "penstock[import]",
-    "pandas": "penstock[import]",
     "interpret": "interpret-core",
     "xgboost": "xgboost",
     "yaml": "mlflow",
 }
 """The distribution of a module, where its name differs."""
+OWN = ("skl2onnx", "onnx", "pandas")
+"""What the extra `import` has, whatever the model is."""
 
 
 def main() -> None:
@@ -37,6 +40,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         return {"refused": str(error)}
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
+        if name in OWN:
+            return {
+                "refused": f"{name} is not installed here: pip install '.[import]' in Penstock's checkout"
+            }
         return {
             "refused": f"the model needs the module {error.name}, which is not installed here: "
             f"pip install '{INSTALL.get(name, name)}', in the release that it was saved with"
@@ -44,14 +51,13 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _imported(job: dict[str, Any]) -> dict[str, Any]:
-    from penstock.importing import table, writing
+    from penstock.importing import writing
     from penstock.importing.verifying import Verifier
 
     source, sample, folder = Path(job["source"]), Path(job["sample"]), Path(job["folder"])
-    frame = table.read(sample)
-    frame = _without(frame, job["target"], job["drop"])
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
-    inputs = original.inputs(frame, job["vector"])
+    frame = _sample(job, original)
+    inputs = _inputs(job, original, frame)
     model = original.convert(inputs)
     path = folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
@@ -61,17 +67,19 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     report: dict[str, Any] = {
         "title": original.title,
         "ignored": ignored,
+        "by_position": [each.name for each in inputs.columns] if inputs.by_position else [],
         "inputs": [str(each) for each in verifier.signature.inputs.values()],
         "outputs": [str(each) for each in verifier.signature.outputs.values()],
         "sample": str(verified.sample),
         "hard": str(verified.hard) if verified.hard else "",
         "not_compared": verified.not_compared,
         "ties": verified.ties,
+        "largest": max(verified.sample.largest, verified.hard.largest if verified.hard else 0.0),
     }
     if not verified.sample.are_accepted or (verified.hard and not verified.hard.are_accepted):
         return {**report, "refused": _refusal(original, verified)}
     report["golden"] = writing.write_golden(folder, verified)
-    profile = writing.profile(frame, inputs, original.predict(frame))
+    profile = writing.profile(frame, inputs, original.predict(inputs.as_trained(frame)))
     (folder / "profile.json").write_text(json.dumps(profile, indent=1), encoding="utf-8")
     manifest = writing.manifest(
         source, original.title, sample, len(frame), original.libraries, verified, folder
@@ -94,12 +102,85 @@ def _whole_row(inputs: Any) -> int:
     return 0
 
 
-def _without(frame: Any, target: str, drop: list[str]) -> Any:
-    for name in (*([target] if target else ()), *drop):
+def _with_na(original: Any, inputs: Inputs, frame: Any, job: dict[str, Any]) -> Inputs:
+    """The inputs, with the texts that the graph takes as missing.
+
+    Raises:
+        Refused: the sample has texts that pandas takes as missing and other programs do not, and nobody says
+            which it should be; or an ONNX file should take them as missing.
+    """
+    from penstock.importing.onnx_file import OnnxFile
+    from penstock.importing.table import NA_TEXTS, na_counts
+
+    if isinstance(original, OnnxFile):
+        if job["na"] == "missing":
+            raise Refused("--na missing: an ONNX file is taken as it is, and its texts as they come")
+        return inputs
+    if job["na"] == "missing":
+        return inputs._replace(na_texts=NA_TEXTS)
+    is_csv = Path(job["sample"]).suffix.lower() in (".csv", ".tsv")
+    found = na_counts(frame, inputs.columns) if is_csv and not job["na"] else {}
+    if not found:
+        return inputs
+    lines = [
+        f'  column "{name}": {", ".join(f"{text} ({count:,} rows)" for text, count in counts.items())}'
+        for name, counts in found.items()
+    ]
+    raise Refused(
+        "\n".join(
+            [
+                "pandas reads these texts of the sample as missing values, and requests hold them as texts:",
+                *lines,
+                "Say how the model takes them:",
+                "  --na missing  as missing values, as a model does that was trained on what pandas.read_csv "
+                "gives; the ONNX file takes them so from every client",
+                "  --na text     as texts like others (read_csv with keep_default_na=False)",
+            ]
+        )
+    )
+
+
+def _sample(job: dict[str, Any], original: Any) -> Any:
+    """The sample without the columns that are no inputs, with texts where the original has texts."""
+    from penstock.importing import table
+
+    path = Path(job["sample"])
+    frame = _without(table.read(path), job["target"], job["drop"])
+    _check_columns(frame, job["text"])
+    return table.as_texts(frame, path, {*job["text"], *original.texts(list(frame.columns))})
+
+
+def _inputs(job: dict[str, Any], original: Any, frame: Any) -> Inputs:
+    """The inputs of the original, which takes the sample; says which flag took a column that it lacks."""
+    from penstock.importing.verifying import check_original
+
+    try:
+        found: Inputs = original.inputs(frame, job["vector"])
+    except LacksColumns as error:
+        raise Refused(f"{error}{_taken(error.missing, job)}") from None
+    inputs = _with_na(original, found, frame, job)
+    check_original(original, inputs, frame)
+    return inputs
+
+
+def _check_columns(frame: Any, names: Sequence[str]) -> None:
+    for name in names:
         if name not in frame.columns:
             raise Refused(f'the sample has no column "{name}"; it has {", ".join(frame.columns)}')
+
+
+def _without(frame: Any, target: str, drop: list[str]) -> Any:
+    for name in (*([target] if target else ()), *drop):
+        _check_columns(frame, [name])
         frame = frame.drop(columns=name)
     return frame
+
+
+def _taken(missing: Sequence[str], job: dict[str, Any]) -> str:
+    """Which flags took columns that the model needs."""
+    took = [f"--target took {job['target']}"] if job["target"] in missing else []
+    took += [f"--drop took {each}" for each in job["drop"] if each in missing]
+    return f"; {' and '.join(took)}, which is an input of the model: leave that out" if took else ""
 
 
 def _refusal(original: Any, verified: Any) -> str:
@@ -121,7 +202,8 @@ def _refusal(original: Any, verified: Any) -> str:
             parts.append(
                 f"  row {differences.worst_row}  inputs: {json.dumps(row, ensure_ascii=False)[:400]}"
             )
-    loss = known_loss(original)
+    is_hard = verified.hard is not None and not verified.hard.are_accepted
+    loss = known_loss(original, _row_of(verified, verified.hard) if is_hard else {})
     if loss:
         parts.append(loss)
     return "\n".join(parts)

@@ -9,6 +9,7 @@ import numpy as np
 
 from penstock.importing.encoders import MISSING_TEXT, columns_of
 from penstock.importing.graph_ends import finished
+from penstock.importing.labels import as_labels
 from penstock.importing.table import VECTOR, Inputs
 from penstock.importing.tree_operators import Graph
 from penstock.importing.trees_sklearn import Scored
@@ -76,8 +77,8 @@ def _parse(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> A
     if model.classes is None:
         kinds = [("variable", FloatTensorType([None, model.width]))]
     else:
-        classes = np.asarray(model.classes)
-        of_label = StringTensorType if classes.dtype.kind in "OUST" else Int64TensorType
+        classes = as_labels(model.classes)
+        of_label = StringTensorType if classes.dtype.kind == "O" else Int64TensorType
         kinds = [("label", of_label([None])), ("probabilities", FloatTensorType([None, len(classes)]))]
     for name, kind in kinds:
         operator.outputs.append(scope.declare_local_variable(name, kind))
@@ -98,7 +99,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     if model.classes is None:
         graph.node("Identity", [scores], output=outputs[0])
     else:
-        graph.classes(scores, np.asarray(model.classes), outputs)
+        graph.classes(scores, as_labels(model.classes), outputs)
 
 
 def _coded(graph: Graph, name: str, codes: Codes | None, text: bool) -> str:

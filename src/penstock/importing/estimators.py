@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from penstock.importing import encoders, trees_sklearn
+from penstock.importing import encoders, scalers, trees_sklearn
+from penstock.importing.labels import as_labels, with_labels
 from penstock.importing.tree_operators import converter
 from penstock.importing.trees_sklearn import NotCarried, Scored
 
@@ -24,6 +25,7 @@ OF_SKLEARN = (
 def register() -> None:
     """Has skl2onnx use the converters of this package; to be called once."""
     import sklearn.ensemble
+    import sklearn.feature_extraction.text
     import sklearn.impute
     import sklearn.preprocessing
     import sklearn.tree
@@ -36,6 +38,11 @@ def register() -> None:
         (sklearn.impute.SimpleImputer, encoders.imputer_shape, encoders.convert_imputer),
         (sklearn.preprocessing.OneHotEncoder, encoders.one_hot_shape, encoders.convert_one_hot),
         (sklearn.preprocessing.OrdinalEncoder, encoders.ordinal_shape, encoders.convert_ordinal),
+        (sklearn.preprocessing.StandardScaler, scalers.scaler_shape, scalers.convert_scaler),
+        (sklearn.preprocessing.RobustScaler, scalers.scaler_shape, scalers.convert_scaler),
+        (sklearn.preprocessing.MaxAbsScaler, scalers.scaler_shape, scalers.convert_scaler),
+        (sklearn.preprocessing.MinMaxScaler, scalers.scaler_shape, scalers.convert_min_max),
+        (sklearn.feature_extraction.text.TfidfTransformer, scalers.tfidf_shape, scalers.convert_tfidf),
     ):
         update_registered_converter(kind, f"Penstock{kind.__name__}", shape, convert, overwrite=True)
 
@@ -85,8 +92,8 @@ def _of_xgboost(model: Any, read: Callable[..., Scored]) -> Scored:
 def _shape_of_classifier(operator: Any) -> None:
     from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 
-    classes = np.asarray(operator.raw_operator.classes_)
-    kind = StringTensorType if classes.dtype.kind in "OUST" else Int64TensorType
+    classes = as_labels(operator.raw_operator.classes_)
+    kind = StringTensorType if classes.dtype.kind == "O" else Int64TensorType
     operator.outputs[0].type = kind([None])
     operator.outputs[1].type = FloatTensorType([None, len(classes)])
 
@@ -141,7 +148,10 @@ def prepared(model: Any) -> Any:
     """
     made = copy.deepcopy(model)
     for each in parts(made):
+        with_labels(each)
         name = type(each).__name__
+        if name == "VotingClassifier" and each.weights is not None:
+            each.weights = np.asarray(each._weights_not_none)
         if name == "FunctionTransformer" and each.func is not None:
             code = getattr(each.func, "__name__", "a function")
             raise NotCarried(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
+
+from penstock.importing.encoders import MISSING_TEXT
 from penstock.importing.table import VECTOR, Inputs
 
 BATCH = "batch"
@@ -25,6 +28,10 @@ def finished(model: Any, inputs: Inputs, outputs: Sequence[str]) -> Any:
         if node.op_type == "StringNormalizer" and not any(each.name == "locale" for each in node.attribute):
             node.attribute.append(_helper().make_attribute("locale", LOCALE))
     _join(graph, inputs)
+    if not inputs.vector:
+        _take_flags(graph, {each.name for each in inputs.columns if each.flag})
+    if inputs.na_texts:
+        _take_as_missing(graph, inputs.na_texts)
     del graph.output[len(outputs) :]
     for old, name in zip(list(graph.output), outputs, strict=True):
         if old.name != name:
@@ -66,3 +73,53 @@ def _join(graph: Any, inputs: Inputs) -> None:
         graph.node.insert(0, helper.make_node("Concat", names, [VECTOR], axis=1))
         del graph.input[:]
         graph.input.extend(helper.make_tensor_value_info(name, kind, [BATCH, 1]) for name in names)
+
+
+def _take_flags(graph: Any, flags: Collection[str]) -> None:
+    """Makes inputs BOOL, of which the graph takes 0 and 1."""
+    from onnx import TensorProto
+
+    for i, each in enumerate([each for each in graph.input if each.name in flags]):
+        number, kind = f"number_{i}_of_flag", each.type.tensor_type
+        _rename(graph, each.name, number)
+        graph.node.insert(0, _helper().make_node("Cast", [each.name], [number], to=kind.elem_type))
+        kind.elem_type = TensorProto.BOOL
+
+
+def _take_as_missing(graph: Any, texts: Sequence[str]) -> None:
+    """Makes the empty text, which is a missing one, of each of these texts at the inputs."""
+    from onnx import TensorProto, numpy_helper
+
+    helper = _helper()
+    named = [each for each in graph.input if each.type.tensor_type.elem_type == TensorProto.STRING]
+    nodes = []
+    for i, each in enumerate(named):
+        own = [f"{kind}_{i}_of_na" for kind in ("equal", "hits", "hit", "is", "known")]
+        equal, hits, hit, is_missing, known = own
+        _rename(graph, each.name, known)
+        nodes += [
+            helper.make_node("Equal", [each.name, "texts_of_na"], [equal]),
+            helper.make_node("Cast", [equal], [hits], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMax", [hits, "axis_of_na"], [hit], keepdims=1),
+            helper.make_node("Cast", [hit], [is_missing], to=TensorProto.BOOL),
+            helper.make_node("Where", [is_missing, "empty_of_na", each.name], [known]),
+        ]
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+    for name, values in (
+        ("texts_of_na", np.array([texts], object)),
+        ("empty_of_na", np.array([[MISSING_TEXT]], object)),
+        ("axis_of_na", np.array([1], np.int64)),
+    ):
+        graph.initializer.append(numpy_helper.from_array(values, name))
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    """Has all nodes take another tensor, also those of graphs within nodes."""
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == old:
+                node.input[place] = new
+        for each in node.attribute:
+            if each.HasField("g"):
+                _rename(each.g, old, new)

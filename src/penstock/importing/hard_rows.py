@@ -27,7 +27,7 @@ BASES = 3
 
 
 def hard_rows(
-    frame: Any, columns: Sequence[Column], left_out: Sequence[str] = ()
+    frame: Any, columns: Sequence[Column], left_out: Sequence[str] = (), na_texts: Sequence[str] = ()
 ) -> Iterator[tuple[str, Any]]:
     """Hard rows, a table at a time, with what is hard about it.
 
@@ -35,14 +35,15 @@ def hard_rows(
         frame: the sample.
         columns: the inputs.
         left_out: kinds that are not made.
+        na_texts: the texts that stand for missing ones.
     """
     bases = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, BASES).astype(int))]
     for each in columns:
         made: dict[str, Sequence[Any]] = {
-            "missing": [None],
+            "missing": [] if each.flag else [None, *(na_texts if each.text else ())],
             "unseen": ["never seen before", "\u00e9t\u00e9"] if each.text else [],
             "texts": list(TEXTS) if each.text else [],
-            "extremes": [] if each.text else _extremes(frame[each.name]),
+            "extremes": [] if each.text else [False, True] if each.flag else _extremes(frame[each.name]),
         }
         for kind, values in made.items():
             for value in values if kind not in left_out else ():
@@ -69,7 +70,7 @@ def _with(bases: Any, column: Column, value: object) -> Any:
         if value is not None and value not in old.cat.categories:
             return None
         made[column.name] = pd.Categorical([value] * len(made), dtype=old.dtype)
-    elif column.text:
+    elif column.flag or column.text:
         made[column.name] = pd.Series([value] * len(made), index=made.index, dtype=old.dtype)
     elif value is None:
         made[column.name] = np.full(len(made), np.nan)

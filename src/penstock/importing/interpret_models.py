@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from penstock.importing.coded_trees import CodedTrees, Codes, graph_of
-from penstock.importing.errors import Refused
+from penstock.importing.errors import LacksColumns, Refused
+from penstock.importing.labels import as_labels
 from penstock.importing.table import Inputs, column
 from penstock.importing.trees import Ensemble, Leaf, Node, Split
 from penstock.importing.trees_sklearn import Scored
@@ -29,11 +30,18 @@ class Explainable:
         self.title = f"InterpretML {type(model).__name__}"
         self.libraries: Sequence[str] = ["interpret-core"]
 
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """See `Original`."""
+        # Numbers are categories by their shortest form: all others are texts.
+        for name, levels in zip(self.model.feature_names_in_, self.model.bins_, strict=True):
+            if isinstance(levels[0], dict) and not all(_is_number(each) for each in levels[0]):
+                yield str(name)
+
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
         names = [str(each) for each in self.model.feature_names_in_]
         if missing := [each for each in names if each not in frame.columns]:
-            raise Refused(f"the sample lacks columns of the model: {', '.join(missing)}")
+            raise LacksColumns(f"the sample lacks columns of the model: {', '.join(missing)}", missing)
         self._names = names
         columns = [column(frame, each) for each in names]
         if vector and (texts := [each.name for each in columns if each.text]):
@@ -45,9 +53,7 @@ class Explainable:
         given = frame[self._names]
         if not hasattr(self.model, "classes_"):
             return {"prediction": np.asarray(self.model.predict(given), np.float64).reshape(-1, 1)}
-        label = np.asarray(self.model.predict(given))
-        is_text = label.dtype.kind in "OUST"
-        label = label.astype(object) if is_text else label.astype(np.int64)
+        label = as_labels(self.model.predict(given))
         return {"label": label, "probabilities": np.asarray(self.model.predict_proba(given))}
 
     def convert(self, inputs: Inputs) -> Any:
@@ -72,8 +78,6 @@ class Explainable:
         if inputs.vector and codes:
             raise Refused("--as vector takes no categories; import it with --as columns")
         classes = getattr(model, "classes_", None)
-        if classes is not None and np.asarray(classes).dtype.kind not in "OUST":
-            classes = np.asarray(classes).astype(np.int64)
         return graph_of(CodedTrees(Scored(ensemble, LINKS[link]), codes, classes), inputs)
 
 
@@ -107,6 +111,12 @@ def _tree(features: Sequence[int], bins: Sequence[Any], table: Any, codes: Mappi
     # The first part is of missing values, the last of unknown ones.
     known = _searched(feature, [float(each) for each in cuts], parts[1:-1])
     return Split(feature, "LT", -math.inf, parts[0], known, True)
+
+
+def _is_number(name: str) -> bool:
+    """Whether a category is what a number is as a text."""
+    number = _number(name)
+    return name in (str(number), str(int(number)) if math.isfinite(number) else "")
 
 
 def _number(name: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
 from penstock.core.errors import ModelLoadError
 from penstock.core.tensors import Kind
-from penstock.importing.errors import Refused
+from penstock.importing.errors import LacksColumns, Refused
 from penstock.importing.table import Column, Inputs, column
 
 BY_HAND = (
@@ -39,6 +39,11 @@ class OnnxFile:
         self.title = "ONNX model (no original to compare with: its own outputs are the golden rows)"
         self.libraries: Sequence[str] = []
 
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """See `Original`."""
+        specs = self._backend.signature.inputs
+        return [name for name, spec in specs.items() if spec.datatype.kind is Kind.BYTES]
+
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
         specs = self._backend.signature.inputs
@@ -47,18 +52,23 @@ class OnnxFile:
             raise Refused(
                 f"the inputs {', '.join(map(str, specs.values()))} are not columns of a table: {BY_HAND}"
             )
-        other = [str(each) for each in specs.values() if each.datatype.label not in ("FP32", "BYTES")]
+        other = [str(each) for each in specs.values() if each.datatype.label not in ("FP32", "BOOL", "BYTES")]
         if other:
             raise Refused(
-                f"inputs other than FP32 and texts ({', '.join(other)}): put the file into place yourself"
+                f"inputs other than FP32, BOOL and texts ({', '.join(other)}): put the file into place "
+                "yourself"
             )
         if len(specs) == 1 and (name := next(iter(specs))) not in frame.columns:
             raise Refused(f"the one input {specs[name]} is a vector: {BY_HAND}")
         if missing := [each for each in specs if each not in frame.columns]:
-            raise Refused(f"the sample lacks columns of the model: {', '.join(missing)}")
-        columns = [Column(name, spec.datatype.kind is Kind.BYTES) for name, spec in specs.items()]
+            raise LacksColumns(f"the sample lacks columns of the model: {', '.join(missing)}", missing)
+        columns = [
+            Column(name, spec.datatype.kind is Kind.BYTES, spec.datatype.label == "BOOL")
+            for name, spec in specs.items()
+        ]
         for each in columns:
-            if column(frame, each.name).text != each.text:
+            held = column(frame, each.name)
+            if held.text != each.text or (each.flag and not held.flag):
                 raise Refused(f'column "{each.name}" of the sample does not fit input {specs[each.name]}')
         self._inputs = Inputs(columns)
         return self._inputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from penstock.importing.table import Inputs
@@ -21,6 +21,13 @@ class Original(Protocol):
     @property
     def libraries(self) -> Sequence[str]:
         """See the class."""
+
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """The columns that it was fitted with as texts, as far as it knows; the sample may lack some.
+
+        Args:
+            columns: those of the sample, in order.
+        """
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """The inputs that it has, found in a sample.

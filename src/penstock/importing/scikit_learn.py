@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from penstock.importing import estimators
-from penstock.importing.errors import Refused
+from penstock.importing.errors import LacksColumns, Refused
+from penstock.importing.fitted_texts import chosen, texts_of
 from penstock.importing.graph_ends import finished
+from penstock.importing.labels import as_labels
 from penstock.importing.table import VECTOR, Inputs, column
 from penstock.importing.trees_sklearn import NotCarried
 
@@ -34,18 +36,16 @@ class ScikitLearn:
         self.libraries: Sequence[str] = ["scikit-learn", *sorted(packages & {"lightgbm", "xgboost"})]
         self._first = _first(self.model)
         self._names: list[str] | None = None
+        self._texts: list[str] = []
 
     def inputs(self, frame: Any, vector: bool) -> Inputs:
         """See `Original`."""
-        names = getattr(self.model, "feature_names_in_", None)
-        if names is None:
-            names = getattr(self._first, "feature_names_in_", None)
-        if (
-            names is None
-            and hasattr(self._first, "feature_name_")
-            and _by_name(self._first.feature_name_, frame)
-        ):
-            names = self._first.feature_name_
+        if isinstance(getattr(self.last, "classes_", None), list):
+            raise Refused(
+                f"{self.title} predicts the classes of several targets: train one classifier for each and "
+                "import each as a model of its own"
+            )
+        names = self._own_names(frame.columns)
         if names is None and _is_of_texts(self._first):
             names = [each for each in frame.columns if column(frame, each).text]
             if len(names) != 1:
@@ -56,9 +56,10 @@ class ScikitLearn:
         wanted = self._names or list(frame.columns)
         missing = [each for each in wanted if each not in frame.columns]
         if missing:
-            raise Refused(
+            raise LacksColumns(
                 f"the sample lacks columns of the model: {', '.join(missing)}; it has "
-                f"{', '.join(frame.columns)}"
+                f"{', '.join(frame.columns)}",
+                missing,
             )
         count = getattr(self.model, "n_features_in_", None) or getattr(self._first, "n_features_in_", None)
         if count is not None and count != len(wanted):
@@ -70,7 +71,20 @@ class ScikitLearn:
         texts = [each.name for each in columns if each.text]
         if vector and texts:
             raise Refused(f"--as vector takes numbers only; these columns hold texts: {', '.join(texts)}")
-        return Inputs(columns, vector)
+        return Inputs(columns, vector, by_position=names is None)
+
+    def _own_names(self, columns: Sequence[str]) -> Any:
+        """The names of the columns that the estimator knows; None if it was fitted on an array."""
+        names = getattr(self.model, "feature_names_in_", None)
+        if names is None:
+            names = getattr(self._first, "feature_names_in_", None)
+        own = getattr(self._first, "feature_name_", None)
+        return own if names is None and own is not None and all(each in columns for each in own) else names
+
+    def texts(self, columns: Sequence[str]) -> Iterable[str]:
+        """See `Original`."""
+        names = self._own_names(columns)
+        return texts_of(self.model, columns if names is None else [str(each) for each in names])
 
     def _used(self, names: Sequence[str]) -> list[str]:
         """The columns that a ColumnTransformer at the begin takes."""
@@ -78,10 +92,16 @@ class ScikitLearn:
             return list(names)
         used = {
             each
-            for _, step, chosen in self._first.transformers_
+            for _, step, taken in self._first.transformers_
             if step != "drop"
-            for each in _chosen(chosen, names)
+            for each in chosen(taken, names)
         }
+        self._texts = [
+            each
+            for _, step, taken in self._first.transformers_
+            if isinstance(taken, str | int | np.integer) and _is_of_texts(_first(step))
+            for each in chosen(taken, names)
+        ]
         return [each for each in names if each in used]
 
     def predict(self, frame: Any) -> Mapping[str, Any]:
@@ -89,7 +109,7 @@ class ScikitLearn:
         given = self._given(frame)
         model = self.model
         if hasattr(self.last, "classes_") or _is(self.last, "classifier"):
-            made = {"label": _labels(model.predict(given))}
+            made = {"label": as_labels(model.predict(given))}
             if hasattr(model, "predict_proba"):
                 made["probabilities"] = np.asarray(model.predict_proba(given))
             return made
@@ -114,6 +134,8 @@ class ScikitLearn:
             return frame[self._names[0]].fillna("") if self._names else frame
         if self._names is None:
             return frame.to_numpy()
+        for name in self._texts:  # a request has the empty text there, and the original takes no missing one
+            frame = frame.assign(**{name: frame[name].fillna("")})
         return frame[self._names]
 
     def convert(self, inputs: Inputs) -> Any:
@@ -208,33 +230,6 @@ def _is(model: Any, kind: str) -> bool:
         return bool(check(model))
     except Exception:  # an estimator that does not know scikit-learn's tags
         return getattr(model, "_estimator_type", "") == kind
-
-
-def _by_name(names: Sequence[str], frame: Any) -> bool:
-    return all(each in frame.columns for each in names)
-
-
-def _chosen(chosen: Any, names: Sequence[str]) -> list[str]:
-    """The names of the columns that a transformer takes, however they were given."""
-    if isinstance(chosen, str):
-        return [chosen]
-    if isinstance(chosen, int | np.integer):
-        return [names[int(chosen)]]
-    if isinstance(chosen, slice):
-        return list(names)[chosen]
-    values = list(chosen)
-    if values and isinstance(values[0], bool | np.bool_):
-        return [name for name, is_taken in zip(names, values, strict=True) if is_taken]
-    return [each if isinstance(each, str) else names[each] for each in values]
-
-
-def _labels(values: Any) -> Any:
-    array = np.asarray(values)
-    if array.dtype.kind == "b":
-        return array.astype(np.int64)
-    if array.dtype.kind in "OUST":
-        return np.array([str(each) for each in array.ravel()], object).reshape(array.shape)
-    return array.astype(np.int64)
 
 
 def _column(values: Any) -> Any:

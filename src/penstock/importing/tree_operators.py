@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.importing.labels import as_labels
 from penstock.importing.trees import attributes
 from penstock.importing.trees_sklearn import Scored
 
@@ -22,7 +23,7 @@ def converter(read: ReadTrees) -> Callable[[Any, Any, Any], None]:
         outputs = [each.full_name for each in operator.outputs]
         scores = graph.scores(operator.inputs[0].full_name, read(model))
         if hasattr(model, "classes_") and len(outputs) > 1:
-            graph.classes(scores, np.asarray(model.classes_), outputs)
+            graph.classes(scores, as_labels(model.classes_), outputs)
         else:
             graph.node("Identity", [scores], output=outputs[0])
 
@@ -63,6 +64,16 @@ class Graph:
             kind, flat = TensorProto.FLOAT, [float(each) for each in array.ravel()]
         name: str = self._scope.get_unique_variable_name("constant")
         self._container.add_initializer(name, kind, list(array.shape), flat)
+        return name
+
+    def doubles(self, values: Any) -> str:
+        """Adds a constant, FP64."""
+        from onnx import TensorProto
+
+        array = np.asarray(values, np.float64)
+        name: str = self._scope.get_unique_variable_name("constant")
+        flat = array.ravel().tolist()
+        self._container.add_initializer(name, TensorProto.DOUBLE, list(array.shape), flat)
         return name
 
     def scores(self, features: str, scored: Scored) -> str:

@@ -17,6 +17,7 @@ from penstock.importing.errors import Refused
 from penstock.importing.hard_rows import hard_rows
 from penstock.importing.original import Original
 from penstock.importing.table import Inputs
+from penstock.importing.trees_sklearn import NotCarried
 from penstock.row_files.differences import Differences, Tolerance
 
 
@@ -52,6 +53,44 @@ class Verified(NamedTuple):
     ties: int
 
 
+def check_original(original: Original, inputs: Inputs, frame: Any) -> None:
+    """Has the original predict the sample, before anything is made of it.
+
+    Raises:
+        Refused: it fails; says what the columns were read as.
+    """
+    try:
+        _outputs(original, inputs, frame)
+    except Exception as error:  # whatever the original raises
+        if isinstance(error, NotCarried):
+            raise Refused(str(error)) from error
+        said = f"the original fails on the sample: {type(error).__name__}: {error}"
+        said += _missing_in(inputs, frame)
+        if isinstance(error, TypeError | ValueError):
+            texts = [each.name for each in inputs.columns if each.text]
+            numbers = [each.name for each in inputs.columns if not each.text]
+            said += (
+                f"\nread as texts: {', '.join(texts) or 'none'}; as numbers: {', '.join(numbers) or 'none'}; "
+                "--text COLUMN reads one as texts, --drop COLUMN leaves one out"
+            )
+        raise Refused(said) from error
+
+
+def _missing_in(inputs: Inputs, frame: Any) -> str:
+    """The columns with missing texts, which may be why an original fails."""
+    given = inputs.as_trained(frame)
+    counts = {each.name: int(given[each.name].isna().sum()) for each in inputs.columns if each.text}
+    named = ", ".join(f"{name} ({count:,} rows)" for name, count in counts.items() if count)
+    way = "if it takes none, leave these rows out of the sample, or put a text there"
+    return f"; missing texts are in {named}: {way}" if named else ""
+
+
+def _outputs(original: Original, inputs: Inputs, frame: Any) -> Mapping[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return original.predict(inputs.as_trained(frame))
+
+
 class Verifier:
     """Runs both on the same rows.
 
@@ -75,21 +114,18 @@ class Verifier:
         self.ties = 0
 
     def verify(self, frame: Any, tolerance: float, left_out: Sequence[str]) -> Verified:
-        """Compares all rows of a sample and the hard ones made of it.
+        """Compares all rows of a sample, which the original takes, and the hard ones made of it.
 
         Raises:
-            Refused: the original fails on the sample, or the file fails.
+            Refused: the file fails.
         """
-        try:
-            expected = self._expected(frame)
-        except Exception as error:  # whatever the original raises
-            raise Refused(f"the original fails on the sample: {type(error).__name__}: {error}") from error
+        expected = self._expected(frame)
         accepted = _tolerance(tolerance, expected)
         sample, kept = Differences(accepted), []
         kept.append(self._compare(sample, frame, expected))
         not_compared: dict[str, str] = {}
         hard = Differences(accepted)
-        for what, table in hard_rows(frame, self._inputs.columns, left_out):
+        for what, table in hard_rows(frame, self._inputs.columns, left_out, self._inputs.na_texts):
             try:
                 wanted = self._expected(table)
             except Exception as error:  # the original refuses such rows
@@ -99,9 +135,7 @@ class Verifier:
         return Verified(sample, hard if hard.rows else None, kept, accepted, not_compared, self.ties)
 
     def _expected(self, frame: Any) -> Mapping[str, Any]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self._original.predict(frame)
+        return _outputs(self._original, self._inputs, frame)
 
     def _compare(
         self, differences: Differences, frame: Any, expected: Mapping[str, Any], what: str = ""

@@ -32,7 +32,8 @@ def tensor(spec: TensorSpec, value: object, place: str, what: str = "input") -> 
     """
     array = _as_array(spec.datatype, value)
     if array is None:
-        raise Invalid(f"{place}{what} {spec}: it is not of this datatype, or too large")
+        advice = _advice(spec.datatype, value)
+        raise Invalid(f"{place}{what} {spec}: it is not of this datatype, or too large{advice}")
     declared = array.shape if spec.shape is None else spec.shape
     fits = len(declared) == array.ndim and all(
         isinstance(length, str) or length == size for length, size in zip(declared, array.shape, strict=True)
@@ -40,6 +41,16 @@ def tensor(spec: TensorSpec, value: object, place: str, what: str = "input") -> 
     if not fits:
         raise Invalid(f"{place}{what} {spec}: it has the shape {list(array.shape)}")
     return array
+
+
+def _advice(datatype: DataType, value: object) -> str:
+    """What to do about a missing text."""
+    is_null = datatype is DataType.BYTES and _has_null(value)
+    return '; null is no text: "" stands for an empty or missing one' if is_null else ""
+
+
+def _has_null(value: object) -> bool:
+    return value is None or (isinstance(value, list) and any(map(_has_null, value)))
 
 
 def _as_array(datatype: DataType, value: object) -> Array | None:

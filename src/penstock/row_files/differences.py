@@ -151,7 +151,7 @@ class Differences:
 
 def _row(array: Array, rows: int, place: int) -> Array:
     """One row of an array that has several, or the array itself."""
-    one: Array = array[place] if array.ndim and len(array) == rows else array
+    one: Array = array[place, ...] if array.ndim and len(array) == rows else array  # a text is an array, too
     return one
 
 

@@ -28,7 +28,9 @@ def library() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise Invalid("Parquet and Arrow files need pyarrow: pip install 'penstock[score]'") from None
+        raise Invalid(
+            "Parquet and Arrow files need pyarrow: pip install '.[score]' in Penstock's checkout"
+        ) from None
     return pyarrow
 
 

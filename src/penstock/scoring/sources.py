@@ -143,7 +143,9 @@ def _file_system(address: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise Invalid(f"{address}: addresses need fsspec: pip install 'penstock[score]'") from None
+        raise Invalid(
+            f"{address}: addresses need fsspec: pip install '.[score]' in Penstock's checkout"
+        ) from None
     try:
         return cast("tuple[Any, str]", url_to_fs(address))
     except (ImportError, ValueError) as error:

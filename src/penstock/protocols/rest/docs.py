@@ -34,8 +34,8 @@ START = "start.js"
 """The page's own script: the policy allows none within the page."""
 
 MISSING = (
-    "the page /docs needs Swagger UI's files: pip install 'penstock[docs]'; the description itself is at "
-    "/openapi.json"
+    "the page /docs needs Swagger UI's files: pip install '.[docs]' in Penstock's checkout; the description "
+    "itself is at /openapi.json"
 )
 HTML = b"""<!doctype html>
 <html lang="en">

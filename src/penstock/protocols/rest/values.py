@@ -144,6 +144,8 @@ def _check(fits: bool, spec: TensorSpec, values: Sequence[Any], expected: set[ty
         index, value = next((i, each) for i, each in enumerate(values, start) if type(each) not in expected)
         came = orjson.dumps(value).decode()
         advice = ", which has no missing values: fill them in first" if value is None else ""
+        if advice and expected == {str}:
+            advice += ', for example with "", the empty text'
         raise InvalidRequest(
             f"input {spec.name}: the value {came[:80]} at position {index} is {NAMES[type(value)]}, "
             f"expected {spec.datatype}{advice}"
