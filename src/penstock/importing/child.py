@@ -58,11 +58,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     frame = table.read(sample)
     frame = _without(frame, job["target"], job["drop"])
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
-    try:
-        found = original.inputs(frame, job["vector"])
-    except LacksColumns as error:
-        raise Refused(f"{error}{_taken(error.missing, job)}") from None
-    inputs = _with_na(original, found, frame, job)
+    inputs = _inputs(original, frame, job)
     model = original.convert(inputs)
     path = folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
@@ -104,6 +100,15 @@ def _whole_row(inputs: Any) -> int:
         if all(each == each and each != "" for each in values):  # noqa: PLR0124 - NaN
             return i
     return 0
+
+
+def _inputs(original: Any, frame: Any, job: dict[str, Any]) -> Inputs:
+    """The inputs of the original, as the job says that they are taken."""
+    try:
+        found = original.inputs(frame, job["vector"])
+    except LacksColumns as error:
+        raise Refused(f"{error}{_taken(error.missing, job)}") from None
+    return _with_na(original, found, frame, job)
 
 
 def _with_na(original: Any, inputs: Inputs, frame: Any, job: dict[str, Any]) -> Inputs:
