@@ -20,6 +20,8 @@ MOST_CHARACTERS = 1 << 26
 """Most characters of a CSV cell: enough for an image as text, and a limit if a quote is never closed."""
 
 _UNREADABLE = "line"
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
+"""How a byte order mark comes out of a file that is read as UTF-8, its other bytes kept as they are."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -71,11 +73,13 @@ def source(lines: Iterable[str], format: Format | None) -> RowReader:
         format: their format; None to detect CSV or JSON Lines by the first character.
 
     Raises:
-        Invalid: the header of a CSV file cannot be used.
+        Invalid: the header of a CSV file cannot be used, or it is UTF-16.
     """
     numbered = enumerate(lines, 1)
     start, first = next(((i, line) for i, line in numbered if line.strip()), (1, ""))
     rest = (line for _, line in numbered)
+    if first.startswith(_UTF_16):
+        raise Invalid("it is UTF-16, not UTF-8")
     if (format or ("jsonl" if first.lstrip().startswith("{") else "csv")) == "jsonl":
         return JsonLinesReader(start, first, rest)
     return CsvReader(start, first, rest, "tsv" if format == "tsv" else "csv")
@@ -225,7 +229,9 @@ class CsvReader:
         return f', nor columns "{field.name}.0" to "{last}"'
 
     def _listed(self) -> str:
-        return f"the columns are: {', '.join(map(shown, self.columns or ()))}"
+        names = self.columns or ()
+        listed = f"the columns are: {', '.join(shown(_legible(name)) for name in names)}"
+        return listed if all(map(is_utf8, names)) else f"the header is not UTF-8; {listed}"
 
     def _extent(self, line: int) -> str:
         last = self._before + self._reader.line_num
@@ -275,6 +281,20 @@ class JsonLinesReader:
             return {field.name: field.one_row(field.json(values[field.name])) for field in fields}
 
         return read
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text of a file was UTF-8: other bytes are kept as halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _legible(text: str) -> str:
+    """The text with a replacement character for each byte that is not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if not is_utf8(text) else text
 
 
 def _parsed(number: int, line: str) -> Row:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from penstock.core.tensors import Array, DataType
-from penstock.row_files.fields import Field, Invalid
+from penstock.row_files.fields import Field, Invalid, is_one_value
 from penstock.row_files.readers import Row
+from penstock_client import TensorInfo
 
 GROUP_ROWS = 1 << 17
 """Rows of a row group of a Parquet file that is written."""
@@ -211,6 +215,28 @@ def array_of(values: Array, datatype: DataType, shape: tuple[int, ...]) -> Any:
     return made
 
 
+def empty_schema(rows: Any, outputs: Iterable[tuple[str, TensorInfo]]) -> Any:
+    """The schema of an output without rows, as the signature gives it.
+
+    Args:
+        rows: the schema of the rows.
+        outputs: the outputs by the names of their columns.
+    """
+    arrow = library()
+    fields = []
+    for field in rows:
+        is_dictionary = arrow.types.is_dictionary(field.type)
+        fields.append(field.with_type(field.type.value_type) if is_dictionary else field)
+    for name, info in outputs:
+        datatype = DataType[info.datatype]
+        shape = () if is_one_value(info) else tuple((info.shape or ())[1:])
+        sizes = tuple(size if isinstance(size, int) else 0 for size in shape)
+        is_small = datatype is DataType.BF16 or datatype.label.startswith("FP8")  # the client gives FP32
+        values = np.empty((0, *sizes), np.float32 if is_small else datatype.dtype)
+        fields.append(arrow.field(name, array_of(values, datatype, sizes).type))
+    return arrow.schema(fields)
+
+
 def write_file(parts: Iterable[Path], schema: Any, target: Path, is_parquet: bool) -> None:
     """Puts parts together, in bounded memory.
 
@@ -234,6 +260,8 @@ def write_file(parts: Iterable[Path], schema: Any, target: Path, is_parquet: boo
                     held, rows = [], 0
             if held:
                 writer.write_table(arrow.Table.from_batches(held, schema).combine_chunks())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _batches_of(parts: Iterable[Path]) -> Iterator[Any]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, cast
 
 from penstock.row_files.fields import Invalid
-from penstock.row_files.readers import Format
+from penstock.row_files.readers import Format, is_utf8
 from penstock.scoring.arrow_files import ArrowReader, library
-from penstock.scoring.checkpoint import Checkpoint, difference, load
+from penstock.scoring.checkpoint import Checkpoint, difference, load, remove, stamp_of
 from penstock.scoring.chunk import Chunk, Scored
+from penstock.scoring.files import beside, check_parts, check_rejected, locked
+from penstock.scoring.one_model import OneModel, OtherModel, described
 from penstock.scoring.outputs import OutputColumns
 from penstock.scoring.reading import Reading
 from penstock.scoring.run import Stopping, run
@@ -52,7 +55,14 @@ class Plan:
         """The file of the checkpoint: beside the output, if every input can be read again."""
         if self.output is None or any(not each.stamp for each in self.sources):
             return None
-        return self.output.with_name(f"{self.output.name}.checkpoint")
+        if self.output.exists() and not self.output.is_file():  # such as /dev/null
+            return None
+        return beside(self.output, "checkpoint")
+
+    @property
+    def inherits(self) -> bool:
+        """Whether there is an output that this run is to replace."""
+        return self.output is not None and self.output.is_file() and self.output.stat().st_size > 0
 
 
 class Job:
@@ -68,11 +78,13 @@ class Job:
         done: rows that are written or rejected.
         resumed: the number of these that an earlier run did.
         rejected: rows without an answer.
+        is_done: whether an earlier run has done all of it: there is nothing to run.
         reading: the files.
         stopping: set it to end the run after the chunk that is being written.
 
     Raises:
-        Invalid: a file cannot be used, or the checkpoint is of another run.
+        Invalid: a file cannot be used, another run writes it, or the checkpoint is of another run.
+        PenstockError: the server cannot describe the model.
         OSError: a file cannot be opened.
     """
 
@@ -80,32 +92,52 @@ class Job:
         self, plan: Plan, client: Client, info: ModelInfo, on_waiting: Callable[[PenstockError | None], None]
     ) -> None:
         self.stopping = Stopping()
+        self.is_done = False
         self._plan = plan
-        self._rows = rows_of_requests(info)
-        self.reading = Reading(plan.sources, info, self._rows)
-        try:
-            self._begin(client, info, on_waiting)
-        except BaseException:
-            self.reading.close()
-            raise
+        with ExitStack() as stack:
+            for path in sorted({plan.output or plan.rejects, plan.rejects}):
+                stack.enter_context(locked(path))
+            found = None if plan.checkpoint is None or plan.restart else load(plan.checkpoint)
+            version = info.version
+            asked = {"model": plan.request.model, "version": plan.request.version}
+            if found is not None and not difference(found.job, asked):
+                version = found.version  # whatever has become the default or got the label since
+            info = described(client, info.name, version)
+            self._rows = rows_of_requests(info)
+            self.reading = Reading(plan.sources, info, self._rows)
+            stack.callback(self.reading.close)
+            self._begin(found, client, info, on_waiting)
+            self._held = stack.pop_all()
 
     def _begin(
-        self, client: Client, info: ModelInfo, on_waiting: Callable[[PenstockError | None], None]
+        self,
+        found: Checkpoint | None,
+        client: Client,
+        info: ModelInfo,
+        on_waiting: Callable[[PenstockError | None], None],
     ) -> None:
         plan = self._plan
         self._form = plan.format or (format_of(str(plan.output)) if plan.output else None)
         self._form = self._form or self.reading.first.format
         wanted = plan.request.outputs
         self._outputs = [spec for spec in info.outputs if wanted is None or spec.name in wanted]
-        start = self._start(info)
-        # All rows by one version, whatever becomes the default on the way.
-        request = replace(plan.request, version=start.version)
-        self._sender = Sender(client, request, on_waiting, self.stopping)
-        self._saved = start
+        start = self._start(found, info)
         self.done = self.resumed = start.rows
         self.rejected = start.rejected
+        self._saved = start
+        if self.is_done:
+            return
+        if plan.output is not None and self._form in BINARY:
+            check_parts(beside(plan.output, "parts"))
+        if plan.restart and plan.inherits:
+            self.reading.check_others()
+        self._is_kept = found is not None
+        self._one_model = OneModel(client, info)
+        request = replace(plan.request, version=start.version)
+        self._sender = Sender(client, request, on_waiting, self.stopping, self._one_model)
         self._sink = self._open_sink(start)
         self._rejects = RejectsSink(plan.rejects, start.rejects)
+        self._has_begun = False
         self._save_at = monotonic() + self._plan.save_seconds
 
     def run(self) -> None:
@@ -114,8 +146,12 @@ class Job:
         Raises:
             Invalid: a file cannot be used.
             PenstockError: the run cannot go on.
+            OtherModel: the server has come back with another model.
             OSError: a file cannot be read or written.
         """
+        if self.is_done:
+            self._held.close()
+            return
         placed: dict[int, str] = {}
 
         def chunks() -> Any:
@@ -135,6 +171,7 @@ class Job:
             self._leave()
 
     def _write(self, chunk: Chunk, scored: Scored, source: str) -> None:
+        self._begin_writing()
         errors = self._sink.write(chunk, scored)
         if errors:
             rows = chunk.rows()
@@ -143,7 +180,24 @@ class Job:
         self.done += len(chunk)
         self.rejected += len(errors)
         if monotonic() >= self._save_at:
-            self._save()
+            if self._one_model.is_same():  # else it is gone: what becomes of it, the next request says
+                self._save()
+            self._save_at = monotonic() + self._plan.save_seconds
+
+    def _begin_writing(self) -> None:
+        """Before the first row: whenever the process ends from now on, there is a checkpoint."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        plan = self._plan
+        if plan.checkpoint is not None:
+            if not self._is_kept:
+                self._saved.save(plan.checkpoint)
+        elif plan.output is not None:
+            remove(beside(plan.output, "checkpoint"))  # of an earlier run, whose output is replaced
+        if plan.output is not None:
+            beside(plan.output, "done").unlink(missing_ok=True)
+        self._rejects.begin()
 
     def _save(self) -> None:
         path = self._plan.checkpoint
@@ -153,31 +207,45 @@ class Job:
                 self._saved, rows=self.done, rejected=self.rejected, output=output, rejects=rejects
             )
             self._saved.save(path)
-        self._save_at = monotonic() + self._plan.save_seconds
 
     def _finish(self) -> None:
+        self._begin_writing()
+        self._one_model.is_same()
         self._rejects.position()
         self._sink.finish()
-        if self._plan.checkpoint is not None:
-            self._plan.checkpoint.unlink(missing_ok=True)
+        output, checkpoint = self._plan.output, self._plan.checkpoint
+        if output is not None and checkpoint is not None:
+            # First the one, then the other: a run that is killed in between is a finished one.
+            ended = replace(self._saved, rows=self.done, rejected=self.rejected, stamp=stamp_of(output))
+            ended.save(beside(output, "done"))
+            checkpoint.unlink(missing_ok=True)
         self._is_finished = True
 
     _is_finished = False
 
     def _leave(self) -> None:
-        if not self._is_finished:
-            try:
-                self._save()
-            finally:
-                self._sink.close()
-        self._rejects.close()
-        self.reading.close()
+        with self._held:
+            self._held.callback(self._rejects.close)
+            if not self._is_finished:
+                self._held.callback(self._sink.close)
+                self._save_last()
 
-    def _start(self, info: ModelInfo) -> Checkpoint:
+    def _save_last(self) -> None:
+        if self._has_begun:
+            with suppress(OtherModel, PenstockError):  # the reason why the run ended is told instead
+                self._one_model.is_same()
+            try:
+                if not self._one_model.is_other:  # else nobody knows since when
+                    self._save()
+            finally:
+                if self._plan.checkpoint is not None:
+                    self.done, self.rejected = self._saved.rows, self._saved.rejected
+
+    def _start(self, found: Checkpoint | None, info: ModelInfo) -> Checkpoint:
         """Where the run begins.
 
         Raises:
-            Invalid: there is a checkpoint of another run, or an output that nothing says can be replaced.
+            Invalid: there is a checkpoint of another run, or a file that nothing says can be replaced.
         """
         plan, path = self._plan, self._plan.checkpoint
         job: dict[str, Any] = {
@@ -185,19 +253,49 @@ class Job:
             "input": [[each.name, each.stamp] for each in plan.sources],
             "format": self._form,
             "outputs": [spec.name for spec in self._outputs],
+            "version": plan.request.version,
+            "rejected": str(plan.rejects),
         }
-        found = None if path is None or plan.restart else load(path)
+        new = Checkpoint(job, version=info.version, sha256=info.sha256)
+        ended = self._ended(new)
+        if ended is not None:
+            self.is_done = True
+            if path is not None:
+                path.unlink(missing_ok=True)
+            return ended
         if found is None:
-            output = plan.output
-            if output is not None and output.is_file() and output.stat().st_size and not plan.restart:
+            if plan.inherits and not plan.restart:
                 raise Invalid(
-                    f"{output} exists, and no checkpoint beside it says how to go on; --restart replaces it"
+                    f"{plan.output} exists, and no checkpoint beside it says how to go on; "
+                    "--restart replaces it"
                 )
-            return Checkpoint(job, version=info.version)
+            check_rejected(plan.rejects, plan.restart)
+            return new
         differs = difference(found.job, job)
         if differs:
             raise Invalid(f"{path} is of another run: {differs}; --restart begins again")
-        return found
+        if not found.is_by(info.version, info.sha256):
+            raise Invalid(
+                f"{path}: the model is another one: {found.model} then, {info.sha256} now; "
+                "--restart begins again"
+            )
+        return replace(found, sha256=info.sha256)
+
+    def _ended(self, new: Checkpoint) -> Checkpoint | None:
+        """The record of an earlier run that has done this one; None if there is none.
+
+        Raises:
+            Invalid: the file of that name is none.
+        """
+        output = self._plan.output
+        if output is None:
+            return None
+        ended = load(beside(output, "done"), is_foreign=True)
+        if ended is None or self._plan.restart or self._plan.checkpoint is None:
+            return None
+        is_untouched = bool(ended.stamp) and ended.stamp == stamp_of(output)
+        is_this = not difference(ended.job, new.job) and ended.is_by(new.version, new.sha256)
+        return ended if is_untouched and is_this else None
 
     def _open_sink(self, start: Checkpoint) -> Sink:
         """The output, continued where the last run ended.
@@ -222,7 +320,14 @@ class Job:
 
 
 def _schema(first: Any) -> Any:
+    """The schema of the rows of a file.
+
+    Raises:
+        Invalid: a name cannot be written.
+    """
     if isinstance(getattr(first, "reader", None), ArrowReader):
         return first.reader.schema
     arrow = library()
+    if not all(map(is_utf8, first.columns or ())):
+        raise Invalid("the header is not UTF-8, so it cannot become Parquet or Arrow")
     return arrow.schema([(name, arrow.string()) for name in first.columns or ()])

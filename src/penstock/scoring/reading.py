@@ -133,6 +133,21 @@ class Reading:
             self.close()
             self._read_bytes += each.size or 0
 
+    def check_others(self) -> None:
+        """Checks the columns of all files after the first one, which costs opening each.
+
+        Raises:
+            Invalid: a file has other columns than the first one, or cannot be read.
+            OSError: a file cannot be opened.
+        """
+        for each in self._sources[1:]:
+            if is_regular(each):
+                opened = _opened(each, each.open())
+                try:
+                    self._check(opened, each)
+                finally:
+                    opened.close()
+
     def close(self) -> None:
         """Closes the open file, unless that could wait for another program."""
         if self._open_now is not None:
@@ -151,16 +166,8 @@ class Reading:
         return min(1.0, (self._read_bytes + at) / total)
 
     def _open(self, each: Source) -> Opened:
-        file = self._file = each.open()
-        try:
-            if each.format in BINARY:
-                assert each.format is not None
-                self._open_now = _Arrow(file, each.format, each.name)
-            else:
-                self._open_now = _Text(file, each.format, is_regular(each))
-        except Invalid as error:
-            file.close()
-            raise _naming(each.name, error) from None
+        self._file = each.open()
+        self._open_now = _opened(each, self._file)
         return self._open_now
 
     def _check(self, opened: Opened, each: Source) -> None:
@@ -170,6 +177,17 @@ class Reading:
             raise Invalid(f"{each.name}: it is {kinds[1]}, and {self._sources[0].name} is {kinds[0]}")
         if opened.format != "jsonl" and list(opened.columns or ()) != list(self.first.columns or ()):
             raise Invalid(f"{each.name}: it has other columns than {self._sources[0].name}")
+
+
+def _opened(each: Source, file: IO[bytes]) -> Opened:
+    try:
+        if each.format in BINARY:
+            assert each.format is not None
+            return _Arrow(file, each.format, each.name)
+        return _Text(file, each.format, is_regular(each))
+    except Invalid as error:
+        file.close()
+        raise _naming(each.name, error) from None
 
 
 def _naming(name: str, error: Invalid) -> Invalid:

@@ -10,6 +10,7 @@ from time import monotonic
 
 from penstock.row_files.fields import Invalid, has_row_axis
 from penstock.scoring.chunk import Chunk, Scored
+from penstock.scoring.one_model import OneModel
 from penstock_client import (
     Client,
     DeadlineExceeded,
@@ -72,6 +73,7 @@ class Sender:
         request: the options of all requests.
         on_waiting: told the error for which a chunk waits, and None when the server answers again.
         stopping: ends all waiting.
+        one_model: asked once the server was gone; None to take whatever answers.
     """
 
     def __init__(
@@ -80,11 +82,13 @@ class Sender:
         request: Request,
         on_waiting: Callable[[PenstockError | None], None],
         stopping: Event,
+        one_model: OneModel | None = None,
     ) -> None:
         self._client = client
         self._request = request
         self._on_waiting = on_waiting
         self._stopping = stopping
+        self._one_model = one_model
         self._is_waiting = False
 
     def score(self, chunk: Chunk) -> Scored:
@@ -92,6 +96,7 @@ class Sender:
 
         Raises:
             PenstockError: the run cannot go on.
+            OtherModel: the server has come back with another model.
         """
         scored = Scored()
         places: Sequence[int] = range(len(chunk))
@@ -137,15 +142,10 @@ class Sender:
         since: float | None = None
         while True:
             try:
-                prediction = self._client.predict(
-                    request.model,
-                    chunk.inputs(),
-                    version=request.version,
-                    outputs=request.outputs,
-                    timeout=request.timeout,
-                    priority=request.priority,
-                )
+                prediction = self._asked(chunk)
             except (Unavailable, Exhausted) as error:
+                if self._one_model is not None and isinstance(error, Unavailable):
+                    self._one_model.lost()
                 if error.message == _NOT_YET_CONNECTED:  # the timeout was shorter than opening a stream takes
                     raise DeadlineExceeded(error.message) from None
                 hint = error.retry_after_seconds
@@ -164,6 +164,23 @@ class Sender:
             else:
                 self._note(None)
                 return prediction
+
+    def _asked(self, chunk: Chunk) -> Prediction:
+        """The prediction of the model of the beginning, whatever happens to the server meanwhile."""
+        request, ensure = self._request, self._one_model.ensure if self._one_model is not None else None
+        if ensure is not None:
+            ensure()
+        prediction = self._client.predict(
+            request.model,
+            chunk.inputs(),
+            version=request.version,
+            outputs=request.outputs,
+            timeout=request.timeout,
+            priority=request.priority,
+        )
+        if ensure is not None:  # another thread may have seen the server go
+            ensure()
+        return prediction
 
     def _note(self, error: PenstockError | None) -> None:
         if (error is not None) != self._is_waiting:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from penstock.core.tensors import DataType
 from penstock.row_files.fields import Field, Invalid, dumps, is_one_value
-from penstock.row_files.readers import Format, Row
-from penstock.scoring import arrow_files
+from penstock.row_files.readers import Format, Row, is_utf8
+from penstock.scoring import arrow_files, files
 from penstock.scoring.chunk import Chunk, Scored
 from penstock.scoring.outputs import OutputColumns, unused
 from penstock.scoring.writers import Columns, row_writer
@@ -40,7 +39,7 @@ class File:
 
     Args:
         path: the file; None for standard output, which cannot be cut.
-        start: where it is cut: 0 begins a new file.
+        start: where it is cut: 0 begins a new file with the first write.
 
     Raises:
         Invalid: the file is shorter than that.
@@ -48,42 +47,38 @@ class File:
     """
 
     def __init__(self, path: Path | None, start: int) -> None:
-        self._is_standard = path is None
-        file: BinaryIO
-        if path is None:
-            file = open(1, "wb", closefd=False)  # noqa: SIM115 - closed by `close`
-        elif start:
-            file = open(path, "r+b")  # noqa: SIM115
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._at = start
+        if path is not None and start:
+            file = self._file = open(path, "r+b")  # noqa: SIM115 - closed by `close`
             if os.fstat(file.fileno()).st_size < start:
                 file.close()
                 raise Invalid(f"{path} is shorter than it was at the checkpoint; --restart begins again")
             file.truncate(start)
             file.seek(start)
-        else:
-            file = open(path, "wb")  # noqa: SIM115
-        self._file = file
-        self._at = start
 
     def write(self, text: str) -> None:
-        """Adds text."""
+        """Adds text. The first one opens a new file, and replaces what was there."""
+        if self._file is None:
+            path = self._path
+            self._file = open(1, "wb", closefd=False) if path is None else open(path, "wb")  # noqa: SIM115
         data = text.encode("utf-8", "surrogateescape")
         self._file.write(data)
         self._at += len(data)
 
-    def flush(self) -> None:
-        """Hands what was written to the system."""
-        self._file.flush()
-
     def position(self) -> int:
         """The length, after everything has reached the disk."""
-        self._file.flush()
-        if not self._is_standard:
-            os.fsync(self._file.fileno())
+        if self._file is not None:
+            self._file.flush()
+            if self._path is not None:
+                os.fsync(self._file.fileno())
         return self._at
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class TextSink:
@@ -110,14 +105,16 @@ class TextSink:
         self._file = file
         self._text = io.StringIO()
         self._writer = row_writer(self._text, format, source, fields, answers, with_error=False)
-        if not start:
-            self._file.write(self._text.getvalue())
+        self._header = "" if start else self._text.getvalue()
         self._clear()
 
     def write(self, chunk: Chunk, scored: Scored) -> dict[int, str]:
         """Writes the rows of a chunk that have answers."""
         errors = self._writer.chunk(chunk, scored, with_failed=False)
-        self._file.write(self._text.getvalue())
+        text = self._text.getvalue()
+        if text:  # an earlier output stays until there is a row to replace it
+            self._file.write(self._header + text)
+            self._header = ""
         self._clear()
         return errors
 
@@ -127,6 +124,7 @@ class TextSink:
 
     def finish(self) -> None:
         """Closes the file."""
+        self._file.write(self._header)
         self._file.position()
         self._file.close()
 
@@ -149,9 +147,13 @@ class RejectsSink:
 
     def __init__(self, path: Path, start: int) -> None:
         self._path = path
-        self._file = File(path, start) if start else None
-        if not start:
-            path.unlink(missing_ok=True)  # of an earlier run
+        self._start = start
+        self._file = File(path, start)
+
+    def begin(self) -> None:
+        """Deletes what an earlier run left, if this one begins a new file."""
+        if not self._start:
+            self._path.unlink(missing_ok=True)
 
     def write(self, row: Row, number: int, source: str, why: str) -> None:
         """Adds a row.
@@ -162,20 +164,17 @@ class RejectsSink:
             source: the name of its file.
             why: why it has no answer.
         """
-        if self._file is None:
-            self._file = File(self._path, 0)
         values = dict(zip(row.names, row.values, strict=False))
         said = {"row": number, "file": source, "line": row.line, "error": why, "values": values}
         self._file.write(dumps(said) + "\n")
 
     def position(self) -> int:
         """The length of the file."""
-        return 0 if self._file is None else self._file.position()
+        return self._file.position()
 
     def close(self) -> None:
         """Closes the file."""
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
 
 class ArrowSink:
@@ -186,7 +185,10 @@ class ArrowSink:
         is_parquet: whether it becomes a Parquet file.
         schema: of the rows.
         outputs: the outputs to write.
-        start: the number of parts that are complete; others are deleted.
+        start: the number of parts that are complete; others are deleted with the first write.
+
+    Raises:
+        Invalid: a complete part is gone.
     """
 
     def __init__(
@@ -201,22 +203,27 @@ class ArrowSink:
         for info in outputs:
             self._names.append(unused(info.name, taken))
             taken.append(self._names[-1])
-        self._schema: Any = None
-        self._folder = path.with_name(f"{path.name}.parts")
-        if not start and self._folder.exists():
-            shutil.rmtree(self._folder)
-        self._folder.mkdir(exist_ok=True)
+        self._schema = schema
+        self._folder = files.beside(path, "parts")
         self._parts = start
-        for part in self._folder.iterdir():
-            if int(part.stem) >= start:
-                part.unlink()
+        self._is_prepared = False
+        if not all(self._part(number).exists() for number in range(start)):
+            raise Invalid(f"{self._folder} lacks a part that the checkpoint counts; --restart begins again")
         self._writer: Any = None
 
     def write(self, chunk: Chunk, scored: Scored) -> dict[int, str]:
         """Writes the rows of a chunk that have answers."""
         errors = dict(scored.errors)
-        batch = chunk.batch if isinstance(chunk, arrow_files.ArrowChunk) else self._of_rows(chunk.rows())
-        for places, prediction in scored.parts:
+        if isinstance(chunk, arrow_files.ArrowChunk):
+            batch, unwritable = chunk.batch, dict[int, str]()
+        else:
+            batch, unwritable = self._of_rows(chunk.rows())
+        errors |= unwritable
+        for all_places, prediction in scored.parts:
+            picked = [number for number, place in enumerate(all_places) if place not in unwritable]
+            places = [all_places[number] for number in picked] if unwritable else all_places
+            if not places:
+                continue
             missing = [info.name for info in self._outputs if info.name not in prediction]
             if missing:
                 errors |= dict.fromkeys(places, f"the answer has no output {', '.join(missing)}")
@@ -225,7 +232,8 @@ class ArrowSink:
             columns = list(kept.columns)
             for info in self._outputs:
                 array = prediction[info.name]
-                shape = () if is_one_value(info) and array.size == len(places) else array.shape[1:]
+                shape = () if is_one_value(info) and array.size == len(all_places) else array.shape[1:]
+                array = array.reshape(len(all_places), -1)[picked] if unwritable else array
                 columns.append(arrow_files.array_of(array, DataType[info.datatype], shape))
             names = [*kept.schema.names, *self._names]
             self._add(self._arrow.RecordBatch.from_arrays(columns, names=names))
@@ -246,13 +254,17 @@ class ArrowSink:
     def finish(self) -> None:
         """Puts the parts together."""
         self.position()
+        self._prepare()
         parts = [self._part(number) for number in range(self._parts)]
-        if not parts:
-            raise Invalid("no row has an answer, so there is nothing to write")
-        with open(parts[0], "rb") as file:
-            schema = self._arrow.ipc.open_stream(file).schema
-        arrow_files.write_file(parts, schema, self._path, self._is_parquet)
-        shutil.rmtree(self._folder)
+        if parts:
+            with open(parts[0], "rb") as file:
+                schema = self._arrow.ipc.open_stream(file).schema
+        else:
+            schema = arrow_files.empty_schema(self._schema, zip(self._names, self._outputs, strict=True))
+        whole = self._folder / files.WHOLE
+        arrow_files.write_file(parts, schema, whole, self._is_parquet)
+        os.replace(whole, self._path)
+        files.remove_parts(self._folder)
 
     def close(self) -> None:
         """Ends without finishing; an incomplete part is ignored later."""
@@ -262,15 +274,33 @@ class ArrowSink:
 
     def _add(self, batch: Any) -> None:
         if self._writer is None:
+            self._prepare()
             file = open(self._part(self._parts), "wb")  # noqa: SIM115 - closed by `position`
             self._writer = self._arrow.ipc.new_stream(file, batch.schema), file
         self._writer[0].write_batch(batch)
 
+    def _prepare(self) -> None:
+        """Makes the folder of the parts, or deletes what an earlier run left in it."""
+        if not self._is_prepared:
+            self._folder.mkdir(exist_ok=True)
+            (self._folder / files.MARKER).touch()
+            files.clear_parts(self._folder, self._parts)
+            self._is_prepared = True
+
     def _part(self, number: int) -> Path:
         return self._folder / f"{number:08}.arrows"
 
-    def _of_rows(self, rows: Sequence[Row]) -> Any:
-        """Rows of CSV, whose values are texts."""
-        columns = zip(*[row.values for row in rows], strict=True)
+    def _of_rows(self, rows: Sequence[Row]) -> tuple[Any, dict[int, str]]:
+        """Rows of CSV, whose values are texts; and why some cannot be written, by their place."""
+        errors = {
+            place: "it is not UTF-8, so it cannot become Parquet or Arrow"
+            for place, row in enumerate(rows)
+            if not is_utf8("".join(map(str, row.values)))
+        }
+        names = self._schema.names
+        blank = [""] * len(names)
+        columns = zip(
+            *[blank if i in errors else row.values or blank for i, row in enumerate(rows)], strict=True
+        )
         arrays = [self._arrow.array(column, self._arrow.string()) for column in columns]
-        return self._arrow.RecordBatch.from_arrays(arrays, names=list(rows[0].names))
+        return self._arrow.RecordBatch.from_arrays(arrays, names=list(names)), errors

@@ -215,8 +215,11 @@ def describe(value: object) -> str:
     shape: object = getattr(value, "shape", ())
     if hasattr(value, "dtype") and shape != ():
         return f"a {type(value).__name__} of {value.dtype} and shape {shape}"
+    kind = type(value).__name__
+    if hasattr(value, "to_pylist") and hasattr(value, "slice"):  # pyarrow, whose text is an address
+        kind, value = f"{kind} of {getattr(value, 'type', 'values')}", value.slice(0, _SHOWN).to_pylist()
     text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}"
+    return f"{kind} {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}"
 
 
 def _matches(lengths: Sequence[int], shape: Sequence[int | str]) -> bool:

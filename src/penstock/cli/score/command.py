@@ -140,9 +140,10 @@ def _plan(  # noqa: PLR0913 - the flags
 
     Raises:
         click.ClickException: a file cannot be read.
-        click.UsageError: the output is one of the inputs, or rejected rows have no file.
+        click.UsageError: a file to write is an input or has two tasks, or rejected rows have no file.
     """
     from penstock.row_files.fields import Invalid
+    from penstock.scoring.files import check_paths
     from penstock.scoring.job import Plan
     from penstock.scoring.sending import Request
     from penstock.scoring.sources import STANDARD, sources
@@ -155,19 +156,23 @@ def _plan(  # noqa: PLR0913 - the flags
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror or error}") from None
     target = None if output == STANDARD else Path(output)
+    if target is not None and not target.name:
+        raise click.UsageError(f"{output} is a folder; name a file to write")
     if "://" in output:
         raise click.UsageError(
             f"{output}: the output is a file of this machine: a run could not go on in another one"
         )
-    for each in found:
-        if target is not None and target.exists() and Path(each.name).exists() and target.samefile(each.name):
-            raise click.UsageError("--output is one of the input files")
+    was_named = rejected is not None
     if rejected is None:
         if target is None:
             raise click.UsageError(
                 "without --output, name a file for rows without an answer: --rejected FILE"
             )
         rejected = target.with_name(f"{target.name}.rejected.jsonl")
+    try:
+        check_paths([each.name for each in found], target, rejected, was_named)
+    except Invalid as error:
+        raise click.UsageError(str(error)) from None
     return Plan(found, target, form, rejected, request)
 
 
@@ -175,6 +180,7 @@ def _run(target: str, plan: Plan) -> None:
     from penstock.cli.score.watching import ended_by_signals, note, shown, waiting_note
     from penstock.row_files.fields import Invalid
     from penstock.scoring.job import Job
+    from penstock.scoring.one_model import OtherModel
     from penstock_client import Client, PenstockError
 
     job: Job | None = None
@@ -185,13 +191,15 @@ def _run(target: str, plan: Plan) -> None:
                 raise Invalid(f"{info.name} has a state: its rows are steps; use penstock predict --file")
             _check_outputs(plan, [spec.name for spec in info.outputs])
             job = Job(plan, client, info, waiting_note)
-            if job.resumed:
+            if job.is_done:
+                note(f"already done: {job.done:,} rows are in {plan.output}; --restart begins again")
+            elif job.resumed:
                 note(f"going on after {job.resumed:,} rows that are done")
             since = monotonic()
             with ended_by_signals(job) as came, shown(job):
                 job.run()
             seconds = monotonic() - since
-    except (PenstockError, Invalid, OSError) as error:
+    except (PenstockError, Invalid, OtherModel, OSError) as error:
         raise _failed(target, plan, job, error) from None
     _end(plan, job, seconds, came)
 
