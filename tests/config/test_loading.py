@@ -65,10 +65,6 @@ TEXT_FOR = {
     "server.max_metadata_bytes": ("65536", 65_536),
     "server.on_broken": ("serve", "serve"),
     "runners.hung_unready": ("server", "server"),
-    "server.http_allow_origins": (
-        "https://a.example,https://b.example",
-        ("https://a.example", "https://b.example"),
-    ),
     "server.status_page": ("no", False),
     "trial.enabled": ("no", False),
     "cache.enabled": ("no", False),

@@ -12,8 +12,8 @@ from penstock.protocols.codec import attached
 from penstock.protocols.send_buffer import SMALL_BYTES
 
 UNKNOWN_BYTES = 2**20
-"""The expected size while no answer of the model is known and its shapes do not tell it. Larger, and a stream of
-few requests would not be read until the first of them is answered: not even what cancels them. Where
+"""The expected size while no answer of the model is known and its shapes do not tell it. Larger, and a stream
+of few requests would not be read until the first of them is answered: not even what cancels them. Where
 answers turn out larger, what still waits is taken back; see `Answers.take_back`."""
 SURPRISING, SURPRISING_BYTES = 2, 2**14
 """An answer of more than this many times the expected size says that others will be larger as well, if it has

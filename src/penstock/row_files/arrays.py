@@ -33,7 +33,7 @@ def tensor(spec: TensorSpec, value: object, place: str, what: str = "input") -> 
     array = _as_array(spec.datatype, value)
     if array is None:
         advice = _advice(spec.datatype, value)
-        raise Invalid(f"{place}{what} {spec}: it is not of this datatype, or too large{advice}")
+        raise Invalid(f"{place}{what} {spec}: it is not of this datatype{advice}")
     declared = array.shape if spec.shape is None else spec.shape
     fits = len(declared) == array.ndim and all(
         isinstance(length, str) or length == size for length, size in zip(declared, array.shape, strict=True)
@@ -44,9 +44,10 @@ def tensor(spec: TensorSpec, value: object, place: str, what: str = "input") -> 
 
 
 def _advice(datatype: DataType, value: object) -> str:
-    """What to do about a missing text."""
-    is_null = datatype is DataType.BYTES and _has_null(value)
-    return '; null is no text: "" stands for an empty or missing one' if is_null else ""
+    """What may be wrong as well, or what to do about a missing text."""
+    if datatype is DataType.BYTES:
+        return '; null is no text: "" stands for an empty or missing one' if _has_null(value) else ""
+    return ", or too large"
 
 
 def _has_null(value: object) -> bool:
