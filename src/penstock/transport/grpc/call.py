@@ -310,13 +310,14 @@ class Transport(ABC):
         """Ends the unary calls whose message has not come with UNAVAILABLE: it might never come."""
 
     def drain(self, seconds: float) -> bool:
-        """Waits up to `seconds` for the calls in flight to end; those whose message has not come end now.
+        """Waits up to `seconds` for the calls in flight to end; those whose message does not come end soon.
 
         Returns:
             Whether all did.
         """
         now = time.monotonic()
-        end, next_look = now + seconds, now
+        # A message may still be on its way, as of a call that has just arrived.
+        end, next_look = now + seconds, now + UNREAD_SECONDS
         while self._in_flight and now < end:
             if now >= next_look:
                 self.end_unread()
