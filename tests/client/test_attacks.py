@@ -308,7 +308,8 @@ def test_a_server_that_is_killed_is_unavailable_and_nobody_hangs(tmp_path, name,
 
     with (
         running_server(models, exit_code=None) as server,
-        Client(server.target, timeout=BOUND, **TRANSPORTS[name]) as client,
+        # A call that is not sent yet waits for a server as long as its timeout allows.
+        Client(server.target, timeout=BOUND / 2, **TRANSPORTS[name]) as client,
     ):
         callers = [pool.submit(call, client) for _ in range(8)]
         until(lambda: len(counted) > 50)
