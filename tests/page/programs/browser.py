@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 
 CHECKS = (Path(__file__).parent / "checks.js").read_text()
 WAIT = 20_000  # milliseconds, for anything that is waited for
@@ -260,6 +260,7 @@ class Looking:
         return {"paused": paused}
 
 
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
 STEPS = ("overview", "forms", "wrong", "narrow", "contrast", "keyboard", "tree", "docs", "lost")
 
 
@@ -268,7 +269,12 @@ def main() -> None:
     chromium, ops, http = sys.argv[1:]
     seen: dict[str, Any] = {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        try:
+            browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+            browser.new_page().close()
+        except Error as error:  # such as on a machine that gives it no shared memory
+            print(json.dumps({"cannot start": str(error).splitlines()[0]}))
+            return
         looking = Looking(browser, ops, http)
         for name in STEPS:
             began = time.monotonic()
