@@ -317,14 +317,9 @@ def logged(server: RunningServer) -> list[dict[str, Any]]:
     return [json.loads(line) for line in server.stderr if line.startswith("{")]
 
 
-MAY_OVERRUN = "a run took far longer than its shapes let expect"
-"""Said with reason of models whose runs touch megabytes of new memory, on a machine that is busy."""
-
-
-def problems(server: RunningServer, but: str | None = None) -> list[dict[str, Any]]:
-    """What it logged as a warning or worse, but for events that begin with a text."""
-    found = [event for event in logged(server) if event["level"] not in ("debug", "info")]
-    return [event for event in found if but is None or not event["event"].startswith(but)]
+def problems(server: RunningServer) -> list[dict[str, Any]]:
+    """What it logged as a warning or worse."""
+    return [event for event in logged(server) if event["level"] not in ("debug", "info")]
 
 
 def is_idle(ops: str) -> bool:

@@ -56,6 +56,7 @@ class DynamicBatcher:
         costs: how long runs are expected to take; learns from every run.
         breaker: the model's circuit breaker.
         in_flight: the runs that are going on.
+        times: how long the last runs took.
     """
 
     def __init__(  # noqa: PLR0913 - what it is composed of
@@ -75,6 +76,7 @@ class DynamicBatcher:
         isolation = isolation or Isolation()
         self._execution = Execution(backend, packing or Rows(policy.batched), isolation, self._max_rows)
         self.breaker, self.in_flight = self._execution.breaker, self._execution.in_flight
+        self.times = self._execution.times
         self._execution.on_mixing = self.found_mixing
         self.on_alone: Callable[[str], None] = lambda _: None
         self._backend, self._verifier = backend, NO_VERIFIER

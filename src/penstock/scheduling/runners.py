@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from penstock.core.request import Flush
 from penstock.scheduling.batcher import DynamicBatcher
-from penstock.scheduling.execution.execution import LONG_SECONDS
+from penstock.scheduling.execution.run_times import LONG_SECONDS
 from penstock.scheduling.verification import Verifier
 
 OVERRUN_SECONDS, OVERRUN_TIMES = LONG_SECONDS, 5
@@ -265,8 +265,8 @@ class Runners:
         How long a run takes may depend on the values of its inputs, which cannot be estimated.
         """
         thread = threading.get_ident()
-        seconds = batcher.in_flight.took.get(thread, 0.0)
-        used = batcher.in_flight.cpu_of_long_run(thread, self._cpu_clock.seconds)
+        seconds = batcher.times.took.get(thread, 0.0)
+        used = batcher.times.cpu_of_long_run(thread, self._cpu_clock.seconds)
         if used > self._overrun:
             batcher.overran(used, self._inline_limit)
         elif seconds > IDLE_SECONDS:
@@ -322,7 +322,7 @@ class Runners:
         """Runs a batch, and finds out whether it took far longer than its shapes let expect."""
         expected, before = batcher.measured_seconds(), time.thread_time()
         self._guarded(batcher.run_once)
-        used = batcher.in_flight.cpu_of_long_run(threading.get_ident(), before)
+        used = batcher.times.cpu_of_long_run(threading.get_ident(), before)
         if used > self._overrun and used > OVERRUN_TIMES * expected:
             batcher.overran(used, expected)
 

@@ -26,15 +26,13 @@ from penstock.scheduling.execution.failures import (
     model_failed,
     still_wanted,
 )
+from penstock.scheduling.execution.run_times import LONG_SECONDS, NOTICEABLE_SECONDS, RunTimes
 from penstock.scheduling.packing.rows import OtherRows, Packing, check_rows
 from penstock.scheduling.policy import Isolation
 from penstock.scheduling.verification import Mismatch
 
 LARGE_TIMES = 4
 """A run of more rows than this many full batches is large: the backend frees the memory that it took."""
-
-
-LONG_SECONDS = 0.005  # no run that takes less is ever too long
 
 
 class InFlightRun:
@@ -79,26 +77,7 @@ class InFlightRuns(dict[int, InFlightRun]):
 
     The threads that run write to it, another one reads it. It needs no lock, since Python does every step
     on a dictionary in one piece.
-
-    Attributes:
-        took: how long the last run of each thread took, in seconds.
-        cpu: how much CPU each thread had used, of all that it ever did, when its last long run ended.
     """
-
-    def __init__(self) -> None:
-        self.took: dict[int, float] = {}
-        self.cpu: dict[int, float] = {}
-
-    def cpu_of_long_run(self, thread: int, before: float) -> float:
-        """How much CPU the calling thread's last run used, given what it had used before; 0 for a short run.
-
-        On a busy machine, time alone says little of a run. What is done around it is no part of it.
-        """
-        return self.cpu[thread] - before if self.took.get(thread, 0.0) > LONG_SECONDS else 0.0
-
-    def note_cpu(self, thread: int) -> None:
-        """The calling thread has ended a long run. For short ones, this takes too long."""
-        self.cpu[thread] = time.thread_time()
 
     def hung_threads(self) -> list[int]:
         """The threads whose runs hang, by their identifiers."""
@@ -240,7 +219,7 @@ class Execution:
         self._hung_seconds = isolation.hung_seconds
         self._large_rows = LARGE_TIMES * max_rows
         self.breaker = Breaker(isolation.failures, isolation.open_seconds)
-        self.in_flight = InFlightRuns()
+        self.in_flight, self.times = InFlightRuns(), RunTimes()
 
     def watch_batches(self, watch: BatchWatch) -> None:
         """Offers some of the batches that are answered to `watch`."""
@@ -298,8 +277,15 @@ class Execution:
         try:
             inputs = packing.assemble(batch) if is_packed else first.inputs
             assembled = time.monotonic()
-            outputs = self._backend.run(names, inputs, in_flight)
-            finished = time.monotonic()
+            if assembled - started > NOTICEABLE_SECONDS:
+                self.times.cpu_before[thread] = time.thread_time()
+            try:
+                outputs = self._backend.run(names, inputs, in_flight)
+            finally:
+                finished = time.monotonic()
+                self.times.took[thread] = seconds = finished - assembled
+                if seconds > LONG_SECONDS:  # for short runs, reading this clock takes too long
+                    self.times.cpu_after[thread] = time.thread_time()
             run = Run(started, assembled, finished, rows, dict(zip(names, outputs, strict=True)), cut_reason)
             responses = packing.split(batch, run) if is_packed else _response_of_one(first, packing, run)
         except Exception as error:
@@ -308,9 +294,6 @@ class Execution:
             responses = None
         finally:
             del self.in_flight[thread]
-            self.in_flight.took[thread] = seconds = time.monotonic() - started
-            if seconds > LONG_SECONDS:
-                self.in_flight.note_cpu(thread)
             if in_flight.hung:
                 responder.on_event("returned", seconds=round(time.monotonic() - in_flight.started, 3))
         if responses is None:
