@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
 
+from penstock.core.request import Request
 from penstock.core.tensors import Array
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.runners import Runners
@@ -25,18 +27,15 @@ def answered_by(
 
 
 class ByValue(Where):
-    """A run that takes as long as its values say, in seconds."""
+    """A run that takes as long as its first value says, in seconds: of CPU, or of time if it is not busy."""
 
     def __init__(self, *, busy: bool = True) -> None:
         super().__init__()
         self._busy = busy
 
     def __call__(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
-        seconds = float(np.max(inputs["x"]))
-        if not self._busy:
-            time.sleep(seconds)
-            seconds = 0.0
-        self._seconds = seconds
+        seconds = float(inputs["x"].flat[0])
+        busy(seconds) if self._busy else time.sleep(seconds)
         return super().__call__(outputs, inputs)
 
 
@@ -128,6 +127,29 @@ def test_a_delayed_run_with_answers_that_are_much_work_is_not_long() -> None:
         wait_until(lambda: tally.done)
     assert made.may_be_inline
     assert tally.events == []
+
+
+@pytest.mark.parametrize("on", ["polling", "penstock-runner"])
+def test_a_delayed_run_of_inputs_that_are_much_work_to_put_together_is_not_long(on: str) -> None:
+    where = ByValue(busy=False)
+    made, tally = batcher(where, expected_seconds=SHORT)
+    made.set_observer(tally)
+    wide = np.full((1, 10**7), 0.02, np.float32)
+    first, second = request({"x": wide}), request({"x": wide})
+    with running() as (runners, polling, _):
+        submit_both = partial(_submit_together, runners, made, first, second)
+        polling.tell(submit_both) if on == "polling" else submit_both()
+        assert caller(second).wait()
+        wait_until(lambda: not made.in_flight)
+    assert (where.threads, tally.batches) == ([on], [2])
+    assert made.may_be_inline
+    assert tally.events == []
+
+
+def _submit_together(runners: Runners, made: DynamicBatcher, *requests: Request) -> None:
+    for each in requests:
+        made.put(each)
+    runners.notify(made)
 
 
 def shaped(elements: int) -> object:
