@@ -109,7 +109,7 @@ class Meter:
 
 
 async def tasks(arguments: argparse.Namespace, callers: int) -> dict[str, float]:
-    """The figures of so many asyncio callers."""
+    """The figures of that many asyncio callers."""
     meter = Meter(arguments.server_pid)
     fields = Fields(arguments.timeout, arguments.ids, arguments.traces)
     settings = {"transport": arguments.transport, "merge_rows": arguments.merge_rows}
@@ -135,7 +135,7 @@ async def tasks(arguments: argparse.Namespace, callers: int) -> dict[str, float]
 
 
 def threads(arguments: argparse.Namespace, callers: int) -> dict[str, float]:
-    """The figures of so many calling threads."""
+    """The figures of that many calling threads."""
     meter = Meter(arguments.server_pid)
     fields = Fields(arguments.timeout, arguments.ids, arguments.traces)
     settings = {"transport": arguments.transport, "merge_rows": arguments.merge_rows}

@@ -59,7 +59,7 @@ class Group:
 
 
 def unary(in_flight: int, subjects: Iterable[str] = UNARY) -> dict[str, Series]:
-    """A line for each server, with so many calls in flight."""
+    """A line for each server, with that many calls in flight."""
     return {
         name: Series(ALL_SUBJECTS[name].title, measures.unary(name, in_flight), ALL_SUBJECTS[name].missing)
         for name in subjects

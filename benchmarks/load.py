@@ -43,7 +43,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Shape:
-    """How calls are made: so many connections with so many calls in flight on each."""
+    """How calls are made: how many connections, with how many calls in flight on each."""
 
     connections: int
     streams: int

@@ -48,7 +48,7 @@ def echoed(in_flight: int) -> Stream:
 
 
 def stream(target: str, sent: Stream, count: int, core: int) -> float:
-    """Sends so many messages over one stream.
+    """Sends that many messages over one stream.
 
     Returns:
         Seconds, from the first message to the last answer.
@@ -95,7 +95,7 @@ def callers(target: str, core: int, *words: object) -> dict[str, float]:
 
 
 def direct(model: Path, rows: int, seconds: float, core: int) -> float:
-    """The seconds of a run of so many rows by ONNX Runtime itself."""
+    """The seconds of a run of that many rows by ONNX Runtime itself."""
     return float(_run(core, PROGRAMS / "onnx_direct.py", model, rows, seconds)) / 1e6
 
 

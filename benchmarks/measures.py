@@ -44,7 +44,7 @@ def unary(subject: str, in_flight: int) -> Measure:
 
 @contextlib.contextmanager
 def _all_answered(server: Server, count: int) -> Iterator[None]:
-    """Proves by Penstock's own metrics that the block brought so many good answers.
+    """Proves by Penstock's own metrics that the block brought that many good answers.
 
     The size of its answers varies by a few bytes, so that those that came do not prove it alone.
     """

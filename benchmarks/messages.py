@@ -38,7 +38,7 @@ def request(model: str = "tiny_mlp") -> pb.PredictRequest:
 
 
 def gathered(model: str, requests: int) -> bytes:
-    """A stream's message of so many requests, serialized."""
+    """A stream's message of that many requests, serialized."""
     return pb.PredictStreamRequest(requests=[request(model)] * requests).SerializeToString()
 
 

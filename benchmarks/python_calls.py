@@ -34,7 +34,7 @@ SECONDS = 30.0
 """How long a profile may take to be written."""
 
 Line = Callable[[Server, int, int], int]
-"""Makes about so many predictions, with the load on a core, and says how many it made."""
+"""Makes about that many predictions, with the load on a core, and says how many it made."""
 
 
 def _unary(calls: Callable[[], load.Calls], in_flight: int) -> Line:

@@ -57,7 +57,7 @@ def pouring() -> Callable[[int, float], float]:
         __slots__ = ()
 
         def reply(self, result: object) -> None:
-            """Nobody is told."""
+            """Does nothing."""
 
     class Backend:
         def run(self, outputs: Sequence[str], inputs: dict[str, Any], stop: object = None) -> list[Any]:

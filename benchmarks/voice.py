@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measured(server: servers.Server, messages: Path, streams: int, arguments: argparse.Namespace) -> str:
-    """The line of so many streams."""
+    """The line of that many streams."""
     program = Path(__file__).parent / "programs" / "frames_load.py"
     values = (server.target, messages, streams, arguments.connections, PERIOD, arguments.seconds)
     before = server.cpu_seconds()

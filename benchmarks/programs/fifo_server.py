@@ -84,7 +84,7 @@ class FirstComeQueue:
 
 
 def without_deadline(put: Any) -> Any:
-    """The batcher's `put` for requests that may take for ever: nobody is refused for being late."""
+    """The batcher's `put` for requests that may take for ever: none is rejected for being late."""
 
     def wrapped(self: batcher.DynamicBatcher, request: Request) -> None:
         request.deadline = math.inf

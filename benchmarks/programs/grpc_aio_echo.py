@@ -4,7 +4,7 @@
 
 Prints its address. Unary `/bench/Echo` and bidirectional `/bench/EchoStream`; plain asyncio, no protobuf, no
 model. It needs nothing but grpcio and runs in an environment of its own; grpc's experiments are those of
-its environment variables, which whoever starts it sets.
+its environment variables, which the program that starts it sets.
 """
 
 from __future__ import annotations

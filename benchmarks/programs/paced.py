@@ -8,7 +8,7 @@ SOURCES_JSON is a list of sources that send at the same time, each with
 - `timeout`: the seconds after which the server is to give a call up, or null; it is told so (`grpc-timeout`),
   but this program waits on, so that an answer that comes too late is seen;
 - `phases`: pairs of a rate and seconds, one after another, in which calls are due at random times (a Poisson
-  process, the same in every run); or `in_flight` and `seconds`: so many calls at a time.
+  process, the same in every run); or `in_flight` and `seconds`: that many calls at a time.
 
 Prints JSON: for each source a list with, for every call, when it was due (in seconds since the start), the
 seconds from then to its end, its status, and the seconds from when it was due to when this program last
@@ -122,7 +122,7 @@ class Source:
 
 
 def arrivals(phases: list[tuple[float, float]], seed: int) -> list[float]:
-    """Random times, as many a second as each phase says."""
+    """Random times, as many in a second as each phase says."""
     random, begin, times = np.random.default_rng(seed), 0.0, []
     for rate, seconds in phases:
         gaps = random.exponential(1 / rate, int(2 * rate * seconds) + 50).cumsum()

@@ -17,7 +17,7 @@ SOURCES = ("paid_ads", "referral", "organic_search", "events")
 
 
 async def publish(stream: JetStreamContext, first: int, count: int) -> None:
-    """Publishes so many leads, with the ids from `first` on."""
+    """Publishes that many leads, with the ids from `first` on."""
     for number in range(first, first + count):
         lead = {
             "id": number,
@@ -44,9 +44,9 @@ async def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="makes events and counts scores")
     parser.add_argument("--nats", default="nats://127.0.0.1:4222")
-    parser.add_argument("--events", type=int, default=0, help="publish so many")
+    parser.add_argument("--events", type=int, default=0, help="how many to publish")
     parser.add_argument("--first", type=int, default=0, help="the id of the first")
-    parser.add_argument("--wait", type=int, default=0, help="wait until there are so many scores")
+    parser.add_argument("--wait", type=int, default=0, help="wait until there are this many scores")
     parser.add_argument("--seconds", type=float, default=60.0, help="the longest to wait")
     parser.add_argument("--show", action="store_true", help="print all scores as JSON lines")
     arguments = parser.parse_args()

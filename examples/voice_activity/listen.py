@@ -70,7 +70,7 @@ class Segmenter:
         return None
 
     def finish(self, samples: int) -> Segment | None:
-        """The segment that the recording, of so many samples, ends within."""
+        """The segment that a recording of that many samples ends within."""
         return self._end(samples, samples)
 
     def _end(self, end: int, padded: int) -> Segment | None:

@@ -98,7 +98,7 @@ class Engine:
         self._wake(model)
 
     def withdraw(self, model: Model) -> Sequence[Request]:
-        """Takes the requests that wait out of a model's queue; whoever does so submits them later.
+        """Takes the requests that wait out of a model's queue; the caller submits them later.
 
         Steps of sequences are left where they are.
         """

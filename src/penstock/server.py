@@ -241,7 +241,7 @@ class Server:
             Whether all was answered.
         """
         self._health.stopping()
-        self._ready = False  # after health: whoever reads 503 from /readyz finds NOT_SERVING there
+        self._ready = False  # after health: a client that reads 503 from /readyz finds NOT_SERVING there
         return self._finish(seconds, self.config.server.linger_seconds)
 
     def leave(self, seconds: float) -> bool:

@@ -233,7 +233,8 @@ def _defaults(session: ort.InferenceSession) -> Sequence[TensorSpec]:
     """The inputs with a default value.
 
     Some exporters declare all weights as inputs, which then have a default value; no request is meant to send
-    them. So of many there is none. Nor is one whose shape is open: its rows could be taken for a batch's.
+    them. So a model with very many has none here. Nor is an input with an open shape one of them: its rows
+    could be taken for a batch's.
     """
     arguments = session.get_overridable_initializers()
     if len(arguments) > MOST_DEFAULTS:

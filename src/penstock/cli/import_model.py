@@ -119,7 +119,7 @@ def _kind(source: Path, is_trusted: bool) -> str:
     """What a file is, if it may be loaded.
 
     Raises:
-        click.ClickException: it is not known as a model, or nobody says that it is trusted.
+        click.ClickException: it is not known as a model, or the user does not say that it is trusted.
         click.Abort: it is not trusted.
     """
     from penstock.importing.errors import Refused
@@ -171,7 +171,7 @@ def _ask(source: Path, title: str, danger: str) -> None:
     """Asks whether a file may be loaded.
 
     Raises:
-        click.ClickException: nobody can answer.
+        click.ClickException: standard input is no terminal, so that no one can answer.
         click.Abort: it may not.
     """
     said = f"{source} is {title}: loading it {danger}."

@@ -106,8 +106,8 @@ def _with_na(original: Any, inputs: Inputs, frame: Any, job: dict[str, Any]) -> 
     """The inputs, with the texts that the graph takes as missing.
 
     Raises:
-        Refused: the sample has texts that pandas takes as missing and other programs do not, and nobody says
-            which it should be; or an ONNX file should take them as missing.
+        Refused: the sample has texts that pandas takes as missing and other programs do not, and it is
+            not said which it should be; or an ONNX file should take them as missing.
     """
     from penstock.importing.onnx_file import OnnxFile
     from penstock.importing.table import NA_TEXTS, na_counts

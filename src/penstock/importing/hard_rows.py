@@ -23,7 +23,7 @@ TEXTS = (
     "UPPER lower MiXeD",
 )
 BASES = 3
-"""From so many rows of the sample each hard row is made."""
+"""Each hard row is made from this many rows of the sample."""
 
 
 def hard_rows(

@@ -26,7 +26,7 @@ def load(path: Path) -> Original:
     """Loads the model of the first flavor that is known.
 
     Raises:
-        Refused: there is none.
+        Refused: there is no such file.
     """
     import yaml
 

@@ -20,7 +20,7 @@ NA_TEXTS = (
     *("N/A", "n/a", "NA", "<NA>", "#N/A", "#N/A N/A", "#NA", "NULL", "null", "None", "NaN", "nan", "-NaN"),
     *("-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
-"""What `pandas.read_csv` takes for a missing value, besides an empty cell, where nobody says otherwise."""
+"""What `pandas.read_csv` takes for a missing value, besides an empty cell, unless it is told otherwise."""
 
 
 class Column(NamedTuple):

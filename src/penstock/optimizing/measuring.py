@@ -17,7 +17,7 @@ SIZES = (1, 8, 32)
 """How many rows are timed together."""
 ROUNDS = 5
 ROUND_SECONDS, ROUND_RUNS = 0.1, 200
-"""A round ends after this time, or after so many runs."""
+"""A round ends after this time, or after this number of runs."""
 FLOATS = (Kind.FLOAT, Kind.DOUBLE)
 
 Answers = Sequence[Sequence[Array]]
@@ -115,7 +115,7 @@ class Timed:
         self._together = together
 
     def runs(self, rows: int) -> Callable[[], None]:
-        """A function that answers so many rows as the server would."""
+        """A function that answers that many rows as the server would."""
         chosen = [self._rows[i % len(self._rows)] for i in range(rows)]
         if self._together:
             chosen = [_stacked(self._inputs, chosen)]

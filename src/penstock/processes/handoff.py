@@ -61,6 +61,6 @@ def _drop_new_connections(listener: socket.socket) -> None:
 
 
 def _waiting(listener: socket.socket) -> int:
-    """How many connections the kernel has accepted, and gRPC has not."""
+    """How many connections the kernel has accepted that gRPC has not taken yet."""
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     return int(struct.unpack_from("I", info, WAITING_OFFSET)[0])

@@ -17,7 +17,7 @@ of few requests would not be read until the first of them is answered: not even 
 answers turn out larger, what still waits is taken back; see `Answers.take_back`."""
 SURPRISING, SURPRISING_BYTES = 2, 2**14
 """An answer of more than this many times the expected size says that others will be larger as well, if it has
-more than so many bytes."""
+more than this many bytes."""
 FORGETTING = 7 / 8
 """A size that was expected wrongly counts less with every further answer."""
 REMEMBERED = 256  # shapes, for a model

@@ -31,7 +31,7 @@ from penstock.transport.grpc.call import UNLIMITED
 
 TRIED = 64  # accounts that are asked when room was made: a bound of work
 RETRY_SECONDS = 1.0
-TAKE_BACK_TIMES = 20  # taking requests back takes at most one part in so many of the time
+TAKE_BACK_TIMES = 20  # taking requests back takes at most this part of the time: one in 20
 TRIM_BYTES = 8 * 2**20
 """After as much as this, the allocator is asked to give its free memory back once all answers have left."""
 TRIM_SECONDS = 1.0  # at least, between two times
@@ -243,7 +243,7 @@ class Answers:
         return not self._waiting and not self._taking_back
 
     def expire(self, now: float) -> None:
-        """Ends the held requests whose deadline has passed, or which nobody waits for any more."""
+        """Ends the held requests whose deadline has passed, or which no one waits for any more."""
         ended: list[_Held] = []
         with self._lock:
             for account in tuple(self._waiting):

@@ -119,7 +119,7 @@ class Service:
         return self.codec.work.seconds(data) > self.bounds.inline_seconds
 
     def too_many_names(self, data: bytes) -> InvalidRequest | None:
-        """The error of a request that has more names than it may; None if it has not."""
+        """The error of a request that has more names than it may; None for any other."""
         most = self.bounds.names
         if len(data) <= LIGHT_BYTES and len(data) <= 2 * most:  # it cannot have more of them
             return None

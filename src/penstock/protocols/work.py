@@ -79,7 +79,7 @@ class Work:
 
 
 def too_many_names(data: bytes, names: Names, most: int) -> InvalidRequest | None:
-    """The error of a request that has more names than it may; None if it has not.
+    """The error of a request that has more names than it may; None for any other.
 
     Args:
         data: the request.

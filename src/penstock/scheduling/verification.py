@@ -251,7 +251,7 @@ class Verifier:
         return min(KEPT_BYTES, ALL_KEPT_BYTES - others)
 
     def has_kept(self, model: Kept, size: int) -> None:
-        """A model has kept a batch of so many bytes; 0 if it has let it go."""
+        """Notes how many bytes of batches a model keeps; 0 once it has let them go."""
         if size:
             self._kept[model] = _KeptBatch(size, self.clock())
         else:

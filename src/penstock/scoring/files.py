@@ -80,7 +80,7 @@ def check_rejected(path: Path, restart: bool) -> None:
     """Checks that a file for rejected rows may be replaced; an empty one always may.
 
     Raises:
-        Invalid: no run has made it, or nobody said that it may be replaced.
+        Invalid: no run has made it, or the user did not say that it may be replaced.
     """
     if not path.is_file() or not path.stat().st_size:
         return
@@ -164,7 +164,7 @@ def _taken(name: Path, path: Path) -> IO[bytes]:
             if isinstance(error, BlockingIOError):
                 raise Invalid(f"{path}: another run of penstock score is writing it") from None
             raise
-        # The run that had it may have deleted it in between: then nobody else would see this lock.
+        # The run that had it may have deleted it in between: then no other run would see this lock.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.stat(name), os.fstat(file.fileno())):
                 return file

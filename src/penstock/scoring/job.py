@@ -1,4 +1,4 @@
-"""One run over files: where it begins, what it writes, and what it tells whoever watches."""
+"""One run over files: where it begins, what it writes, and what it tells those who watch."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ class Job:
             with suppress(OtherModel, PenstockError):  # the reason why the run ended is told instead
                 self._one_model.is_same()
             try:
-                if not self._one_model.is_other:  # else nobody knows since when
+                if not self._one_model.is_other:  # else it is not known since when
                     self._save()
             finally:
                 if self._plan.checkpoint is not None:
@@ -285,7 +285,7 @@ class Job:
         """The record of an earlier run that has done this one; None if there is none.
 
         Raises:
-            Invalid: the file of that name is none.
+            Invalid: the file of that name is not such a record.
         """
         output = self._plan.output
         if output is None:

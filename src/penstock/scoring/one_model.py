@@ -33,9 +33,9 @@ class OtherModel(Exception):
 class OneModel:
     """Finds out whether a server still serves the version of the beginning. Several threads use it at once.
 
-    A request under way fails when its server ends, so whoever sees that calls `lost`, and no answer counts
-    until `ensure` has asked. A server may also be replaced while no request is under way: `is_same` is asked
-    before rows are declared done.
+    A request under way fails when its server ends, so the thread that sees that calls `lost`, and no answer
+    counts until `ensure` has asked. A server may also be replaced while no request is under way: `is_same`
+    is asked before rows are declared done.
 
     Args:
         client: the connection.

@@ -110,7 +110,7 @@ class Reading:
         """The rows of all files in chunks.
 
         Args:
-            skip: so many rows are left out at the beginning.
+            skip: how many rows are left out at the beginning.
 
         Raises:
             Invalid: a file has other columns than the first one, or cannot be read.

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from penstock.scoring.chunk import Chunk, Scored
 
 WORKERS = 4
-"""Threads that send: so many requests of many rows keep a server busy."""
+"""Threads that send: that many requests of many rows keep a server busy."""
 SINGLE_WORKERS = 32
 """The same for requests of one row."""
 MOST_ROWS = 1024
@@ -31,7 +31,7 @@ class Stopping(Event):
         self._items: list[SimpleQueue[_Item]] = []
 
     def wakes(self, items: SimpleQueue[_Item]) -> None:
-        """Setting it wakes whoever waits for one of these items."""
+        """Setting it wakes the threads that wait for one of these items."""
         self._items.append(items)
 
     def set(self) -> None:

@@ -153,7 +153,7 @@ def _as_they_come(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
                 if ended.is_set():
                     return
             queue.put(None)
-        except BaseException as error:  # whoever takes the rows raises it
+        except BaseException as error:  # the thread that takes the rows raises it
             queue.put(error)
 
     Thread(target=read, name="penstock-score-lines", daemon=True).start()

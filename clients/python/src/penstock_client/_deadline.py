@@ -25,7 +25,7 @@ def seconds(timeout: float | None, default: float | None) -> float | None:
 
 
 class _Default(float):
-    """A timeout that nobody asked for: it bounds a call, but a server that is gone is not waited for."""
+    """A timeout that the user did not set: it bounds a call, but a server that is gone is not waited for."""
 
 
 DEFAULT_TIMEOUT: float = _Default(30.0)

@@ -1,4 +1,4 @@
-"""Sends news to everyone who watches the page: one look a second for all of them, none if nobody does."""
+"""Sends news to all who watch the page: one look a second for all of them, and none while no one watches."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def reader(span: Span, spec: TensorSpec, array: Array) -> Read | None:
         return partial(_bools, shape) if spec.datatype is DataType.BOOL else None
     if span.kind is Kind.INTEGERS:
         if array.size > MOST_INTEGERS:
-            raise ValueError("a parser reads so many faster")
+            raise ValueError("a parser reads that many faster")
         return partial(_integers, spec, shape, array.size)
     sent = LISTS.get((span.kind, spec.datatype))
     if sent is None or size != array.size * sent.itemsize:

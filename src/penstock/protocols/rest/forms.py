@@ -22,7 +22,7 @@ from penstock.protocols.tensors import expected_inputs, fits, shaped
 
 INSTANCES, INPUTS = "instances", "inputs"
 MOST_TRIED = 1000
-"""Among so many records the one that does not fit is looked for, to name it."""
+"""Among at most this many records, the one that does not fit is looked for, to name it."""
 
 
 class Kind(Enum):

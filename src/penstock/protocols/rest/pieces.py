@@ -36,7 +36,7 @@ SPACE = b" \t\n\r"
 ENDS = {"[": b"]", "{": b"}"}
 
 KEY = f"continued-{token_hex(8)}"
-"""Stands for the name of what goes on in a piece; nobody can send it."""
+"""Stands for the name of what goes on in a piece; no request can contain it."""
 
 CONTAINERS = frozenset({list, dict})
 Container: TypeAlias = "list[Any] | dict[str, Any]"
@@ -74,7 +74,7 @@ def loads(data: bytes, piece: int = PIECE) -> Any:
         piece: the size of a piece in bytes.
 
     Raises:
-        NotJson: it is none.
+        NotJson: it is not JSON.
     """
     merged = _Merged(data)
     try:
