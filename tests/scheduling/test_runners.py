@@ -69,7 +69,7 @@ def running(
 
 
 class Where:
-    """A run that remembers which threads it was called on."""
+    """A run that remembers which threads it was called on, and uses that many seconds of CPU."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.threads: list[str] = []
@@ -77,8 +77,8 @@ class Where:
 
     def __call__(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
         self.threads.append(threading.current_thread().name.rsplit("-", 1)[0])
-        end = time.monotonic() + self._seconds
-        while time.monotonic() < end:
+        end = time.thread_time() + self._seconds
+        while time.thread_time() < end:
             pass
         return echo(outputs, inputs)
 
