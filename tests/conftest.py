@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support import beside
+from support import beside, forked, servers
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PENSTOCK_TRIAL__ENABLED"] = "false"
     # Servers need no port but those that tests ask for; those of tests/rest switch it on again.
     os.environ["PENSTOCK_SERVER__HTTP"] = "false"
+    servers.may_fork = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,7 +56,8 @@ def pytest_configure_node(node: Any) -> None:
 # The last of the finalizers: others may still be busy in the folder.
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Removes that folder."""
+    """Removes that folder, and ends the process that servers are forked from."""
+    forked.server.close()
     beside.clear(config)
 
 

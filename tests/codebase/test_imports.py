@@ -116,7 +116,6 @@ ONLY_IN = {
     "onnxruntime": ("penstock.backends.onnx", "penstock.optimizing.variants"),
     "prometheus_client": ("penstock.observability.metrics", "penstock.observability.model_families"),
     "pydantic": ("penstock.config",),
-    "pydantic_settings": ("penstock.config",),
     "structlog": ("penstock.observability.logs",),
     "click": ("penstock.cli",),
     "rich": ("penstock.cli",),

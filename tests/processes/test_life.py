@@ -30,7 +30,7 @@ IDENTITY = {"identity": zoo.identity()}
 def test_a_stop_answers_what_was_accepted_and_leaves_nothing(tmp_path) -> None:
     path = zoo.repository(tmp_path, {"slow": zoo.slow(20)})
     (path / "slow" / "model.toml").write_text(ALONE)
-    with running_server(path, *TWO) as server:
+    with running_server(path, *TWO, fresh=True) as server:
         workers = children(server.pid)
         channels = [kit.connect(server.target) for _ in range(8)]
         futures = [
@@ -66,7 +66,10 @@ def health_of(channels: list[grpc.Channel]) -> set[str]:
 def test_a_second_signal_ends_all_at_once(tmp_path) -> None:
     path = zoo.repository(tmp_path, {"slow": zoo.slow(20)})
     (path / "slow" / "model.toml").write_text(ALONE)
-    with running_server(path, *TWO, exit_code=None) as server, kit.connect(server.target) as channel:
+    with (
+        running_server(path, *TWO, exit_code=None, fresh=True) as server,
+        kit.connect(server.target) as channel,
+    ):
         workers = children(server.pid)
         stub, request = kit.stub_of(channel), kit.request("slow", x=kit.rows(1, width=1))
         futures = [stub.Predict.future(request, timeout=kit.BOUND) for _ in range(500)]
@@ -82,7 +85,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path) -> None:
 def test_who_kills_the_supervisor_ends_the_workers(tmp_path) -> None:
     """And the port is free for the next."""
     path = zoo.repository(tmp_path, IDENTITY)
-    with running_server(path, *TWO, exit_code=None) as server:
+    with running_server(path, *TWO, exit_code=None, fresh=True) as server:
         workers = children(server.pid)
         port = server.target.rpartition(":")[2]
         server.process.kill()
@@ -92,7 +95,7 @@ def test_who_kills_the_supervisor_ends_the_workers(tmp_path) -> None:
 
 
 def test_the_supervisor_may_be_killed_while_models_load(tmp_path) -> None:
-    server = RunningServer(zoo.repository(tmp_path, IDENTITY), *TWO)
+    server = RunningServer(zoo.repository(tmp_path, IDENTITY), *TWO, fresh=True)
     try:
         kit.wait_until(lambda: len(children(server.pid)) == 2, "they are started")
         workers = children(server.pid)
@@ -140,7 +143,7 @@ def test_a_bad_number_of_processes(tmp_path, count, words) -> None:
 
 
 def test_a_signal_while_models_load_stops_it(tmp_path) -> None:
-    server = RunningServer(zoo.repository(tmp_path, IDENTITY), *TWO)
+    server = RunningServer(zoo.repository(tmp_path, IDENTITY), *TWO, fresh=True)
     try:
         kit.wait_until(lambda: len(children(server.pid)) == 2, "they are started")
         workers = children(server.pid)
@@ -153,7 +156,7 @@ def test_a_signal_while_models_load_stops_it(tmp_path) -> None:
 
 
 def test_one_process_has_no_supervisor(tmp_path) -> None:
-    with running_server(zoo.repository(tmp_path, IDENTITY), "--processes", "1") as server:
+    with running_server(zoo.repository(tmp_path, IDENTITY), "--processes", "1", fresh=True) as server:
         assert children(server.pid) == []
         assert "processes " not in server.stdout
         assert os.path.exists(f"/proc/{server.pid}")

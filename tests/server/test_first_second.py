@@ -50,7 +50,7 @@ def test_nothing_is_imported_before_signals_are_heard() -> None:
 def test_a_signal_at_the_first_moment(tmp_path: Path, signals: signal.Signals) -> None:
     """As soon as the process has a handler for it, as process 1 of a container needs one."""
     path = zoo.repository(tmp_path, {"identity": zoo.identity()})
-    server = RunningServer(path)
+    server = RunningServer(path, fresh=True)
     try:
         kit.wait_until(lambda: is_caught(server.pid, signal.SIGTERM), "there is a handler")
         assert server.stop(signals) == 0
@@ -88,7 +88,7 @@ def test_process_1_of_a_container_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("signals", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_a_model_loads(tmp_path: Path, signals: signal.Signals) -> None:
     """The server does not wait for the load, does not say that it serves, and nothing is lost."""
-    server = RunningServer(zoo.repository(tmp_path, {"slow": zoo.slow(SLOW)}))
+    server = RunningServer(zoo.repository(tmp_path, {"slow": zoo.slow(SLOW)}), fresh=True)
     try:
         assert '"model": "slow", "version": 1' in server.wait_for_log('"loading"', START_SECONDS)
         assert server.stop(signals) == 0
@@ -101,7 +101,7 @@ def test_a_signal_while_a_model_loads(tmp_path: Path, signals: signal.Signals) -
 
 @pytest.mark.parametrize("signals", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_workers_load(tmp_path: Path, signals: signal.Signals) -> None:
-    server = RunningServer(zoo.repository(tmp_path, {"slow": zoo.slow(SLOW)}), "--processes", "2")
+    server = RunningServer(zoo.repository(tmp_path, {"slow": zoo.slow(SLOW)}), "--processes", "2", fresh=True)
     try:
         server.wait_for_log('"loading"', START_SECONDS)
         assert server.stop(signals) == 0
@@ -146,7 +146,7 @@ def read_all(controller: int, seen: bytearray) -> None:
 
 
 def test_a_pipe_has_log_lines_only(tmp_path: Path) -> None:
-    server = RunningServer(zoo.repository(tmp_path, {"a": zoo.identity(), "b": zoo.identity()}))
+    server = RunningServer(zoo.repository(tmp_path, {"a": zoo.identity(), "b": zoo.identity()}), fresh=True)
     try:
         server.wait_until_ready()
         assert server.stop() == 0

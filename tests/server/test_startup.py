@@ -46,7 +46,7 @@ def test_a_port_that_is_taken(flags, transport) -> None:
 
 @pytest.mark.parametrize("attempt", range(4))
 def test_whatever_is_logged_into_a_pipe_is_json(attempt) -> None:
-    with running_server(EXAMPLES, "--transport", "reactor") as server:
+    with running_server(EXAMPLES, "--transport", "reactor", fresh=True) as server:
         pass
     assert [line for line in server.stderr if not line.startswith("{")] == []
 
@@ -129,7 +129,9 @@ def test_settings_come_from_the_file_the_environment_and_the_flags(tmp_path: Pat
     zoo.repository(tmp_path / "models", {"m": zoo.identity()})
     flags = ("--config", str(path), "--log-level", "error", "--transport", "reactor")
     with (
-        running_server(tmp_path / "models", *flags, env={"PENSTOCK_BATCHING__MAX_ROWS": "9"}) as server,
+        running_server(
+            tmp_path / "models", *flags, env={"PENSTOCK_BATCHING__MAX_ROWS": "9"}, fresh=True
+        ) as server,
         kit.connect(server.target) as channel,
     ):
         asked = model_pb2.GetModelRequest(model="m")

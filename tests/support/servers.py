@@ -12,10 +12,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from support import forked
+
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
-SCRIPT = Path(sys.executable).with_name("penstock")
+CONSOLE_SCRIPT = Path(sys.executable).with_name("penstock")
 """The console script of the environment that the tests run in."""
+SCRIPT = CONSOLE_SCRIPT
+"""What starts servers; some tests put a script of theirs in its place."""
+may_fork = False
+"""Whether servers may be forked: where tests start hundreds of them, and not where they are measured."""
 
 
 class RunningServer:
@@ -25,6 +31,7 @@ class RunningServer:
         path: a model file or a folder of models.
         flags: more of the command line of `penstock serve`.
         env: variables added to the environment of this process.
+        fresh: whether it must be started by the console script, and not by a fork: see `support.forked`.
 
     Attributes:
         process: the server's process.
@@ -34,16 +41,11 @@ class RunningServer:
         http: where it serves predictions over HTTP, in the same form; "" also if it does not.
     """
 
-    def __init__(self, path: Path | str, *flags: str, env: Mapping[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
-            [str(SCRIPT), "serve", str(path), "--port", "0", "--ops-port", "0", *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, **(env or {})},
-        )
+    def __init__(
+        self, path: Path | str, *flags: str, env: Mapping[str, str] | None = None, fresh: bool = False
+    ) -> None:
+        command = [str(SCRIPT), "serve", str(path), "--port", "0", "--ops-port", "0", *flags]
+        self.process = _started(command, {**os.environ, **(env or {})}, fresh)
         self.pid = self.process.pid
         self.target = self.ops = self.http = ""
         self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
@@ -146,7 +148,11 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    path: Path | str, *flags: str, env: Mapping[str, str] | None = None, exit_code: int | None = 0
+    path: Path | str,
+    *flags: str,
+    env: Mapping[str, str] | None = None,
+    fresh: bool = False,
+    exit_code: int | None = 0,
 ) -> Iterator[RunningServer]:
     """Serves `path` on free ports of 127.0.0.1 until the `with` statement ends; then stops it with SIGTERM.
 
@@ -154,9 +160,10 @@ def running_server(
         path: a model file or a folder of models.
         flags: more of the command line of `penstock serve`.
         env: variables added to the environment of this process.
+        fresh: as for `RunningServer`.
         exit_code: what the process must end with; None for whatever, where a test kills it.
     """
-    server = RunningServer(path, *flags, env=env)
+    server = RunningServer(path, *flags, env=env, fresh=fresh)
     try:
         server.wait_until_ready()
         yield server
@@ -164,6 +171,23 @@ def running_server(
         assert exit_code is None or code == exit_code, f"exit code {code}: {server._log()}"
     finally:
         server.close()
+
+
+def _started(
+    command: list[str], environment: Mapping[str, str], fresh: bool
+) -> subprocess.Popen[str] | forked.ForkedProcess:
+    is_ours = command[0] == str(CONSOLE_SCRIPT)
+    if may_fork and not fresh and is_ours and forked.server.fits(environment):
+        return forked.ForkedProcess(command, environment)
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+    )
 
 
 def full_pipe() -> tuple[int, int]:

@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     if arguments is None:
         _end_on_signals()
+        _collect_later()
         from penstock.cli.output import prepare
 
         prepare()
@@ -31,12 +32,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     penstock(arguments)
 
 
+def _collect_later() -> None:
+    """Switches the garbage collector off until `penstock serve` has imported the server's code."""
+    import gc
+
+    if _is_server():
+        gc.disable()
+
+
+def _is_server() -> bool:
+    import sys
+
+    return sys.argv[1:2] == [SERVE]
+
+
 def _end_on_signals() -> None:
     import os
     import signal
-    import sys
 
     # No request was accepted yet, so none is lost: exit code 0.
-    is_server = sys.argv[1:2] == [SERVE]
+    is_server = _is_server()
     for each in (signal.SIGTERM, signal.SIGINT) if is_server else (signal.SIGTERM,):
         signal.signal(each, lambda number, _: os._exit(0 if is_server else SIGNAL_OFFSET + number))

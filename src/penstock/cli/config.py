@@ -8,11 +8,12 @@ import click
 
 from penstock.cli.output import say
 from penstock.cli.settings import loaded, with_settings
-from penstock.config import render
 
 
 @click.command()
 @with_settings
 def config(config_file: Path | None, **flags: object) -> None:
     """Print every setting with its value and source."""
+    from penstock.config import render
+
     say(render(loaded(config_file, flags)))

@@ -16,6 +16,7 @@ from penstock.cli.loading import Progress, progress
 from penstock.cli.output import show_in_time
 from penstock.cli.settings import loaded, with_settings
 from penstock.core.errors import StartupError
+from penstock.core.garbage import resume_after_imports
 from penstock.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def _supervise(config: Config, path: Path) -> None:
     from penstock.observability import logs
     from penstock.processes.supervisor import Supervisor
 
+    resume_after_imports()
     logs.configure(config.log, values={"process": "supervisor", "pid": os.getpid()})
     try:
         sys.exit(Supervisor(config, path, show_in_time).run())
@@ -90,6 +92,7 @@ def _leave(shown: Progress) -> None:
 def _started(config: Config, path: Path, signals: StopSignals, shown: Progress) -> Server:
     from penstock.server import Server
 
+    resume_after_imports()
     server = None
     try:
         server = Server(config, path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.config import Loaded, load
 from penstock.core.errors import StartupError
+
+if TYPE_CHECKING:
+    from penstock.config import Loaded
 
 FLAGS: Mapping[str, tuple[str, Any, str]] = {
     "server.host": ("--host", str, "Address to listen on.  [127.0.0.1]"),
@@ -64,6 +66,8 @@ def loaded(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
     Raises:
         click.ClickException: a setting is unknown or invalid.
     """
+    from penstock.config import load  # it takes most of the time of a --help
+
     found = {key: flags.get(_parameter(key)) for key in FLAGS}
     given = {key: value for key, value in found.items() if value is not None}
     try:

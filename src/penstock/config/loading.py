@@ -11,11 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    SettingsConfigDict,
-)
 
 from penstock.config.keys import flatten, is_alike, leaves, nearest, nest, section_of
 from penstock.config.model_sections import ModelConfig
@@ -58,12 +53,6 @@ class _Given:
     value: Any
     origin: str
     where: str
-
-
-class _Settings(Config, BaseSettings):
-    """The class that pydantic-settings' environment source needs; never instantiated."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=_DELIMITER)
 
 
 def load(
@@ -138,18 +127,14 @@ def _with_line(error: tomllib.TOMLDecodeError, file: Path) -> str:
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
     names = {_key_of(name): name for name in environ if _is_setting(name)}
-    known = set(leaves(Config)) & set(names)
-    source = EnvSettingsSource(_Settings)
-    source.env_vars = {names[key].lower(): environ[names[key]] for key in known}
-    values = {key: environ[name] for key, name in names.items()} | dict(flatten(Config, source()))
     return {
-        key: _Given(values[key], f"{name} environment", f"{name} = {values[key]!r}")
+        key: _Given(environ[name], f"{name} environment", f"{name} = {environ[name]!r}")
         for key, name in names.items()
     }
 
 
 def _is_setting(name: str) -> bool:
-    # Without the delimiter it is not one of ours, though pydantic-settings would read it as JSON.
+    # Without the delimiter it may be a variable of something else, such as Kubernetes.
     return name.upper().startswith(PREFIX) and _DELIMITER in name
 
 

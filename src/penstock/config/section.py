@@ -6,7 +6,6 @@ import json
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_settings import NoDecode
 
 
 def setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
@@ -33,8 +32,7 @@ def _split(value: object) -> object:
 
 
 NonEmpty = Annotated[str, Field(min_length=1)]
-# NoDecode: pydantic-settings would otherwise take only JSON from the environment.
-AnyNames = Annotated[tuple[NonEmpty, ...], NoDecode, BeforeValidator(_split)]
+AnyNames = Annotated[tuple[NonEmpty, ...], BeforeValidator(_split)]
 Names = Annotated[AnyNames, Field(min_length=1)]
 
 

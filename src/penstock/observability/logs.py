@@ -1,7 +1,8 @@
 """Logging: each line is a short event with values, as JSON for machines or in a readable form for people.
 
 A module that logs has `log = logger(__name__)` and calls `log.info("model ready", model="m", seconds=0.2)`.
-structlog is imported only when the first line is logged, since the import is slow.
+structlog is imported only when logs are configured or the first line is logged, since the import is slow, and
+without rich, which would take most of that time.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def configure(
         stream: the stream to write to; standard error by default.
         values: values that are added to every line.
     """
+    _import_structlog()
     target = stream or sys.stderr
     handler = _Handler(target)
     is_console = config.format == "console" or (config.format == "auto" and target.isatty())
@@ -143,8 +145,23 @@ class _Handler(logging.Handler):
         return f"{self.format(record)}\n"
 
 
+def _import_structlog() -> None:
+    """Imports structlog as if rich were not installed: it would import it for tracebacks that are not used.
+
+    Later imports of rich, by the command line, are not affected.
+    """
+    if "structlog" in sys.modules or "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # to Python: there is no such module
+    try:
+        import structlog  # noqa: F401
+    finally:
+        del sys.modules["rich"]
+
+
 def _bound(stdlib: logging.Logger) -> Any:
     """A structlog logger that does not depend on structlog's global settings."""
+    _import_structlog()
     import structlog
     from structlog.stdlib import BoundLogger, ProcessorFormatter
 

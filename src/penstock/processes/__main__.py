@@ -1,5 +1,9 @@
 """`python -m penstock.processes`: the program of a worker process; see `worker`."""
 
-from penstock.processes.worker import main
+import gc
+
+gc.disable()  # until the server's code is imported: `worker` switches the collector on
+
+from penstock.processes.worker import main  # noqa: E402
 
 main()

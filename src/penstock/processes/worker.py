@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from penstock.core.address import address
 from penstock.core.allocator import use_one_arena
 from penstock.core.errors import StartupError
+from penstock.core.garbage import resume_after_imports
 from penstock.core.run_recorder import RunRecorder
 from penstock.observability import logs
 from penstock.processes import handoff
@@ -94,6 +95,7 @@ class Worker:
         """The server, which listens only once its models are loaded: meanwhile the others serve."""
         from penstock.server import Server
 
+        resume_after_imports()
         assignment = self._assignment
         runs = None if assignment.run_page is None else RunRecorder(assignment.run_page)
         server = Server(
