@@ -276,9 +276,7 @@ def closed(bench: Bench, checkout: Path, line: Line) -> dict[str, float]:
     calls, count = bench.checked(key, server, line), bench.count(key)
     headers = [word for header in line.headers for word in ("-H", header)]
     before = server.cpu_seconds()
-    seconds = load.unary(
-        server.target, calls, count, load.shape(line.in_flight), bench.load_core, *headers
-    )
+    seconds = load.unary(server.target, calls, count, load.shape(line.in_flight), bench.load_core, *headers)
     cpu = server.cpu_seconds() - before
     bench.note(key, count / seconds)
     return {

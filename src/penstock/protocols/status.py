@@ -82,9 +82,12 @@ def code_of(error: errors.RequestError) -> grpc.StatusCode:
     return CODES[type(error)]
 
 
+NAMES: Mapping[type[errors.PenstockError], str] = {kind: str(code.name) for kind, code in CODES.items()}
+
+
 def code_name(error: errors.RequestError) -> str:
     """The name of its status code, such as "NOT_FOUND"."""
-    return str(code_of(error).name)
+    return NAMES[type(error)]
 
 
 TRITON_CODES = {

@@ -255,7 +255,8 @@ def start(call: Any, operations: tuple[Any, ...], tag: Callable[[Any], None]) ->
 
 def _end_of(status: Status) -> Any:
     details = status.details.encode(errors="replace")
-    return core.SendStatusFromServerOperation(status.trailing, status.code.value[0], details, NO_FLAGS)
+    # An enumeration's `value` is looked up by Python code; `_value_` is what it finds.
+    return core.SendStatusFromServerOperation(status.trailing, status.code._value_[0], details, NO_FLAGS)
 
 
 def _ignore(event: Any) -> None:
@@ -264,9 +265,8 @@ def _ignore(event: Any) -> None:
 
 def refuse(call: Any, status: Status) -> None:
     """Ends a call that gets no handler."""
-    start(call, (GREETING, _end_of(status)), _ignore)
-    # Without this operation core keeps the call until the connection ends.
-    start(call, (core.ReceiveCloseOnServerOperation(NO_FLAGS),), _ignore)
+    # Without the last operation core keeps the call until the connection ends.
+    start(call, (GREETING, _end_of(status), core.ReceiveCloseOnServerOperation(NO_FLAGS)), _ignore)
 
 
 def by_monotonic_clock(deadline: float | None) -> float:
