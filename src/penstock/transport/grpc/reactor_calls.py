@@ -175,12 +175,14 @@ class ReactorCall(ServerCall):
     @override
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
         end = GOOD_END if status is OK else _end_of(status)
-        operations = (end,) if message is None else (core.SendMessageOperation(message, NO_FLAGS), end)
+        operations: tuple[Any, ...] = (GREETING, end)
+        if message is not None:
+            operations = (GREETING, core.SendMessageOperation(message, NO_FLAGS), end)
         with self._lock:
             if self._over:
                 return
-            if not self._greeted:
-                operations = (GREETING, *operations)
+            if self._greeted:
+                operations = operations[1:]
             if self._watched:
                 start(self._call, operations, _ignore)
             else:
