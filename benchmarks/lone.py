@@ -146,6 +146,7 @@ def _requests() -> dict[str, Line]:
 def _lone() -> dict[str, Line]:
     return {
         "floor": Line("the floor: an echo", "floor", echo, 1),
+        "model": Line("the floor with ONNX Runtime", "model", echo, 1, base="floor"),
         "reactor": Line("the reactor, an echo", "reactor", echo, 1, base="floor"),
         "aio": Line("yardstick: grpc.aio, an echo", "aio", echo, 1, base="floor"),
         "plain": Line("the MLP, raw", "penstock", plain(), 1, base="floor"),
@@ -172,7 +173,12 @@ PENSTOCK: Mapping[str, tuple[str, bool]] = {
     "crowded": ("[server]\nmax_calls = 1\n", True),
 }
 """Servers of Penstock: their settings, and whether they never run a model; then one call is left waiting."""
-ECHOES = {"floor": "queue_echo.py", "reactor": "reactor_echo.py", "aio": "grpc_aio_echo.py"}
+ECHOES = {
+    "floor": "queue_echo.py",
+    "model": "queue_echo.py",
+    "reactor": "reactor_echo.py",
+    "aio": "grpc_aio_echo.py",
+}
 
 
 @dataclass
@@ -206,16 +212,22 @@ class Bench:
             self._servers[checkout, name] = server
         return self._servers[checkout, name]
 
-    def _echo(self, name: str) -> Sequence[str | Path]:
-        answer = self.folder / "answer"
-        answer.write_bytes(messages.echo_answer())
-        return [sys.executable, PROGRAMS / ECHOES[name], answer]
-
-    def _penstock(self, checkout: Path, name: str) -> Sequence[str | Path]:
-        models, (settings, is_stalled) = self.folder / "models", PENSTOCK[name]
+    def models(self) -> Path:
+        """The folder of the models; made when it is first needed."""
+        models = self.folder / "models"
         if not models.exists():
             messages.make_models(models)
             os.symlink(ROOT / "examples/models/lead_scoring", models / "lead_scoring")
+        return models
+
+    def _echo(self, name: str) -> Sequence[str | Path]:
+        answer = self.folder / "answer"
+        answer.write_bytes(messages.echo_answer())
+        model = [self.models() / "tiny_mlp/1/model.onnx"] if name == "model" else []
+        return [sys.executable, PROGRAMS / ECHOES[name], answer, *model]
+
+    def _penstock(self, checkout: Path, name: str) -> Sequence[str | Path]:
+        models, (settings, is_stalled) = self.models(), PENSTOCK[name]
         config = self.folder / f"{name}.toml"
         config.write_text(settings)
         python, script = checkout / ".venv/bin/python", checkout / ".venv/bin/penstock"
