@@ -109,6 +109,15 @@ def test_requests_of_open_inference_as_well() -> None:
     assert known.decoded == 1
 
 
+def test_nothing_of_a_call_is_kept() -> None:
+    known = side()
+    known.send(PREDICT, predict(1))
+    (kept,) = known.service.known_rejections._lists.all
+    assert isinstance(kept.error, NotFound)
+    assert kept.error.__traceback__ is None
+    assert kept.error.__context__ is None
+
+
 def test_what_is_new_each_time_is_forgotten() -> None:
     known = side()
     for number in range(600):

@@ -35,7 +35,8 @@ class KnownRejection(Generic[S]):
         models: the models that exist.
 
     Attributes:
-        error, status, models: as given.
+        error: an error like the one that was given.
+        status, models: as given.
         uses: how often a request matched.
 
     Raises:
@@ -51,7 +52,9 @@ class KnownRejection(Generic[S]):
         varied.sort(key=lambda each: each.start)
         self._pattern = Pattern(data, varied, [each.kind not in TEXTS for each in varied])
         self._texts = [number for number, each in enumerate(varied) if each.kind in TEXTS]
-        self.error, self.status, self.models = error, status, models
+        # A new one: an error that was raised keeps the frames that it went through, and with them the call.
+        self.error = type(error)(str(error))
+        self.status, self.models = status, models
         self.uses = 0
 
     @property
