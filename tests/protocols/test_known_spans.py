@@ -16,7 +16,7 @@ from penstock.core import wire
 from penstock.core.tensors import DataType
 from penstock.models.model import Batching, Model
 from penstock.protocols.codec import Decoded
-from penstock.protocols.fast_path import alike, known_requests
+from penstock.protocols.fast_path import alike, known_requests, pattern, reading
 from penstock.protocols.open_inference.service import InferenceService
 from penstock.protocols.penstock_v1.micro_batches import Members
 from penstock.protocols.penstock_v1.service import PredictionService
@@ -292,3 +292,65 @@ def test_calls_of_open_inference_mean_what_a_parser_says(data: st.DataObject) ->
     sent = data.draw(st.lists(infers(), min_size=1, max_size=4))
     for one in [*sent, *(sometimes_damaged(data.draw, each) for each in sent * 2)]:
         assert known.send(INFER, one) == parsed.send(INFER, one)
+
+
+@slowly
+@given(st.data())
+def test_requests_of_equal_length_mean_what_a_parser_says(data: st.DataObject) -> None:
+    known, parsed = Side(PredictionService), Side(PredictionService, learns=False)
+    one = data.draw(predicts())
+    for _ in range(3):  # from the third one on, its bytes are only compared with how the second one was split
+        assert known.send(PREDICT, one) == parsed.send(PREDICT, one)
+    for _ in range(8):
+        place, byte = data.draw(st.integers(0, len(one) - 1)), data.draw(st.integers(0, 255))
+        other = one[:place] + bytes([byte]) + one[place + 1 :]
+        assert known.send(PREDICT, other) == parsed.send(PREDICT, other)
+
+
+def test_spans_of_a_request_may_be_split_otherwise_in_one_of_the_same_length() -> None:
+    known, parsed = Side(PredictionService, SMALL), Side(PredictionService, SMALL, learns=False)
+    seen = []
+    for id, trace in [("aaaa", "bb")] * 4 + [("aa", "bbbb"), ("aaaaa", "b"), ("aaaa", "bb")]:
+        made = pb.PredictRequest(model="m", id=id, metadata={TRACE: trace, ROUTE_KEY: "k"}, tag=300)
+        raw = np.float32([[1, 2]]).tobytes()
+        made.inputs["x"].CopyFrom(tensor_pb2.Tensor(datatype="FP32", shape=(1, 2), raw=raw))
+        one = made.SerializeToString(deterministic=True)
+        seen.append(len(one))
+        assert known.send(PREDICT, one) == parsed.send(PREDICT, one)
+    assert len(set(seen)) == 1
+    assert known.decoded == 1
+
+
+def test_a_request_whose_spans_are_as_long_as_before_is_not_split_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = Side(PredictionService, SMALL)
+    splits = 0
+    original = pattern.Pattern._split
+
+    def split(self: pattern.Pattern, data: bytes) -> object:
+        nonlocal splits
+        splits += 1
+        return original(self, data)
+
+    monkeypatch.setattr(pattern.Pattern, "_split", split)
+    for number in range(20):
+        made = pb.PredictRequest(
+            model="m", id=f"request-{number:04}", timeout={"nanos": 500_000_000 + number}
+        )
+        raw = np.float32([[1, number]]).tobytes()
+        made.inputs["x"].CopyFrom(tensor_pb2.Tensor(datatype="FP32", shape=(1, 2), raw=raw))
+        (fields, seconds) = known.send(PREDICT, made.SerializeToString())[0]  # type: ignore[misc]
+        assert fields[1] == f"request-{number:04}"
+        assert math.isclose(seconds, 0.5 + number / 1e9, abs_tol=1e-6)
+    assert splits == 2
+
+
+@pytest.mark.parametrize("rest", [b"", b"\0", b"\0\0\0", b"\1", b"\x80"])
+def test_of_a_timeout_all_bytes_count(rest: bytes) -> None:
+    data = b"\x08\x07\x10" + wire.varint(999_999_999) + rest
+    if rest:
+        with pytest.raises(ValueError, match=r"unusual|long|ends"):
+            reading.seconds(data, 0, len(data))
+    else:
+        assert reading.seconds(data, 0, len(data)) == 7.999999999

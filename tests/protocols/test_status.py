@@ -118,3 +118,20 @@ def test_a_message_of_any_length_fits_the_headers_of_a_call(text: str) -> None:
         trailing = sum(len(key) + len(value) * 4 // 3 for key, value in ended.trailing)
         assert len(quote(ended.details)) + trailing < 8000
         assert ended.details.startswith(text * 100)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0, 1e-9, 0.5, 1.0, 12.25, 60.0, 300.000000001, 2.0**31])
+@pytest.mark.parametrize("text", ["the queue is full", "", "größer als 4 µs", "x" * 1000])
+@pytest.mark.parametrize("kind", [errors.QueueFull, errors.Unavailable, errors.InvalidRequest])
+def test_the_message_written_by_hand_is_what_protobuf_writes(
+    kind: type[errors.RequestError], text: str, seconds: float | None
+) -> None:
+    error = kind(text)
+    error.retry_after_seconds = seconds
+    message = StatusMessage(code=status.code_of(error).value[0], message=status.words(error))
+    if seconds is not None:
+        info = RetryInfo()
+        info.retry_delay.FromNanoseconds(int(seconds * 1e9))
+        message.details.add().Pack(info)
+    assert status.to_bytes(error) == message.SerializeToString(deterministic=True)
+    assert status.to_message(error) == message

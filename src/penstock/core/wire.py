@@ -48,6 +48,8 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     Raises:
         ValueError: the data ends within it, or it has more bytes than any number.
     """
+    if position < len(data) and data[position] < 0x80:  # nearly all lengths
+        return data[position], position + 1
     value = shift = 0
     while True:
         if position >= len(data) or shift > LAST_SHIFT:

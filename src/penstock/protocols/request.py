@@ -31,7 +31,7 @@ from penstock.protocols.sequence_ids import StepStream, caller_of, own_step
 from penstock.protocols.service import Service, read_from
 from penstock.protocols.tensors import empty_outputs
 from penstock.scheduling.execution.failures import cancelled_by_tag
-from penstock.transport.grpc.call import OK, ServerCall, Status
+from penstock.transport.grpc.call import OK, Ignoring, ServerCall, Status
 
 Part: TypeAlias = tuple[bytes, int]
 """A serialized message, and how many results are in it."""
@@ -248,14 +248,14 @@ class Origin(ABC):
             data: its bytes, so that it can become a known request; None if they are not available.
         """
         service, arrived = self.service, time.monotonic()
-        model: Model | None = None
+        model, models = None, service.router.targets
         try:
             model = service.engine.route(decoded.model, decoded.version)
             asked, inputs, sequence, learnable = asked_of(decoded, model, self, bool(service.reads))
             nothing = empty_outputs(model, asked.outputs, inputs) if not asked.rows else None
         except RequestError as error:
             if model is None:
-                service.telemetry.failed(self.rpc, error)
+                service.not_routed(self.rpc, error, data, models, arrived)
             else:
                 model.observer.failed(self.rpc, error, seconds=time.monotonic() - arrived)
                 if not decoded.names_sequence:
@@ -284,7 +284,7 @@ def _answer(request: ProtocolRequest, outputs: Mapping[str, Array]) -> None:
         flush()
 
 
-class UnaryCall(Origin):
+class UnaryCall(Origin, Ignoring):
     """A unary call: one request message in, the answer and the status out in one step.
 
     Args:
@@ -303,22 +303,16 @@ class UnaryCall(Origin):
         self._request: ProtocolRequest | None = None
         self._taking = self._closed = False
 
+    @override
     def received(self, message: bytes) -> None:
-        """The request has come."""
         service = self.service
         if len(message) > service.offload_bytes:
             service.offload(self.call, message, self._take)
         else:
             self._take(message)
 
-    def half_closed(self) -> None:
-        """Not used by unary calls."""
-
-    def sent(self) -> None:
-        """Not used by unary calls."""
-
+    @override
     def closed(self, cancelled: bool) -> None:
-        """The call is over."""
         self._closed = True
         if not self._taking:  # else the thread that decodes the message drops it after the submit
             self._let_go(cancelled)
@@ -366,6 +360,8 @@ class UnaryCall(Origin):
         found = service.known_requests.find(data)
         if found is not None and self.begin_known(data, found):
             self._took()
+        elif service.rejects(data, self.rpc, self.call):
+            pass  # as it did an earlier one with the same name of a model
         elif (error := service.too_many_names(data)) is not None:
             self._reject(error)
         elif service.is_much_work(data):

@@ -6,14 +6,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from penstock.core.errors import InvalidRequest, RequestError
+from penstock.core.errors import InvalidRequest, NotFound, RequestError
 from penstock.core.request import Flush, Response
 from penstock.engine import Engine
 from penstock.models.model import Model
 from penstock.protocols.answers import Answers
 from penstock.protocols.codec import Codec
+from penstock.protocols.fast_path.known_rejections import KnownRejections
 from penstock.protocols.fast_path.known_requests import KnownRequests
 from penstock.protocols.turns import Turns
 from penstock.protocols.work import LIGHT_BYTES, Bounds, too_many_names
@@ -21,6 +22,9 @@ from penstock.transport.grpc.call import BROKEN, ServerCall
 
 TRACE, ROUTE_KEY = "traceparent", "penstock-route-key"
 """The keys that can be read from the headers of a unary call, or from the metadata of a stream's request."""
+
+
+Targets: TypeAlias = Mapping[tuple[str, str], Model]
 
 
 class Telemetry(Protocol):
@@ -65,7 +69,7 @@ class Service:
 
     Attributes:
         router: finds the model of a request.
-        known_requests: the known requests of the fast path.
+        known_requests, known_rejections: of the fast path.
         reads: the keys, of TRACE and ROUTE_KEY, that are read into every request. The code that uses them
             sets this before the server starts; if it is empty, nothing is looked up.
         failed: as given.
@@ -92,6 +96,7 @@ class Service:
         self.max_stream_requests = max_stream_requests
         self.codec = codec
         self.known_requests = KnownRequests(codec.spans)
+        self.known_rejections = KnownRejections(codec.spans, codec.error)
         self.reads: Collection[str] = ()
         self.bounds = bounds
         self.answers = answers or Answers(engine)
@@ -110,6 +115,31 @@ class Service:
         """Lets requests have twice as many names as any of these models has inputs and outputs."""
         most = max([len(each.signature.inputs) + len(each.signature.outputs) for each in models], default=0)
         self.bounds = replace(self.bounds, names=max(self.bounds.names, 2 * most))
+
+    def rejects(self, data: bytes, rpc: str, call: ServerCall) -> bool:
+        """Rejects a call whose request matches a known rejection; says whether it has."""
+        known = self.known_rejections.find(data, self.router.targets)
+        if known is None:
+            return False
+        self.telemetry.failed(rpc, known.error)
+        call.finish(known.status)
+        return True
+
+    def not_routed(
+        self, rpc: str, error: RequestError, data: bytes | None, models: Targets, arrived: float
+    ) -> None:
+        """A request is rejected because no model answers it.
+
+        Args:
+            rpc: the RPC it came by.
+            error: the error.
+            data: its bytes, if they are available.
+            models: the targets of the router before they were searched.
+            arrived: when it arrived.
+        """
+        self.telemetry.failed(rpc, error)
+        if data is not None and isinstance(error, NotFound):
+            self.known_rejections.learn(data, error, models, arrived)
 
     def is_much_work(self, data: bytes) -> bool:
         """Whether a request is for a worker to decode, although it is small. On a worker it never is."""

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 import grpc
+from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status as StatusMessage
 
-from penstock.core import errors
+from penstock.core import errors, wire
 from penstock.transport.grpc.call import Status
 
 Codes: TypeAlias = Mapping[type[errors.PenstockError], grpc.StatusCode]
@@ -71,6 +72,23 @@ MESSAGE_LENGTH = 400
 to twelve bytes. Clients reject headers of more than 8 KiB in total, with a status that hides the reason."""
 
 
+NANOS_A_SECOND = 1_000_000_000
+
+# Keys of the fields that are written by hand.
+CODE = wire.key(StatusMessage.CODE_FIELD_NUMBER, wire.VARINT)
+MESSAGE = wire.key(StatusMessage.MESSAGE_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+DETAILS = wire.key(StatusMessage.DETAILS_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+ANY_VALUE = wire.key(Any.VALUE_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+RETRY_DELAY = wire.key(RetryInfo.RETRY_DELAY_FIELD_NUMBER, wire.LENGTH_DELIMITED)
+SECONDS = wire.key(Duration.SECONDS_FIELD_NUMBER, wire.VARINT)
+NANOS = wire.key(Duration.NANOS_FIELD_NUMBER, wire.VARINT)
+RETRY_INFO = wire.field(
+    wire.key(Any.TYPE_URL_FIELD_NUMBER, wire.LENGTH_DELIMITED),
+    b"type.googleapis.com/" + RetryInfo.DESCRIPTOR.full_name.encode(),
+)
+"""The field of an `Any` that says it is a `RetryInfo`."""
+
+
 def words(error: errors.RequestError) -> str:
     """The error's text, cut to a length that every client accepts."""
     text = str(error)
@@ -82,9 +100,12 @@ def code_of(error: errors.RequestError) -> grpc.StatusCode:
     return CODES[type(error)]
 
 
+NAMES: Mapping[type[errors.PenstockError], str] = {kind: str(code.name) for kind, code in CODES.items()}
+
+
 def code_name(error: errors.RequestError) -> str:
     """The name of its status code, such as "NOT_FOUND"."""
-    return str(code_of(error).name)
+    return NAMES[type(error)]
 
 
 TRITON_CODES = {
@@ -97,13 +118,26 @@ TRITON_CODES = {
 
 
 def to_message(error: errors.RequestError, codes: Codes = CODES) -> StatusMessage:
-    """The error as a message, for a stream and for the details of a call's status."""
-    message = StatusMessage(code=codes[type(error)].value[0], message=words(error))
-    if error.retry_after_seconds is not None:
-        delay = Duration()
-        delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
-        message.details.add().Pack(RetryInfo(retry_delay=delay))
-    return message
+    """The error as a message, for a stream."""
+    return StatusMessage.FromString(to_bytes(error, codes))
+
+
+def to_bytes(error: errors.RequestError, codes: Codes = CODES) -> bytes:
+    """The error as a serialized `google.rpc.Status`, for the details of a call's status.
+
+    Written by hand: with protobuf's classes, a `RetryInfo` costs several times what a whole call does, and
+    is needed most when a server is overloaded.
+    """
+    number = codes[type(error)]._value_[0]  # `value` is looked up by Python code
+    text = words(error).encode()
+    data = CODE + wire.varint(number) + (wire.field(MESSAGE, text) if text else b"")
+    if error.retry_after_seconds is None:
+        return data
+    seconds, nanos = divmod(max(int(error.retry_after_seconds * 1e9), 0), NANOS_A_SECOND)
+    delay = SECONDS + wire.varint(seconds) if seconds else b""
+    if nanos:
+        delay += NANOS + wire.varint(nanos)
+    return data + wire.field(DETAILS, RETRY_INFO + wire.field(ANY_VALUE, wire.field(RETRY_DELAY, delay)))
 
 
 def to_status(error: errors.RequestError, codes: Codes = CODES) -> Status:
@@ -111,7 +145,7 @@ def to_status(error: errors.RequestError, codes: Codes = CODES) -> Status:
     code, seconds = codes[type(error)], error.retry_after_seconds
     if seconds is None:
         return Status(code, words(error))
-    details = to_message(error, codes).SerializeToString()
     # Rounded up: never earlier than RetryInfo says.
     milliseconds = min(math.ceil(seconds * 1000), LONGEST_PUSHBACK)
-    return Status(code, words(error), ((DETAILS_KEY, details), (PUSHBACK_KEY, str(milliseconds))))
+    trailing = ((DETAILS_KEY, to_bytes(error, codes)), (PUSHBACK_KEY, str(milliseconds)))
+    return Status(code, words(error), trailing)

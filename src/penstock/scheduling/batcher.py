@@ -278,13 +278,14 @@ class DynamicBatcher:
         Returns:
             Whether something was taken from the queue.
         """
+        policy = self.policy
         with self._lock:
-            if self._running_batches >= self.policy.runs_in_parallel:
+            if self._running_batches >= policy.runs_in_parallel:
                 return False
             self._recorded.value = self._running_batches = self._running_batches + 1
         if self._verifier.active:
             self._verifier.interrupt()
-        responder = Responder(self._observer, gathered, self.policy.max_answer_bytes)
+        responder = Responder(self._observer, gathered, policy.max_answer_bytes)
         taken: list[Request] = []
         try:
             next_batch = self._queue.take(self._max_rows, time.monotonic())

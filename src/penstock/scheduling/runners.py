@@ -240,10 +240,12 @@ class Runners:
         while True:
             started = time.monotonic()
             self._cpu_clock.note(started)
-            self._guarded(batcher.run_once, gathered)
+            try:
+                batcher.run_once(gathered)
+            except Exception as error:
+                self.failed(error)
             now = time.monotonic()
-            seconds = now - started
-            if seconds > self._overrun:
+            if now - started > self._overrun:
                 self._took_too_long(batcher)
             if not batcher.waiting_rows or not batcher.may_run():
                 return False

@@ -30,9 +30,10 @@ class Router:
             models: the models that can be served.
             broken: the versions that cannot, whose requests are rejected.
         """
-        self.targets = {(model.name, key): model for model in models for key in _keys(model)}
         self.broken = tuple(broken)
         self._broken = {(model.name, key): model for model in self.broken for key in _keys(model)}
+        # Last: an error that was found before is known to belong to the earlier mapping.
+        self.targets = {(model.name, key): model for model in models for key in _keys(model)}
 
     def find(self, name: str, version: str) -> Model:
         """The model that answers.

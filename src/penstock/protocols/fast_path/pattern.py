@@ -31,6 +31,13 @@ NO_HEAD: Head = (b"", 0)
 LONGEST_LENGTH = 5
 """The most bytes of a length that parsers accept."""
 
+LAYOUTS = 16  # of one pattern; requests of further lengths are split each time
+
+Layout: TypeAlias = tuple[Sequence[tuple[int, bytes]], Sequence[Range], Places]
+"""How a request of one length was split: its bytes but for its spans, with their positions; its spans that
+are varints; and the places of all its spans. A request of this length that has the same bytes at these
+positions consists of the same fields, so its spans have the same places."""
+
 
 class Heads(dict[int, Head]):
     """The heads of one span, by the length of the outermost enclosing field; made when they are needed.
@@ -89,10 +96,12 @@ class Pattern:
         ValueError: a span cannot vary, or there is too much to compare with every request.
     """
 
-    __slots__ = ("_steps", "_tail", "constants", "places", "size")
+    __slots__ = ("_came", "_layouts", "_steps", "_tail", "constants", "places", "size")
 
     def __init__(self, data: bytes, spans: Sequence[Span], fixed: Sequence[bool]) -> None:
         self._steps: list[Step] = []
+        self._layouts: dict[int, Layout] = {}  # by the length of the request
+        self._came: set[int] = set()  # lengths that came once
         self.constants: list[tuple[int, bytes]] = []
         self.places: Places = [(span.start, span.end) for span in spans]
         position = compared = 0
@@ -121,10 +130,48 @@ class Pattern:
     def places_in(self, data: bytes) -> Places | None:
         """Where the spans of a request are; None if it does not fit the pattern.
 
+        Requests of equal length are usually split alike, and then their bytes are only compared.
+
         Raises:
             IndexError: it does not, and ends too early.
             ValueError: it does not, and has an impossible length.
         """
+        layout = self._layouts.get(len(data))
+        if layout is not None:
+            constants, varints, places = layout
+            for place, constant in constants:
+                if not data.startswith(constant, place):
+                    break
+            else:
+                if not varints or all(_is_varint(data, *each) for each in varints):
+                    return places
+        found = self._split(data)
+        if found is not None:
+            self._note(data, found)
+        return found
+
+    def _note(self, data: bytes, places: Places) -> None:
+        """Notes how a request was split, if its length has come before: where each differs, it is no use."""
+        size = len(data)
+        if size not in self._came:
+            if len(self._came) >= LAYOUTS:
+                self._came.clear()
+            self._came.add(size)
+            return
+        if len(self._layouts) >= LAYOUTS:
+            self._layouts.clear()
+        self._layouts[size] = self._layout(data, places)
+
+    def _layout(self, data: bytes, places: Places) -> Layout:
+        """The layout of a request that fits, given the places of its spans."""
+        ends = [0, *[end for _, end in places]]
+        starts = [*[start for start, _ in places], len(data)]
+        constants = [(end, data[end:start]) for end, start in zip(ends, starts, strict=True) if end < start]
+        steps = zip(self._steps, places, strict=True)
+        return constants, [place for step, place in steps if step[3] is VARINT], places
+
+    def _split(self, data: bytes) -> Places | None:
+        """Splits a request at its spans; see `places_in`."""
         at, places = 0, []
         for constant, width, size, heads in self._steps:
             if not data.startswith(constant, at):
@@ -162,3 +209,11 @@ def _heads(data: bytes, span: Span) -> tuple[int, Heads]:
     places = [*lengths(data, span), (span.start, span.start)]
     parts = [data[end:start] for (_, end), (start, _) in pairwise(places)]
     return places[0][0], Heads(parts)
+
+
+def _is_varint(data: bytes, start: int, end: int) -> bool:
+    """Whether a varint that begins at a position ends at another one."""
+    last = end - 1
+    while start < last and data[start] > wire.LAST_BYTE:
+        start += 1
+    return start == last and data[last] <= wire.LAST_BYTE

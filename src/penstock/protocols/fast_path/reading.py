@@ -11,15 +11,17 @@ import numpy as np
 
 from penstock.core import wire
 from penstock.core.tensors import Array, DataType, TensorSpec
+from penstock.core.tensors import Kind as Numbers
 from penstock.protocols import typed_lists as values
 from penstock.protocols.fast_path.spans import Kind, Span
-from penstock.protocols.tensors import of_raw
+from penstock.protocols.tensors import LENGTH, of_raw
 
 MICROS = 1_000_000
 LONGEST_VARINT = 8  # bytes; longer ones may be negative, or too large
 LARGEST_VARINT, LARGEST_INTEGER = 2**64 - 1, 2**63 - 1
 MOST_INTEGERS = 16  # of a list that is read one by one
 LARGEST_NANOS = 2**31 - 1
+ENDS, FIVE_BYTES = 0x80_80_80_80_80, 0x80_80_80_80  # the bits that say where a number ends; of five bytes
 SECONDS_KEY, NANOS_KEY = 1 << 3 | wire.VARINT, 2 << 3 | wire.VARINT  # of a Duration
 
 LISTS: Mapping[tuple[Kind, DataType], np.dtype[np.generic]] = {
@@ -52,7 +54,7 @@ def reader(span: Span, spec: TensorSpec, array: Array) -> Read | None:
     size, shape, dtype = span.end - span.start, array.shape, array.dtype
     if spec.datatype is DataType.BYTES:
         if span.kind is Kind.RAW:
-            return partial(_texts, spec, shape)
+            return partial(_raw_text if array.size == 1 else _texts, spec, shape)
         if span.kind is not Kind.STRING or array.size != 1:
             raise ValueError("these texts are not read from their span")
         return partial(_text, shape)
@@ -63,6 +65,9 @@ def reader(span: Span, spec: TensorSpec, array: Array) -> Read | None:
     if span.kind is Kind.INTEGERS:
         if array.size > MOST_INTEGERS:
             raise ValueError("a parser reads that many faster")
+        if array.size == 1 and spec.datatype.kind in (Numbers.INT, Numbers.UINT):
+            bounds = np.iinfo(dtype)
+            return partial(_integer, shape, dtype, int(bounds.min), min(int(bounds.max), LARGEST_INTEGER))
         return partial(_integers, spec, shape, array.size)
     sent = LISTS.get((span.kind, spec.datatype))
     if sent is None or size != array.size * sent.itemsize:
@@ -74,9 +79,25 @@ def _texts(spec: TensorSpec, shape: tuple[int, ...], data: bytes) -> Array:
     return of_raw(spec, data).reshape(shape)
 
 
+def _raw_text(spec: TensorSpec, shape: tuple[int, ...], data: bytes) -> Array:
+    if int.from_bytes(data[: LENGTH.size], "little") + LENGTH.size != len(data):
+        return _texts(spec, shape, data)
+    return _text(shape, data[LENGTH.size :])
+
+
 def _text(shape: tuple[int, ...], data: bytes) -> Array:
     array = np.empty(shape, object)
     array.fill(data.decode())
+    return array
+
+
+def _integer(shape: tuple[int, ...], dtype: np.dtype[np.generic], low: int, high: int, data: bytes) -> Array:
+    sent, end = wire.read_varint(data, 0)
+    number = sent if sent <= LARGEST_INTEGER else sent - LARGEST_VARINT - 1
+    if end != len(data) or sent > LARGEST_VARINT or not low <= number <= high:
+        raise ValueError("there are more or fewer values, or the value does not fit")
+    array = np.empty(shape, dtype)
+    array.fill(number)
     return array
 
 
@@ -132,7 +153,18 @@ def seconds(data: bytes, start: int, end: int) -> float:
             raise ValueError("the number may be negative")
     if stop < end and data[stop] == NANOS_KEY:
         start = stop + 1
-        nanos, stop = wire.read_varint(data, start)
+        written = int.from_bytes(data[start:end], "little") if end - start == 5 else 0
+        if written & ENDS == FIVE_BYTES:  # from a quarter of a second on
+            nanos = (
+                written & 0x7F
+                | written >> 1 & 0x3F80
+                | written >> 2 & 0x1FC000
+                | written >> 3 & 0xFE00000
+                | written >> 4 & 0x7F0000000
+            )
+            stop = end
+        else:
+            nanos, stop = wire.read_varint(data, start)
         if nanos > LARGEST_NANOS or stop - start > LONGEST_VARINT:
             raise ValueError("the number may be negative")
     if stop != end:

@@ -140,6 +140,8 @@ class CallHandler(Protocol):
 class Ignoring:
     """The handler of a call that is over: ignores everything."""
 
+    __slots__ = ()
+
     def received(self, message: bytes) -> None: ...  # noqa: D102
 
     def half_closed(self) -> None: ...  # noqa: D102

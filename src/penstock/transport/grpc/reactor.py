@@ -44,6 +44,7 @@ next one gives the event: with 1, the calls of four connections came in four tur
 ALONE_BEFORE = 8
 """A message is answered before further events are taken if it came alone, as did this number before it. With
 0, four callers with a connection each were answered one by one, at 172 µs of CPU a call instead of 78."""
+CHECKED_AGAIN = 2 * ALONE_BEFORE  # after this number, all events are taken once more before the answer
 CANCELLATION_SECONDS = 0.001  # a cancellation may become known this long after the end of the messages
 WATCH_SECONDS = 0.02  # a call may be unwatched for this time while the thread is busy; twice that at most
 EVENTS_A_TURN = 256  # taken before idle work gets its turn even under a flood of events
@@ -155,14 +156,14 @@ class Reactor(Transport):
         only if the messages before it were alone after all events had been taken, and this is checked again
         now and then.
         """
-        self._messages += 1
-        if self._in_flight > 1 or self._messages > 1:
+        self._messages = messages = self._messages + 1
+        if messages > 1 or self._in_flight > 1:
             self._alone = 0
             return
-        self._alone += 1
-        if self._alone == 2 * ALONE_BEFORE:
+        self._alone = alone = self._alone + 1
+        if alone == CHECKED_AGAIN:
             self._alone = ALONE_BEFORE
-        elif self._alone > ALONE_BEFORE:
+        elif alone > ALONE_BEFORE:
             self._flush_due = True
 
     def stream_message_comes(self) -> None:
@@ -277,25 +278,29 @@ class Reactor(Transport):
         """
         poll, taken, empty = self._completions.poll, 0, 0
         enough = EMPTY_POLLS + (min(self._in_flight, MORE_POLLS) if self.streams_wait else 0)
-        while empty < enough:
-            if event.completion_type == TIMEOUT:
-                empty += 1
-            else:
+        while True:
+            if event.completion_type != TIMEOUT:
                 empty = 0
                 taken += 1
                 try:
                     event.tag(event)
                 except Exception as error:
                     self._failed_at(event.tag, error)
-                if self._flush_due or taken == EVENTS_A_TURN:
+                if self._flush_due or taken >= EVENTS_A_TURN:
                     self._flush_due = False
-                    self._taken += taken
-                    return False
+                    # A message that came alone is answered here: another turn costs a tenth of its call.
+                    if self._alone <= ALONE_BEFORE or taken >= EVENTS_A_TURN or self._do_idle_work():
+                        self._taken += taken
+                        return False
+                    event = poll(deadline=0)  # the end of its call
+                    continue
+            else:
+                empty += 1
+                if empty == enough:
+                    return True
             if self._alone > ALONE_BEFORE and not self._unwatched and not self._ending:
                 return True  # the lone call has been answered, and no others are expected
-            if empty < enough:
-                event = poll(deadline=0)
-        return True
+            event = poll(deadline=0)
 
     def _take_up_streams(self) -> None:
         """Gives streams their next turn: handles messages that waited, for a while, the oldest first."""

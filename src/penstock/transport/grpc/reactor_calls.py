@@ -175,12 +175,14 @@ class ReactorCall(ServerCall):
     @override
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
         end = GOOD_END if status is OK else _end_of(status)
-        operations = (end,) if message is None else (core.SendMessageOperation(message, NO_FLAGS), end)
+        operations: tuple[Any, ...] = (GREETING, end)
+        if message is not None:
+            operations = (GREETING, core.SendMessageOperation(message, NO_FLAGS), end)
         with self._lock:
             if self._over:
                 return
-            if not self._greeted:
-                operations = (GREETING, *operations)
+            if self._greeted:
+                operations = operations[1:]
             if self._watched:
                 start(self._call, operations, _ignore)
             else:
@@ -255,7 +257,8 @@ def start(call: Any, operations: tuple[Any, ...], tag: Callable[[Any], None]) ->
 
 def _end_of(status: Status) -> Any:
     details = status.details.encode(errors="replace")
-    return core.SendStatusFromServerOperation(status.trailing, status.code.value[0], details, NO_FLAGS)
+    # An enumeration's `value` is looked up by Python code; `_value_` is what it finds.
+    return core.SendStatusFromServerOperation(status.trailing, status.code._value_[0], details, NO_FLAGS)
 
 
 def _ignore(event: Any) -> None:
@@ -264,9 +267,8 @@ def _ignore(event: Any) -> None:
 
 def refuse(call: Any, status: Status) -> None:
     """Ends a call that gets no handler."""
-    start(call, (GREETING, _end_of(status)), _ignore)
-    # Without this operation core keeps the call until the connection ends.
-    start(call, (core.ReceiveCloseOnServerOperation(NO_FLAGS),), _ignore)
+    # Without the last operation core keeps the call until the connection ends.
+    start(call, (GREETING, _end_of(status), core.ReceiveCloseOnServerOperation(NO_FLAGS)), _ignore)
 
 
 def by_monotonic_clock(deadline: float | None) -> float:

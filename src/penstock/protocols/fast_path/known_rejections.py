@@ -1,0 +1,136 @@
+"""Known rejections: a request is rejected unparsed if it names the same unknown model as an earlier one.
+
+A caller with a wrong name or version sends such requests again and again, as fast as it is answered. They
+are recognised as known requests are (`known_requests.py`): all bytes but the spans are compared. What the
+error says depends on the models that exist, so it holds until these change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from penstock.core.errors import RequestError
+from penstock.protocols.fast_path.known_lists import KnownLists
+from penstock.protocols.fast_path.pattern import Pattern
+from penstock.protocols.fast_path.spans import Kind, Span
+
+LEARNING_SECONDS = 0.02  # least time between new known rejections: limits the cost if all requests differ
+
+TEXTS = frozenset({Kind.ID, Kind.TEXT})
+VARIED = TEXTS | {Kind.RAW, Kind.FLOATS, Kind.DOUBLES}
+"""The spans that may differ: whatever is in them, a parser accepts it, except texts that are no UTF-8."""
+
+S = TypeVar("S")
+
+
+class KnownRejection(Generic[S]):
+    """A request that was rejected, as a pattern that matches requests which differ in their spans only.
+
+    Args:
+        data: its bytes.
+        spans: the spans in these bytes.
+        error: the error.
+        status: what the error is answered with.
+        models: the models that exist.
+
+    Attributes:
+        error: an error like the one that was given.
+        status, models: as given.
+        uses: how often a request matched.
+
+    Raises:
+        ValueError: its spans cannot vary, or there is too much to compare.
+    """
+
+    __slots__ = ("_pattern", "_texts", "error", "models", "status", "uses")
+
+    def __init__(
+        self, data: bytes, spans: Sequence[Span], error: RequestError, status: S, models: object
+    ) -> None:
+        varied = [each for each in spans if each.kind in VARIED]
+        varied.sort(key=lambda each: each.start)
+        self._pattern = Pattern(data, varied, [each.kind not in TEXTS for each in varied])
+        self._texts = [number for number, each in enumerate(varied) if each.kind in TEXTS]
+        # A new one: an error that was raised keeps the frames that it went through, and with them the call.
+        self.error = type(error)(str(error))
+        self.status, self.models = status, models
+        self.uses = 0
+
+    @property
+    def size(self) -> int | None:
+        """The length of every matching request; None if it may differ."""
+        return self._pattern.size
+
+    @property
+    def first(self) -> bytes:
+        """What every matching request begins with."""
+        return self._pattern.first
+
+    def matches(self, data: bytes) -> KnownRejection[S] | None:
+        """This rejection, if the bytes match it; else None."""
+        try:
+            places = self._pattern.places_in(data)
+        except (IndexError, ValueError):
+            return None
+        if places is None:
+            return None
+        for number in self._texts:
+            start, end = places[number]
+            if not data[start:end].isascii():
+                return None
+        return self
+
+
+class KnownRejections(Generic[S]):
+    """The known rejections of one protocol.
+
+    Args:
+        spans_of: finds the spans of a request; raises ValueError if it cannot.
+        status_of: what an error is answered with.
+    """
+
+    def __init__(
+        self, spans_of: Callable[[bytes], Sequence[Span]], status_of: Callable[[RequestError], S]
+    ) -> None:
+        self._spans_of = spans_of
+        self._status_of = status_of
+        self._lists: KnownLists[KnownRejection[S]] = KnownLists()
+        self._next = 0.0
+
+    def __len__(self) -> int:
+        return len(self._lists.all)
+
+    def find(self, data: bytes, models: Mapping[tuple[str, str], object]) -> KnownRejection[S] | None:
+        """The known rejection that a request matches; None without a match.
+
+        Args:
+            data: the request.
+            models: the models that exist, by name and version: the mapping that was given to `learn`.
+        """
+        lists = self._lists
+        for known in lists.by_length.get(len(data), ()):
+            if known.models is models and known.matches(data) is not None:
+                known.uses += 1
+                return known
+        if not lists.all:
+            return None
+        for known in lists.beginning_as(data):
+            if known.models is models and known.matches(data) is not None:
+                known.uses += 1
+                lists.note_length(known, len(data))
+                return known
+        return None
+
+    def learn(
+        self, data: bytes, error: RequestError, models: Mapping[tuple[str, str], object], now: float
+    ) -> None:
+        """Notes that a request which came at `now` was rejected, as all are that name the same model."""
+        if now < self._next:
+            return
+        self._next = now + LEARNING_SECONDS
+        try:
+            known = KnownRejection(data, self._spans_of(data), error, self._status_of(error), models)
+        except (ValueError, KeyError):
+            return
+        self._lists.add(known, data)
