@@ -167,6 +167,35 @@ def slow_by_rounds(rounds: int) -> onnx.ModelProto:
     )
 
 
+def slow_rows(milliseconds: float) -> onnx.ModelProto:
+    """y = x [N, 1], in at least about `milliseconds` for each row of a run; computing, as `slow` does."""
+    # As many products as rows times rounds, in one loop: what a batch saves is only what is around a run.
+    state = [_value("keep_going", DataType.BOOL, ()), _value("state", DataType.FP32, (32, 32))]
+    state_out = [_value("keep_going_out", DataType.BOOL, ()), _value("state_out", DataType.FP32, (32, 32))]
+    steps = [
+        _node("Identity", ["keep_going"], "keep_going_out"),
+        _node("MatMul", ["state", "matrix"], "state_out"),
+    ]
+    body = helper.make_graph(steps, "round", [_value("round", DataType.INT64, ()), *state], state_out)
+    return _floats(
+        [
+            _node("Size", ["x"], "rows"),
+            _node("Mul", ["rows", "rounds"], "count"),
+            _node("Loop", ["count", "forever", "zeros"], "zeros_out", body=body),
+            _node("ReduceSum", ["zeros_out"], "zero", keepdims=0),
+            _node("Add", ["x", "zero"], "y"),
+        ],
+        ("N", 1),
+        ("N", 1),
+        {
+            "rounds": np.int64(rounds_in(milliseconds)),
+            "forever": np.bool_(True),
+            "zeros": np.zeros((32, 32), np.float32),
+            "matrix": np.full((32, 32), 1 / 32, np.float32),
+        },
+    )
+
+
 def as_slow_as_asked() -> onnx.ModelProto:
     """y = x, INT64 [N, 1], after as many rounds, a few microseconds each, as the largest x."""
     state = [_value("keep_going", DataType.BOOL, ()), _value("state", DataType.FP32, (32, 32))]

@@ -23,6 +23,10 @@ SPREAD_STEP = 0.02
 SPREAD_SHARE = 0.95
 MOST_SPREAD = 2.0
 
+AROUND_SECONDS = 0.0002
+BASE_SHARE = 0.1
+"""The largest share of a run that its base has in an efficient one: see `RunCost.efficient_rows`."""
+
 QUICK_SECONDS = 0.001
 """Of runs that take less than this, which are frequent, only every fourth moves the line after the first
 `SETTLED_RUNS`."""
@@ -94,6 +98,12 @@ class RunCost:
         if left < 0.0:
             return 0
         return math.floor(left / self._per_row + ROUNDING) if self._per_row else math.inf
+
+    @property
+    def efficient_rows(self) -> float:
+        """The fewest rows of a run whose base is at most `BASE_SHARE` of it; infinity if rows cost nothing."""
+        base, per_row = self._base + AROUND_SECONDS / self._level, self._per_row
+        return base * (1.0 / BASE_SHARE - 1.0) / per_row if per_row else math.inf
 
     def learn(self, rows: int, seconds: float) -> None:
         """Moves the line by what a run of `rows` rows took."""

@@ -6,7 +6,10 @@ import math
 
 from penstock.scheduling.cost import RunCost
 
-RATE_STEP = 1 / 16
+RATE_STEP = AROUND_STEP = 1 / 16
+MOST_AROUND = 2.0
+MOST_CUT = 4
+"""Of so many batches it is worked out where they are cut; those behind them are taken to be like the last."""
 
 
 class WaitEstimate:
@@ -16,9 +19,10 @@ class WaitEstimate:
         runs_in_parallel: how many runs may go on at the same time.
     """
 
-    __slots__ = ("_ends", "_runs_in_parallel")
+    __slots__ = ("_ends", "_runs_in_parallel", "around")
 
     def __init__(self, runs_in_parallel: int) -> None:
+        self.around = 1.0
         self._runs_in_parallel = runs_in_parallel
         self._ends: list[float] = []
 
@@ -30,10 +34,27 @@ class WaitEstimate:
         """The run that was expected to end at `end` has ended."""
         self._ends.remove(end)
 
-    def seconds_to_answer(
-        self, rows_ahead: float, rows: int, max_rows: int, cost: RunCost, now: float
+    def learn(self, run_seconds: float, seconds: float) -> None:
+        """A run has ended and been answered; all that took `seconds`, the run itself `run_seconds`."""
+        if run_seconds:
+            self.around += AROUND_STEP * (min(seconds / run_seconds, MOST_AROUND) - self.around)
+
+    def seconds_to_answer(  # noqa: PLR0913 - what an answer waits for
+        self,
+        rows_ahead: float,
+        rows: int,
+        max_rows: int,
+        cost: RunCost,
+        now: float,
+        head: float = math.inf,
+        deadline: float = math.inf,
     ) -> float:
         """How long until a request is answered, at least.
+
+        A batch is cut where one more row would make its first request late. So the rows ahead may need more
+        batches than their number says, each with the base cost of a run. If a request would begin another
+        batch behind those, it has to leave that batch time for as many rows as make a run efficient: else
+        the batches of an overloaded model become smaller and smaller, and most of the time is base cost.
 
         Args:
             rows_ahead: the rows that are taken before it.
@@ -41,12 +62,30 @@ class WaitEstimate:
             max_rows: the rows of a full batch.
             cost: the cost of runs.
             now: the time, by `time.monotonic()`.
+            head: the deadline of the waiting request that is taken first.
+            deadline: its own deadline. The rows ahead are taken to be due evenly between the two.
         """
         ends = tuple(self._ends)  # a copy: another thread may end a run meanwhile
-        busy = max(min(ends) - now, 0.0) if len(ends) >= self._runs_in_parallel else 0.0
-        batches, rows_beside = divmod(rows_ahead, max_rows)
-        own = rows + (rows_beside if rows_beside + rows <= max_rows else 0)
-        return busy + batches * cost.expect(max_rows) / self._runs_in_parallel + cost.expect(math.ceil(own))
+        start = max(min(ends), now) if len(ends) >= self._runs_in_parallel else now
+        left, least, fitting = rows_ahead, 0.0, float(max_rows)
+        turn = self.around / self._runs_in_parallel
+        if head < math.inf:
+            step = max(deadline - head, 0.0) / rows_ahead if deadline < math.inf else 0.0
+            for _ in range(MOST_CUT):
+                fitting = min(max(cost.rows_within(head - start), 1.0), max_rows)
+                if left + rows <= fitting or left < 1.0:
+                    break
+                taken = min(left, fitting)
+                start += turn * cost.expect(math.ceil(taken))
+                left -= taken
+                head += step * taken
+                least = min(cost.efficient_rows, max_rows)
+        batches, beside = divmod(left, fitting)
+        start += turn * batches * cost.expect(math.ceil(fitting))
+        own = rows + (beside if beside + rows <= fitting else 0.0)
+        if beside < 1.0:
+            own = max(own, least)
+        return start - now + cost.expect(math.ceil(own))
 
 
 class Arrivals:

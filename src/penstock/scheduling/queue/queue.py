@@ -256,6 +256,15 @@ class RequestQueue:
             self._group_only()
         return self._groups.rows_ahead(request, now)
 
+    def first_deadline(self) -> float:
+        """The deadline of the request that is taken first; infinity if that is not known at once.
+
+        It is known if all that waits may share a batch.
+        """
+        with self._lock:
+            self._group_only()
+            return self._groups.first_deadline()
+
     def _add(self, request: Request) -> None:
         if self.rows or self._fair_share is not None:
             if self._only is not None:
