@@ -101,7 +101,7 @@ class RunCost:
 
     @property
     def efficient_rows(self) -> float:
-        """The fewest rows of a run whose base is at most `BASE_SHARE` of it; infinity if rows cost nothing."""
+        """The fewest rows of a run that is efficient; infinity if rows cost nothing."""
         base, per_row = self._base + AROUND_SECONDS / self._level, self._per_row
         return base * (1.0 / BASE_SHARE - 1.0) / per_row if per_row else math.inf
 
