@@ -266,17 +266,16 @@ class Stream(Origin):
         could not run earlier. If it has a tag, the next message could cancel it: it is asked for at once.
         """
         known, _, tag, _, _ = found
-        exchanges = False
-        if not tag and self._ordered and self._in_flight == 1 and self.call.can_exchange:
-            model = known.model_now(self.service.router.targets)
-            exchanges = model is not None and model.sequence_state is not None and self.has_sequence
+        exchanges = known.is_own_step and self._ordered and self._in_flight == 1
+        exchanges = exchanges and not tag and self.has_sequence and self.call.can_exchange
         self.service.telemetry.stream_received(1, 1)
         self._gathers, self._exchanges = True, exchanges
         if not self.begin_known(data, found):
             self.begin_decoded(self.service.codec.decode(data), data)
         if exchanges and not self._closed:
             self._taking = self._gathers = False
-            self.flush()
+            if not self._waiting:  # its result was there before this
+                self.flush()
             return
         self._took(0)
 

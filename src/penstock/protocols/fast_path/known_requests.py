@@ -79,6 +79,7 @@ class KnownRequest:
         asked: the request's content besides its inputs. The timeout and the metadata may differ.
         reading: how the model read it. The known request applies only to models with the same reading.
         pattern: what matching requests look like.
+        is_own_step: whether it is a step of a sequence, and does not name it.
         may_be_many: whether several matching requests may run as one micro-batch.
         id, tag, timeout, sequence: the numbers of their spans, counted from 0; None if the request has none.
         texts: the numbers of the spans that hold the metadata, by key.
@@ -87,8 +88,8 @@ class KnownRequest:
     """
 
     __slots__ = (
-        "_inputs", "_plain", "_scalars", "_seconds_of", "asked", "id", "may_be_many", "pattern",
-        "plain_texts", "reading", "sequence", "tag", "texts", "timeout", "uses",
+        "_inputs", "_plain", "_scalars", "_seconds_of", "asked", "id", "is_own_step", "may_be_many",
+        "pattern", "plain_texts", "reading", "sequence", "tag", "texts", "timeout", "uses",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - what makes up a known request
@@ -125,6 +126,7 @@ class KnownRequest:
                 self.timeout, self._seconds_of = number, TIMEOUTS[kind]
         self.texts = {name: number for (kind, name), number in numbers.items() if kind is Kind.TEXT}
         self.plain_texts = (*self.texts.values(), *([] if self.id is None else [self.id]))
+        self.is_own_step = model.sequence_state is not None and self.sequence is None
         self.may_be_many = (
             self._plain
             and model.batching.enabled
@@ -304,7 +306,7 @@ class KnownRequests:
     def find(self, data: bytes) -> Found | None:
         """The known request that a request matches, and what is found in it; None without a match."""
         lists = self._lists
-        for known in lists.by_length.get(len(data), ()):
+        for known in lists.of_length(data):
             found = known.matches(data)
             if found is not None:
                 known.uses += 1
@@ -313,7 +315,7 @@ class KnownRequests:
             found = known.matches(data)
             if found is not None:
                 known.uses += 1
-                lists.note_length(known, len(data))
+                lists.note_length(known, data)
                 return found
         return None
 
