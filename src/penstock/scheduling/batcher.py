@@ -319,7 +319,7 @@ class DynamicBatcher:
             self._execution.run(batch, cost, responder, cut_reason)
         else:
             estimate = self._wait_estimate
-            end = next_batch.now + seconds * estimate.around
+            end = next_batch.now + seconds * estimate.turn_factor
             estimate.run_started(end)
             try:
                 self._execution.run(batch, cost, responder, cut_reason)

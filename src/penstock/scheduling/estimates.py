@@ -6,10 +6,10 @@ import math
 
 from penstock.scheduling.cost import RunCost
 
-RATE_STEP = AROUND_STEP = 1 / 16
-MOST_AROUND = 2.0
+RATE_STEP = FACTOR_STEP = 1 / 16
+MOST_FACTOR = 2.0
 MOST_CUT = 4
-"""Of so many batches it is worked out where they are cut; those behind them are taken to be like the last."""
+"""For this many batches it is worked out where they are cut; those behind them count as equally large."""
 
 
 class WaitEstimate:
@@ -17,12 +17,15 @@ class WaitEstimate:
 
     Args:
         runs_in_parallel: how many runs may go on at the same time.
+
+    Attributes:
+        turn_factor: how many times longer than its run a batch takes until all of it is answered.
     """
 
-    __slots__ = ("_ends", "_runs_in_parallel", "around")
+    __slots__ = ("_ends", "_runs_in_parallel", "turn_factor")
 
     def __init__(self, runs_in_parallel: int) -> None:
-        self.around = 1.0
+        self.turn_factor = 1.0
         self._runs_in_parallel = runs_in_parallel
         self._ends: list[float] = []
 
@@ -34,10 +37,10 @@ class WaitEstimate:
         """The run that was expected to end at `end` has ended."""
         self._ends.remove(end)
 
-    def learn(self, run_seconds: float, seconds: float) -> None:
-        """A run has ended and been answered; all that took `seconds`, the run itself `run_seconds`."""
-        if run_seconds:
-            self.around += AROUND_STEP * (min(seconds / run_seconds, MOST_AROUND) - self.around)
+    def learn(self, expected_seconds: float, seconds: float) -> None:
+        """A batch has been answered `seconds` after it was taken; its run was expected to take less."""
+        factor = min(max(seconds / expected_seconds, 1.0), MOST_FACTOR)
+        self.turn_factor += FACTOR_STEP * (factor - self.turn_factor)
 
     def seconds_to_answer(  # noqa: PLR0913 - what an answer waits for
         self,
@@ -52,9 +55,9 @@ class WaitEstimate:
         """How long until a request is answered, at least.
 
         A batch is cut where one more row would make its first request late. So the rows ahead may need more
-        batches than their number says, each with the base cost of a run. If a request would begin another
-        batch behind those, it has to leave that batch time for as many rows as make a run efficient: else
-        the batches of an overloaded model become smaller and smaller, and most of the time is base cost.
+        batches than their number says, each with the base cost of a run. If the request would begin another
+        batch behind those, there must be time for as many rows as make that run efficient. Otherwise the
+        batches of an overloaded model become smaller and smaller, and base costs take most of the time.
 
         Args:
             rows_ahead: the rows that are taken before it.
@@ -68,7 +71,7 @@ class WaitEstimate:
         ends = tuple(self._ends)  # a copy: another thread may end a run meanwhile
         start = max(min(ends), now) if len(ends) >= self._runs_in_parallel else now
         left, least, fitting = rows_ahead, 0.0, float(max_rows)
-        turn = self.around / self._runs_in_parallel
+        turn = self.turn_factor / self._runs_in_parallel
         if head < math.inf:
             step = max(deadline - head, 0.0) / rows_ahead if deadline < math.inf else 0.0
             for _ in range(MOST_CUT):
