@@ -2,12 +2,14 @@
 
     python examples/voice_activity/fetch.py
     python -m benchmarks.voice [--streams 100 200 400] [--cores 0] [--processes 1] [--seconds 10]
+                               [--by-id --connections 1]
 
 Serves the detector on the cores given and streams sound to it from the second core, on every stream a frame
 each 32 ms, in real time. Prints for each number of streams: the share of frames answered within 32 ms, the
 median and 99th percentile of the time from when a frame was due, the mean rows of the batches that answers
 came from, the server's CPU for each frame, and the share of a core that the load took. With frames sent late
-it is the load that is measured. The sound is noise, which the detector takes as long for as for speech.
+it is the load that is measured. With `--by-id`, the voices of a connection share a stream, as sequences with
+ids, and frames that are due together come in one message. The sound is noise, which takes as long as speech.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ def main() -> None:
 def measured(server: servers.Server, messages: Path, streams: int, arguments: argparse.Namespace) -> str:
     """The line of that many streams."""
     program = Path(__file__).parent / "programs" / "frames_load.py"
+    values: tuple[object, ...]
     values = (server.target, messages, streams, arguments.connections, PERIOD, arguments.seconds)
+    values += ("by-id",) if arguments.by_id else ()
     before = server.cpu_seconds()
     done = subprocess.run(
         [*machine.on_cores(machine.cores()[1]), sys.executable, program, *map(str, values)],
@@ -73,19 +77,19 @@ def measured(server: servers.Server, messages: Path, streams: int, arguments: ar
 
 
 def noise() -> list[str]:
-    """Messages of one frame each, in base64."""
+    """Requests of one frame each, in base64."""
     generator = np.random.default_rng(0)
     return [base64.b64encode(message(generator.normal(0, 0.1, (1, TAKEN)))).decode() for _ in range(MESSAGES)]
 
 
 def message(sound: np.ndarray) -> bytes:
-    """One frame as a message of a stream."""
+    """The request of one frame."""
     request = prediction_pb2.PredictRequest(model=MODEL)
     request.inputs["input"].MergeFrom(
         tensor_pb2.Tensor(datatype=tensor_pb2.FP32, shape=sound.shape, raw=sound.astype("<f4").tobytes())
     )
     request.inputs["sr"].MergeFrom(tensor_pb2.Tensor(datatype=tensor_pb2.INT64, raw=np.int64(RATE).tobytes()))
-    return prediction_pb2.PredictStreamRequest(requests=[request]).SerializeToString()
+    return request.SerializeToString()
 
 
 def parsed() -> argparse.Namespace:
@@ -94,6 +98,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, nargs="+", default=[machine.cores()[0]], help="of the server")
     parser.add_argument("--processes", type=int, default=1, help="of the server")
     parser.add_argument("--connections", type=int, default=8, help="that share the streams")
+    parser.add_argument("--by-id", action="store_true", help="one stream a connection, sequences by their id")
     parser.add_argument("--seconds", type=float, default=10.0, help="to measure each")
     return parser.parse_args()
 

@@ -1,9 +1,11 @@
 """Many streams of predictions in real time, and the time each answer took from when its frame was due.
 
-    python benchmarks/programs/frames_load.py TARGET MESSAGES_FILE STREAMS CONNECTIONS PERIOD SECONDS
+    python benchmarks/programs/frames_load.py TARGET REQUESTS_FILE STREAMS CONNECTIONS PERIOD SECONDS [by-id]
 
 Every stream is a `PredictStream` that sends one request each PERIOD seconds. The streams' frames are spread
-evenly over a period, and each begins elsewhere among the messages: a JSON list of base64. Frames of the first
+evenly over a period, and each begins elsewhere among the requests: a JSON list of base64. With `by-id`,
+STREAMS counts sequences with an id: each connection has one stream for its share of them, and frames that are
+due at the same look at the clock are sent in one message. Frames of the first
 fifth of SECONDS warm up and do not count. Prints JSON: `frames`, `in_time` (the share answered within a
 period), `failed`, `p50_ms` and `p99_ms` of the answers, `batch_rows` (the mean that an answer saw), `late_ms`
 (the 99th percentile of how late frames were sent), and `cpu` (this process's share of a core).
@@ -47,6 +49,7 @@ from penstock_proto.v1.prediction_pb2 import PredictStreamResponse
 
 METHOD = "/penstock.v1.PredictionService/PredictStream"
 TICK = 0.0005
+LARGEST_FRAME = 16_384
 INITIAL_WINDOW = 4  # its setting's number
 LONGEST_WAIT = 2.0  # seconds for the last answers
 WARM_UP = 0.2
@@ -58,7 +61,7 @@ class Stream:
     def __init__(self, number: int, window: int) -> None:
         self.number = struct.pack(">I", number)
         self.window = window
-        self.unsent: deque[tuple[float, bytes]] = deque()
+        self.unsent: deque[tuple[list[float], bytes]] = deque()  # when its frames were due, and the message
         self.unanswered: deque[float] = deque()
         self.data = b""
 
@@ -109,7 +112,7 @@ class Connection:
         self._out += frame(HEADERS, END_HEADERS, number, headers)
         return stream
 
-    def send(self, stream: Stream, due: float, body: bytes) -> None:
+    def send(self, stream: Stream, due: list[float], body: bytes) -> None:
         stream.unsent.append((due, body))
         if not self._write(stream):
             self._held[stream] = None
@@ -140,9 +143,12 @@ class Connection:
             stream.unsent.popleft()
             self._window -= size
             stream.window -= size
-            self._out += size.to_bytes(3, "big") + bytes([DATA, 0]) + stream.number + body
-            stream.unanswered.append(due)
-            self._tally.late.append(time.perf_counter() - due)
+            for start in range(0, size, LARGEST_FRAME):
+                part = body[start : start + LARGEST_FRAME]
+                self._out += len(part).to_bytes(3, "big") + bytes([DATA, 0]) + stream.number + part
+            stream.unanswered += due
+            now = time.perf_counter()
+            self._tally.late += [now - each for each in due]
         return True
 
     def _take(self, data: bytes) -> None:
@@ -191,9 +197,62 @@ class Connection:
         self._out += frame(SETTINGS, ACK, 0, b"")
 
 
+def varint(number: int) -> bytes:
+    return bytes([number]) if number < 0x80 else bytes([number & 0x7F | 0x80]) + varint(number >> 7)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protobuf message."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def body_of(requests: list[bytes]) -> bytes:
+    """A message of a stream with these requests, as gRPC frames it."""
+    message = b"".join([field(1, each) for each in requests])
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+class Frames:
+    """The frames of all sequences, in the order in which they are due.
+
+    Args:
+        streams: the connection and the stream of each sequence.
+        requests: those of the frames.
+        by_id: whether sequences have ids, so that several may share a stream.
+    """
+
+    def __init__(self, streams: list[tuple[Connection, Stream]], requests: list[bytes], by_id: bool) -> None:
+        self._streams = streams
+        self._requests = requests
+        self._by_id = by_id
+        self._ready: dict[Stream, tuple[Connection, list[float], list[bytes]]] = {}
+
+    def add(self, number: int, due: float) -> None:
+        """Frame `number` is due."""
+        count = len(self._streams)
+        voice, turn = number % count, number // count
+        connection, stream = self._streams[voice]
+        # Everybody is at another place of the recording.
+        request = self._requests[(voice * 7 + turn) % len(self._requests)]
+        if self._by_id:
+            start = b"" if turn else b"\x10\x01"
+            request += field(10, field(1, f"voice-{voice:05}".encode()) + start)
+        _, dues, requests = self._ready.setdefault(stream, (connection, [], []))
+        dues.append(due)
+        requests.append(request)
+        if not self._by_id:
+            self.send()
+
+    def send(self) -> None:
+        """Sends what is due, a message on each stream."""
+        for stream, (connection, dues, requests) in self._ready.items():
+            connection.send(stream, dues, body_of(requests))
+        self._ready.clear()
+
+
 def run(
     streams: list[tuple[Connection, Stream]],
-    bodies: list[bytes],
+    frames_due: Frames,
     period: float,
     seconds: float,
     tally: Tally,
@@ -208,12 +267,9 @@ def run(
     first = time.perf_counter() + 0.1
     while (now := time.perf_counter()) < first + seconds + LONGEST_WAIT:
         while sent < frames and first + sent * step <= now:
-            connection, stream = streams[sent % count]
-            # Everybody is at another place of the recording.
-            connection.send(
-                stream, first + sent * step, bodies[(sent % count * 7 + sent // count) % len(bodies)]
-            )
+            frames_due.add(sent, first + sent * step)
             sent += 1
+        frames_due.send()
         for number, _ in poll.poll(0):
             connections[number].receive()
         for connection in connections.values():
@@ -239,16 +295,19 @@ def figures(tally: Tally, since: float, frames: int, period: float) -> dict[str,
 
 
 def main() -> None:
-    target, path, count, connections, period_, seconds_ = sys.argv[1:]
-    period, seconds = float(period_), float(seconds_)
-    messages = [base64.b64decode(each) for each in json.loads(Path(path).read_bytes())]
-    bodies = [b"\0" + len(each).to_bytes(4, "big") + each for each in messages]
+    target, path, count, connections, period_, seconds_, *how = sys.argv[1:]
+    period, seconds, by_id = float(period_), float(seconds_), how == ["by-id"]
+    requests = [base64.b64decode(each) for each in json.loads(Path(path).read_bytes())]
     gc.disable()  # a collection would hold frames up
     tally = Tally()
     opened = [Connection(target, tally) for _ in range(min(int(connections), int(count)))]
-    streams = [(each, each.open()) for each in (opened[n % len(opened)] for n in range(int(count)))]
+    if by_id:
+        shared = [(each, each.open()) for each in opened]
+        streams = [shared[n % len(shared)] for n in range(int(count))]
+    else:
+        streams = [(each, each.open()) for each in (opened[n % len(opened)] for n in range(int(count)))]
     began, used = time.perf_counter(), time.process_time()
-    first = run(streams, bodies, period, seconds, tally)
+    first = run(streams, Frames(streams, requests, by_id), period, seconds, tally)
     cpu = (time.process_time() - used) / (time.perf_counter() - began)
     warm_up = int(seconds / period * WARM_UP)
     counted = (int(seconds / period) - warm_up) * int(count)

@@ -167,6 +167,48 @@ def slow_by_rounds(rounds: int) -> onnx.ModelProto:
     )
 
 
+def slow_rows(milliseconds: float) -> onnx.ModelProto:
+    """y = x [N, 1], in at least about `milliseconds` for each row of a run; a batch saves next to nothing.
+
+    The time is spent computing, as in `slow`; the graph is row-wise.
+    """
+    return slow_rows_by_products(max(1, round(milliseconds * _products_per_millisecond())))
+
+
+def slow_rows_by_products(count: int) -> onnx.ModelProto:
+    """y = x [N, 1], after `count` products of a 64 by 64 matrix of zeros for each row."""
+    zeros = np.zeros((64, 64), np.float32)
+    nodes = [_node("Mul", ["x", "row"], "flat"), _node("Reshape", ["flat", "square"], "state0")]
+    nodes += [_node("MatMul", [f"state{n}", "matrix"], f"state{n + 1}") for n in range(count)]
+    nodes += [
+        _node("ReduceSum", [f"state{count}", "axes"], "sums", keepdims=0),
+        _node("Reshape", ["sums", "column"], "zero"),
+        _node("Add", ["x", "zero"], "y"),
+    ]
+    constants = {
+        "row": zeros.reshape(1, -1),
+        "square": np.array([-1, 64, 64], np.int64),
+        "matrix": np.full((64, 64), 1 / 64, np.float32),
+        "axes": np.array([1, 2], np.int64),
+        "column": np.array([-1, 1], np.int64),
+    }
+    return _floats(nodes, ("N", 1), ("N", 1), constants)
+
+
+@cache
+def _products_per_millisecond() -> float:
+    """How many of these products ONNX Runtime computes in a millisecond, on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(slow_rows_by_products(100).SerializeToString(), options)
+    seconds = []
+    for _ in range(20):
+        started = time.perf_counter()
+        session.run(None, {"x": np.ones((4, 1), np.float32)})
+        seconds.append(time.perf_counter() - started)
+    return 400 / (min(seconds) * 1000)
+
+
 def as_slow_as_asked() -> onnx.ModelProto:
     """y = x, INT64 [N, 1], after as many rounds, a few microseconds each, as the largest x."""
     state = [_value("keep_going", DataType.BOOL, ()), _value("state", DataType.FP32, (32, 32))]

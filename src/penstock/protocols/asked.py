@@ -39,4 +39,5 @@ def asked_of(
     metadata = dict(decoded.metadata()) if reads else NO_METADATA
     route = (decoded.model, decoded.version)
     asked = Asked(route, outputs, rows, shape_key, seconds, priority, form, metadata)
-    return asked, inputs, sequence, said is None
+    learnable = said is None or (decoded.learns_steps and said.id != "" and not said.start and not said.end)
+    return asked, inputs, sequence, learnable

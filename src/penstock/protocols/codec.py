@@ -68,9 +68,13 @@ class Decoded(ABC):
         id: the id that the caller gave the request; "" for none.
         tag: the number that matches an answer on a stream with its request; 0 for none.
         size: the size of the message in bytes.
+
+    Attributes:
+        learns_steps: whether a step that names its sequence may become a known request.
     """
 
     __slots__ = ("id", "model", "size", "tag", "version")
+    learns_steps = False
 
     def __init__(self, model: str, version: str, id: str, tag: int, size: int) -> None:
         self.model = model

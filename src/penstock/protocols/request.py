@@ -27,7 +27,7 @@ from penstock.protocols.asked import asked_of, note_missed
 from penstock.protocols.codec import Asked, Decoded
 from penstock.protocols.fast_path.known_requests import Found
 from penstock.protocols.send_buffer import SMALL_BYTES, SMALL_OF_MANY_BYTES
-from penstock.protocols.sequence_ids import StepStream, caller_of, own_step
+from penstock.protocols.sequence_ids import StepStream, caller_of, known_step
 from penstock.protocols.service import Service, read_from
 from penstock.protocols.tensors import empty_outputs
 from penstock.scheduling.execution.failures import cancelled_by_tag
@@ -224,7 +224,7 @@ class Origin(ABC):
             return False
         sequence = None
         if model.sequence_state is not None:
-            sequence = own_step(self.stream)
+            sequence = known_step(model, self, known.sequence_of(data, places))
             if sequence is None:
                 return False
         inputs = known.inputs_of(data, places)
@@ -271,7 +271,7 @@ class Origin(ABC):
             _answer(request, nothing)
             return
         if learnable and data is not None and service.known_requests.is_time(arrived):
-            service.known_requests.learn(data, asked, inputs, model, arrived)
+            service.known_requests.learn(data, asked, inputs, model, arrived, decoded.names_sequence)
         self.submit(request, model, request)
 
 

@@ -60,13 +60,20 @@ class SendBuffer:
         Returns:
             The number of elements in that message; 0 if none was sent.
         """
-        with self._lock:
-            if self._under_way or not self._parts:
-                return 0
-            message, count = self._next()
-            self._under_way = count
+        message = self.take()
+        if message is None:
+            return 0
+        count = self._under_way
         self._send(message)
         return count
+
+    def take(self) -> bytes | None:
+        """Takes what was collected, to be sent now; None if nothing was, or a message is being sent."""
+        with self._lock:
+            if self._under_way or not self._parts:
+                return None
+            message, self._under_way = self._next()
+        return message
 
     def is_waiting(self) -> bool:
         """Whether anything was collected. Needs no lock, since code that adds a part flushes afterwards."""

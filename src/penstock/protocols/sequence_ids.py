@@ -124,6 +124,19 @@ def own_step(stream: StepStream | None) -> Step | None:
     return Step(stream, False, False, stream, None, stream.step_caller)
 
 
+def known_step(model: Model, origin: StepOrigin, id: str | None) -> Step | None:
+    """The step of a request that matches a known request; None if it must be decoded.
+
+    Args:
+        model: the model, which has a state.
+        origin: the unary call or the stream that it came on.
+        id: the sequence's id; None if the request has no sequence fields.
+    """
+    if id is None:
+        return own_step(origin.stream)
+    return step_of(model, origin, id, start=False, end=False) if len(id) <= LONGEST_ID else None
+
+
 def step_of(model: Model, origin: StepOrigin, id: str, start: bool, end: bool) -> Step:
     """The step for a request with sequence fields.
 

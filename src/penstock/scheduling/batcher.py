@@ -321,12 +321,14 @@ class DynamicBatcher:
         if seconds < QUICK_SECONDS:
             self._execution.run(batch, cost, responder, cut_reason)
         else:
-            end = next_batch.now + seconds
-            self._wait_estimate.run_started(end)
+            estimate = self._wait_estimate
+            end = next_batch.now + seconds * estimate.turn_factor
+            estimate.run_started(end)
             try:
                 self._execution.run(batch, cost, responder, cut_reason)
+                estimate.learn(seconds, time.monotonic() - next_batch.now)
             finally:
-                self._wait_estimate.run_ended(end)
+                estimate.run_ended(end)
         if next_batch.is_first_run:
             self.costs.note_run(batch[0].shape_key)
 
@@ -364,7 +366,10 @@ class DynamicBatcher:
         if not cost.is_known:
             return
         ahead = self._queue.rows_ahead(request, now)
-        seconds = self._wait_estimate.seconds_to_answer(ahead, request.rows, self._max_rows, cost, now)
+        head = self._queue.first_deadline() if ahead >= 1 else math.inf
+        seconds = self._wait_estimate.seconds_to_answer(
+            ahead, request.rows, self._max_rows, cost, now, head, request.deadline
+        )
         late = now + seconds - request.deadline
         if late > 0.0:
             waiting = f"{ahead:.0f} rows ahead, and " if ahead >= 1 else ""

@@ -23,6 +23,12 @@ SPREAD_STEP = 0.02
 SPREAD_SHARE = 0.95
 MOST_SPREAD = 2.0
 
+HANDLING_SECONDS = 0.0002
+BASE_SHARE = 0.1
+"""A run is efficient if its base, and what it takes to begin and end a run, are at most this share of it. At
+twice its best rate, a model of 4 ms and 1 ms a row answered 1.44 times that rate in simulated time
+(`tests/scheduling/test_overload.py`); with a fifth in place of a tenth, 1.28 times."""
+
 QUICK_SECONDS = 0.001
 """Of runs that take less than this, which are frequent, only every fourth moves the line after the first
 `SETTLED_RUNS`."""
@@ -94,6 +100,12 @@ class RunCost:
         if left < 0.0:
             return 0
         return math.floor(left / self._per_row + ROUNDING) if self._per_row else math.inf
+
+    @property
+    def efficient_rows(self) -> float:
+        """The fewest rows of an efficient run, see `BASE_SHARE`; infinity if rows cost nothing."""
+        base, per_row = self._base + HANDLING_SECONDS / self._level, self._per_row
+        return base * (1.0 / BASE_SHARE - 1.0) / per_row if per_row else math.inf
 
     def learn(self, rows: int, seconds: float) -> None:
         """Moves the line by what a run of `rows` rows took."""

@@ -6,7 +6,10 @@ import math
 
 from penstock.scheduling.cost import RunCost
 
-RATE_STEP = 1 / 16
+RATE_STEP = FACTOR_STEP = 1 / 16
+MOST_FACTOR = 2.0
+MOST_CUT = 4
+"""For this many batches it is worked out where they are cut; those behind them count as equally large."""
 
 
 class WaitEstimate:
@@ -14,11 +17,15 @@ class WaitEstimate:
 
     Args:
         runs_in_parallel: how many runs may go on at the same time.
+
+    Attributes:
+        turn_factor: how many times longer than its run a batch takes until all of it is answered.
     """
 
-    __slots__ = ("_ends", "_runs_in_parallel")
+    __slots__ = ("_ends", "_runs_in_parallel", "turn_factor")
 
     def __init__(self, runs_in_parallel: int) -> None:
+        self.turn_factor = 1.0
         self._runs_in_parallel = runs_in_parallel
         self._ends: list[float] = []
 
@@ -30,10 +37,27 @@ class WaitEstimate:
         """The run that was expected to end at `end` has ended."""
         self._ends.remove(end)
 
-    def seconds_to_answer(
-        self, rows_ahead: float, rows: int, max_rows: int, cost: RunCost, now: float
+    def learn(self, expected_seconds: float, seconds: float) -> None:
+        """A batch has been answered `seconds` after it was taken; its run was expected to take less."""
+        factor = min(max(seconds / expected_seconds, 1.0), MOST_FACTOR)
+        self.turn_factor += FACTOR_STEP * (factor - self.turn_factor)
+
+    def seconds_to_answer(  # noqa: PLR0913 - what an answer waits for
+        self,
+        rows_ahead: float,
+        rows: int,
+        max_rows: int,
+        cost: RunCost,
+        now: float,
+        head: float = math.inf,
+        deadline: float = math.inf,
     ) -> float:
         """How long until a request is answered, at least.
+
+        A batch is cut where one more row would make its first request late. So the rows ahead may need more
+        batches than their number says, each with the base cost of a run. If the request would begin another
+        batch behind those, there must be time for as many rows as make that run efficient. Otherwise the
+        batches of an overloaded model become smaller and smaller, and base costs take most of the time.
 
         Args:
             rows_ahead: the rows that are taken before it.
@@ -41,12 +65,30 @@ class WaitEstimate:
             max_rows: the rows of a full batch.
             cost: the cost of runs.
             now: the time, by `time.monotonic()`.
+            head: the deadline of the waiting request that is taken first.
+            deadline: its own deadline. The rows ahead are taken to be due evenly between the two.
         """
         ends = tuple(self._ends)  # a copy: another thread may end a run meanwhile
-        busy = max(min(ends) - now, 0.0) if len(ends) >= self._runs_in_parallel else 0.0
-        batches, rows_beside = divmod(rows_ahead, max_rows)
-        own = rows + (rows_beside if rows_beside + rows <= max_rows else 0)
-        return busy + batches * cost.expect(max_rows) / self._runs_in_parallel + cost.expect(math.ceil(own))
+        start = max(min(ends), now) if len(ends) >= self._runs_in_parallel else now
+        left, least, fitting = rows_ahead, 0.0, float(max_rows)
+        turn = self.turn_factor / self._runs_in_parallel
+        if head < math.inf:
+            step = max(deadline - head, 0.0) / rows_ahead if deadline < math.inf else 0.0
+            for _ in range(MOST_CUT):
+                fitting = min(max(cost.rows_within(head - start), 1.0), max_rows)
+                if left + rows <= fitting or left < 1.0:
+                    break
+                taken = min(left, fitting)
+                start += turn * cost.expect(math.ceil(taken))
+                left -= taken
+                head += step * taken
+                least = min(cost.efficient_rows, max_rows)
+        batches, beside = divmod(left, fitting)
+        start += turn * batches * cost.expect(math.ceil(fitting))
+        own = rows + (beside if beside + rows <= fitting else 0.0)
+        if beside < 1.0:
+            own = max(own, least)
+        return start - now + cost.expect(math.ceil(own))
 
 
 class Arrivals:

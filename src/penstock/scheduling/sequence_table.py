@@ -122,7 +122,8 @@ class SequenceTable:
 
     def is_held_back(self, request: Request) -> bool:
         """Whether a step that arrives now has to wait for another step of its sequence."""
-        known = self._known.get(_step(request).key)
+        step = request.sequence
+        known = None if step is None else self._known.get(step.key)
         return known is not None and known.head is not None
 
     def leave(self, request: Request, now: float, answered: bool) -> tuple[Request | None, list[Request]]:

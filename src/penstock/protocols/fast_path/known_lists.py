@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from threading import Lock
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 MOST = 256  # known requests
-MOST_OF_A_LENGTH = 4  # that are found by the same length
+MOST_OF_A_LENGTH = 4  # that are found by the same length and the same first field
 MOST_OF_A_BEGINNING = 64  # that begin with the same constant bytes
 MOST_WIDTHS = 16  # of these bytes, among those with the same first field: in most requests the model's name
 MOST_LENGTHS = 4096  # of messages that have matched
@@ -37,6 +37,8 @@ class Known(Protocol):
 
 
 K = TypeVar("K", bound=Known)
+Place: TypeAlias = tuple[int, bytes]
+"""The length of a message and its first field: b"" if that may differ between matching messages."""
 
 
 class KnownLists(Generic[K]):
@@ -45,34 +47,42 @@ class KnownLists(Generic[K]):
     The lists are replaced, never changed: messages are looked up on several threads without a lock.
 
     Attributes:
-        by_length: by the length of messages that matched them, the last ones first.
+        by_length: by the length and the first field of messages that matched them, the last ones first. So
+            models whose requests are equally long do not take each other's places.
+        any_differs: whether a known request has a first field that may differ.
         all: all of them, the oldest first, with the first field of their messages.
     """
 
     def __init__(self) -> None:
-        self.by_length: dict[int, Sequence[K]] = {}
+        self.by_length: dict[Place, Sequence[K]] = {}
+        self.any_differs = False
         self.all: dict[K, bytes] = {}
         self._by_beginning: dict[bytes, Sequence[K]] = {}  # only those whose length may differ
         self._widths: dict[bytes, Sequence[int]] = {}  # of the beginnings, by the first field
         self._added = 0
         self._lock = Lock()
 
+    def of_length(self, data: bytes) -> Sequence[K]:
+        """The known requests that messages of this length have matched."""
+        found = self.by_length.get((len(data), first_field(data)), ())
+        return [*found, *self.by_length.get((len(data), b""), ())] if self.any_differs else found
+
     def beginning_as(self, data: bytes) -> Iterable[K]:
         """The known requests of any length that begin as a message does."""
         for width in self._widths.get(first_field(data), ()):
             yield from self._by_beginning.get(data[:width], ())
 
-    def note_length(self, known: K, length: int) -> None:
-        """A message of this length has matched: the next one is found by its length."""
+    def note_length(self, known: K, data: bytes) -> None:
+        """A message has matched: the next one of this length is found by it."""
         with self._lock:
             if known in self.all:
-                self._put_first(known, length)
+                self._put_first(known, len(data))
 
     def add(self, known: K, data: bytes) -> None:
         """Adds a known request made from a message; others may be given up for it."""
         field = first_field(data)
         with self._lock:
-            for each in (*self.by_length.get(len(data), ()), *self.beginning_as(data)):
+            for each in (*self.of_length(data), *self.beginning_as(data)):
                 if each in self.all and each.matches(data) is not None:  # of a model that was replaced
                     self._remove(each)
             if len(self.all) >= MOST:
@@ -109,28 +119,36 @@ class KnownLists(Generic[K]):
 
     def _put_first(self, known: K, length: int) -> None:
         if len(self.by_length) >= MOST_LENGTHS:
-            self.by_length = {size: [*fixed] for size, fixed in self._fixed().items()}
-        others = [each for each in self.by_length.get(length, ()) if each is not known]
+            self.by_length = {place: [*fixed] for place, fixed in self._fixed().items()}
+        place = self._place(known, length)
+        others = [each for each in self.by_length.get(place, ()) if each is not known]
         same = [each for each in others if (each.size is None) == (known.size is None)]
         if len(same) >= MOST_OF_A_LENGTH:
             dropped = _least_used(same)
             others = [each for each in others if each is not dropped]
             if dropped.size is not None:
                 self._remove(dropped)  # it is found by nothing else
-        self.by_length[length] = [known, *others]
+        self.by_length[place] = [known, *others]
 
-    def _fixed(self) -> dict[int, list[K]]:
-        fixed: dict[int, list[K]] = {}
+    def _place(self, known: K, length: int) -> Place:
+        field = self.all[known]
+        if known.first.startswith(field):
+            return length, field
+        self.any_differs = True
+        return length, b""
+
+    def _fixed(self) -> dict[Place, list[K]]:
+        fixed: dict[Place, list[K]] = {}
         for each in self.all:
             if each.size is not None:
-                fixed.setdefault(each.size, []).insert(0, each)
+                fixed.setdefault(self._place(each, each.size), []).insert(0, each)
         return fixed
 
     def _remove(self, known: K) -> None:
         field = self.all.pop(known)
         self.by_length = {
-            length: rest
-            for length, found in self.by_length.items()
+            place: rest
+            for place, found in self.by_length.items()
             if (rest := [each for each in found if each is not known])
         }
         if known.size is None:

@@ -73,25 +73,33 @@ class KnownRequest:
         asked: the request's content besides its inputs.
         inputs: its inputs.
         model: the model it is for.
+        names_sequence: whether it is a step of a sequence that it names.
 
     Attributes:
         asked: the request's content besides its inputs. The timeout and the metadata may differ.
         reading: how the model read it. The known request applies only to models with the same reading.
         pattern: what matching requests look like.
+        is_own_step: whether it is a step of a sequence, and does not name it.
         may_be_many: whether several matching requests may run as one micro-batch.
-        id, tag, timeout: the numbers of their spans, counted from 0; None if the request has none.
+        id, tag, timeout, sequence: the numbers of their spans, counted from 0; None if the request has none.
         texts: the numbers of the spans that hold the metadata, by key.
         plain_texts: the numbers of these and of the id.
         uses: how often a request matched, for the choice which known request is given up.
     """
 
     __slots__ = (
-        "_inputs", "_plain", "_scalars", "_seconds_of", "asked", "id", "may_be_many", "pattern",
-        "plain_texts", "reading", "tag", "texts", "timeout", "uses",
+        "_inputs", "_plain", "_scalars", "_seconds_of", "asked", "id", "is_own_step", "may_be_many",
+        "pattern", "plain_texts", "reading", "sequence", "tag", "texts", "timeout", "uses",
     )  # fmt: skip
 
-    def __init__(
-        self, data: bytes, spans: Sequence[Span], asked: Asked, inputs: Mapping[str, Array], model: Model
+    def __init__(  # noqa: PLR0913 - what makes up a known request
+        self,
+        data: bytes,
+        spans: Sequence[Span],
+        asked: Asked,
+        inputs: Mapping[str, Array],
+        model: Model,
+        names_sequence: bool = False,
     ) -> None:
         if model.batching.enabled and not inputs.keys().isdisjoint(model.defaults):
             raise ValueError("it runs alone, and so would each request that matches it")
@@ -109,12 +117,16 @@ class KnownRequest:
         self._plain = all(read is None for _, _, _, _, read in self._inputs)
         numbers = {(each.kind, each.name): number for number, each in enumerate(varied)}
         self.id, self.tag = numbers.get((Kind.ID, "")), numbers.get((Kind.TAG, ""))
+        self.sequence = numbers.get((Kind.SEQUENCE, ""))
+        if (names_sequence and model.sequence_state is not None) is (self.sequence is None):
+            raise ValueError("the id of its sequence is not read from a span")
         self.timeout, self._seconds_of = None, None
         for (kind, _), number in numbers.items():
             if kind in TIMEOUTS:
                 self.timeout, self._seconds_of = number, TIMEOUTS[kind]
         self.texts = {name: number for (kind, name), number in numbers.items() if kind is Kind.TEXT}
         self.plain_texts = (*self.texts.values(), *([] if self.id is None else [self.id]))
+        self.is_own_step = model.sequence_state is not None and self.sequence is None
         self.may_be_many = (
             self._plain
             and model.batching.enabled
@@ -173,6 +185,8 @@ class KnownRequest:
             if self._seconds_of is not None:
                 assert self.timeout is not None
                 seconds = self._seconds_of(data, *places[self.timeout])
+            if self.sequence is not None:
+                self.sequence_of(data, places)  # must be text
             for number in self.texts.values():
                 start, end = places[number]
                 text = data[start:end]
@@ -205,6 +219,17 @@ class KnownRequest:
         if self._scalars:
             inputs.update(self._scalars)
         return inputs
+
+    def sequence_of(self, data: bytes, places: Places) -> str | None:
+        """The id of the sequence that a matching request names; None if it names none.
+
+        Raises:
+            UnicodeDecodeError: it is not text.
+        """
+        if self.sequence is None:
+            return None
+        start, end = places[self.sequence]
+        return data[start:end].decode()
 
     def metadata_of(self, data: bytes, places: Places) -> Mapping[str, str]:
         """The metadata of a matching request, as far as the server is set up to read it."""
@@ -281,7 +306,7 @@ class KnownRequests:
     def find(self, data: bytes) -> Found | None:
         """The known request that a request matches, and what is found in it; None without a match."""
         lists = self._lists
-        for known in lists.by_length.get(len(data), ()):
+        for known in lists.of_length(data):
             found = known.matches(data)
             if found is not None:
                 known.uses += 1
@@ -290,7 +315,7 @@ class KnownRequests:
             found = known.matches(data)
             if found is not None:
                 known.uses += 1
-                lists.note_length(known, len(data))
+                lists.note_length(known, data)
                 return found
         return None
 
@@ -298,11 +323,19 @@ class KnownRequests:
         """Whether a valid request that came at `now` may become known: not right after another one."""
         return now >= self._next
 
-    def learn(self, data: bytes, asked: Asked, inputs: Mapping[str, Array], model: Model, now: float) -> None:
+    def learn(  # noqa: PLR0913 - a request, and when it came
+        self,
+        data: bytes,
+        asked: Asked,
+        inputs: Mapping[str, Array],
+        model: Model,
+        now: float,
+        names_sequence: bool = False,
+    ) -> None:
         """Makes a valid request that came at `now` a known request; see `KnownRequest`."""
         self._next = now + LEARNING_SECONDS
         try:
-            known = KnownRequest(data, self._spans_of(data), asked, inputs, model)
+            known = KnownRequest(data, self._spans_of(data), asked, inputs, model, names_sequence)
         except (ValueError, KeyError):
             return
         self._lists.add(known, data)

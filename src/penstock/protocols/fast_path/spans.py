@@ -24,6 +24,7 @@ class Kind(Enum):
     TAG = "the tag, a varint"
     DURATION = "the timeout, as the content of a Duration"
     MICROS = "the timeout in microseconds, a varint"
+    SEQUENCE = "the id of the sequence that it is a step of"
     TEXT = "a text that the server does not read, or reads only if it is set up to"
 
     __hash__ = object.__hash__

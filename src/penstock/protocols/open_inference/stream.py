@@ -46,10 +46,7 @@ class InferStream(Stream):
         service = self.service
         found = service.known_requests.find(data)
         if found is not None:
-            self._coming(1)
-            if not self.begin_known(data, found):
-                self.begin_decoded(service.codec.decode(data), data)
-            self._took()
+            self._take_one(data, found)
         elif (error := service.too_many_names(data)) is not None:
             self._coming(1)
             self._refuse(error, data)

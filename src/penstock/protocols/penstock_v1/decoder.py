@@ -48,6 +48,7 @@ class DecodedPredict(Decoded):
     """
 
     __slots__ = ("_message",)
+    learns_steps = True
 
     def __init__(self, message: pb.PredictRequest, size: int) -> None:
         super().__init__(message.model, message.version, message.id, message.tag, size)

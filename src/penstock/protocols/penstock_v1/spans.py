@@ -14,6 +14,8 @@ ID = pb.PredictRequest.ID_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
 TAG = pb.PredictRequest.TAG_FIELD_NUMBER << 3 | wire.VARINT
 INPUTS = pb.PredictRequest.INPUTS_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
 TIMEOUT = pb.PredictRequest.TIMEOUT_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
+SEQUENCE = pb.PredictRequest.SEQUENCE_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
+SEQUENCE_ID = pb.Sequence.ID_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
 METADATA = pb.PredictRequest.METADATA_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED
 VALUES: Mapping[int, Kind] = {
     tensor_pb2.Tensor.RAW_FIELD_NUMBER << 3 | wire.LENGTH_DELIMITED: Kind.RAW,
@@ -40,6 +42,10 @@ def spans_of(data: bytes) -> Sequence[Span]:
             spans.add(Kind.TAG, "", (start, end))
         elif key == TIMEOUT:
             spans.add(Kind.DURATION, "", (start, end), (start, end))
+        elif key == SEQUENCE:
+            for inner, first, last in wire.fields(data, start, end):
+                if inner == SEQUENCE_ID:
+                    spans.add(Kind.SEQUENCE, "", (start, end), (first, last), (first, last))
         elif key == METADATA:
             name, value = entry(data, start, end)
             spans.add(Kind.TEXT, name, (start, end), value, value)

@@ -42,6 +42,7 @@ PARTS = 4
 FEW = 8
 """So many requests begin in one turn, and the results that are known then leave in one message. A thread that
 was interrupted among them would otherwise take its turn for over, and run the first of them alone."""
+LEAST_BYTES = 16  # of a message that may be one known request; fewer are too few for a length and a model
 NO_TAG = {0}  # what requests without a tag have: `cancel` names none of them
 
 NAMES = {REQUESTS: WORK.names}
@@ -73,6 +74,14 @@ class PredictStream(Stream):
 
     @override
     def _handle(self, data: bytes) -> None:
+        if len(data) > LEAST_BYTES and data[0] == REQUESTS and not self._closed:
+            length, first = wire.read_varint(data, 1)
+            if first + length == len(data):
+                message = data[first:]
+                known = self.service.known_requests.find(message)
+                if known is not None:
+                    self._take_one(message, known)
+                    return
         turns = self._turns(data)
         for is_much in turns:  # seldom: most messages take one turn, which needs nothing that counts turns
             self.service.in_turns(self.call, chain((is_much,), turns))

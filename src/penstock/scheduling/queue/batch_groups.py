@@ -134,6 +134,14 @@ class BatchGroups(dict[object, BatchGroup]):
         share = (due_of(request) - now) / span if span > 0.0 else 1.0
         return ahead + self.class_rows[index] * min(share, 1.0)
 
+    def first_deadline(self) -> float:
+        """The deadline of the next request; infinity if there are several groups, or nothing waits."""
+        if len(self) != 1:
+            return math.inf
+        [group] = self.values()
+        head = next((line.head() for line in group.lines if line), None)
+        return math.inf if head is None else head.deadline
+
     def most_urgent(self) -> object:
         """The key of the group whose first request is next; there must be a group."""
         if len(self) == 1:

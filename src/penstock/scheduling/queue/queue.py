@@ -128,8 +128,7 @@ class RequestQueue:
     """
 
     def __init__(self, limits: QueueLimits, costs: RunCosts, total: QueueTotal | None = None) -> None:
-        self.rows = 0
-        self.bytes = 0
+        self.rows = self.bytes = self._takes = 0
         self.earliest_deadline = math.inf  # may be that of a request which has been removed since
         self.limits = limits
         self._costs = costs
@@ -142,7 +141,6 @@ class RequestQueue:
         self._groups = BatchGroups()
         self._class_rows = self._groups.class_rows
         self._fair_share: FairShare | None = None  # while more than half of a limit is used
-        self._takes = 0
 
     def put(self, request: Request, now: float) -> None:
         """Adds a request.
@@ -255,6 +253,11 @@ class RequestQueue:
         with self._lock:
             self._group_only()
         return self._groups.rows_ahead(request, now)
+
+    def first_deadline(self) -> float:
+        """The deadline of the next request; infinity if not all that waits may share a batch."""
+        with self._lock:  # called after `rows_ahead`
+            return self._groups.first_deadline()
 
     def _add(self, request: Request) -> None:
         if self.rows or self._fair_share is not None:

@@ -87,9 +87,11 @@ class ServerCall(ABC):
         method: the full method, such as "/penstock.v1.PredictionService/Predict".
         metadata: what the client sent in its headers, keys in lower case.
         deadline: when the client stops waiting, by `time.monotonic()`; `math.inf` for never.
+        can_exchange: whether it has `exchange`, which sends a message and asks for the next, without sent().
     """
 
     __slots__ = ("deadline", "metadata", "method")
+    can_exchange = False
 
     def __init__(self, method: str, metadata: Metadata, deadline: float = math.inf) -> None:
         self.method = method
@@ -115,6 +117,10 @@ class ServerCall(ABC):
     @abstractmethod
     def send(self, message: bytes) -> None:
         """Sends one message of a stream."""
+
+    def exchange(self, message: bytes) -> None:
+        """See `can_exchange`."""
+        raise NotImplementedError
 
     @abstractmethod
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
@@ -194,9 +200,7 @@ UNLIMITED = 2**31 - 1
 HELD_UP_SECONDS = 1.0
 """A polling thread that has done nothing else for this long is held up."""
 
-UNREAD_SECONDS = 0.25
-"""How often a transport that drains ends calls without a message: those of spared methods still arrive."""
-
+UNREAD_SECONDS = 0.25  # how often a drain ends calls without a message: those of spared methods still arrive
 LAST_WRITES_SECONDS = 0.02
 """The process may end after a drain; by then gRPC has written the last answers to their sockets."""
 
@@ -205,8 +209,7 @@ WINDOW_BYTES = 131_072
 ahead. By itself core measures the connection and lets fast senders have megabytes each: 200 streams filled
 0.5 GB, and reading all that held up every other caller."""
 
-METADATA_BYTES = 16_384
-"""The most metadata that gRPC's core takes by default."""
+METADATA_BYTES = 16_384  # the most metadata that gRPC's core takes by default
 
 
 @dataclass(frozen=True, slots=True)

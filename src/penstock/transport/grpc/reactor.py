@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +55,8 @@ event is ready, and the next message of a fast stream is always ready. Without t
 fast as they could kept new calls unread for seconds."""
 MORE_POLLS = 32
 """At most this many more polls without an event end a turn while messages of streams wait. Each poll reads
-one connection, so there is one poll for each call in flight."""
+one connection, so there is one poll for each connection with streams, and one for each unary call in flight.
+An empty poll takes 2 to 3 µs: with one for each stream, 64 streams on 8 connections paid four a message."""
 SHUTDOWN_SECONDS = 5.0
 RESPONSE_POLL_SECONDS = 0.01
 GRACE_SECONDS = 0.5  # for calls that were on their way when the server was shut down
@@ -83,6 +84,8 @@ class Reactor(Transport):
         self._sweep_at = 0.0
         self._messages = self._of_streams = 0  # in this turn
         self._alone = 0  # messages in a row that came alone
+        self._streams: Counter[str] = Counter()  # those in flight, by the far end of their connection
+        self._streams_in_flight = 0
         self._turn, self._waits = 0, False  # counts turns; whether the thread waits for an event
         self._taken = 0  # events since streams had their turn
         self._later: deque[tuple[ReactorCall, bytes]] = deque()  # messages of streams that wait for it
@@ -204,6 +207,18 @@ class Reactor(Transport):
         self._unwatched.add(call)
         return self._unwatched
 
+    def stream_opened(self, peer: str) -> None:
+        """Counts a stream that has begun, by the far end of its connection."""
+        self._streams[peer] += 1
+        self._streams_in_flight += 1
+
+    def stream_closed(self, peer: str) -> None:
+        """Counts a stream that has ended."""
+        self._streams_in_flight -= 1
+        self._streams[peer] -= 1
+        if not self._streams[peer]:
+            del self._streams[peer]
+
     def call_closed(self) -> None:
         """Counts a call that has ended."""
         self._in_flight -= 1
@@ -277,7 +292,7 @@ class Reactor(Transport):
             Whether it took all.
         """
         poll, taken, empty = self._completions.poll, 0, 0
-        enough = EMPTY_POLLS + (min(self._in_flight, MORE_POLLS) if self.streams_wait else 0)
+        enough = EMPTY_POLLS + (self._more_polls() if self.streams_wait else 0)
         while True:
             if event.completion_type != TIMEOUT:
                 empty = 0
@@ -301,6 +316,11 @@ class Reactor(Transport):
             if self._alone > ALONE_BEFORE and not self._unwatched and not self._ending:
                 return True  # the lone call has been answered, and no others are expected
             event = poll(deadline=0)
+
+    def _more_polls(self) -> int:
+        """How many connections may have something to read, as far as this is known."""
+        unary = self._in_flight - self._streams_in_flight
+        return min(unary + len(self._streams), MORE_POLLS)
 
     def _take_up_streams(self) -> None:
         """Gives streams their next turn: handles messages that waited, for a while, the oldest first."""

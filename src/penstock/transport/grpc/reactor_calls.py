@@ -40,6 +40,12 @@ class Events(Protocol):
     def call_closed(self) -> None:
         """Counts a call that has ended."""
 
+    def stream_opened(self, peer: str) -> None:
+        """Counts a stream that has begun, by the far end of its connection."""
+
+    def stream_closed(self, peer: str) -> None:
+        """Counts a stream that has ended."""
+
     unread: set[ReactorCall]
     """Watched unary calls whose message has not come."""
 
@@ -77,9 +83,11 @@ class ReactorCall(ServerCall):
     """
 
     __slots__ = (
-        "_call", "_came", "_greeted", "_handler", "_kind", "_lock", "_over", "_reactor", "_unwatched",
-        "_watched",
+        "_call", "_came", "_greeted", "_handler", "_kind", "_lock", "_over", "_peer", "_reactor",
+        "_unwatched", "_watched",
     )  # fmt: skip
+
+    can_exchange = True
 
     def __init__(self, method: str, kind: Kind, event: Any, deadline: float, reactor: Events) -> None:
         self.method = method
@@ -100,6 +108,8 @@ class ReactorCall(ServerCall):
         self._unwatched: set[ReactorCall] = self._reactor.call_opened(self)
         is_stream = self._kind is Kind.STREAM
         if is_stream:
+            self._peer = self.peer()
+            self._reactor.stream_opened(self._peer)
             self.watch()
         else:
             start(self._call, (core.ReceiveMessageOperation(NO_FLAGS),), self._received)
@@ -173,6 +183,17 @@ class ReactorCall(ServerCall):
                 self._greeted = True
 
     @override
+    def exchange(self, message: bytes) -> None:
+        with self._lock:
+            if not self._over:
+                operations = (
+                    core.ReceiveMessageOperation(NO_FLAGS),
+                    core.SendMessageOperation(message, NO_FLAGS),
+                )
+                start(self._call, operations if self._greeted else (*operations, GREETING), self._received)
+                self._greeted = True
+
+    @override
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
         end = GOOD_END if status is OK else _end_of(status)
         operations: tuple[Any, ...] = (GREETING, end)
@@ -241,6 +262,8 @@ class ReactorCall(ServerCall):
         try:
             handler.closed(bool(event.batch_operations[-1].cancelled()))
         finally:
+            if self._kind is Kind.STREAM:
+                self._reactor.stream_closed(self._peer)
             self._reactor.call_closed()
 
 
