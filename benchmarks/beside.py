@@ -77,7 +77,7 @@ class Attack:
             reads = "no" if "unread" in self.kind else "yes"
             streams = [self.callers, self.connections]
             program = [PROGRAMS / "greedy_streams.py", target, method, message, *streams, seconds, reads]
-        return ["nice", "-n", "10", sys.executable, *program]
+        return ["nice", "-n", "5", sys.executable, *program]
 
 
 def _large(model: str) -> bytes:

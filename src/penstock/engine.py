@@ -126,7 +126,7 @@ class Engine:
         return self._runners.is_polling_thread()
 
     def flush_soon(self) -> None:
-        """What waits for the polling thread is done before further events are taken, if the caller is this."""
+        """If the caller is the polling thread, what waits for it is done before further events."""
         self._runners.flush_soon()
 
     def take_turns(self, turn: Callable[[], bool]) -> None:
