@@ -1,10 +1,11 @@
 """The yardstick: a bare grpc.aio server that answers every message with the same bytes.
 
-    python benchmarks/programs/grpc_aio_echo.py ANSWER_FILE
+    python benchmarks/programs/grpc_aio_echo.py ANSWER_FILE [large]
 
-Prints its address. Unary `/bench/Echo` and bidirectional `/bench/EchoStream`; plain asyncio, no protobuf, no
-model. It needs nothing but grpcio and runs in an environment of its own; grpc's experiments are those of
-its environment variables, which the program that starts it sets.
+With "large", messages may be larger than 4 MiB. Prints its address. Unary `/bench/Echo` and bidirectional
+`/bench/EchoStream`; plain asyncio, no protobuf, no model. It needs nothing but grpcio and runs in an
+environment of its own; grpc's experiments are those of its environment variables, which the program that
+starts it sets.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ async def main() -> None:
         async for _ in requests:
             yield answer
 
-    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    large = (("grpc.max_receive_message_length", -1),) if "large" in sys.argv else ()
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0), *large))
     handlers = {
         "Echo": grpc.unary_unary_rpc_method_handler(unary),
         "EchoStream": grpc.stream_stream_rpc_method_handler(stream),

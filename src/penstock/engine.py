@@ -125,6 +125,10 @@ class Engine:
         """Whether the caller is the thread that polls gRPC."""
         return self._runners.is_polling_thread()
 
+    def flush_soon(self) -> None:
+        """If the caller is the polling thread, what waits for it is done before further events."""
+        self._runners.flush_soon()
+
     def take_turns(self, turn: Callable[[], bool]) -> None:
         """Takes the turns of work on a message; see `Runners.take_turns`."""
         self._runners.take_turns(turn)

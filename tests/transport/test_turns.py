@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.programs.open_loop import DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, header
-from penstock.transport.grpc.call import Limits
+from penstock.transport.grpc.call import Limits, Transport
 from penstock.transport.grpc.reactor import STREAM_SECONDS, Reactor
 from support.calls import Reading, Silent, no_idle_work, stream, unary, wait_until
 
@@ -99,24 +99,24 @@ class Slow(Counting):
         super().received(message)
 
 
-def test_a_turn_takes_few_messages_that_are_much_work() -> None:
+def test_a_turn_takes_few_messages_that_are_much_work(transport: type[Transport]) -> None:
     """One when it comes, and one of those that waited: then others have their turn."""
     at_idle: list[int] = []
     failures: list[BaseException] = []
     Counting.count = 0
-    reactor = Reactor(
+    server = transport(
         {"/t/S": stream(Slow)}, Limits(), lambda: bool(at_idle.append(Counting.count)), failures.append
     )
-    target = f"127.0.0.1:{reactor.bind('127.0.0.1:0')}"
+    target = f"127.0.0.1:{server.bind('127.0.0.1:0')}"
     connections = [connected(target) for _ in range(8)]
     for each in connections:
         each.sendall(call("/t/S", [MESSAGE] * 8))
     try:
-        reactor.start()
+        server.start()
         wait_until(lambda: Counting.count == 64)
     finally:
         for each in connections:
             each.close()
-        reactor.close()
+        server.close()
     assert max(later - before for before, later in itertools.pairwise(at_idle)) <= 2
     assert failures == []

@@ -205,6 +205,11 @@ class Runners:
             for flush in gathered:  # now, so that the next model's run does not hold up these answers
                 self._guarded(flush)
 
+    def flush_soon(self) -> None:
+        """On the polling thread: what waits for it is done before further events are taken."""
+        if threading.get_ident() == self._polling_thread:
+            self._flush_now()
+
     def is_polling_thread(self) -> bool:
         """Whether the caller is the polling thread."""
         return threading.get_ident() == self._polling_thread

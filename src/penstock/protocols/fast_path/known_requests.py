@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from penstock.core.errors import InvalidRequest
+from penstock.core.large_bytes import LARGE_BYTES, part_of
 from penstock.core.tensors import Array, TensorSpec
 from penstock.models.model import Model
 from penstock.protocols.codec import Asked
@@ -207,10 +208,12 @@ class KnownRequest:
             places: the places of its spans.
         """
         inputs: dict[str, Array] = {}
+        is_large = len(data) >= LARGE_BYTES
         for name, shape, dtype, number, read in self._inputs:
             start, end = places[number]
             if read is None:
-                inputs[name] = np.ndarray(shape, dtype, data[start:end])
+                values = part_of(data, start, end) if is_large else data[start:end]
+                inputs[name] = np.ndarray(shape, dtype, values)
                 continue
             try:
                 inputs[name] = read(data[start:end])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -10,6 +10,7 @@ from google.protobuf.message import EncodeError
 
 from penstock.core import wire
 from penstock.core.errors import ModelFailed, RequestError
+from penstock.core.large_bytes import joined
 from penstock.core.request import Response
 from penstock.core.tensors import Array, DataType
 from penstock.models.model import Model
@@ -74,12 +75,14 @@ class Outputs:
             if len(self._heads) < REMEMBERED:
                 self._heads[key] = head
         parts: list[bytes | memoryview] = [head, wire.field(ID, id.encode())] if id else [head]
+        join: Callable[[Sequence[bytes | memoryview]], bytes] = b"".join
         for array in arrays:
             if array.dtype.hasobject or array.nbytes <= COPIED_BYTES:
                 parts.append(_raw(array))
             else:  # copied once only
                 parts += (RAW, wire.varint(array.nbytes), bytes_of(array))
-        return b"".join(parts)
+                join = joined
+        return join(parts)
 
     def _classified(self, response: Response, id: str, classes: Mapping[str, int]) -> bytes:
         batched, labels, axes = self._model.batching.enabled, self._model.class_labels, self._model.row_axes

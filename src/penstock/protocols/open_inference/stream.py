@@ -6,6 +6,7 @@ from typing_extensions import override
 
 from penstock.core import wire
 from penstock.core.errors import InvalidRequest, RequestError
+from penstock.core.large_bytes import LARGE_BYTES, joined
 from penstock.protocols.send_buffer import SendBuffer
 from penstock.protocols.sequence_ids import has_own_sequence
 from penstock.protocols.service import Service
@@ -70,7 +71,8 @@ class InferStream(Stream):
     def _result(self, answer: bytes | RequestError, id: str, tag: int) -> Result:
         if not isinstance(answer, RequestError):
             size = wire.varint(len(answer) + len(FINAL))
-            return ((b"".join((RESPONSE, size, answer, FINAL)), 1),)
+            parts = (RESPONSE, size, answer, FINAL)
+            return ((b"".join(parts) if len(answer) < LARGE_BYTES else joined(parts), 1),)
         if self._ends_on_error:
             return self.service.codec.error(answer)
         message = pb.ModelStreamInferResponse(error_message=words(answer))

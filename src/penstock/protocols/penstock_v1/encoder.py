@@ -16,6 +16,7 @@ from google.protobuf.message import EncodeError
 
 from penstock.core import wire
 from penstock.core.errors import ModelFailed, RequestError
+from penstock.core.large_bytes import joined
 from penstock.core.request import Response, Run
 from penstock.core.tensors import Array, DataType
 from penstock.models.model import Model
@@ -97,23 +98,28 @@ class _EncodedRun:
         names: the fields with the names of model and version.
         begin: returns the beginning of `timing` for a time in the queue in microseconds.
         compute: the rest of `timing`.
+        join: puts the parts of an answer together.
         values: for each output that can be raw: all its values, the bytes per row, and the known heads of
             its rows.
         outputs: writes the model's answers.
     """
 
-    __slots__ = ("begin", "compute", "names", "outputs", "values")
+    __slots__ = ("begin", "compute", "join", "names", "outputs", "values")
 
     def __init__(self, run: Run, outputs: Outputs) -> None:
         self.names = outputs.names
         self.compute = _compute(int((run.finished - run.started) * MICROS), run.rows)
         self.begin = _beginnings(len(self.compute))
         self.outputs = outputs
+        self.join: Callable[[Sequence[bytes | memoryview]], bytes] = b"".join
         self.values: dict[str, _Values] = {}
         for name, array in run.outputs.items():
             if array.nbytes and not array.dtype.hasobject:
                 row_bytes = array.nbytes // len(array) if array.ndim else -array.nbytes
-                data = array.tobytes() if array.nbytes <= COPIED_BYTES else bytes_of(array)
+                if array.nbytes <= COPIED_BYTES:
+                    data: bytes | memoryview = array.tobytes()
+                else:
+                    data, self.join = bytes_of(array), joined
                 self.values[name] = (data, row_bytes, outputs.heads_of(name, array))
 
 
@@ -144,7 +150,7 @@ def encode(response: Response, asked: AnswerTo) -> bytes | RequestError:
             rows = _length(run.outputs[name]) if stop is None else stop - start
             parts.append(heads.get(rows) or shared.outputs.head(name, response.outputs[name], heads, rows))
             parts.append(data if stop is None else data[start * row_bytes : stop * row_bytes])
-        return b"".join(parts)
+        return shared.join(parts)
     except (ValueError, EncodeError) as error:  # over 2 GiB, or text that cannot be encoded
         return ModelFailed(f"the model's answer cannot be sent: {error}")
 

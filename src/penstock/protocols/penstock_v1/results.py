@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penstock.core import wire
 from penstock.core.errors import RequestError
+from penstock.core.large_bytes import LARGE_BYTES, joined
 from penstock.protocols import status
 from penstock_proto.v1 import prediction_pb2 as pb
 
@@ -28,4 +29,5 @@ def result_of(tag: bytes, answer: bytes | RequestError, id: str) -> bytes:
     else:
         head = b"".join((TAG, tag, RESPONSE, wire.varint(len(answer))))
     size = wire.varint(len(head) + len(answer) + len(name))
-    return b"".join((RESULTS, size, head, answer, name))
+    parts = (RESULTS, size, head, answer, name)
+    return b"".join(parts) if len(answer) < LARGE_BYTES else joined(parts)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from penstock.core.errors import ModelFailed, RequestError
+from penstock.core.large_bytes import joined
 from penstock.core.request import Response
 from penstock.core.tensors import Array, DataType
 from penstock.models.model import Model
@@ -14,7 +15,7 @@ from penstock.protocols.codec import AnswerTo
 from penstock.protocols.open_inference.classification import top_classes
 from penstock.protocols.rest.infer_decoder import BINARY_SIZE, InferForm
 from penstock.protocols.rest.values import dumped, in_pieces, plain
-from penstock.protocols.tensors import pack_bytes
+from penstock.protocols.tensors import bytes_of, pack_bytes
 
 
 def encode(response: Response, asked: AnswerTo) -> bytes | RequestError:
@@ -31,19 +32,22 @@ def encode(response: Response, asked: AnswerTo) -> bytes | RequestError:
     if not binary:
         return head
     form.json_bytes = len(head)
-    return b"".join((head, *binary))
+    return joined((head, *binary))
 
 
-def _outputs(response: Response, model: Model, form: InferForm) -> tuple[list[dict[str, Any]], list[bytes]]:
+def _outputs(
+    response: Response, model: Model, form: InferForm
+) -> tuple[list[dict[str, Any]], list[bytes | memoryview]]:
     """The outputs for the JSON, and the binary data after it."""
-    tensors, binary = [], []
+    tensors: list[dict[str, Any]] = []
+    binary: list[bytes | memoryview] = []
     for name, output in response.outputs.items():
         datatype, array = model.signature.outputs[name].datatype, output
         if name in form.classes:
             array, datatype = _classified(model, name, output, form.classes[name]), DataType.BYTES
         tensor: dict[str, Any] = {"name": name, "datatype": datatype.label, "shape": list(array.shape)}
         if name in form.binary:
-            data = pack_bytes(array) if array.dtype.hasobject else array.tobytes()
+            data = pack_bytes(array) if array.dtype.hasobject else bytes_of(array)
             tensor["parameters"] = {BINARY_SIZE: len(data)}
             binary.append(data)
         else:

@@ -35,6 +35,9 @@ class Events(Protocol):
     def schedule_idle_work(self) -> None:
         """Lets idle work run after the callbacks that are ready now."""
 
+    def stream_message(self, call: StreamCall, message: bytes) -> None:
+        """Has a message of a stream handled, in its turn: then `take` is called with it."""
+
     def report(self, error: BaseException) -> None:
         """Passes on an exception that a handler raised."""
 
@@ -266,8 +269,12 @@ class StreamCall(PortableCall):
                 await asyncio.sleep(CANCELLATION_SECONDS)
                 self._tell(self._handler.half_closed)
                 return
-            if self._end is None:
-                self._tell(self._handler.received, message)
+            self._transport.stream_message(self, message)
+
+    def take(self, message: bytes) -> None:
+        """Handles a message."""
+        if self._end is None:
+            self._tell(self._handler.received, message)
 
     async def _write(self) -> None:
         """Sends what is to be sent until the call is finished."""

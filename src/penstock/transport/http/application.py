@@ -11,6 +11,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from penstock.core.large_bytes import joined
 from penstock.transport.grpc.call import BROKEN, CallHandler, Kind, Method, Status
 from penstock.transport.http.bodies import Inflater, TooLarge, compressed, inflater
 from penstock.transport.http.call import HttpCall, Mailbox
@@ -279,7 +280,7 @@ async def _read_body(receive: Receive, coding: Inflater | None, limit: int) -> b
                 await asyncio.sleep(0)  # the other calls
         except ValueError as error:
             raise BadRequest(bad_request(f"the body cannot be decompressed: {error}")) from None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 class _Answer:
