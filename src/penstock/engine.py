@@ -121,9 +121,17 @@ class Engine:
             self._runners.notify(model.batcher)
         return replaced
 
-    def is_polling_thread(self) -> bool:
-        """Whether the caller is the thread that polls gRPC."""
-        return self._runners.is_polling_thread()
+    def takes_calls(self) -> bool:
+        """Whether the calling thread is one that takes calls, and must not be held up."""
+        return self._runners.takes_calls()
+
+    def join(self, wake: Callable[[], None]) -> Callable[[], bool]:
+        """Makes the calling thread one that makes short runs itself; see `Runners.join`."""
+        return self._runners.join(wake)
+
+    def leave(self) -> None:
+        """The calling thread, which had joined, makes no more runs."""
+        self._runners.leave()
 
     def take_turns(self, turn: Callable[[], bool]) -> None:
         """Takes the turns of work on a message; see `Runners.take_turns`."""

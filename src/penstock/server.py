@@ -362,10 +362,11 @@ class Server:
 
     @property
     def stuck(self) -> str:
-        """The model whose run blocks the thread that polls gRPC, so that no calls are accepted; or ""."""
-        polling = self._transport.polling_thread
+        """The model whose run blocks a thread that takes calls, so that none are accepted there; or ""."""
+        takes_calls = set(self._runners.inline_threads())
         models = self._registry.all()
-        return next((str(each) for each in models if polling in each.batcher.in_flight.hung_threads()), "")
+        hung = (each for each in models if not takes_calls.isdisjoint(each.batcher.in_flight.hung_threads()))
+        return next(map(str, hung), "")
 
     def _is_alive(self) -> tuple[bool, str]:
         if stuck := self.stuck:
