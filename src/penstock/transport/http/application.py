@@ -22,7 +22,7 @@ from penstock.transport.http.exchange import (
 from penstock.transport.http.lines import LineCall
 from penstock.transport.http.origins import Origins
 from penstock.transport.http.routes import Routes
-from penstock.transport.http.status import bad_request, too_large
+from penstock.transport.http.status import bad_request, too_large, wrong_host
 
 if TYPE_CHECKING:
     from penstock.transport.http.connection import Connection
@@ -77,7 +77,9 @@ class Application:
             if allowed := self._origins.preflight(scope["method"], headers):
                 await answer.nothing(allowed)
                 return
-        found = self._routes.find(scope["method"], scope["raw_path"])
+        found = wrong_host(scope["http_version"], scope["headers"]) or self._routes.find(
+            scope["method"], scope["raw_path"]
+        )
         if isinstance(found, Status):
             await answer.end(found, None)
             return
@@ -111,6 +113,8 @@ class Application:
         if not UNUSUAL.isdisjoint(headers) or request.method == "HEAD":
             return False
         found = self._routes.find(request.method, request.path)
+        if "host" not in headers or len(headers) != len(request.headers):
+            found = wrong_host(request.version, request.headers) or found
         answer = Answer(request.path, headers, request, connection, self._gate)
         if isinstance(found, Status):
             return answer.now(found, None)

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from penstock.transport.grpc.call import STOPPING, Status
-from penstock.transport.http.call import HttpCall
+from penstock.transport.http.call import REQUEST_ID, HttpCall
 from penstock.transport.http.lines import LineCall
 from penstock.transport.http.status import (
     bad_request,
@@ -140,6 +140,8 @@ class Connection(HttpToolsProtocol):
         self._is_full = is_full
         self._at_once = at_once
         self._body: bytes | None = None  # of a request that may come completely at once; see `WholeRequest`
+        self._refusal: Status | None = None  # ends the connection once what came before is answered
+        self._refused: Any = None  # the request that it is for, if it waits behind those
         self._idle: float | None = None  # since when no request has come, as far as `check` has seen
         self._in_head = True
         self._began: float | None = time.monotonic()  # the request that is being read; None between requests
@@ -163,6 +165,8 @@ class Connection(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
         self._received += len(data)
         if self._in_head and self._received - len(data) > self._header_bytes:
             self._refuse(headers_too_large(self._header_bytes))
@@ -237,8 +241,10 @@ class Connection(HttpToolsProtocol):
         """Answers a request that has come completely, if it is one that needs no task."""
         parser = self.parser
         path, _, query = self.url.partition(b"?")
-        keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
-        request = WholeRequest(parser.get_method().decode(), path, query, self.headers, body, keep_alive)
+        version = parser.get_http_version()
+        keep_alive = parser.should_keep_alive() and version != "1.0"
+        method = parser.get_method().decode()
+        request = WholeRequest(version, method, path, query, self.headers, body, keep_alive)
         before, self.cycle = self.cycle, request  # type: ignore[assignment]
         if self._at_once(self, request):
             self._body = None
@@ -252,9 +258,11 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
-        if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+        cycle = self.pipeline.pop()[0] if self.pipeline else self._refused
+        if self._refusal is not None and cycle is self._refused:
+            self._end(self._refusal)
+        elif cycle is not None:
+            self._start_asgi_task(cycle, self.app)
 
     @override
     def _unsupported_upgrade_warning(self) -> None:
@@ -354,7 +362,9 @@ class Connection(HttpToolsProtocol):
 
     def end_unread(self) -> None:
         """Rejects the request that is being read, if its body is not complete; a stream ends by itself."""
-        if self.call is not None and self._began is not None and not isinstance(self.call, LineCall):
+        if self.call is None or self._began is None or isinstance(self.call, LineCall):
+            return
+        if not self._in_head and not self.pipeline:  # else it waits behind one that has been accepted
             self._refuse(STOPPING)
 
     def _reset(self) -> None:
@@ -370,9 +380,18 @@ class Connection(HttpToolsProtocol):
         self._refuse(bad_request(f"what came is not a request of HTTP/1.1: {words}"))
 
     def _refuse(self, status: Status) -> None:
-        """Ends the connection with an answer, where none has begun."""
+        """Ends the connection with an answer, where none has begun, after the answers to earlier requests."""
         if self.transport.is_closing():
             return
+        cycle, is_between = self.cycle, self._in_head or self._began is None
+        if cycle is not None and not cycle.response_complete and (self.pipeline or is_between):
+            self._refusal, self._refused = status, None if is_between else cycle
+        else:
+            self._end(status)
+
+    def _end(self, status: Status) -> None:
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(whole_answer(status))
+            is_known = not self._in_head and self._began is not None
+            ids = [value for name, value in self.headers or () if name == REQUEST_ID.encode()]
+            self.transport.write(whole_answer(status, ids[-1] if is_known and ids else b""))
         self.transport.close()

@@ -14,6 +14,7 @@ class WholeRequest:
     """Such a request. It stands where uvicorn's connection keeps the request that is being answered.
 
     Args:
+        version: of HTTP, such as "1.1".
         method: such as "POST".
         path: as it was sent, without percent-encoding.
         query: the query string, without "?".
@@ -29,13 +30,14 @@ class WholeRequest:
 
     __slots__ = (
         "body", "disconnected", "headers", "keep_alive", "method", "path", "query", "response_complete",
-        "response_started",
+        "response_started", "version",
     )  # fmt: skip
 
     message_event = _Nothing()
 
     def __init__(  # noqa: PLR0913 - what makes up a request
         self,
+        version: str,
         method: str,
         path: bytes,
         query: bytes,
@@ -43,6 +45,7 @@ class WholeRequest:
         body: bytes,
         keep_alive: bool,
     ) -> None:
+        self.version = version
         self.method = method
         self.path = path
         self.query = query
