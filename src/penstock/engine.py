@@ -121,12 +121,20 @@ class Engine:
             self._runners.notify(model.batcher)
         return replaced
 
-    def is_polling_thread(self) -> bool:
-        """Whether the caller is the thread that polls gRPC."""
-        return self._runners.is_polling_thread()
+    def takes_calls(self) -> bool:
+        """Whether the calling thread is one that takes calls, and must not be held up."""
+        return self._runners.takes_calls()
+
+    def join(self, wake: Callable[[], None]) -> Callable[[], bool]:
+        """Makes the calling thread one that makes short runs itself; see `Runners.join`."""
+        return self._runners.join(wake)
+
+    def leave(self) -> None:
+        """The calling thread, which had joined, makes no more runs."""
+        self._runners.leave()
 
     def flush_soon(self) -> None:
-        """If the caller is the polling thread, what waits for it is done before further events."""
+        """On a thread that takes calls, what waits for it is done before further events."""
         self._runners.flush_soon()
 
     def take_turns(self, turn: Callable[[], bool]) -> None:

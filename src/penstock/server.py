@@ -52,6 +52,7 @@ from penstock.web import service_parts, web
 log = logger(__name__)
 
 LAST_RUN_SECONDS = 0.5  # for runs whose callers have been answered already
+POLLS, SERVES = "polls gRPC", "serves HTTP"
 SERVICES = (
     "penstock.v1.PredictionService",
     "penstock.v1.ModelService",
@@ -362,14 +363,19 @@ class Server:
 
     @property
     def stuck(self) -> str:
-        """The model whose run blocks the thread that polls gRPC, so that no calls are accepted; or ""."""
+        """The run that blocks a thread that takes calls, so that it takes none, and where; or ""."""
         polling = self._transport.polling_thread
-        models = self._registry.all()
-        return next((str(each) for each in models if polling in each.batcher.in_flight.hung_threads()), "")
+        for thread in self._runners.inline_threads():
+            for model in self._registry.all():
+                if thread in model.batcher.in_flight.hung_threads():
+                    return (
+                        f"a run of {model} hangs on the thread that {POLLS if thread == polling else SERVES}"
+                    )
+        return ""
 
     def _is_alive(self) -> tuple[bool, str]:
         if stuck := self.stuck:
-            return False, f"a run of {stuck} hangs on the thread that polls gRPC: restart the server"
+            return False, f"{stuck}: restart the server"
         if not self._transport.is_responsive():
             return False, "the thread that polls gRPC is held up"
         return True, "ok"

@@ -143,8 +143,9 @@ def web(  # noqa: PLR0913 - what it is composed of
     from penstock.protocols.rest import docs, infer, pages
     from penstock.protocols.rest import service as rest
     from penstock.transport.grpc.call import Limits
-    from penstock.transport.http.server import HttpTransport
+    from penstock.transport.http.server import HttpTransport, Work
 
+    engine: Engine = parts[0]
     codes = TRITON_CODES if settings.triton_status_codes else CODES
     reader = ThreadPoolExecutor(1, thread_name_prefix="penstock-json")
     services = (
@@ -173,5 +174,6 @@ def web(  # noqa: PLR0913 - what it is composed of
         settings.http_max_json_bytes,
         is_full,
         settings.http_allow_origins,
+        Work(engine.join, engine.leave),
     )
     return Web(transport, services, reader)

@@ -49,11 +49,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.openapi", description=__doc__)
     parser.add_argument("-n", type=int, default=OPERATION_EXAMPLES, help="examples for each operation")
     parser.add_argument("--seed", type=int, help="makes up the same requests again")
+    parser.add_argument("--phases", default="", help="those of schemathesis; all, if not given")
     arguments = parser.parse_args()
     if not PROGRAM.exists():
         print("schemathesis is not installed: make .venv-openapi/.made", file=sys.stderr)
         return 2
     seed = ["--seed", str(arguments.seed)] if arguments.seed is not None else []
+    phases = ["--phases", arguments.phases] if arguments.phases else []
     with tempfile.TemporaryDirectory() as folder:
         path = repository(Path(folder) / "models")
         with running_server(path, "--http", "--http-port", "0") as server:
@@ -65,6 +67,7 @@ def main() -> int:
                 "-n",
                 arguments.n,
                 *seed,
+                *phases,
             ]
             return subprocess.run(
                 [PROGRAM, "-m", "schemathesis.cli", *map(str, words)],

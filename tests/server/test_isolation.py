@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -78,6 +82,37 @@ def test_a_run_that_holds_the_polling_thread_is_seen_from_outside_and_ends_with_
         "a run took far longer than its shapes let expect: until the next start, the thread that polls gRPC "
         "makes no run of this model",
     ]
+
+
+def test_a_run_that_holds_the_thread_of_http_is_seen_and_ends_with_its_deadline(serve) -> None:
+    server = serve(
+        {"rounds": zoo.as_slow_as_asked(), "scale": zoo.scale(2.0)},
+        "--http",
+        "--http-port",
+        "0",
+        env=HUNG,
+        settings={"rounds": "inline = true"},
+    )
+
+    def post(count: int, **headers: str) -> int:
+        data = json.dumps({"x": count}).encode()
+        asked = urllib.request.Request(f"{server.http}/predict/rounds", data, headers)
+        try:
+            with urllib.request.urlopen(asked, timeout=kit.BOUND) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(post, 2**62, **{"Penstock-Timeout": "1.5"})
+        kit.wait_until(lambda: kit.get(f"{server.ops}/livez")[0] == 503, "the server is not alive")
+        assert "rounds version 1 hangs on the thread that serves HTTP" in kit.get(f"{server.ops}/livez")[1]
+        with kit.connect(server.target) as channel:  # gRPC goes on
+            answer = kit.stub_of(channel).Predict(kit.request("scale", x=kit.rows(1)), timeout=kit.BOUND)
+            assert answer.model == "scale"
+        assert waiting.result(kit.BOUND) == 504
+    assert post(1) == 200
+    kit.wait_until(lambda: kit.get(f"{server.ops}/livez")[0] == 200, "the server is alive")
 
 
 def test_a_model_that_hangs_says_so_everywhere_until_its_caller_is_gone(threaded, channel) -> None:

@@ -213,7 +213,8 @@ class ModelConfig(Section):
     )
     inline: bool | Literal["auto"] = setting(
         "auto",
-        "Whether quick runs may be made by the thread that polls gRPC, which holds up all callers meanwhile. "
+        "Whether quick runs may be made by the threads that take calls, one for gRPC and one for HTTP, which "
+        "holds up all callers meanwhile. "
         "`auto` allows it unless the values of a request decide how long its run takes; `true` allows it "
         "then as well.",
     )

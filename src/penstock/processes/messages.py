@@ -101,7 +101,7 @@ class Hung:
 
     Attributes:
         models: their names; empty once all runs have ended.
-        is_stuck: whether a run hangs on the thread that polls gRPC, so that it takes no calls.
+        is_stuck: whether a run hangs on a thread that takes calls, so that none are taken there.
         is_blocked: whether these runs keep the whole process from being ready.
     """
 

@@ -161,10 +161,10 @@ class Service:
         Turns(turns, self._workers, partial(self._broke, call)).begin(self.engine)
 
     def is_long_answer(self, response: Response, form: Any) -> bool:
-        """Whether the answer takes long to write, and this is the thread that polls gRPC."""
+        """Whether the answer takes long to write, and this is a thread that takes calls."""
         if self.codec.work.answer_seconds(response, form) <= self.bounds.inline_seconds:
             return False
-        return self.engine.is_polling_thread()
+        return self.engine.takes_calls()
 
     def answer_elsewhere(self, answer: Callable[[], Flush | None]) -> None:
         """Has a worker give an answer; `answer` returns the flush of a stream."""

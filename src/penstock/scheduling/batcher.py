@@ -52,7 +52,7 @@ class DynamicBatcher:
     Attributes:
         policy: as given; no longer batched once requests were found to affect each other.
         on_alone: called with the reason once every request runs alone from then on.
-        may_be_inline: whether quick runs may be made by the thread that polls gRPC.
+        may_be_inline: whether quick runs may be made by the threads that take calls.
         costs: how long runs are expected to take; learns from every run.
         breaker: the model's circuit breaker.
         in_flight: the runs that are going on.
@@ -236,7 +236,7 @@ class DynamicBatcher:
         return cost.expect(rows)
 
     def overran(self, seconds: float, expected: float) -> None:
-        """A run took far longer than expected: from now on none is made by the thread that polls gRPC."""
+        """A run took far longer than expected: from now on none is made by a thread that takes calls."""
         if self.may_be_inline:
             self.may_be_inline = False
             self.tell("overran", seconds=round(seconds, 4), expected_seconds=round(expected, 6))

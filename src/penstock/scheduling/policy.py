@@ -20,7 +20,7 @@ class BatchPolicy:
         runs_in_parallel: how many runs of this model may go on at the same time.
         weight: the model's share of the runner threads, relative to other models.
         cores: how many cores a run works on.
-        inline: whether quick runs may be made by the thread that polls gRPC.
+        inline: whether quick runs may be made by the threads that take calls.
         max_answer_bytes: the largest answer.
     """
 

@@ -1,8 +1,9 @@
-"""Chooses the thread that runs a batch: the polling thread or a runner thread.
+"""Chooses the thread that runs a batch: one that takes calls, or a runner thread.
 
-A run that is expected to be short is done by the polling thread itself, after it has handled every event that
-is ready: handing it to another thread would cost more than the run. Longer runs go to runner threads, so that
-polling goes on and several batches use the cores at once. Both call the same `DynamicBatcher.run_once`.
+A run that is expected to be short is done by the thread that has taken the requests, after it has handled
+every event that is ready: handing it to another thread would cost more than the run. Such threads are the one
+that polls gRPC and the one that serves HTTP. Longer runs go to runner threads, so that calls are taken
+meanwhile and several batches use the cores at once. All call the same `DynamicBatcher.run_once`.
 
 Models share the runner threads by their weights, by start-time fair queueing (Goyal, Vin and Cheng 1996): a
 virtual clock counts what each model has used, divided by its weight, and the model with the smallest start
@@ -18,30 +19,23 @@ import itertools
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from penstock.core.request import Flush
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.execution.run_times import LONG_SECONDS
+from penstock.scheduling.inline import Inline, Suspended
 from penstock.scheduling.verification import Verifier
 
 OVERRUN_SECONDS, OVERRUN_TIMES = LONG_SECONDS, 5
 """A run that used more CPU than this, and this many times what was expected, depends on more than its shapes.
-No further run of its model is made by the polling thread."""
+No further run of its model is made by a thread that takes calls."""
 IDLE_SECONDS = 0.1  # a run that takes this long but uses little CPU waits for something, such as a device
 GATHER_SECONDS = 0.0005
-"""How long the polling thread may run batches one after another before streams send what has gathered. A
-message costs as much as 50 predictions, so a quick model's answers to one message leave in one message."""
-TURNS_SECONDS = 0.001
-"""How long the polling thread may take turns of work on messages before it takes further events."""
-READ_SECONDS = 0.0005  # the least time between two readings of the thread's CPU clock
-SUSPENDED_SECONDS = 1.0
-MOST_SUSPENDED_SECONDS = 3600.0
-FORGIVEN_SECONDS = 60.0  # this long after a suspension, the next one is short again
-
-
+"""How long a thread that takes calls may run batches one after another before streams send what has gathered.
+A message costs as much as 50 predictions, so a quick model's answers to one message leave in one message."""
 PATIENCE = 4
 """A run that takes this many times longer than expected is charged for more than was expected."""
 LOOK_SECONDS = 0.005  # how often runs are checked for that
@@ -74,34 +68,12 @@ def _virtual(batcher: DynamicBatcher, seconds: float) -> float:
     return seconds * policy.cores / policy.weight
 
 
-class _CpuClock:
-    """How much CPU the polling thread had used shortly before a run.
-
-    Reading its CPU clock takes longer than most other steps for a small batch. So a reading is used again
-    for `READ_SECONDS`, and is too small by at most as much.
-
-    Attributes:
-        seconds: the last reading.
-    """
-
-    __slots__ = ("_read_at", "seconds")
-
-    def __init__(self) -> None:
-        self._read_at = -math.inf
-        self.seconds = 0.0
-
-    def note(self, now: float) -> None:
-        """Takes a reading, unless the last one is recent enough."""
-        if now - self._read_at > READ_SECONDS:
-            self._read_at, self.seconds = now, time.thread_time()
-
-
 class Runners:
-    """The polling thread's share of the work, and the pool of threads for the rest.
+    """The share of the work of the threads that take calls, and the pool of threads for the rest.
 
     Args:
         threads: the size of the pool, beside which there are as many spare threads.
-        inline_below_seconds: runs that are expected to take less are done by the polling thread.
+        inline_below_seconds: runs that are expected to take less are done by the threads that take calls.
         failed: called with an exception that a run has raised.
 
     Attributes:
@@ -114,15 +86,11 @@ class Runners:
     ) -> None:
         self._inline_limit = inline_below_seconds
         self._overrun = max(OVERRUN_SECONDS, OVERRUN_TIMES * inline_below_seconds)
-        self._cpu_clock = _CpuClock()
         self.failed = failed
         self.verifier = Verifier(failed)
-        self._polling_thread: int | None = None
-        self._flush_now: Callable[[], None]
-        self._notified: dict[DynamicBatcher, None] = {}
-        self._turns: deque[Callable[[], bool]] = deque()  # of messages that are handled in turns
-        # Batchers kept off the polling thread: until when, and for how long.
-        self._suspended: dict[DynamicBatcher, tuple[float, float]] = {}
+        self._polling = Inline()
+        self._inline: dict[int, Inline] = {}  # of each thread that takes calls
+        self._suspended = Suspended()
         self._ready: list[tuple[float, int, DynamicBatcher]] = []  # a heap by start tag
         self._queued: set[DynamicBatcher] = set()  # what is in _ready
         self._virtual_time = 0.0  # the start tag of the run that started last
@@ -146,8 +114,9 @@ class Runners:
             polling_thread: the identifier of the thread that will call `work_inline`.
             flush_now: called on that thread when a full batch waits for it.
         """
-        self._polling_thread = polling_thread
-        self._flush_now = flush_now
+        if polling_thread is not None:
+            self._polling.flush_now = flush_now
+            self._inline[polling_thread] = self._polling
         for thread in self._threads:
             thread.start()
         self.verifier.start()
@@ -173,70 +142,94 @@ class Runners:
 
     def notify(self, batcher: DynamicBatcher) -> None:
         """Says that a request has been added to the queue of a batcher."""
-        if threading.get_ident() == self._polling_thread:
-            self._notified[batcher] = None  # it is run after every event that is ready has been taken
-            if batcher.is_full() and batcher.may_run():
-                self._flush_now()
-        else:
+        inline = self._inline.get(threading.get_ident())
+        if inline is None:
             self._enqueue(batcher)
+            return
+        if inline.wake is not None:
+            inline.wake_first()
+        inline.notified[batcher] = None  # it is run after every event that is ready has been taken
+        if batcher.is_full() and batcher.may_run():
+            inline.flush_now()
 
-    def work_inline(self) -> bool:
-        """Called by the polling thread: does the short runs, and queues the others for the runner threads.
+    def join(self, wake: Callable[[], None]) -> Callable[[], bool]:
+        """Makes the calling thread one that makes short runs itself, beside the one that polls gRPC.
+
+        Args:
+            wake: called on this thread when there is something to do for it.
 
         Returns:
-            Whether more waits for the polling thread.
+            What does it, once the thread has taken every event that is ready; see `work_inline`.
         """
-        if self._notified:
-            self._work_inline()
-        if self._turns:
-            self._take_turns()
-        return bool(self._notified) or bool(self._turns)
+        inline = self._inline[threading.get_ident()] = Inline(wake=wake)
+        return partial(self.work_inline, inline)
 
-    def _work_inline(self) -> None:
-        notified, self._notified = self._notified, {}
+    def leave(self) -> None:
+        """The calling thread, which had joined, makes no more runs; what waits goes to the runner threads."""
+        inline = self._inline.pop(threading.get_ident())
+        for batcher in inline.notified:
+            self._enqueue(batcher)
+
+    def work_inline(self, inline: Inline | None = None) -> bool:
+        """Does the short runs of the calling thread, and queues the others for the runner threads.
+
+        Args:
+            inline: its work; None for the thread that polls gRPC.
+
+        Returns:
+            Whether more waits for this thread.
+        """
+        inline = inline or self._polling
+        if inline.notified:
+            self._work_inline(inline)
+        if inline.turns:
+            inline.take_turns()
+        return bool(inline.notified) or bool(inline.turns)
+
+    def _work_inline(self, inline: Inline) -> None:
+        notified, inline.notified = inline.notified, {}
         now = time.monotonic()
         for batcher in notified:
             if self._is_long(batcher):
                 self._enqueue(batcher)
                 continue
             gathered: dict[Flush, None] = {}
-            if self._run_inline(batcher, gathered, now + GATHER_SECONDS):
-                self._notified[batcher] = None
+            if self._run_inline(inline, batcher, gathered, now + GATHER_SECONDS):
+                inline.notified[batcher] = None
             for flush in gathered:  # now, so that the next model's run does not hold up these answers
                 self._guarded(flush)
 
     def flush_soon(self) -> None:
-        """On the polling thread: what waits for it is done before further events are taken."""
-        if threading.get_ident() == self._polling_thread:
-            self._flush_now()
+        """On a thread that takes calls: what waits for it is done before further events are taken."""
+        inline = self._inline.get(threading.get_ident())
+        if inline is not None:
+            inline.flush_now()
 
-    def is_polling_thread(self) -> bool:
-        """Whether the caller is the polling thread."""
-        return threading.get_ident() == self._polling_thread
+    def takes_calls(self) -> bool:
+        """Whether the calling thread is one that takes calls, and must not be held up."""
+        return threading.get_ident() in self._inline
+
+    def inline_threads(self) -> Sequence[int]:
+        """The threads that take calls."""
+        return tuple(self._inline)
 
     def take_turns(self, turn: Callable[[], bool]) -> None:
-        """Does work that takes turns: on the polling thread one at a time, on other threads all at once.
+        """Does work that takes turns: on a thread that takes calls one at a time, on others all at once.
 
         Args:
             turn: takes one turn, and returns whether more are left. It must not raise an exception.
         """
-        if threading.get_ident() != self._polling_thread:
+        inline = self._inline.get(threading.get_ident())
+        if inline is None:
             while turn():
                 time.sleep(0)  # lets other threads have the interpreter
         elif turn():
-            self._turns.append(turn)
+            inline.wake_first()
+            inline.turns.append(turn)
 
-    def _take_turns(self) -> None:
-        """Takes turns for a moment, of each piece of work one at most."""
-        end = time.monotonic() + TURNS_SECONDS
-        for _ in range(len(self._turns)):
-            turn = self._turns.popleft()
-            if turn():
-                self._turns.append(turn)
-            if time.monotonic() >= end:
-                return
-
-    def _run_inline(self, batcher: DynamicBatcher, gathered: dict[Flush, None], end: float) -> bool:
+    def _run_inline(
+        self, inline: Inline, batcher: DynamicBatcher, gathered: dict[Flush, None], end: float
+    ) -> bool:
         """Runs one batch after another until nothing waits, or until the time `end`.
 
         Returns:
@@ -244,14 +237,14 @@ class Runners:
         """
         while True:
             started = time.monotonic()
-            self._cpu_clock.note(started)
+            inline.cpu_clock.note(started)
             try:
                 batcher.run_once(gathered)
             except Exception as error:
                 self.failed(error)
             now = time.monotonic()
             if now - started > self._overrun:
-                self._took_too_long(batcher)
+                self._took_too_long(batcher, inline.cpu_clock.seconds)
             if not batcher.waiting_rows or not batcher.may_run():
                 return False
             if now >= end or self._is_long(batcher):
@@ -266,30 +259,22 @@ class Runners:
         suspended = self._suspended.get(batcher)
         return suspended is not None and time.monotonic() < suspended[0]
 
-    def _took_too_long(self, batcher: DynamicBatcher) -> None:
-        """A run held up the polling thread: it must not be followed by others of its model.
+    def _took_too_long(self, batcher: DynamicBatcher, cpu_before: float) -> None:
+        """A run held up a thread that takes calls: it must not be followed by others of its model.
 
         How long a run takes may depend on the values of its inputs, which cannot be estimated.
+
+        Args:
+            batcher: of the model.
+            cpu_before: the CPU that the thread had used before the run, in seconds.
         """
         thread = threading.get_ident()
         seconds = batcher.times.took.get(thread, 0.0)
-        used = batcher.times.cpu_of_long_run(thread, self._cpu_clock.seconds)
+        used = batcher.times.cpu_of_long_run(thread, cpu_before)
         if used > self._overrun:
             batcher.overran(used, self._inline_limit)
         elif seconds > IDLE_SECONDS:
-            self._suspend(batcher)
-
-    def _suspend(self, batcher: DynamicBatcher) -> None:
-        """Keeps a batcher off the polling thread for a while, twice as long as last time.
-
-        Its run used little CPU. It may have waited for something, such as a device; or the whole process may
-        have stood still.
-        """
-        now = time.monotonic()
-        until, seconds = self._suspended.get(batcher, (0.0, 0.0))
-        forgiven = now > until + FORGIVEN_SECONDS
-        seconds = SUSPENDED_SECONDS if forgiven else min(2 * seconds, MOST_SUSPENDED_SECONDS)
-        self._suspended[batcher] = (now + seconds, seconds)
+            self._suspended.suspend(batcher)
 
     def _enqueue(self, batcher: DynamicBatcher) -> None:
         """Queues a batcher for the runner threads, now or for when its delay is over."""

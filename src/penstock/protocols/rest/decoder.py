@@ -15,12 +15,11 @@ from penstock.protocols.rest.forms import Inputs
 from penstock.protocols.rest.pieces import let_go
 from penstock.protocols.sequence_ids import BY_ID_ONLY, SEQUENCES_KEY, check_words, has_own_sequence
 from penstock.protocols.tensors import wanted_outputs
-from penstock.transport.http.call import HttpCall
+from penstock.transport.http.call import REQUEST_ID, HttpCall
 
 MODEL, VERSION = "model", "version"
 """The parameters of paths."""
 
-REQUEST_ID = "x-request-id"
 PRIORITY = "penstock-priority"
 SEQUENCE_ID, SEQUENCE_START, SEQUENCE_END = (f"penstock-sequence-{name}" for name in ("id", "start", "end"))
 OUTPUTS = "outputs"
@@ -85,9 +84,10 @@ class DecodedRecords(HttpDecoded):
     def contents(self, model: Model) -> Contents:
         inputs, form = attached(model, Inputs).read(self.body)
         outputs: Sequence[str] = model.output_names
-        wanted = [each for value in self.call.query.get(OUTPUTS, ()) for each in value.split(",") if value]
-        if wanted:
-            outputs = wanted_outputs(model, [each.strip() for each in wanted])
+        if self.call.has_query:
+            values = self.call.query.get(OUTPUTS, ())
+            wanted = [each.strip() for value in values for each in value.split(",") if value]
+            outputs = wanted_outputs(model, wanted) if wanted else outputs
         priority = _priority(self.call.headers)
         return Contents(inputs, outputs, form, priority=priority, sequence=self._sequence(model))
 
@@ -108,6 +108,8 @@ def check_query(call: HttpCall) -> None:
     Raises:
         InvalidRequest: it has a parameter that does not exist.
     """
+    if not call.has_query:
+        return
     unknown = call.query.keys() - {OUTPUTS}
     if unknown:
         names = ", ".join(sorted(unknown))

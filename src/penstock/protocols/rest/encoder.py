@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from penstock.core.errors import ModelFailed, RequestError
+from penstock.core.minifloats import BY_BITS
 from penstock.core.request import Response
 from penstock.core.tensors import Array
 from penstock.models.model import Model
@@ -43,6 +44,10 @@ class Outputs:
         self._axes = {name: spec.row_axis for name, spec in outputs.items()}
         # One number or text for each row is written without a list around it.
         self._single = {name for name, spec in outputs.items() if spec.shape and spec.shape[1:] == (1,)}
+        # Those whose rows need no conversion but the one to JSON.
+        self._rows_first = {
+            name for name, spec in outputs.items() if not spec.row_axis and spec.datatype not in BY_BITS
+        }
         self._classifier = Classifier(model)
 
     def fields(self, response: Response, form: Form) -> dict[str, Any]:
@@ -57,10 +62,29 @@ class Outputs:
             found = {name: in_pieces(plain(self._datatypes[name], array)) for name, array in outputs.items()}
             said = {name: in_pieces(plain_of(values)) for name, values in self._said(outputs).items()}
             return {"outputs": found, **said}
+        if form.kind is Kind.RECORD and (record := self._record(outputs)) is not None:
+            return record
         records = self._records(outputs, form.rows, self._axes_of(outputs, form.rows))
         if form.kind is Kind.INSTANCES:
             return {"predictions": records}
         return {name: in_pieces(value) for name, value in records[0].items()}
+
+    def _record(self, outputs: dict[str, Array]) -> dict[str, Any] | None:
+        """What `_records` finds for one record, in half the time; None if an output is not a small row."""
+        found: dict[str, Any] = {}
+        for name, array in outputs.items():
+            if name not in self._rows_first or not array.ndim or len(array) != 1 or array.size > SLICE:
+                return None
+            found[name] = _first(array[:, 0] if name in self._single else array)
+        label, probabilities = self._classifier.label, self._classifier.probabilities
+        if label in found and probabilities in found and outputs[label].size == 1:
+            rows = outputs[probabilities]
+            if rows.ndim == 2 and rows.shape[1]:
+                found.setdefault(PREDICTION, _first(outputs[label].reshape(-1)))
+                row = rows[0]
+                largest = row.argmax()  # the first NaN, if there is one; quicker than max
+                found.setdefault(PROBABILITY, _first(row[largest : largest + 1]))
+        return found
 
     def predictions(self, response: Response, count: int) -> bytes:
         """The answer to a request with many records, written bit by bit; see `values.in_pieces`.
@@ -121,6 +145,16 @@ class Outputs:
         if name in self._single:
             array = array[:, 0]
         return rows_of(plain(self._datatypes[name], array))
+
+
+def _first(values: Array) -> Any:
+    """The first of `rows_of(plain(...))`."""
+    kind = values.dtype.kind
+    if kind == "O":
+        return values[0] if values.ndim == 1 else values[0].tolist()
+    if values.ndim > 1:
+        return np.ascontiguousarray(values[0])
+    return values[0] if kind == "f" and values.dtype.itemsize < FP64_BYTES else values[0].item()
 
 
 def response_size(response: Response) -> int:

@@ -85,12 +85,14 @@ class Inputs:
                 'the body is not an object, expected one record {"input": value, ...}, '
                 f'{{"instances": [record, ...]}} or {{"inputs": {{"input": [...], ...}}}}{bare}'
             )
+        if (inputs := self._from_record(body)) is not None:
+            return inputs, RECORD
         if self._is(body, INSTANCES, list):
             records = [self._record(each, index) for index, each in enumerate(body[INSTANCES])]
             return self._from_records(records), Form(Kind.INSTANCES, len(records))
         if self._is(body, INPUTS, dict):
             return self._from_columns(body[INPUTS]), Form(Kind.COLUMNS, 0)
-        return self._from_record(body) or self._from_one(body), RECORD
+        return self._from_one(body), RECORD
 
     def _is(self, body: Mapping[str, Any], name: str, kind: type) -> bool:
         """Whether the body has this form, and is no record with an input of that name."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from typing_extensions import override
 
 from penstock.core.errors import InvalidRequest
 from penstock.core.tensors import Array, TensorSpec
 from penstock.models.model import Model
-from penstock.protocols.codec import Contents
+from penstock.protocols.codec import Contents, attached
 from penstock.protocols.open_inference import parameters
 from penstock.protocols.open_inference.classification import check_classes
 from penstock.protocols.rest.decoder import HttpDecoded
@@ -31,6 +31,8 @@ JSON_BYTES = "inference-header-content-length"
 BINARY_SIZE, BINARY, ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 INT64 = 2**63
 LONGEST_NUMBER = 20  # digits
+KNOWN_BYTES, MOST_KNOWN = 1024, 256
+"""The longest JSON that is kept with what it says, and how many of them."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,46 @@ class InferForm:
     json_bytes: int | None = field(default=None, init=False)
 
 
+class _Plan(NamedTuple):
+    """What the JSON of a request says, if all inputs are binary data behind it.
+
+    Attributes:
+        contents: the content, without inputs.
+        tensors: the inputs in the signature's order: each with its shape, and where its data is.
+    """
+
+    contents: Contents
+    tensors: Sequence[tuple[TensorSpec, tuple[int, ...], int, int]]
+
+    def filled(self, binary: bytes) -> Contents:
+        """The content of a request with these inputs."""
+        inputs = {
+            spec.name: shaped(of_raw(spec, binary[start:end]), shape, spec)
+            for spec, shape, start, end in self.tensors
+        }
+        form: InferForm = self.contents.form
+        return self.contents._replace(inputs=inputs, form=InferForm(form.classes, form.binary))
+
+
+class _Plans:
+    """The plans of one model.
+
+    Args:
+        model: the model.
+
+    Attributes:
+        known: the plan of each JSON.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.known: dict[bytes, _Plan] = {}
+
+
+_known_json: dict[bytes, int] = {}
+"""The size of the binary data behind JSON that some model has a plan for: a client sends the same JSON before
+other data again and again."""
+
+
 class DecodedInfer(HttpDecoded):
     """An inference request.
 
@@ -55,12 +97,13 @@ class DecodedInfer(HttpDecoded):
         data: the body.
     """
 
-    __slots__ = ("_binary", "_data")
+    __slots__ = ("_binary", "_data", "_plan_key")
 
     def __init__(self, data: bytes) -> None:
         super().__init__({}, len(data))
         self._data = data
         self._binary = b""
+        self._plan_key: bytes | None = None  # its JSON, if it is short and has all inputs behind it
 
     @override
     @not_too_deep
@@ -75,6 +118,10 @@ class DecodedInfer(HttpDecoded):
                     f"at most {len(data)}"
                 )
             data, self._binary = data[: int(said)], data[int(said) :]
+            if len(data) <= KNOWN_BYTES:
+                self._plan_key = data
+                if _known_json.get(data) == len(self._binary):
+                    return  # it is valid, and has no id
         self.body = _of_kind(parsed(data), dict, "the body")
         id = self.body.get("id", "")
         self.id = _of_kind(id, str, "id") or self.id
@@ -82,8 +129,23 @@ class DecodedInfer(HttpDecoded):
     @override
     @not_too_deep
     def contents(self, model: Model) -> Contents:
+        key = self._plan_key
+        if key is not None and _known_json.get(key) == len(self._binary):
+            plan = attached(model, _Plans).known.get(key)
+            if plan is not None:
+                return plan.filled(self._binary)
+            self.body = parsed(key)
+        tensors: list[tuple[TensorSpec, tuple[int, ...], int, int]] = []
+        contents = self._read(model, tensors)
+        is_plain = len(tensors) == len(contents.inputs) and "id" not in self.body
+        if key is not None and is_plain and model.sequence_state is None:
+            _learn(model, key, len(self._binary), _Plan(contents._replace(inputs={}), tensors))
+        return contents
+
+    def _read(self, model: Model, tensors: list[tuple[TensorSpec, tuple[int, ...], int, int]]) -> Contents:
+        """The content; adds the inputs that are binary data to `tensors`, see `_Plan`."""
         body, message = self.body, pb.ModelInferRequest()
-        arrays = self._inputs(model)
+        arrays = self._inputs(model, tensors)
         asked = _objects(body.get("outputs", []), "outputs")
         options = _of_kind(body.get("parameters", {}), dict, "parameters")
         names = [_name_of(each, "outputs") for each in asked]
@@ -103,9 +165,12 @@ class DecodedInfer(HttpDecoded):
         sequence = parameters.sequence_of(message) if model.sequence_state is not None else None
         return Contents(arrays, outputs, InferForm(classes, binary), seconds, priority, sequence)
 
-    def _inputs(self, model: Model) -> dict[str, Array]:
+    def _inputs(
+        self, model: Model, binary: list[tuple[TensorSpec, tuple[int, ...], int, int]]
+    ) -> dict[str, Array]:
         tensors = _objects(self.body.get("inputs", []), "inputs")
         specs, arrays, start = model.signature.inputs, {}, 0
+        order = {name: index for index, name in enumerate(specs)}
         names = [_name_of(each, "inputs") for each in tensors]
         for name, tensor in zip(names, tensors, strict=True):
             spec = specs.get(name)
@@ -113,7 +178,10 @@ class DecodedInfer(HttpDecoded):
                 raise InvalidRequest(f"there is no input {name}: {expected_inputs(model, names)}")
             if name in arrays:
                 raise InvalidRequest(f"input {name} appears twice")
+            before = start
             arrays[name], start = self._tensor(spec, tensor, start)
+            if "data" not in tensor:
+                binary.append((spec, arrays[name].shape, before, start))
         if start != len(self._binary):
             raise InvalidRequest(f"{len(self._binary) - start} bytes of binary data belong to no input")
         missing = ", ".join(
@@ -121,6 +189,7 @@ class DecodedInfer(HttpDecoded):
         )
         if missing:
             raise InvalidRequest(f"input {missing} is missing: {expected_inputs(model, names)}")
+        binary.sort(key=lambda each: order[each[0].name])
         return {name: arrays[name] for name in specs if name in arrays}
 
     def _tensor(self, spec: TensorSpec, tensor: Mapping[str, Any], start: int) -> tuple[Array, int]:
@@ -150,6 +219,16 @@ class DecodedInfer(HttpDecoded):
 def decode(data: bytes) -> DecodedInfer:
     """The request in a body; it is parsed once its call is known."""
     return DecodedInfer(data)
+
+
+def _learn(model: Model, json: bytes, size: int, plan: _Plan) -> None:
+    """Keeps a plan for later requests with the same JSON."""
+    plans = attached(model, _Plans).known
+    for known in (plans, _known_json):
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+    plans[json] = plan
+    _known_json[json] = size
 
 
 def _shape(spec: TensorSpec, tensor: Mapping[str, Any]) -> tuple[int, ...]:

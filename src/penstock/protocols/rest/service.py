@@ -16,7 +16,6 @@ from penstock.protocols.fast_path.spans import Span
 from penstock.protocols.request import ProtocolRequest, UnaryCall
 from penstock.protocols.rest.decoder import (
     MODEL,
-    REQUEST_ID,
     VERSION,
     HttpDecoded,
     check_query,
@@ -38,7 +37,7 @@ from penstock.transport.http.routes import Route
 UNARY = "RestPredict"
 PREDICT = "/penstock.rest/Predict"
 STREAM = "/penstock.rest/PredictStream"
-VERSION_HEADER, ID_HEADER = b"penstock-model-version", REQUEST_ID.encode()
+VERSION_HEADER = b"penstock-model-version"
 TIMING = "penstock-timing"
 """The header of a request that asks how long its parts took."""
 TIMING_HEADER = b"server-timing"
@@ -78,8 +77,6 @@ class HttpUnaryCall(UnaryCall):
     def answered(self, request: ProtocolRequest, answer: bytes | RequestError) -> None:
         call = self.call
         call.header(VERSION_HEADER, request.model.version_text)
-        if REQUEST_ID in call.headers:
-            call.header(ID_HEADER, call.headers[REQUEST_ID])
         if isinstance(answer, bytes):
             if len(answer) > SMALL_BYTES or self.account is not None:
                 self._count(request, len(answer))

@@ -6,8 +6,9 @@ import asyncio
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 from urllib.parse import parse_qs
 
@@ -16,7 +17,15 @@ from typing_extensions import override
 from penstock.transport.grpc.call import OK, ServerCall, Status
 from penstock.transport.http.routes import Found
 
+REQUEST_ID = "x-request-id"
+"""The header with the id of a request, which every answer to it has as well."""
 NOT_IN_HEADERS = re.compile(r"[^\t -~\x80-\xff]")
+
+
+def header_value(text: str) -> bytes:
+    """The value of a header; characters that a header cannot have become "?"."""
+    return NOT_IN_HEADERS.sub("?", text).encode("latin-1")
+
 
 Result: TypeAlias = tuple[Status, bytes | None]
 """The status of a call, and its last message."""
@@ -69,11 +78,12 @@ class HttpCall(ServerCall):
         has_error: whether problem reports have the member `error`; see `status.problem`.
         answer_headers: headers of the answer, besides those of its status.
         result: the status and the last message, once the call is finished.
+        on_news: called on the event loop once the call is finished or its client has gone; None for no one.
     """
 
     __slots__ = (
-        "_client", "_mailbox", "_open", "_query", "_waiting", "answer_headers", "has_error", "headers",
-        "is_gone", "json_size", "parameters", "result",
+        "_client", "_mailbox", "_open", "_query", "answer_headers", "has_error", "headers", "is_gone",
+        "json_size", "on_news", "parameters", "result",
     )  # fmt: skip
 
     def __init__(
@@ -96,7 +106,12 @@ class HttpCall(ServerCall):
         self._client = client
         self._mailbox = mailbox
         self._open = [True]
-        self._waiting: asyncio.Future[None] | None = None
+        self.on_news: Callable[[], None] | None = None
+
+    @property
+    def has_query(self) -> bool:
+        """Whether there are query parameters."""
+        return bool(self._query)
 
     @property
     def query(self) -> Mapping[str, Sequence[str]]:
@@ -137,7 +152,7 @@ class HttpCall(ServerCall):
 
     def header(self, name: bytes, value: str) -> None:
         """Adds a header to the answer; characters that a header cannot have become "?"."""
-        self.answer_headers.append((name, NOT_IN_HEADERS.sub("?", value).encode("latin-1")))
+        self.answer_headers.append((name, header_value(value)))
 
     def gone(self) -> None:
         """The client has gone; on the event loop."""
@@ -147,12 +162,18 @@ class HttpCall(ServerCall):
 
     def look(self) -> None:
         """Continues whatever waits for the call; on the event loop."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if self.on_news is not None:
+            self.on_news()
 
     async def wait(self) -> None:
         """Waits until the call is finished, or the client has gone."""
+        waiting: asyncio.Future[None]
         while self.result is None and not self.is_gone:
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
-            self._waiting = None
+            waiting = asyncio.get_running_loop().create_future()
+            self.on_news = partial(_wake, waiting)
+            await waiting
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 import sys
@@ -18,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from penstock.transport.grpc.call import STOPPING, Status
-from penstock.transport.http.call import HttpCall
+from penstock.transport.http.call import REQUEST_ID, HttpCall
 from penstock.transport.http.lines import LineCall
 from penstock.transport.http.status import (
     bad_request,
@@ -27,6 +28,7 @@ from penstock.transport.http.status import (
     too_slow,
     whole_answer,
 )
+from penstock.transport.http.whole import WholeRequest
 
 WAIT_SECONDS = 30.0
 """How long a client may take for the headers of a request; to take any of an answer; and for its body, with
@@ -41,8 +43,11 @@ MOST_PIPELINED = 256
 LONGEST_WORDS = 100
 FULL = no_room()
 NO_LINGER = struct.pack("ii", 1, 0)
+CLOSE = (b"connection", b"close")
 FRAMING = (b"content-length", b"transfer-encoding")
 """The headers that say where a body ends."""
+_ESCAPES = re.compile(rb"[%#]")
+"""What makes a path that must be looked at more closely."""
 
 
 class _Flow(FlowControl):
@@ -114,23 +119,30 @@ class Connection(HttpToolsProtocol):
         header_bytes: the most bytes of a request's head.
         loop: the event loop.
         is_full: whether there is no room for another connection.
+        at_once: answers a request that has come completely, or returns False; see `Application.at_once`.
 
     Attributes:
         call: the call that is being answered.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is composed of
         self,
         config: Config,
         state: ServerState,
         header_bytes: int,
         loop: asyncio.AbstractEventLoop,
         is_full: Callable[[], bool],
+        at_once: Callable[[Connection, WholeRequest], bool],
     ) -> None:
         super().__init__(config, state, {"connection": self}, loop)
         self.call: HttpCall | None = None
         self._header_bytes = header_bytes
         self._is_full = is_full
+        self._at_once = at_once
+        self._body: bytes | None = None  # of a request that may come completely at once; see `WholeRequest`
+        self._refusal: Status | None = None  # ends the connection once what came before is answered
+        self._refused: Any = None  # the request that it is for, if it waits behind those
+        self._idle: float | None = None  # since when no request has come, as far as `check` has seen
         self._in_head = True
         self._began: float | None = time.monotonic()  # the request that is being read; None between requests
         self._received = 0  # bytes of it
@@ -153,6 +165,8 @@ class Connection(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
         self._received += len(data)
         if self._in_head and self._received - len(data) > self._header_bytes:
             self._refuse(headers_too_large(self._header_bytes))
@@ -162,11 +176,15 @@ class Connection(HttpToolsProtocol):
             self._refuse(headers_too_large(self._header_bytes))
             return
         self._data = data
+        self._idle = None
         super().data_received(data)
+        if self._body is not None and not self.transport.is_closing():  # the rest of it comes later
+            self._begin_cycle()
 
     @override
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        # Not uvicorn's: most requests need no scope of ASGI, which `_begin_cycle` makes for the others.
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_head = True
         self._began = time.monotonic()
         self._received = self._aside = 0
@@ -174,7 +192,10 @@ class Connection(HttpToolsProtocol):
     @override
     def on_body(self, body: bytes) -> None:
         self._aside = 0
-        super().on_body(body)
+        if self._body is None:
+            super().on_body(body)
+        else:
+            self._body += body
 
     @override
     def on_headers_complete(self) -> None:
@@ -182,13 +203,66 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             self._reset()
             raise ValueError("too many requests were sent ahead")  # stops the parser
+        is_next = self.cycle is None or self.cycle.response_complete
+        is_plain = self.url.startswith(b"/") and self.url.isascii() and not _ESCAPES.search(self.url)
+        if (
+            is_next
+            and is_plain
+            and not self.expect_100_continue
+            and not self.parser.should_upgrade()
+            and not self.flow.write_paused
+        ):
+            self._body = b""
+        else:
+            self._begin_cycle()
+
+    def _begin_cycle(self) -> None:
+        """Starts what answers a request by uvicorn's means: a task of asyncio that calls the application."""
+        body, self._body = self._body, None
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
         super().on_headers_complete()
+        if body:
+            super().on_body(body)
 
     @override
     def on_message_complete(self) -> None:
-        super().on_message_complete()
         self._began = None
         self._received = self._aside = 0
+        if self._body is None:
+            super().on_message_complete()
+        elif not self._answered_at_once(self._body):
+            self._begin_cycle()
+            super().on_message_complete()
+
+    def _answered_at_once(self, body: bytes) -> bool:
+        """Answers a request that has come completely, if it is one that needs no task."""
+        parser = self.parser
+        path, _, query = self.url.partition(b"?")
+        version = parser.get_http_version()
+        keep_alive = parser.should_keep_alive() and version != "1.0"
+        method = parser.get_method().decode()
+        request = WholeRequest(version, method, path, query, self.headers, body, keep_alive)
+        before, self.cycle = self.cycle, request  # type: ignore[assignment]
+        if self._at_once(self, request):
+            self._body = None
+            return True
+        self.cycle = before
+        return False
+
+    @override
+    def on_response_complete(self) -> None:
+        # Without uvicorn's timer for each answer: `check` closes connections without requests.
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        cycle = self.pipeline.pop()[0] if self.pipeline else self._refused
+        if self._refusal is not None and cycle is self._refused:
+            self._end(self._refusal)
+        elif cycle is not None:
+            self._start_asgi_task(cycle, self.app)
 
     @override
     def _unsupported_upgrade_warning(self) -> None:
@@ -212,6 +286,23 @@ class Connection(HttpToolsProtocol):
             self._began = time.monotonic()
         if rest:
             self.data_received(rest)
+
+    def answer_whole(
+        self, request: WholeRequest, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        """Sends the answer to a request; see `answer` for the other arguments."""
+        if request.disconnected or self.transport.is_closing():
+            return
+        lines = [b"%b: %b\r\n" % each for each in (*self.server_state.default_headers, *headers)]
+        if CLOSE in headers:
+            request.keep_alive = False
+        elif not request.keep_alive:
+            lines.append(b"connection: close\r\n")
+        request.response_started = request.response_complete = True
+        self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+        if not request.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def answer(self, send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
         """Sends a whole answer in one part, which takes half the time of two messages of ASGI.
@@ -259,6 +350,11 @@ class Connection(HttpToolsProtocol):
         elif now - self._stuck > WAIT_SECONDS:
             self._reset()
             return
+        if self._began is None and self.call is None and not self.pipeline:
+            if self._idle is None:
+                self._idle = now
+            elif now - self._idle > KEEP_SECONDS:
+                self.transport.close()
         if self._began is None or self.flow.read_paused or isinstance(self.call, LineCall):
             return  # a stream may wait between two lines for as long as it likes
         if now - self._began > WAIT_SECONDS + self._received / LEAST_RATE:
@@ -266,7 +362,9 @@ class Connection(HttpToolsProtocol):
 
     def end_unread(self) -> None:
         """Rejects the request that is being read, if its body is not complete; a stream ends by itself."""
-        if self.call is not None and self._began is not None and not isinstance(self.call, LineCall):
+        if self.call is None or self._began is None or isinstance(self.call, LineCall):
+            return
+        if not self._in_head and not self.pipeline:  # else it waits behind one that has been accepted
             self._refuse(STOPPING)
 
     def _reset(self) -> None:
@@ -282,9 +380,18 @@ class Connection(HttpToolsProtocol):
         self._refuse(bad_request(f"what came is not a request of HTTP/1.1: {words}"))
 
     def _refuse(self, status: Status) -> None:
-        """Ends the connection with an answer, where none has begun."""
+        """Ends the connection with an answer, where none has begun, after the answers to earlier requests."""
         if self.transport.is_closing():
             return
+        cycle, is_between = self.cycle, self._in_head or self._began is None
+        if cycle is not None and not cycle.response_complete and (self.pipeline or is_between):
+            self._refusal, self._refused = status, None if is_between else cycle
+        else:
+            self._end(status)
+
+    def _end(self, status: Status) -> None:
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(whole_answer(status))
+            is_known = not self._in_head and self._began is not None
+            ids = [value for name, value in self.headers or () if name == REQUEST_ID.encode()]
+            self.transport.write(whole_answer(status, ids[-1] if is_known and ids else b""))
         self.transport.close()

@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from email.utils import formatdate
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from penstock.core.address import address
 from penstock.core.listening import HTTP, listening_failed
@@ -22,8 +23,26 @@ from penstock.transport.http.status import too_many
 
 BACKLOG = 1024
 NO_FILES = (errno.EMFILE, errno.ENFILE)
+CLOSE_SECONDS = 5.0
+"""How long to wait for the thread, which a model whose run hangs may hold up."""
 CHECK_SECONDS = 1.0
 """How often slow clients are looked for."""
+
+
+class Work(NamedTuple):
+    """What the thread does besides calls: runs of models, once it has taken every event that is ready.
+
+    Attributes:
+        join: called on the thread as it begins, with what has it work soon; returns what does the work, which
+            returns whether there is more.
+        leave: called on the thread as it ends.
+    """
+
+    join: Callable[[Callable[[], None]], Callable[[], bool]]
+    leave: Callable[[], None]
+
+
+NO_WORK = Work(lambda _: lambda: False, lambda: None)
 
 
 class HttpTransport:
@@ -37,6 +56,7 @@ class HttpTransport:
         json_bytes: the largest JSON in a body.
         is_full: whether there is no room for another connection; such a one is closed.
         allow_origins: the origins of pages that may call from a browser; see `Origins`.
+        work: the work of the thread besides calls.
     """
 
     def __init__(  # noqa: PLR0913 - what it is composed of
@@ -48,6 +68,7 @@ class HttpTransport:
         json_bytes: int,
         is_full: Callable[[], bool] = lambda: False,
         allow_origins: Collection[str] = (),
+        work: Work = NO_WORK,
     ) -> None:
         self._routes = Routes(routes)
         self._methods = methods
@@ -56,6 +77,8 @@ class HttpTransport:
         self._json_bytes = json_bytes
         self._is_full = is_full
         self._allow_origins = allow_origins
+        self._work = work
+        self._do_work: Callable[[], bool] = lambda: False
         self._sockets: list[socket.socket] = []
         self._connections: Callable[[], Collection[Any]] = tuple  # each a Connection
         self._refusal: Status | None = None
@@ -123,7 +146,7 @@ class HttpTransport:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._stop.set)
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(CLOSE_SECONDS)
         for each in self._sockets:
             each.close()
 
@@ -172,6 +195,19 @@ class HttpTransport:
         loop.set_exception_handler(self._loop_failed)
         state, connection = self._prepared(loop)
         self._connections = lambda: tuple(state.connections)
+        self._do_work = self._work.join(self._work_soon)
+        try:
+            await self._accept(loop, stop, state, connection)
+        finally:
+            self._work.leave()
+
+    async def _accept(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        stop: asyncio.Event,
+        state: Any,
+        connection: Callable[[], asyncio.Protocol],
+    ) -> None:
         _set_date(state)
         servers = [await loop.create_server(connection, sock=each, backlog=BACKLOG) for each in self._sockets]
         while not (stop.is_set() or self._closed):
@@ -183,6 +219,13 @@ class HttpTransport:
             server.close()
         for each in self._connections():
             each.transport.abort()
+
+    def _work_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._work_now)
+
+    def _work_now(self) -> None:
+        if self._do_work():
+            self._work_soon()
 
     def _end_unread(self) -> None:
         """Ends the requests that have not come completely: none of them has been accepted."""
@@ -210,16 +253,17 @@ class HttpTransport:
         from penstock.transport.http.origins import Origins
 
         limits = self._limits
+        application = Application(
+            self._routes,
+            self._methods,
+            self,
+            Mailbox(loop),
+            limits.message_bytes,
+            self._json_bytes,
+            Origins(self._allow_origins),
+        )
         config = Config(
-            Application(
-                self._routes,
-                self._methods,
-                self,
-                Mailbox(loop),
-                limits.message_bytes,
-                self._json_bytes,
-                Origins(self._allow_origins),
-            ),
+            application,
             http=Connection,
             ws="none",
             lifespan="off",
@@ -233,7 +277,8 @@ class HttpTransport:
         )
         config.load()
         state = ServerState()
-        return state, lambda: Connection(config, state, limits.metadata_bytes, loop, self._is_full)
+        each = (config, state, limits.metadata_bytes, loop, self._is_full, application.at_once)
+        return state, partial(Connection, *each)
 
     def _unsent(self) -> bool:
         return any(each.transport.get_write_buffer_size() for each in self._connections())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -114,16 +114,22 @@ def deadline_passed() -> Status:
     return Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the answer was ready")
 
 
-def whole_answer(status: Status) -> bytes:
-    """The whole answer to what was no request, or not a complete one; it is the last of its connection."""
+def whole_answer(status: Status, id: bytes = b"") -> bytes:
+    """The whole answer to what was no request, or not a complete one; it is the last of its connection.
+
+    Args:
+        status: how it ends.
+        id: of the request, as its header has it; b"" for none.
+    """
     http = status_of(status)
     body = problem(status, has_error=True)
     head = [f"HTTP/1.1 {http} {HTTPStatus(http).phrase}", f"content-type: {PROBLEM}"]
     seconds = retry_after(status)
     if seconds is not None:
         head.append(f"retry-after: {seconds}")
+    head += [f"x-request-id: {id.decode('latin-1')}"] if id else []
     head += [f"content-length: {len(body)}", "connection: close", "", ""]
-    return "\r\n".join(head).encode() + body
+    return "\r\n".join(head).encode("latin-1") + body
 
 
 def headers_too_large(limit: int) -> HttpStatus:
@@ -151,3 +157,16 @@ def too_many(calls: int) -> HttpStatus:
     """The status of a call that arrives while as many as allowed are in flight."""
     words = f"{calls} calls are in flight, the server's limit"
     return HttpStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, words, retry_after_seconds=1.0)
+
+
+def wrong_host(version: str, headers: Iterable[tuple[bytes, bytes]]) -> Status | None:
+    """The status of a request that does not have exactly one Host, as RFC 9112 (3.2) demands; None if it has.
+
+    Args:
+        version: of HTTP; before 1.1, there need not be one.
+        headers: of the request, names in lower case.
+    """
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) == 1 or (not hosts and version in ("0.9", "1.0")):
+        return None
+    return bad_request(f"a request has the header host {len(hosts)} times, expected once")
