@@ -56,8 +56,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
 
     source, sample, folder = Path(job["source"]), Path(job["sample"]), Path(job["folder"])
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
-    frame = _sample(job, original)
-    inputs = _inputs(job, original, frame)
+    frame, inputs = _inputs(job, original, _sample(job, original))
     model = original.convert(inputs)
     path = folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
@@ -147,11 +146,16 @@ def _sample(job: dict[str, Any], original: Any) -> Any:
     path = Path(job["sample"])
     frame = _without(table.read(path), job["target"], job["drop"])
     _check_columns(frame, job["text"])
-    return table.as_texts(frame, path, {*job["text"], *original.texts(list(frame.columns))})
+    columns = list(frame.columns)
+    frame = table.as_texts(frame, path, {*job["text"], *original.texts(columns)})
+    # Only scikit-learn's encoders tell None from NaN.
+    nones = original.nones(columns) if hasattr(original, "nones") else ()
+    return table.with_nones(frame, set(nones))
 
 
-def _inputs(job: dict[str, Any], original: Any, frame: Any) -> Inputs:
-    """The inputs of the original, which takes the sample; says which flag took a column that it lacks."""
+def _inputs(job: dict[str, Any], original: Any, frame: Any) -> tuple[Any, Inputs]:
+    """The sample as the original takes it, and its inputs; says which flag took a column that it lacks."""
+    from penstock.importing.table import with_numbers
     from penstock.importing.verifying import check_original
 
     try:
@@ -159,8 +163,15 @@ def _inputs(job: dict[str, Any], original: Any, frame: Any) -> Inputs:
     except LacksColumns as error:
         raise Refused(f"{error}{_taken(error.missing, job)}") from None
     inputs = _with_na(original, found, frame, job)
-    check_original(original, inputs, frame)
-    return inputs
+    try:
+        check_original(original, inputs, frame)
+    except Refused:
+        numbers = with_numbers(frame)
+        if numbers is frame:
+            raise
+        check_original(original, inputs, numbers)
+        frame = numbers
+    return frame, inputs
 
 
 def _check_columns(frame: Any, names: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from penstock.importing.categories import has_categories
 from penstock.importing.errors import Refused
 from penstock.importing.original import Original
 
@@ -45,6 +46,10 @@ def original_of(model: Any) -> Original:
         from penstock.importing.interpret_models import Explainable
 
         return Explainable(model)
+    if has_categories(model):
+        from penstock.importing.boosters_on_categories import OnCategories
+
+        return OnCategories(model)
     if name == "Booster" and package in ("lightgbm", "xgboost"):
         from penstock.importing.boosters import of_booster
 
