@@ -42,10 +42,9 @@ def main() -> int:
                     result = Outcome("FAILED", f"{type(error).__name__}: {error}")
             found.append((library, case.name, result))
             line = result.why.splitlines()[0]
-            print(
-                f"{result.result:8} {library:12} {case.name}: {line} ({time.monotonic() - began:.1f} s)",
-                flush=True,
-            )
+            if sys.stdout.isatty() or result.result not in ("right", "refused"):  # quiet in a pipe
+                seconds = f"{time.monotonic() - began:.1f} s"
+                print(f"{result.result:8} {library:12} {case.name}: {line} ({seconds})", flush=True)
     wrong = [each for each in found if each[2].result not in ("right", "refused")]
     print(f"{len(found)} cases, {len(wrong)} of them wrong or failed")
     if "--write" in sys.argv:

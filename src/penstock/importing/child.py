@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,12 +57,16 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     from penstock.importing.verifying import Verifier
 
     source, sample, folder = Path(job["source"]), Path(job["sample"]), Path(job["folder"])
+    _say(job, f"loading {source.name}")
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
+    _say(job, f"reading {sample.name}")
     frame, inputs = _inputs(job, original, _sample(job, original))
+    _say(job, f"converting {original.title}")
     model = original.convert(inputs)
     path = folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     verifier = Verifier(original, inputs, path)
+    _say(job, f"comparing {len(frame):,} rows, and rows made to be hard")
     verified = verifier.verify(frame, job["tolerance"], job["leave_out"])
     ignored = [each for each in frame.columns if each not in {one.name for one in inputs.columns}]
     report: dict[str, Any] = {
@@ -77,6 +83,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     }
     if not verified.sample.are_accepted or (verified.hard and not verified.hard.are_accepted):
         return {**report, "refused": _refusal(original, verified)}
+    _say(job, "writing the version")
     report["golden"] = writing.write_golden(folder, verified)
     profile = writing.profile(frame, inputs, original.predict(inputs.as_trained(frame)))
     (folder / "profile.json").write_text(json.dumps(profile, indent=1), encoding="utf-8")
@@ -89,6 +96,13 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     report["expected"] = {name: writing.plain(values[i]) for name, values in first.outputs.items()}
     report["example_row"] = i + 1
     return report
+
+
+def _say(job: dict[str, Any], text: str) -> None:
+    """Tells the parent process what is done now, if it listens."""
+    if "progress" in job:
+        with suppress(OSError):
+            os.write(job["progress"], f"{text}\n".encode())
 
 
 def _whole_row(inputs: Any) -> int:
