@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio browser oip-clients deploy-tools example-tools exporters importing conformance openapi zoo test-grpcio test-all soak wheels docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio browser oip-clients deploy-tools example-tools exporters importing importing-torch conformance openapi zoo test-grpcio test-all soak wheels docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -108,6 +108,9 @@ test-all:  ## Run the tests on every Python 3.11 to 3.14 of this machine
 
 importing: .venv-import/.made  ## Import models of every library that it knows, and compare (ARGS=--write for the page)
 	@.venv-import/bin/python -W ignore -m tests.importing $(ARGS)
+
+importing-torch: .venv-import-torch/.made  ## Import models of PyTorch, and compare; its environment has gigabytes
+	@.venv-import-torch/bin/python -m pytest tests/importing/test_torch.py $(ARGS)
 
 conformance: $(VENV)/.dev  ## Serve every ONNX backend test case and compare bit for bit (ARGS=--write for the page)
 	@$(VENV)/bin/python -m tests.conformance $(ARGS)
@@ -244,6 +247,15 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	@echo "installing the libraries that penstock import knows"
 	@.venv-import/bin/python $(PIP) install -q --require-hashes -r requirements/import.txt
 	@.venv-import/bin/python $(PIP) $(IN_PLACE)
+	@touch $@
+
+# PyTorch beside what the tests need; no lock has it, since its wheels differ from machine to machine.
+.venv-import-torch/.made: requirements/import-torch.in requirements/dev.txt $(PROJECTS)
+	$(call make_venv,.venv-import-torch,python3.11)
+	@echo "installing PyTorch"
+	@.venv-import-torch/bin/python $(PIP) install -q --require-hashes -r requirements/dev.txt
+	@.venv-import-torch/bin/python $(PIP) install -q -r requirements/import-torch.in
+	@.venv-import-torch/bin/python $(PIP) $(IN_PLACE)
 	@touch $@
 
 .venv-openapi/.made: requirements/openapi.txt

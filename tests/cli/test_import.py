@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,3 +153,21 @@ def test_an_onnx_file_gets_golden_rows(models: Path, tmp_path: Path, cli: Cli) -
     assert ran.code == 0, ran.err
     assert "no original to compare with" in ran.out
     assert cli("check", tmp_path / "m/text").code == 0
+
+
+def test_progress_is_shown_on_a_terminal_only(trained: Trained, tmp_path: Path) -> None:
+    words = ["import", trained.path, "--sample", trained.sample, "--target", "converted", "--yes"]
+    command = [Path(sys.executable).with_name("penstock"), *words, "--to", tmp_path / "models/leads"]
+    terminal, end = os.openpty()
+    run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=end)
+    os.close(end)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal
+        while some := os.read(terminal, 4096):
+            shown += some
+    os.close(terminal)
+    assert run.wait(60) == 0
+    for said in ("reading leads.csv", "converting scikit-learn Pipeline", "comparing 80 rows"):
+        assert said in shown.decode()
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stderr == ""

@@ -9,8 +9,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -25,27 +27,37 @@ BEGIN, END = "<!-- table: written by python -m tests.importing --write -->", "<!
 DISTRIBUTIONS = {"InterpretML": "interpret-core", "XGBoost": "xgboost-cpu"}
 
 
+def one(library: str, place: int) -> tuple[str, Outcome, float]:
+    """The name of a case, what became of it, and how long that took in seconds."""
+    case = LIBRARIES[library][1]()[place]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            result = outcome(case, Path(folder), table(ROWS, 1))
+        except Exception as error:  # the rest is still worth knowing; the exit status says it
+            result = Outcome("FAILED", f"{type(error).__name__}: {error}")
+    return case.name, result, time.monotonic() - began
+
+
 def main() -> int:
-    """Runs all cases; the exit status is 1 if one is silently wrong."""
-    frame = table(ROWS, 1)
-    found: list[tuple[str, str, Outcome]] = []
-    for library, (module, cases) in LIBRARIES.items():
+    """Runs all cases, as many at a time as there are processors; 1 if one is silently wrong."""
+    for library, (module, _) in LIBRARIES.items():
         if find_spec(module) is None:
             print(f"{library} is not installed: make importing", file=sys.stderr)
             return 2
-        for case in cases():
-            began = time.monotonic()
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    result = outcome(case, Path(folder), frame)
-                except Exception as error:  # the rest is still worth knowing; the exit status says it
-                    result = Outcome("FAILED", f"{type(error).__name__}: {error}")
-            found.append((library, case.name, result))
-            line = result.why.splitlines()[0]
-            print(
-                f"{result.result:8} {library:12} {case.name}: {line} ({time.monotonic() - began:.1f} s)",
-                flush=True,
-            )
+    found: list[tuple[str, str, Outcome]] = []
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        waiting = [
+            (library, pool.submit(one, library, place))
+            for library, (_, cases) in LIBRARIES.items()
+            for place in range(len(cases()))
+        ]
+        for library, each in waiting:
+            name, result, seconds = each.result()
+            found.append((library, name, result))
+            if sys.stdout.isatty() or result.result not in ("right", "refused"):  # quiet in a pipe
+                line = result.why.splitlines()[0]
+                print(f"{result.result:8} {library:12} {name}: {line} ({seconds:.1f} s)", flush=True)
     wrong = [each for each in found if each[2].result not in ("right", "refused")]
     print(f"{len(found)} cases, {len(wrong)} of them wrong or failed")
     if "--write" in sys.argv:

@@ -17,7 +17,8 @@ class Case(NamedTuple):
         target: the column that it predicts.
         make: gives it, not fitted.
         known: what `docs/importing.md` says becomes of it: "right" or "refused".
-        fit: how it is fitted: on a "frame", on an "array", or on a "series" of texts.
+        fit: how it is fitted: on a "frame", on an "array", on a "series" of texts, or on a frame whose texts
+            and codes are "categories" of pandas.
         suffix: the format that it is saved in.
     """
 
@@ -32,6 +33,9 @@ class Case(NamedTuple):
 
 NUMBERS = ("a", "b", "c", "d")
 GAPS = ("a", "gap", "zero", "c")
+CATEGORIES = ("a", "gap", "city", "plan", "code")
+COMBINED = {"max_ctr_complexity": 3, "combinations_ctr": ["Borders", "Counter"]}
+ASCII = ("a", "gap", "plan", "code", "size")
 MIXED = ("a", "gap", "city", "plan")
 
 
@@ -179,6 +183,11 @@ def _scikit_learn() -> list[Case]:  # long: a list
             for step in (pre.StandardScaler, pre.MinMaxScaler, pre.RobustScaler, pre.MaxAbsScaler)
         ),
         ("StandardScaler and HistGradientBoostingRegressor", "amount", scaled(histograms)),
+        (
+            "MinMaxScaler(clip=True) and HistGradientBoostingRegressor",
+            "amount",
+            scaled(histograms, lambda: pre.MinMaxScaler(clip=True)),
+        ),
         ("Normalizer", "y", scaled(linear.LogisticRegression, pre.Normalizer)),
         ("PowerTransformer", "y", scaled(linear.LogisticRegression, pre.PowerTransformer)),
         (
@@ -299,6 +308,15 @@ def _scikit_learn() -> list[Case]:  # long: a list
                 (simple(), ["gap"]),
             ),
         ),
+        (
+            "ColumnTransformer of scaled columns and HistGradientBoostingRegressor",
+            by_column(
+                (onehot(sparse_output=False, handle_unknown="ignore"), ["city"]),
+                (pipeline.make_pipeline(simple(), pre.StandardScaler()), ["gap"]),
+                (pre.RobustScaler(), ["a"]),
+                last=histograms,
+            ),
+        ),
         ("TargetEncoder", by_column((pre.TargetEncoder(), ["city"]), ("passthrough", ["a"]))),
         (
             "ColumnTransformer(remainder=…)",
@@ -345,8 +363,39 @@ def _scikit_learn() -> list[Case]:  # long: a list
         ("CountVectorizer(binary=True)", of_text(text.CountVectorizer(binary=True))),
         ("HashingVectorizer", of_text(text.HashingVectorizer(n_features=64))),
     ]
+    flags = [
+        case
+        for flag, missing in (("flag", "NaN"), ("maybe", "None"))
+        for case in (
+            (
+                f"OneHotEncoder of booleans and {missing}",
+                flag,
+                by_column((onehot(handle_unknown="ignore"), [flag]), (simple(), ["gap"])),
+            ),
+            (
+                f"SimpleImputer of booleans and {missing}, OneHotEncoder",
+                flag,
+                by_column(
+                    (pipeline.make_pipeline(simple(strategy="most_frequent"), onehot()), [flag]),
+                    (simple(), ["gap"]),
+                ),
+            ),
+            (
+                f"OrdinalEncoder of booleans and {missing}",
+                flag,
+                by_column((ordinal(), [flag]), ("passthrough", ["gap"]), last=histograms),
+            ),
+            (f"HistGradientBoostingRegressor, booleans and {missing}", flag, histograms),
+        )
+    ]
+    nones = [
+        ("OneHotEncoder of texts and None", by_column((onehot(handle_unknown="ignore"), ["tier"]))),
+        ("OrdinalEncoder of texts and None", by_column((ordinal(), ["tier"]), last=histograms)),
+    ]
     return [
+        *(Case("scikit-learn", name, ("tier", "gap"), "y", make) for name, make in nones),
         *(Case("scikit-learn", name, NUMBERS, target, make) for name, target, make in numbers),
+        *(Case("scikit-learn", name, (flag, "gap"), "y", make) for name, flag, make in flags),
         *(Case("scikit-learn", name, GAPS, target, make) for name, target, make in gaps),
         *(
             Case("scikit-learn", f"{step.__name__} and {name}, whole numbers", ("c",), "amount", make)
@@ -387,6 +436,15 @@ def _scikit_learn() -> list[Case]:  # long: a list
             "series",
         ),
     ]
+
+
+def _passed(model: Any) -> Any:
+    """A pipeline whose first step gives the table that it takes."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import make_pipeline
+
+    whole = ColumnTransformer([("all", "passthrough", list(CATEGORIES))], verbose_feature_names_out=False)
+    return make_pipeline(whole.set_output(transform="pandas"), model)
 
 
 def log_of(values: Any) -> Any:
@@ -446,6 +504,31 @@ def _lightgbm() -> list[Case]:
                 lambda more=more: lightgbm.LGBMRegressor(**usual, **more),
             )
             for name, more, target in regressors
+        ),
+        *(
+            Case(
+                "LightGBM",
+                f"{kind.__name__}{more}, categories of pandas",
+                CATEGORIES,
+                target,
+                lambda kind=kind: kind(min_child_samples=4, min_data_per_group=4, **usual),
+                "categories",
+                suffix,
+            )
+            for kind, more, target, suffix in (
+                (lightgbm.LGBMClassifier, "", "y", ".joblib"),
+                (lightgbm.LGBMClassifier, ", three named classes", "y3", ".joblib"),
+                (lightgbm.LGBMRegressor, "", "amount", ".joblib"),
+                (lightgbm.LGBMRegressor, ", a model file", "amount", ".txt"),
+            )
+        ),
+        Case(
+            "LightGBM",
+            "LGBMClassifier behind a ColumnTransformer that gives categories of pandas",
+            CATEGORIES,
+            "y",
+            lambda: _passed(lightgbm.LGBMClassifier(**usual)),
+            "categories",
         ),
         Case(
             "LightGBM",
@@ -511,6 +594,31 @@ def _xgboost() -> list[Case]:
             "count,amount",
             lambda: xgboost.XGBRegressor(multi_strategy="multi_output_tree", tree_method="hist", **usual),
         ),
+        *(
+            Case(
+                "XGBoost",
+                f"{kind.__name__}{more}, categories of pandas",
+                columns,
+                target,
+                lambda kind=kind, some=some: kind(enable_categorical=True, **some, **usual),
+                "categories",
+                suffix,
+            )
+            for kind, more, some, columns, target, suffix in (
+                (xgboost.XGBClassifier, "", {}, ASCII, "y", ".joblib"),
+                (
+                    xgboost.XGBClassifier,
+                    "(max_cat_to_onehot=9)",
+                    {"max_cat_to_onehot": 9},
+                    ASCII,
+                    "y",
+                    ".joblib",
+                ),
+                (xgboost.XGBRegressor, "", {}, ASCII, "amount", ".joblib"),
+                (xgboost.XGBRegressor, ", a model file", {}, ASCII, "amount", ".ubj"),
+                (xgboost.XGBRegressor, ", accents in", {}, CATEGORIES, "amount", ".joblib"),
+            )
+        ),
         Case(
             "XGBoost",
             "XGBRegressor, a model file",
@@ -520,6 +628,10 @@ def _xgboost() -> list[Case]:
             suffix=".ubj",
         ),
     ]
+
+
+def _set(**more: object) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in more.items())
 
 
 def _catboost() -> list[Case]:
@@ -544,12 +656,25 @@ def _catboost() -> list[Case]:
             "y,y",
             lambda: classifier(loss_function="MultiLogloss", **usual),
         ),
-        Case(
-            "CatBoost",
-            "CatBoostClassifier(cat_features=['city'])",
-            ("a", "city"),
-            "y",
-            lambda: classifier(cat_features=["city"], **usual),
+        *(
+            Case(
+                "CatBoost",
+                f"{kind.__name__}({_set(cat_features=list(cats), **more)}){said}",
+                ("a", "gap", *cats),
+                target,
+                lambda kind=kind, cats=cats, more=more: kind(cat_features=list(cats), **{**usual, **more}),
+                suffix=suffix,
+            )
+            for kind, cats, target, more, said, suffix in (
+                (classifier, ("city",), "y", {}, "", ".joblib"),
+                (classifier, ("city", "size", "code"), "y", {"iterations": 60}, "", ".joblib"),
+                (classifier, ("city", "size", "code"), "y", {"iterations": 40, **COMBINED}, "", ".joblib"),
+                (classifier, ("city", "size"), "y", {"one_hot_max_size": 10}, "", ".joblib"),
+                (classifier, ("city", "size"), "y3", {}, ", three named classes", ".joblib"),
+                (regressor, ("city", "size", "code"), "amount", {"iterations": 60}, "", ".joblib"),
+                (regressor, ("city", "size"), "amount", {"grow_policy": "Depthwise"}, "", ".joblib"),
+                (regressor, ("city", "code"), "amount", {"max_ctr_complexity": 1}, ", a model file", ".cbm"),
+            )
         ),
         Case("CatBoost", "CatBoostRegressor", GAPS, "amount", lambda: regressor(**usual)),
         Case(

@@ -28,6 +28,7 @@ def table(rows: int, seed: int, fresh: bool = False) -> Any:
     """
     random = np.random.default_rng(seed)
     cities = (*CITIES, "Unseen") if fresh else CITIES
+    codes = (10, 20, 21, 40, 99) if fresh else (10, 20, 21, 40)
     texts = [f"{random.choice(WORDS)} {random.choice(WORDS)}" for _ in range(rows)]
     made = pd.DataFrame(
         {
@@ -47,6 +48,16 @@ def table(rows: int, seed: int, fresh: bool = False) -> Any:
     )
     signal += (made["city"] == "Paris") * 1.0 + made["note"].str.contains("CAFÉ") * 0.8 + made["zero"]
     signal += random.normal(0, 0.5, rows)
+    flags = random.random(rows) < np.where(signal > 1, 0.8, 0.3)
+    gaps = random.random(rows) < 0.2
+    made["flag"] = np.where(gaps, np.nan, flags.astype(object))  # as read_csv reads booleans with gaps
+    made["maybe"] = np.where(gaps, None, flags.astype(object))  # as a database gives them
+    made["tier"] = np.where(
+        random.random(rows) < 0.15, None, random.choice(["low", "high"], rows).astype(object)
+    )
+    made["tier"] = made["tier"].astype(object)  # also where pandas makes texts of it
+    made["size"] = random.choice(["S", "M", "L"], rows)
+    made["code"] = random.choice(codes, rows)
     made["y"] = (signal > signal.median()).astype(int)
     made["y3"] = np.array(["low", "middle", "high"])[np.digitize(signal, np.quantile(signal, [0.3, 0.6]))]
     made["count"] = random.poisson(np.exp(np.clip(signal / 3, -2, 2)))

@@ -79,11 +79,19 @@ def fitted(case: Case, frame: Any) -> Any:
     target = frame[names[0]] if len(names) == 1 else np.column_stack([frame[each] for each in names])
     if case.library == "CatBoost" and "city" in case.columns:
         given = given.assign(city=given["city"].astype(str))
+    if case.fit == "categories":
+        return case.make().fit(_as_categories(given), target)
     if case.fit == "array":
         return case.make().fit(given.to_numpy(), target)
     if case.fit == "series":
         return case.make().fit(given[case.columns[0]], target)
     return case.make().fit(given, target)
+
+
+def _as_categories(frame: Any) -> Any:
+    return frame.astype(
+        {each: "category" for each in ("city", "plan", "code", "size") if each in frame.columns}
+    )
 
 
 def _saved(model: Any, path: Path) -> Path:
@@ -144,6 +152,7 @@ def _tensor(values: Any, text: bool) -> Any:
 def _expected(case: Case, model: Any, row: Any) -> Any:
     """The last output of the original, asked as its users ask it."""
     given = row[case.columns[0]] if case.fit == "series" else row.to_numpy() if case.fit == "array" else row
+    given = _as_categories(given) if case.fit == "categories" else given
     if case.suffix in (".txt", ".ubj"):
         return model.predict_proba(given)[:, 1] if hasattr(model, "predict_proba") else model.predict(given)
     if hasattr(model, "predict_proba"):

@@ -48,13 +48,20 @@ KNOWN_LOST = (
     "MinMaxScaler and RandomForestRegressor",
     "RobustScaler and HistGradientBoostingRegressor, whole numbers",
     "TfidfVectorizer and RandomForestClassifier",
+    "StandardScaler and HistGradientBoostingRegressor",
+    "MinMaxScaler(clip=True) and HistGradientBoostingRegressor",
+    "ColumnTransformer of scaled columns and HistGradientBoostingRegressor",
+    "OneHotEncoder of booleans and None",
+    "OrdinalEncoder of booleans and None",
+    "SimpleImputer of booleans and NaN, OneHotEncoder",
+    "OrdinalEncoder of texts and None",
 )
 """What skl2onnx alone loses or rejects."""
 
 REFUSED = {
     "FunctionTransformer(abs)": "Python code is not converted",
     "TfidfVectorizer(analyzer='char')": "use analyzer='word'",
-    "StandardScaler and HistGradientBoostingRegressor": "train it without the scaler",
+    "SimpleImputer of booleans and None, OneHotEncoder": "make NaN of None (frame.fillna(numpy.nan))",
     "TfidfVectorizer(strip_accents='unicode')": "take accents off the texts before they are sent",
 }
 

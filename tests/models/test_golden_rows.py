@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from page import kit
 from penstock.core.errors import ModelLoadError
 from penstock.core.tensors import Array, DataType
-from penstock.models.golden_rows import Runnable, verify
+from penstock.models.golden_rows import Runnable, first_row, verify
 from penstock.row_files.differences import Differences, Tolerance
 from penstock_client import Client
 from support import zoo
@@ -153,3 +156,33 @@ def test_a_server_serves_only_versions_that_meet_them(tmp_path: Path) -> None:
     assert "it misses its golden rows: 1 row: 1 beyond the tolerance" in models["factor", "2"].state_reason
     assert models["factor", "1"].metadata["penstock.golden"] == "1 row: largest 0"
     assert "penstock.golden" not in models["other", "1"].metadata
+
+
+def test_the_first_whole_row_shows_how_a_model_is_called(tmp_path: Path) -> None:
+    assert first_row(Runnable(answer, SIGNATURE), tmp_path) == {}
+    rows = [row(["NaN", 1], [0, 2]), row([2, 3], [4, 6], text=""), row([4, 5], [8, 10], text="b")]
+    for first, text, x in ((0, "b", [[4, 5]]), (2, "b", [[4, 5]])):
+        write(tmp_path, rows[first:], {"tolerance": 0.1})
+        shown = first_row(Runnable(answer, SIGNATURE), tmp_path)
+        assert (shown["text"].tolist(), shown["x"].tolist()) == ([[text]], x)
+    write(tmp_path, rows[1:2])  # none is whole
+    assert first_row(Runnable(answer, SIGNATURE), tmp_path)["text"].tolist() == [[""]]
+    (tmp_path / "golden.jsonl").write_text("{")
+    assert first_row(Runnable(answer, SIGNATURE), tmp_path) == {}
+
+
+def test_what_is_shown_of_a_model_is_a_golden_row(tmp_path: Path) -> None:
+    """The command to try, the form of the page and the example of OpenAPI."""
+    zoo.repository(tmp_path, {"factor": zoo.scale(2)})
+    write(
+        tmp_path / "factor/1", [{"x": ["NaN", 2, 3], "y": ["NaN", 4, 6]}, {"x": [1.5, 2, 3], "y": [3, 4, 6]}]
+    )
+    with running_server(tmp_path, "--http-port", "0", env={"PENSTOCK_SERVER__HTTP": "true"}) as running:
+        line = next(each for each in running.stdout.splitlines() if "grpcurl" in each)
+        with urllib.request.urlopen(f"{running.http}/openapi.json", timeout=20) as answered:
+            schemas = json.load(answered)["components"]["schemas"]
+        with kit.events(running.ops) as events:
+            (described,) = kit.first(events, "models")["models"]
+    assert json.loads(shlex.split(line)[3])["inputs"] == {"x": {"float_values": [1.5, 2, 3]}}
+    assert {"x": [1.5, 2, 3]} in [each for one in schemas.values() for each in one.get("examples", ())]
+    assert described["inputs"][0]["example"] == [1.5, 2, 3]

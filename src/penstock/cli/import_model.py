@@ -12,10 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
 import click
 
+from penstock.cli.loading import Progress, progress
 from penstock.cli.output import say
 
 TOLERANCE = 1e-4
@@ -188,23 +190,51 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "report.json"
-        child = subprocess.run(
-            [sys.executable, "-m", "penstock.importing"],
-            input=json.dumps({**job, "report": str(path)}),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            # A sample is small: threads would wait for each other longer than they compute.
-            env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONWARNINGS": "ignore"},
-        )
+        code, stderr = _child({**job, "report": str(path)})
         if path.is_file():
             report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return report
-    tail = "\n".join(child.stderr.strip().splitlines()[-12:])
-    raise click.ClickException(
-        f"the process that loads {job['source']} ended with status {child.returncode}:\n{tail}"
-    )
+    tail = "\n".join(stderr.strip().splitlines()[-12:])
+    raise click.ClickException(f"the process that loads {job['source']} ended with status {code}:\n{tail}")
+
+
+def _child(job: dict[str, Any]) -> tuple[int, str]:
+    """Runs the child process, and shows on a terminal what it does.
+
+    Returns:
+        Its status, and what it wrote to its standard error.
+    """
+    told, tells = os.pipe()
+    with progress() as shown:
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "penstock.importing"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                pass_fds=[tells],
+                # A sample is small: threads would wait for each other longer than they compute.
+                env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONWARNINGS": "ignore"},
+            )
+        finally:
+            os.close(tells)
+        Thread(target=_show, args=(told, shown), daemon=True).start()
+        try:
+            _, stderr = child.communicate(json.dumps({**job, "progress": tells}))
+        except BaseException:  # Ctrl-C
+            child.kill()
+            child.wait()
+            raise
+    return child.returncode, stderr
+
+
+def _show(told: int, shown: Progress) -> None:
+    """Shows each line that the child process tells, until it ends."""
+    with os.fdopen(told, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            shown.update(line.strip())
 
 
 def _found(report: dict[str, Any]) -> Iterator[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,13 +57,16 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     from penstock.importing.verifying import Verifier
 
     source, sample, folder = Path(job["source"]), Path(job["sample"]), Path(job["folder"])
+    _say(job, f"loading {source.name}")
     original = import_module(f"penstock.importing.{job['kind']}").load(source)
-    frame = _sample(job, original)
-    inputs = _inputs(job, original, frame)
+    _say(job, f"reading {sample.name}")
+    frame, inputs = _inputs(job, original, _sample(job, original))
+    _say(job, f"converting {original.title}")
     model = original.convert(inputs)
     path = folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     verifier = Verifier(original, inputs, path)
+    _say(job, f"comparing {len(frame):,} rows, and rows made to be hard")
     verified = verifier.verify(frame, job["tolerance"], job["leave_out"])
     ignored = [each for each in frame.columns if each not in {one.name for one in inputs.columns}]
     report: dict[str, Any] = {
@@ -78,6 +83,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     }
     if not verified.sample.are_accepted or (verified.hard and not verified.hard.are_accepted):
         return {**report, "refused": _refusal(original, verified)}
+    _say(job, "writing the version")
     report["golden"] = writing.write_golden(folder, verified)
     profile = writing.profile(frame, inputs, original.predict(inputs.as_trained(frame)))
     (folder / "profile.json").write_text(json.dumps(profile, indent=1), encoding="utf-8")
@@ -90,6 +96,13 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     report["expected"] = {name: writing.plain(values[i]) for name, values in first.outputs.items()}
     report["example_row"] = i + 1
     return report
+
+
+def _say(job: dict[str, Any], text: str) -> None:
+    """Tells the parent process what is done now, if it listens."""
+    if "progress" in job:
+        with suppress(OSError):
+            os.write(job["progress"], f"{text}\n".encode())
 
 
 def _whole_row(inputs: Any) -> int:
@@ -147,11 +160,16 @@ def _sample(job: dict[str, Any], original: Any) -> Any:
     path = Path(job["sample"])
     frame = _without(table.read(path), job["target"], job["drop"])
     _check_columns(frame, job["text"])
-    return table.as_texts(frame, path, {*job["text"], *original.texts(list(frame.columns))})
+    columns = list(frame.columns)
+    frame = table.as_texts(frame, path, {*job["text"], *original.texts(columns)})
+    # Only scikit-learn's encoders tell None from NaN.
+    nones = original.nones(columns) if hasattr(original, "nones") else ()
+    return table.with_nones(frame, set(nones))
 
 
-def _inputs(job: dict[str, Any], original: Any, frame: Any) -> Inputs:
-    """The inputs of the original, which takes the sample; says which flag took a column that it lacks."""
+def _inputs(job: dict[str, Any], original: Any, frame: Any) -> tuple[Any, Inputs]:
+    """The sample as the original takes it, and its inputs; says which flag took a column that it lacks."""
+    from penstock.importing.table import with_numbers
     from penstock.importing.verifying import check_original
 
     try:
@@ -159,8 +177,15 @@ def _inputs(job: dict[str, Any], original: Any, frame: Any) -> Inputs:
     except LacksColumns as error:
         raise Refused(f"{error}{_taken(error.missing, job)}") from None
     inputs = _with_na(original, found, frame, job)
-    check_original(original, inputs, frame)
-    return inputs
+    try:
+        check_original(original, inputs, frame)
+    except Refused:
+        numbers = with_numbers(frame)
+        if numbers is frame:
+            raise
+        check_original(original, inputs, numbers)
+        frame = numbers
+    return frame, inputs
 
 
 def _check_columns(frame: Any, names: Sequence[str]) -> None:

@@ -31,6 +31,37 @@ class Codes(NamedTuple):
     missing: float
 
 
+class Condition(NamedTuple):
+    """Whether a column is greater than a number, or is one category.
+
+    Attributes:
+        column: its place.
+        threshold: the number, or the number of the category.
+        is_equal: whether it is compared with a category.
+        missing: what a missing value is.
+    """
+
+    column: int
+    threshold: float
+    is_equal: bool
+    missing: bool = False
+
+
+class Lookup(NamedTuple):
+    """Columns that are looked up in a table, with categories and conditions.
+
+    Attributes:
+        columns: the places of the columns whose categories count, each with the number of its codes.
+        conditions: what counts besides, 0 or 1 each.
+        table: the looked-up values, FP32 [entries, width]. The entry's number has the first column as its
+            most significant digit and the last condition as its least.
+    """
+
+    columns: Sequence[tuple[int, int]]
+    conditions: Sequence[Condition]
+    table: Any
+
+
 class CodedTrees:
     """What skl2onnx takes for an estimator.
 
@@ -38,10 +69,17 @@ class CodedTrees:
         scored: the trees.
         codes: of the columns that hold categories, by their place.
         classes: of a classifier; None for numbers.
+        lookups: features after those of the columns.
     """
 
-    def __init__(self, scored: Scored, codes: Mapping[int, Codes], classes: Any = None) -> None:
-        self.scored, self.codes, self.classes = scored, codes, classes
+    def __init__(
+        self,
+        scored: Scored,
+        codes: Mapping[int, Codes],
+        classes: Any = None,
+        lookups: Sequence[Lookup] = (),
+    ) -> None:
+        self.scored, self.codes, self.classes, self.lookups = scored, codes, classes, lookups
         self.width = 1 if scored.linear else scored.ensemble.targets
 
     def fit(self) -> None:
@@ -94,7 +132,8 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
             _coded(graph, name, model.codes.get(i), text)
             for i, (name, text) in enumerate(columns_of(graph, operator))
         ]
-        features = graph.node("Concat", coded, axis=1)
+        looked_up = [_looked_up(graph, coded, each) for each in model.lookups]
+        features = graph.node("Concat", [*coded, *looked_up], axis=1)
     scores = graph.scores(features, model.scored)
     if model.classes is None:
         graph.node("Identity", [scores], output=outputs[0])
@@ -122,3 +161,34 @@ def _coded(graph: Graph, name: str, codes: Codes | None, text: bool) -> str:
     else:
         absent = graph.node("IsNaN", [name])
     return graph.node("Where", [absent, graph.constant(np.array([[codes.missing]], np.float32)), code])
+
+
+def _looked_up(graph: Graph, columns: Sequence[str], lookup: Lookup) -> str:
+    """The columns of a lookup, FP32 [N, width]."""
+    from onnx import TensorProto
+
+    digits = [(columns[place], count) for place, count in lookup.columns]
+    digits += [(_condition(graph, columns[each.column], each), 2) for each in lookup.conditions]
+    number, stride = "", 1
+    for digit, count in reversed(digits):  # whole numbers, far below those that FP32 rounds
+        term = (
+            digit
+            if stride == 1
+            else graph.node("Mul", [digit, graph.constant(np.float32(stride))], version=14)
+        )
+        number = graph.node("Add", [number, term], version=14) if number else term
+        stride *= count
+    entry = graph.node("Cast", [number], to=TensorProto.INT64)
+    found = graph.node("Gather", [graph.constant(lookup.table), entry], axis=0)  # [N, 1, width]
+    return graph.node("Reshape", [found, graph.constant([0, lookup.table.shape[1]])], version=14)
+
+
+def _condition(graph: Graph, name: str, condition: Condition) -> str:
+    """0 or 1, FP32 [N, 1]."""
+    from onnx import TensorProto
+
+    threshold = graph.constant(np.float32(condition.threshold))
+    holds = graph.node("Equal" if condition.is_equal else "Greater", [name, threshold])
+    if condition.missing:
+        holds = graph.node("Or", [holds, graph.node("IsNaN", [name])], version=7)
+    return graph.node("Cast", [holds], to=TensorProto.FLOAT)

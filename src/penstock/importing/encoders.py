@@ -164,7 +164,8 @@ def convert_ordinal(scope: Any, operator: Any, container: Any) -> None:
         categories = model.categories_[i]
         hits = _codes(graph, name, text, categories)
         numbers = np.arange(len(categories), dtype=np.float32)
-        absent = np.array([is_missing(each) for each in categories])
+        # None is a category like others; only NaN has a code of its own.
+        absent = np.array([is_missing(each) and each is not None for each in categories])
         places = np.where(absent, 0, numbers)
         code = graph.node("MatMul", [hits, graph.constant(places.reshape(-1, 1).astype(np.float32))])
         known = graph.node("ReduceSum", [hits, graph.constant([1])], keepdims=1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from penstock.importing import encoders, scalers, trees_sklearn
+from penstock.importing.folded_scalers import folded
 from penstock.importing.labels import as_labels, with_labels
 from penstock.importing.tree_operators import converter
 from penstock.importing.trees_sklearn import NotCarried, Scored
@@ -80,11 +81,12 @@ def register_boosters() -> None:
         for name in ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor", "XGBRanker"):
             kind = getattr(xgboost, name)
             _register_trees(
-                kind, f"Penstock{kind.__name__}", lambda model: _of_xgboost(model, trees_xgboost.trees_of)
+                kind, f"Penstock{kind.__name__}", lambda model: of_xgboost(model, trees_xgboost.trees_of)
             )
 
 
-def _of_xgboost(model: Any, read: Callable[..., Scored]) -> Scored:
+def of_xgboost(model: Any, read: Callable[..., Scored]) -> Scored:
+    """The trees of an estimator of XGBoost, up to the best round where it stopped early."""
     best = getattr(model, "best_iteration", None) if model.early_stopping_rounds else None
     return read(model.get_booster(), None if best is None else best + 1)
 
@@ -160,7 +162,8 @@ def prepared(model: Any) -> Any:
             )
         steps = getattr(each, "steps", None)
         if isinstance(steps, list):
-            each.steps = [(key, _replaced(step)) for key, step in steps]
+            folded(each)  # before a boosting gets steps of its own
+            each.steps = [(key, _replaced(step)) for key, step in each.steps]
         _without_stop_words(each)
     return _replaced(made)
 

@@ -1,8 +1,8 @@
-"""Which columns an estimator of scikit-learn was fitted with as texts: a CSV does not say it of digits."""
+"""Which columns scikit-learn's estimators were fitted with as texts, or with None: a CSV does not say it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,34 +15,48 @@ def texts_of(model: Any, names: Sequence[str]) -> Iterator[str]:
         model: fitted.
         names: the columns that it takes, in order.
     """
+    return _with_values(model, names, lambda value: isinstance(value, str))
+
+
+def nones_of(model: Any, names: Sequence[str]) -> Iterator[str]:
+    """The columns in which an encoder knows None: their missing values are None, and not NaN.
+
+    Args:
+        model: fitted.
+        names: the columns that it takes, in order.
+    """
+    return _with_values(model, names, lambda value: value is None)
+
+
+def _with_values(model: Any, names: Sequence[str], is_meant: Callable[[Any], bool]) -> Iterator[str]:
     if hasattr(model, "steps"):
         for _, step in model.steps:
-            yield from texts_of(step, names)
+            yield from _with_values(step, names, is_meant)
             if not _keeps_columns(step, names):
                 return
     elif hasattr(model, "transformers_"):
         for _, step, taken in model.transformers_:
-            yield from texts_of(step, chosen(taken, names))
+            yield from _with_values(step, chosen(taken, names), is_meant)
     elif hasattr(model, "transformer_list"):
         for _, step in model.transformer_list:
-            yield from texts_of(step, names)
+            yield from _with_values(step, names, is_meant)
     elif hasattr(model, "build_analyzer"):
-        yield from names if len(names) == 1 else ()
+        yield from names if len(names) == 1 and is_meant("") else ()
     elif getattr(model, "_preprocessor", None) is not None:  # a histogram-based boosting with categories
-        yield from texts_of(model._preprocessor, names)
+        yield from _with_values(model._preprocessor, names, is_meant)
     else:
-        yield from _texts_known_to(model, names)
+        yield from _known_to(model, names, is_meant)
 
 
-def _texts_known_to(model: Any, names: Sequence[str]) -> Iterator[str]:
-    """The columns of whose values an encoder or an imputer has kept texts."""
+def _known_to(model: Any, names: Sequence[str], is_meant: Callable[[Any], bool]) -> Iterator[str]:
+    """The columns of whose values an encoder or an imputer has kept some that are meant."""
     kept = getattr(model, "categories_", None)
     if not isinstance(kept, list):
         statistics = getattr(model, "statistics_", None)
         kept = [] if statistics is None else [[each] for each in statistics]
     if len(kept) == len(names):
         for name, values in zip(names, kept, strict=True):
-            if any(isinstance(each, str) for each in np.asarray(values, object).ravel()):
+            if any(is_meant(each) for each in np.asarray(values, object).ravel()):
                 yield name
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.importing.table import Column
+from penstock.importing.table import Column, are_booleans
 
 KINDS = ("missing", "unseen", "extremes", "texts")
 """What `--leave-out` takes."""
@@ -40,10 +40,10 @@ def hard_rows(
     bases = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, BASES).astype(int))]
     for each in columns:
         made: dict[str, Sequence[Any]] = {
-            "missing": [] if each.flag else [None, *(na_texts if each.text else ())],
+            "missing": [] if each.flag else [_missing(frame[each.name]), *(na_texts if each.text else ())],
             "unseen": ["never seen before", "\u00e9t\u00e9"] if each.text else [],
             "texts": list(TEXTS) if each.text else [],
-            "extremes": [] if each.text else [False, True] if each.flag else _extremes(frame[each.name]),
+            "extremes": [] if each.text else _extremes(frame[each.name]),
         }
         for kind, values in made.items():
             for value in values if kind not in left_out else ():
@@ -51,7 +51,15 @@ def hard_rows(
                     yield f"{kind} in {each.name}", table
 
 
+def _missing(values: Any) -> Any:
+    """A missing value as the column has them: None, or NaN among booleans that were read from a CSV."""
+    missing = values[values.isna()]
+    return missing.iloc[0] if values.dtype == "object" and len(missing) else None
+
+
 def _extremes(values: Any) -> list[float]:
+    if are_booleans(values):
+        return [False, True]
     numbers = values.dropna().astype(float)
     if not len(numbers):
         return []
@@ -70,7 +78,7 @@ def _with(bases: Any, column: Column, value: object) -> Any:
         if value is not None and value not in old.cat.categories:
             return None
         made[column.name] = pd.Categorical([value] * len(made), dtype=old.dtype)
-    elif column.flag or column.text:
+    elif column.flag or column.text or old.dtype in ("object", "boolean"):
         made[column.name] = pd.Series([value] * len(made), index=made.index, dtype=old.dtype)
     elif value is None:
         made[column.name] = np.full(len(made), np.nan)

@@ -7,6 +7,8 @@ from pathlib import Path
 from penstock.importing.errors import Refused
 from penstock.importing.original import Original
 
+WRITTEN = "optimum-cli export onnx --model FOLDER OUT"
+
 
 def load(path: Path) -> Original:
     """Says how to go on.
@@ -15,7 +17,8 @@ def load(path: Path) -> Original:
         Refused: always.
     """
     raise Refused(
-        f"{path} is a Hugging Face folder, which is not converted here: "
-        "write it with `optimum-cli export onnx --model FOLDER OUT`; then put it into "
+        f"{path} is a Hugging Face folder, which is not converted here: its inputs are tokens, not columns "
+        "of a table. ONNX carries the network, and not the tokenizer: that stays with the caller, or in a "
+        f"service before the model (examples/text). Write the network with `{WRITTEN}`; then put it into "
         "models/NAME/1/model.onnx, and golden rows beside it (docs/importing.md)"
     )

@@ -32,7 +32,7 @@ LIGHTGBM = Kind("lightgbm_file", "a LightGBM model")
 XGBOOST = Kind("xgboost_file", "an XGBoost model")
 CATBOOST = Kind("catboost_file", "a CatBoost model")
 KERAS = Kind("keras_file", "a Keras model")
-TORCH = Kind("torch_file", "an exported PyTorch program")
+TORCH = Kind("torch_file", "a model of PyTorch", RUNS_CODE)
 MLFLOW = Kind("mlflow_folder", "an MLflow model", RUNS_CODE)
 HUGGING_FACE = Kind("hugging_face", "a Hugging Face model")
 ONNX = Kind("onnx_file", "an ONNX model")
@@ -76,9 +76,14 @@ def kind_of(path: Path) -> Kind:
 def _folder(path: Path) -> Kind:
     if (path / "MLmodel").is_file():
         return MLFLOW
+    if (path / "saved_model.pb").is_file():
+        return KERAS
     if (path / "config.json").is_file():
         return HUGGING_FACE
-    raise Refused(f"{path}: a folder without MLmodel (MLflow) or config.json (Hugging Face)")
+    raise Refused(
+        f"{path}: a folder without MLmodel (MLflow), saved_model.pb (TensorFlow) or config.json "
+        "(Hugging Face)"
+    )
 
 
 def _by_content(begin: bytes) -> Kind | None:
@@ -90,13 +95,13 @@ def _by_content(begin: bytes) -> Kind | None:
 
 
 def _torch(path: Path) -> Kind:
-    """An archive of torch: an exported program or a TorchScript; a state dictionary has no graph.
+    """An archive of torch: an exported program, a TorchScript, or a pickle of a module or of weights alone.
 
     Raises:
         Refused: it has no graph.
     """
     names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
-    if any(name.endswith(("constants.pkl", "models/model.json")) for name in names):
+    if any(name.endswith(("data.pkl", "constants.pkl", "models/model.json")) for name in names):
         return TORCH
     raise Refused(
         f"{path}: this file of PyTorch has weights or pickled classes, but no graph; write one with "

@@ -43,9 +43,26 @@ def known_loss(original: Any, worst_of_hard: Mapping[str, object]) -> str:
     for name in names:
         if name.startswith("HistGradientBoosting") and set(names) & set(_SCALERS):
             return f"known: {name} {_SPLITS}"
+        if name == "SimpleImputer" and _knows_none(model):
+            return (
+                "known: SimpleImputer takes None for a value and keeps it, where a request has a missing "
+                "value: make NaN of None (frame.fillna(numpy.nan)) before training"
+            )
         if said := LOSSES.get(name) or (_OF_TEXTS.get(name) if has_text else None):
             return f"known: {name} {said}"
     return ""
+
+
+def _knows_none(model: Any) -> bool:
+    """Whether an encoder was fitted with None."""
+    from penstock.importing.estimators import parts
+
+    return any(
+        value is None
+        for each in parts(model)
+        for values in getattr(each, "categories_", ()) or ()
+        for value in np.asarray(values, object).ravel()
+    )
 
 
 def _has_long_labels(model: Any) -> bool:

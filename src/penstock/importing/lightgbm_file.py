@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from penstock.importing.boosters import Booster, of_booster
+from penstock.importing.original import Original
+from penstock.importing.pickled import original_of
 
 
-def load(path: Path) -> Booster:
+def load(path: Path) -> Original:
     """Loads the file."""
     import lightgbm
 
-    return of_booster(lightgbm.Booster(model_file=str(path)))
+    return original_of(lightgbm.Booster(model_file=str(path)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from penstock.importing.categories import has_categories
 from penstock.importing.errors import Refused
 from penstock.importing.original import Original
 
@@ -45,14 +46,20 @@ def original_of(model: Any) -> Original:
         from penstock.importing.interpret_models import Explainable
 
         return Explainable(model)
+    if has_categories(model):
+        from penstock.importing.boosters_on_categories import OnCategories
+
+        return OnCategories(model)
     if name == "Booster" and package in ("lightgbm", "xgboost"):
         from penstock.importing.boosters import of_booster
 
         return of_booster(model)
-    if package in ("torch", "keras", "tensorflow"):
-        raise Refused(
-            f"a pickled {package} object: save it as a file of {package} (.pt2, .keras) and import that"
-        )
+    if package == "torch" or _is_module(model):
+        from penstock.importing.torch_file import of_module
+
+        return of_module(model)
+    if package in ("keras", "tensorflow"):
+        raise Refused(f"a pickled {package} object: save it as a .keras file")
     if isinstance(model, dict):
         raise Refused(f"the file holds a dict with {', '.join(map(str, model))}: save the model alone")
     if not (hasattr(model, "predict") or hasattr(model, "transform")):
@@ -62,3 +69,8 @@ def original_of(model: Any) -> Original:
     from penstock.importing.scikit_learn import ScikitLearn
 
     return ScikitLearn(model)
+
+
+def _is_module(model: Any) -> bool:
+    """Whether an object is a module of PyTorch, of a class of its own."""
+    return any(each.__module__.startswith("torch.") for each in type(model).__mro__)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from penstock.importing import estimators
+from penstock.importing.categories import WAY_OUT, has_categories
 from penstock.importing.errors import LacksColumns, Refused
-from penstock.importing.fitted_texts import chosen, texts_of
+from penstock.importing.fitted_texts import chosen, nones_of, texts_of
 from penstock.importing.graph_ends import finished
 from penstock.importing.labels import as_labels
 from penstock.importing.table import VECTOR, Inputs, column
@@ -45,6 +46,12 @@ class ScikitLearn:
                 f"{self.title} predicts the classes of several targets: train one classifier for each and "
                 "import each as a model of its own"
             )
+        for each in estimators.parts(self.model):
+            if has_categories(each):
+                raise Refused(
+                    f"{self.title}: {type(each).__name__} was fitted on categories of pandas that steps "
+                    f"before it give: fit it on the table itself, without a pipeline, or {WAY_OUT}"
+                )
         names = self._own_names(frame.columns)
         if names is None and _is_of_texts(self._first):
             names = [each for each in frame.columns if column(frame, each).text]
@@ -85,6 +92,11 @@ class ScikitLearn:
         """See `Original`."""
         names = self._own_names(columns)
         return texts_of(self.model, columns if names is None else [str(each) for each in names])
+
+    def nones(self, columns: Sequence[str]) -> Iterable[str]:
+        """The columns that it was fitted with None in, as far as it knows."""
+        names = self._own_names(columns)
+        return nones_of(self.model, columns if names is None else [str(each) for each in names])
 
     def _used(self, names: Sequence[str]) -> list[str]:
         """The columns that a ColumnTransformer at the begin takes."""

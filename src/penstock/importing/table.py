@@ -183,6 +183,32 @@ def as_texts(frame: Any, path: Path, names: Collection[str]) -> Any:
     return frame.assign(**{name: raw[name].astype("str") for name in names})
 
 
+def are_booleans(values: Any) -> bool:
+    """Whether a column holds booleans, of which some may be missing."""
+    known = values.dropna()
+    return bool(len(known)) and all(isinstance(each, bool | np.bool_) for each in known)
+
+
+def with_nones(frame: Any, names: Collection[str]) -> Any:
+    """A table in which missing texts and booleans of some columns are None, as they were in training."""
+    made = {
+        each: frame[each].astype(object).where(frame[each].notna(), None)
+        for each in frame.columns
+        if each in names and (are_booleans(frame[each]) or column(frame, each).text)
+    }
+    return frame.assign(**made) if made else frame
+
+
+def with_numbers(frame: Any) -> Any:
+    """A table in which booleans are 0 and 1 where some are missing: many libraries take them only so."""
+    made = {
+        each: frame[each].astype("float64")
+        for each in frame.columns
+        if frame[each].isna().any() and are_booleans(frame[each])
+    }
+    return frame.assign(**made) if made else frame
+
+
 def na_counts(frame: Any, columns: Sequence[Column]) -> dict[str, dict[str, int]]:
     """For each column of texts that has such, the `NA_TEXTS` in it and how many there are."""
     found = {}
@@ -234,7 +260,7 @@ def column(frame: Any, name: str) -> Column:
     if isinstance(values.dtype, pd.CategoricalDtype):
         return Column(name, not pd.api.types.is_numeric_dtype(values.cat.categories))
     known = values.dropna()
-    if len(known) and all(isinstance(each, bool | np.bool_) for each in known):
+    if are_booleans(values):
         return Column(name, False)
     if not all(isinstance(each, str) for each in known):
         kinds = sorted({type(each).__name__ for each in known})

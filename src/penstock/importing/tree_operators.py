@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,8 @@ class Graph:
         """The outputs of an ensemble, FP32 [N, targets], for features [N, columns]."""
         from onnx import TensorProto
 
+        if scored.whole:
+            features = self._whole(features, scored.whole)
         doubles = self.node("Cast", [features], to=TensorProto.DOUBLE)
         sums = self.node(
             "TreeEnsembleRegressor", [doubles], domain="ai.onnx.ml", version=3, **attributes(scored.ensemble)
@@ -89,6 +91,16 @@ class Graph:
         if scored.scale != 1.0:
             sums = self.node("Mul", [sums, self.constant(np.float32(scored.scale))])
         return self._linked(sums, scored.link, scored.ensemble.targets)
+
+    def _whole(self, features: str, chosen: Sequence[bool]) -> str:
+        """The features, some of them without their decimals."""
+        from onnx import TensorProto
+
+        floats = self.node("Cast", [features], to=TensorProto.FLOAT)
+        size = self.node("Floor", [self.node("Abs", [floats])])
+        cut = self.node("Mul", [self.node("Sign", [floats]), size], version=14)
+        is_cut = self.node("Cast", [self.constant([[int(each) for each in chosen]])], to=TensorProto.BOOL)
+        return self.node("Where", [is_cut, cut, floats], version=16)
 
     def _weighted(self, weights: str, features: str) -> str:
         """The sum of the features by weights, of which the last is a constant."""

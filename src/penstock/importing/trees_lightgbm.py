@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from penstock.importing.trees import Ensemble, Leaf, Node, Split, member
@@ -54,7 +55,18 @@ def trees_of(booster: Any) -> Scored:
         place = features if is_linear else i % targets
         ensemble.trees.append(_node(info["tree_structure"], place, factor))
     link = "signed_square" if name == "regression" and "sqrt" in words else LINKS[name]
-    return Scored(ensemble, link, float(given.get("sigmoid", 1.0)), is_linear)
+    whole = [] if booster.pandas_categorical else _compared_as_categories(infos, features)
+    return Scored(ensemble, link, float(given.get("sigmoid", 1.0)), is_linear, whole)
+
+
+def _compared_as_categories(infos: Sequence[dict[str, Any]], features: int) -> list[bool]:
+    """Which features it takes for numbers of categories: it cuts their decimals off; empty if for none."""
+    found, waiting = [False] * features, [info["tree_structure"] for info in infos]
+    for each in waiting:
+        if each.get("decision_type") == "==":
+            found[int(each["split_feature"])] = True
+        waiting += [each[key] for key in ("left_child", "right_child") if key in each]
+    return found if any(found) else []
 
 
 def _has_linear(node: dict[str, Any]) -> bool:

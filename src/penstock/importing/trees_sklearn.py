@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +18,14 @@ class Scored(NamedTuple):
         link: "identity", "exp", "sigmoid", "softmax", "proportions" and so on; see `tree_operators`.
         scale: the sums are multiplied by it before the link.
         linear: whether the sums are the coefficients of the features, and then a constant.
+        whole: for each feature whether its decimals are cut off before it is compared; empty for none.
     """
 
     ensemble: Ensemble
     link: str
     scale: float = 1.0
     linear: bool = False
+    whole: Sequence[bool] = ()
 
 
 class NotCarried(Exception):

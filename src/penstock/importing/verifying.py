@@ -61,6 +61,8 @@ def check_original(original: Original, inputs: Inputs, frame: Any) -> None:
     """
     try:
         _outputs(original, inputs, frame)
+    except Refused:
+        raise
     except Exception as error:  # whatever the original raises
         if isinstance(error, NotCarried):
             raise Refused(str(error)) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TextIO
 
 import numpy as np
 
@@ -22,6 +23,12 @@ MOST_SECONDS = 10.0
 
 CHUNK = 64
 """Most rows of one run."""
+
+LOOKED_AT = 100
+"""The rows in which one without missing values is looked for."""
+
+MISSING_TEXT = ""
+"""What `penstock import` has clients send for a missing text."""
 
 
 class Run(Protocol):
@@ -72,9 +79,7 @@ def verify(model: Runnable, folder: Path, most_seconds: float = MOST_SECONDS) ->
         )
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            optional = model.padding.optional if model.padding else model.signature.defaults
-            specs = {**model.signature.inputs, **model.signature.defaults}
-            golden = Golden(file, specs, model.signature.outputs, optional)
+            golden = _opened(model, file)
             end = time.monotonic() + most_seconds
             differences, is_whole = compare(model, golden, golden.tolerance, end)
     except Invalid as error:
@@ -87,6 +92,43 @@ def verify(model: Runnable, folder: Path, most_seconds: float = MOST_SECONDS) ->
     if not differences.are_accepted:
         raise ModelLoadError(f"it misses its golden rows: {said}")
     return said
+
+
+def first_row(model: Runnable, folder: Path) -> Mapping[str, Array]:
+    """The inputs of a golden row, to show how the model is called.
+
+    Args:
+        model: the model, which the golden rows were verified with.
+        folder: that of the version.
+
+    Returns:
+        By name, each with the axis of rows: the first row in which no value is missing (NaN, or the empty
+        text), or else the first; empty if the folder has no golden rows that can be read.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [each.inputs for each in itertools.islice(_opened(model, file), LOOKED_AT)]
+    except (Invalid, OSError, UnicodeDecodeError):  # it was changed since it was verified
+        return {}
+    return next(filter(_is_whole, rows), rows[0])
+
+
+def _is_whole(inputs: Mapping[str, Array]) -> bool:
+    """Whether no value is missing."""
+    numbers = (each for each in inputs.values() if each.dtype.kind == "f")
+    texts = (each for each in inputs.values() if each.dtype.kind == "O")
+    return not any(np.isnan(each).any() for each in numbers) and not any(
+        MISSING_TEXT in each.ravel().tolist() for each in texts
+    )
+
+
+def _opened(model: Runnable, file: TextIO) -> Golden:
+    optional = model.padding.optional if model.padding else model.signature.defaults
+    specs = {**model.signature.inputs, **model.signature.defaults}
+    return Golden(file, specs, model.signature.outputs, optional)
 
 
 def compare(

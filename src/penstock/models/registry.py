@@ -24,7 +24,7 @@ from penstock.models.checks.live import LiveCheck, verified, why_not_verified
 from penstock.models.checks.trying import runs_on_generated_input
 from penstock.models.class_labels import read_class_labels
 from penstock.models.exporters import way_to_batches
-from penstock.models.golden_rows import Runnable, verify
+from penstock.models.golden_rows import Runnable, first_row, verify
 from penstock.models.loaded_shapes import note_shapes
 from penstock.models.model import Broken, Model
 from penstock.models.opened import Candidate, OpenBackend, Opened
@@ -179,11 +179,12 @@ class ModelRegistry:
         producer = opened.backend.file.metadata.get("producer", "")
         more = str(opened.axes) if verdict.enabled else way_to_batches(opened.backend.signature, producer)
         reason = "; ".join(filter(None, (verdict.reason, more, learned.advice)))
+        runnable = _runnable(opened, policy)
         model = Model(
             name=on_disk.name,
             version=version,
             backend=opened.backend,
-            golden=_golden(opened, policy, path),  # before the batcher, which would outlive a refusal
+            golden=_golden(opened, runnable, path),  # before the batcher, which would outlive a refusal
             batcher=_batcher(opened, policy, learned.cost.run_cost(), packing, self._total, isolation),
             batching=replace(verdict, reason=reason, why=(*verdict.why, *_why_not_inline(node))),
             declared=opened.declared,
@@ -199,7 +200,9 @@ class ModelRegistry:
         model.class_labels = read_class_labels(candidate.folder, settings.class_labels, outputs)
         model.observe(self._make_observer(model))
         note_shapes(model, learned.shapes)
-        model.example = {**learned.example_of(model.signature.inputs), **opened.sample.first}
+        # Real values where there are any: rows along other axes are not those that requests have.
+        golden = {} if opened.axes.moved else first_row(runnable, path.parent)
+        model.example = {**learned.example_of(model.signature.inputs), **golden, **opened.sample.first}
         self._verify(model, learned, batching, candidate.padded_tolerance)
         self._models[on_disk.name, version] = model
         self._forget[model] = partial(_forget_if_wrong, model, learned.cost.one_row_seconds, prepared.forget)
@@ -230,21 +233,24 @@ class ModelRegistry:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
 
 
-def _golden(opened: Opened, policy: BatchPolicy, path: Path) -> str:
-    """What the golden rows of a version show.
-
-    Raises:
-        ModelLoadError: it misses them; then the backend is closed.
-    """
+def _runnable(opened: Opened, policy: BatchPolicy) -> Runnable:
     # Rows along other axes, and beside values that a whole batch shares, run one by one.
     alone = opened.axes.moved or scalars_of(opened.backend.signature)
-    runnable = Runnable(
+    return Runnable(
         opened.backend.run,
         opened.declared,
         policy.max_rows if policy.batched and not alone else 1,
         opened.padding,
         opened.sequence_state is not None,
     )
+
+
+def _golden(opened: Opened, runnable: Runnable, path: Path) -> str:
+    """What the golden rows of a version show.
+
+    Raises:
+        ModelLoadError: it misses them; then the backend is closed.
+    """
     try:
         return verify(runnable, path.parent)
     except ModelLoadError:
