@@ -1,12 +1,19 @@
 """Two builds of Penstock in one run: this one beside an earlier one, line by line, in turns.
 
-    python -m benchmarks.paired CHECKOUT [--rounds 7] [--seconds 1.5] [--only NAME ...] [--json FILE]
+    python -m benchmarks.paired CHECKOUT [--processes 5] [--rounds 3] [--seconds 0.5] [--only NAME ...]
+                                [--json FILE]
 
 CHECKOUT is an earlier checkout with an environment of its own (`make .venv/.serve` there). Each server runs
 on one core, the load on the other. In every round the two builds take turns, line by line, so that a machine
-that becomes slower meets both. Printed are the medians; the median of the ratios of the rounds, this build's
-server CPU for a prediction over the earlier one's, so that below 1 is better; and the ratio of the lowest of
-each build, which says more where other work disturbs single rounds.
+that becomes slower meets both.
+
+One server differs from the next of the same build by several percent, for as long as it lives: where its
+memory lies is chance. So both servers are started anew `--processes` times, and what is compared is the
+median of the rounds of each. Printed are the medians of the processes; the median of the ratios of the pairs,
+this build's server CPU for a prediction over the earlier one's, so that below 1 is better; the ratio of the
+lowest round of each build, which says more where other work disturbs the rounds; the ratios of all pairs,
+from the lowest to the highest; and by how much the processes of one build differ: the highest over the lowest
+of those before, and of those after.
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from benchmarks import load, loads, machine, messages
 from benchmarks.load import Calls
@@ -36,7 +43,7 @@ from penstock_proto.v1 import tensor_pb2
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 LEADS = {"lead_source": "paid_ads", "number_of_courses_viewed": 2, "annual_income": 79276.0}
-FIRST_CALLS = 500
+FIRST_CALLS = 5000
 START_SECONDS = 30
 MEMORY_PREDICTIONS = 300_000
 
@@ -49,7 +56,7 @@ class Build:
         name: "before" or "after".
         checkout: where it lies.
         server: its server, with the benchmark models and the bundled one.
-        rates: calls a second of each line, as measured last.
+        rates: calls a second of each line, as measured last, also with an earlier server.
     """
 
     name: str
@@ -75,6 +82,13 @@ class Run:
     seconds: float
     server_core: int
     load_core: int
+
+
+class Values(NamedTuple):
+    """The values of one line: of each process of a build those of its rounds."""
+
+    before: list[list[float]]
+    after: list[list[float]]
 
 
 Line: TypeAlias = Callable[[Run, Build], Mapping[str, float]]
@@ -247,64 +261,88 @@ def _output(command: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def builds(before: Path, server_core: int) -> Iterator[tuple[Build, Build]]:
-    """Both builds with their servers, on the same core and with the same models."""
+def builds(
+    checkouts: Mapping[str, Path], models: Path, server_core: int, rates: Mapping[str, dict[str, float]]
+) -> Iterator[list[Build]]:
+    """The builds with a fresh server each, started in this order, on the same core with the same models."""
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        models = messages.make_models(folder / "models")
-        os.symlink(ROOT / "examples/models/lead_scoring", models / "lead_scoring")
         made = []
-        for name, checkout in (("before", before), ("after", ROOT)):
+        for name, checkout in checkouts.items():
             script = checkout / ".venv/bin/penstock"
             command = [script, "serve", models, *free_ports(script)]
             server = stack.enter_context(started(command, (server_core,), NO_EXPERIMENTS))
-            made.append(Build(name, checkout, server))
-        yield made[0], made[1]
+            made.append(Build(name, checkout, server, rates[name]))
+        yield made
 
 
-def measured(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """The values of every round, by line, then by build."""
+def make_models(folder: Path) -> Path:
+    """A repository with the benchmark models and the bundled one."""
+    models = messages.make_models(folder / "models")
+    os.symlink(ROOT / "examples/models/lead_scoring", models / "lead_scoring")
+    return models
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, Values]:
+    """All values, by line."""
     server_core, load_core = machine.cores()
     run = Run(arguments.seconds, server_core, load_core)
-    found: dict[str, dict[str, list[float]]] = {}
-    with builds(arguments.checkout.resolve(), server_core) as pair:
-        for name in arguments.only or LINES:
-            title, line = LINES[name]
-            values = found[name] = {build.name: [] for build in pair}
-            for number in range(arguments.rounds + 1):
-                for build in pair if number % 2 else reversed(pair):
-                    progress(f"{title}: round {number} of {arguments.rounds}, {build.name}")
-                    figures = line(run, build)
-                    if number:  # the first one warms up
-                        values[build.name].append(figures["value"])
-            progress("")
-            print(_row(name, values), flush=True)
+    checkouts = {"before": arguments.checkout.resolve(), "after": ROOT}
+    found = {name: Values([], []) for name in arguments.only or LINES}
+    rates: dict[str, dict[str, float]] = {name: {} for name in checkouts}
+    with tempfile.TemporaryDirectory() as folder:
+        models = make_models(Path(folder))
+        for process in range(arguments.processes):
+            in_turn = dict(reversed(checkouts.items())) if process % 2 else checkouts
+            with builds(in_turn, models, server_core, rates) as pair:
+                for name, values in found.items():
+                    _measure(run, name, pair, arguments.rounds, values)
+    progress("")
     return found
 
 
-def _row(name: str, values: Mapping[str, list[float]]) -> str:
-    ratios = [new / old for old, new in zip(values["before"], values["after"], strict=True)]
-    old, new = (statistics.median(values[build]) for build in ("before", "after"))
-    lowest = min(values["after"]) / min(values["before"])
-    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-    figures = f"{old:10.2f}{new:10.2f}{statistics.median(ratios):9.3f}{lowest:9.3f}"
-    return f"{LINES[name][0]:42}{figures}   {spread}"
+def _measure(run: Run, name: str, pair: Sequence[Build], rounds: int, values: Values) -> None:
+    """Measures a line of both builds, and adds the values of these two processes."""
+    title, line = LINES[name]
+    rows: dict[str, list[float]] = {build.name: [] for build in pair}
+    for number in range(rounds + 1):
+        for build in pair if number % 2 else reversed(pair):
+            progress(f"{title}: process {len(values.before) + 1}, round {number} of {rounds}, {build.name}")
+            value = line(run, build)["value"]
+            if number:  # the first one warms up
+                rows[build.name].append(value)
+    values.before.append(rows["before"])
+    values.after.append(rows["after"])
 
 
-def main() -> None:
+def row(title: str, values: Values) -> str:
+    """A line of the table."""
+    before, after = ([statistics.median(rounds) for rounds in each] for each in values)
+    ratios = [new / old for old, new in zip(before, after, strict=True)]
+    lowest = min(map(min, values.after)) / min(map(min, values.before))
+    figures = f"{statistics.median(before):10.2f}{statistics.median(after):10.2f}"
+    figures += f"{statistics.median(ratios):9.3f}{lowest:9.3f}"
+    differ = "".join(f"{max(each) / min(each):8.2f}" for each in (before, after))
+    return f"{title:42}{figures}   {min(ratios):.3f} to {max(ratios):.3f}{differ}"
+
+
+def main(words: Sequence[str] | None = None) -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paired", description=__doc__.split("\n")[0])
     parser.add_argument("checkout", type=Path, help="the earlier build's checkout")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--processes", type=int, default=5, help="servers of each build, one after another")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each server and line")
+    parser.add_argument("--seconds", type=float, default=0.5, help="about how long each measurement takes")
     parser.add_argument("--only", nargs="+", choices=LINES, metavar="NAME", help=", ".join(LINES))
-    parser.add_argument("--json", type=Path, help="write every round's values to this file")
-    arguments = parser.parse_args()
+    parser.add_argument("--json", type=Path, help="write the values of every process and round to this file")
+    arguments = parser.parse_args(words)
     load.require_h2load()
-    print(f"{'':42}{'before':>10}{'after':>10}{'ratio':>9}{'lowest':>9}   of the rounds")
     found = measured(arguments)
+    print(f"{'':42}{'before':>10}{'after':>10}{'ratio':>9}{'lowest':>9}   of the pairs      they differ")
+    for name, values in found.items():
+        print(row(LINES[name][0], values))
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        found_of = {name: values._asdict() for name, values in found.items()}
+        arguments.json.write_text(json.dumps(found_of, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pytest
 import penstock_client
 from client.standin import StandIn, status
 from client.streams import BOUND, item, number, until
+from penstock_client._deadline import _Default
 from penstock_client._errors import PenstockError
 from penstock_client._merge import Member
 from penstock_client._mux import Multiplexer
@@ -77,6 +78,23 @@ def test_a_caller_whose_timeout_passes(server: StandIn, connect: Callable[..., A
         client.predict("echo", item(HELD), timeout=0.2)
     until(lambda: len(holding.cancelled) == 1)
     assert len(holding.cancelled[0]) == 1
+    assert [number(client.predict("echo", item(each))) for each in range(3)] == [0, 1, 2]
+    assert holding.held == []
+    assert server.calls["PredictStream"] == 1
+
+
+@pytest.mark.parametrize("merging", [False, True])
+def test_a_caller_whose_default_timeout_passes(
+    server: StandIn, connect: Callable[..., Any], merging: bool
+) -> None:
+    """The default timeout is the client's own: the server learns of it by the cancelled tag only."""
+    holding, client = Holding(server), connect(server.target, timeout=_Default(0.5), merge_rows=merging)
+    client.predict("echo", item(1))
+    with pytest.raises(penstock_client.DeadlineExceeded):
+        client.predict("echo", item(HELD))
+    until(lambda: len(holding.cancelled) == 1)
+    assert len(holding.cancelled[0]) == 1
+    assert not any(each.HasField("timeout") for each in server.requests)
     assert [number(client.predict("echo", item(each))) for each in range(3)] == [0, 1, 2]
     assert holding.held == []
     assert server.calls["PredictStream"] == 1

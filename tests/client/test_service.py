@@ -34,11 +34,18 @@ X = np.ones((1, 3), np.float32)
 def test_calls_without_a_timeout_have_one(server: StandIn, connect: Callable[..., Any]) -> None:
     connect(server.target).predict("echo", {"x": X})
     assert 20 < server.remaining <= 30
-    stream = connect(server.target, transport="stream")
-    stream.predict("echo", {"x": X})
+    for merging in (False, True):
+        stream = connect(server.target, transport="stream", merge_rows=merging)
+        for more in ({}, {"id": "a"}, {"metadata": {"traceparent": "t"}}):
+            stream.predict("echo", {"x": X}, **more)  # the client bounds it, see test_cancel.py
+            assert not server.requests[-1].HasField("timeout")
+            stream.predict("echo", {"x": X}, timeout=30.0, **more)
+            assert 20 < server.requests[-1].timeout.ToTimedelta().total_seconds() <= 30
+        stream.predict("echo", {"x": X}, timeout=float("inf"))
+        assert not server.requests[-1].HasField("timeout")
+    client = connect(server.target, transport="stream", timeout=30.0)
+    client.predict("echo", {"x": X})
     assert server.requests[-1].timeout.seconds == 30
-    stream.predict("echo", {"x": X}, timeout=float("inf"))
-    assert not server.requests[-1].HasField("timeout")
     connect(server.target, transport="stream", timeout=None).predict("echo", {"x": X}, id="a")
     assert not server.requests[-1].HasField("timeout")
 

@@ -100,10 +100,10 @@ class Connection(Local):
         if not self._requests.streams(written):
             return signature, written, None
         parts = [known.fields, *written]
-        if id or deadline.timeout is not None:
+        if id or deadline.is_given:
             if id:
                 checked(None, id)
-            parts.append(extras(id, deadline.timeout, None))
+            parts.append(extras(id, deadline.timeout if deadline.is_given else None, None))
         return signature, written, stream.send(parts, deadline)
 
     # ]
@@ -166,11 +166,11 @@ class Connection(Local):
                 if waited:
                     await stream.room(deadline)
                 parts = [known.fields, *written]
-                if id or metadata or deadline.at is not None:
+                if id or metadata or deadline.is_given:
                     # At first the whole timeout, which is the same in all requests: the time until here is
                     # short.
                     left = deadline.remaining() if attempt > 1 or waited else deadline.timeout
-                    parts.append(extras(id, left, metadata))
+                    parts.append(extras(id, left if deadline.is_given else None, metadata))
                 answered: Prediction | bytes = await stream.send(parts, deadline)
                 return answered
             # [async
@@ -201,7 +201,7 @@ class Connection(Local):
         stream = self._shared_stream()
         if not stream.has_room:
             await stream.room(deadline)
-        member = Member(known, batch, written, id, deadline.at, metadata)
+        member = Member(known, batch, written, id, deadline.at if deadline.is_given else None, metadata)
         try:
             answered: Prediction | bytes = await stream.send_member(member, deadline)
             return answered
@@ -235,7 +235,7 @@ class Connection(Local):
                 )
                 return answered
             except Unavailable as error:
-                if not deadline.waits or not is_gone(error):
+                if not deadline.is_given or not is_gone(error):
                     raise
                 await pause(attempt, deadline, error)
             attempt += 1

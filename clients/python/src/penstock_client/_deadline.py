@@ -25,7 +25,7 @@ def seconds(timeout: float | None, default: float | None) -> float | None:
 
 
 class _Default(float):
-    """A timeout that the user did not set: it bounds a call, but a server that is gone is not waited for."""
+    """The timeout of calls for which none is given; see `Deadline.is_given`."""
 
 
 DEFAULT_TIMEOUT: float = _Default(30.0)
@@ -41,18 +41,17 @@ class Deadline:
     Attributes:
         at: the deadline on the monotonic clock; None for no limit.
         timeout: as given.
+        is_given: whether the user has given it, for this call or for the client. Only then is a server that
+            is gone waited for until the deadline, and only then does a request on a stream carry it: the
+            default is the client's own, which cancels the request when it has passed.
     """
 
-    __slots__ = ("at", "timeout")
+    __slots__ = ("at", "is_given", "timeout")
 
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
         self.at = None if timeout is None else monotonic() + timeout
-
-    @property
-    def waits(self) -> bool:
-        """Whether a server that is gone is waited for until the deadline: if the caller has set it."""
-        return self.timeout is not None and type(self.timeout) is not _Default
+        self.is_given = timeout is not None and type(timeout) is not _Default
 
     def remaining(self) -> float | None:
         """The seconds that are left, not below 0; None for no limit."""

@@ -37,7 +37,7 @@ class Member:
         batch: what it must have in common with requests that it is merged with.
         written: its encoded inputs.
         id: of the request.
-        deadline: by the monotonic clock, in seconds; None for no deadline.
+        deadline: that the request carries, by the monotonic clock, in seconds; None for none.
         metadata: of the request.
 
     Attributes:

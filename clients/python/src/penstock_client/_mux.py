@@ -353,7 +353,7 @@ def may_ask_again(error: PenstockError, attempt: int, deadline: Deadline) -> boo
     if not was_not_run(error):
         return False
     if is_gone(error):
-        return deadline.waits or attempt < ATTEMPTS
+        return deadline.is_given or attempt < ATTEMPTS
     hint = error.retry_after_seconds
     return attempt < ATTEMPTS and (hint is None or hint <= LONGEST_HINT)
 

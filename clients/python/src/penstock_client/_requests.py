@@ -93,12 +93,12 @@ class Requests:
 
 
 def deadline_of(timeout: float | None, default: float | None) -> Deadline:
-    """The deadline of a call with this timeout.
+    """The deadline of a call with this timeout; with the client's default if it is None.
 
     Raises:
         ValueError: the timeout is not above 0.
     """
-    return Deadline(seconds(timeout, default))
+    return Deadline(default if timeout is None else seconds(timeout, None))
 
 
 def pairs_of(metadata: Any) -> tuple[tuple[Any, Any], ...]:

@@ -134,11 +134,11 @@ class Connection(Local):
                 if waited:
                     stream.room(deadline)
                 parts = [known.fields, *written]
-                if id or metadata or deadline.at is not None:
+                if id or metadata or deadline.is_given:
                     # At first the whole timeout, which is the same in all requests: the time until here is
                     # short.
                     left = deadline.remaining() if attempt > 1 or waited else deadline.timeout
-                    parts.append(extras(id, left, metadata))
+                    parts.append(extras(id, left if deadline.is_given else None, metadata))
                 answered: Prediction | bytes = stream.send(parts, deadline)
                 return answered
             except Unsupported:
@@ -164,7 +164,7 @@ class Connection(Local):
         stream = self._shared_stream()
         if not stream.has_room:
             stream.room(deadline)
-        member = Member(known, batch, written, id, deadline.at, metadata)
+        member = Member(known, batch, written, id, deadline.at if deadline.is_given else None, metadata)
         try:
             answered: Prediction | bytes = stream.send_member(member, deadline)
             return answered
@@ -191,7 +191,7 @@ class Connection(Local):
                 answered: bytes = ask(self._channel, self._predict, request, deadline.remaining(), headers)
                 return answered
             except Unavailable as error:
-                if not deadline.waits or not is_gone(error):
+                if not deadline.is_given or not is_gone(error):
                     raise
                 pause(attempt, deadline, error)
             attempt += 1

@@ -89,8 +89,8 @@ def alike(found: Found, messages: Array) -> Alike:
         messages = messages[: equal_rows(_columns(messages, places[known.tag]) & CONTINUES)]
     for number in known.plain_texts:
         messages = messages[: _ascii_rows(_columns(messages, places[number]))]
-    if known.timeout is not None and len(messages):  # none are left if the first is not ASCII
-        timeouts = _timeouts(_columns(messages, places[known.timeout]))
+    if known.timeout is not None and not _are_equal(columns := _columns(messages, places[known.timeout])):
+        timeouts = _timeouts(columns)
         allowed = min(seconds * TIMEOUT_SHARE, LARGEST_SECONDS) if seconds < math.inf else 0.0
         near = (timeouts >= seconds - allowed) & (timeouts <= seconds + allowed)
         messages = messages[: _first_count(near)]
@@ -157,9 +157,14 @@ def _first_count(good: Array) -> int:
     return len(good) if good.all() else int((~good).argmax())
 
 
+def _are_equal(rows: Array) -> bool:
+    """Whether all rows of a matrix are equal; true of no rows at all."""
+    return rows.tobytes() == rows[:1].tobytes() * len(rows)
+
+
 def equal_rows(rows: Array) -> int:
     """How many rows of a matrix, counted from the first, are equal."""
-    if rows.tobytes() == rows[:1].tobytes() * len(rows):
+    if _are_equal(rows):
         return len(rows)
     return int((rows != rows[0]).any(axis=1).argmax())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import numpy as np
@@ -144,16 +144,21 @@ def seconds(data: bytes, start: int, end: int) -> float:
     Raises:
         ValueError: it is encoded in an unusual way, or perhaps negative.
     """
-    whole = nanos = 0
-    stop = start
-    if data[stop] == SECONDS_KEY:
-        start = stop + 1
-        whole, stop = wire.read_varint(data, start)
-        if stop - start > LONGEST_VARINT:
+    return _seconds(data[start:end])
+
+
+@lru_cache(1024)
+def _seconds(content: bytes) -> float:
+    """The same, remembered: most callers have one timeout, and this is read for nearly every message."""
+    whole = nanos = stop = 0
+    end = len(content)
+    if stop < end and content[stop] == SECONDS_KEY:
+        whole, stop = wire.read_varint(content, 1)
+        if stop - 1 > LONGEST_VARINT:
             raise ValueError("the number may be negative")
-    if stop < end and data[stop] == NANOS_KEY:
+    if stop < end and content[stop] == NANOS_KEY:
         start = stop + 1
-        written = int.from_bytes(data[start:end], "little") if end - start == 5 else 0
+        written = int.from_bytes(content[start:], "little") if end - start == 5 else 0
         if written & ENDS == FIVE_BYTES:  # from a quarter of a second on
             nanos = (
                 written & 0x7F
@@ -164,7 +169,7 @@ def seconds(data: bytes, start: int, end: int) -> float:
             )
             stop = end
         else:
-            nanos, stop = wire.read_varint(data, start)
+            nanos, stop = wire.read_varint(content, start)
         if nanos > LARGEST_NANOS or stop - start > LONGEST_VARINT:
             raise ValueError("the number may be negative")
     if stop != end:

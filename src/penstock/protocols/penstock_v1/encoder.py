@@ -33,8 +33,9 @@ ID = wire.key(pb.PredictResponse.ID_FIELD_NUMBER, wire.LENGTH_DELIMITED)
 TAG = wire.key(pb.PredictResponse.TAG_FIELD_NUMBER, wire.VARINT)
 TIMING = wire.key(pb.PredictResponse.TIMING_FIELD_NUMBER, wire.LENGTH_DELIMITED)
 
-Piece: TypeAlias = bytes | Array
-"""A part of several messages: either the same bytes in each, or different ones, uint8 [count, bytes]."""
+Piece: TypeAlias = tuple[bytes, Array]
+"""A part of several messages: bytes that are equal in all of them, and then others, uint8 [count, bytes].
+"""
 
 _Heads: TypeAlias = dict[int, bytes]  # by the number of rows; see `_length`
 _Values: TypeAlias = tuple[bytes | memoryview, int, _Heads]
@@ -169,7 +170,7 @@ def encode_many(  # noqa: PLR0913 - what the answers consist of
         typed: whether the answers are typed.
 
     Returns:
-        The answers in pieces, for `weave`; None if they may differ in length.
+        The answers in pieces, for `weave`; None if they may differ in length, or have no outputs.
     """
     run, start, stop = response.run, response.start, response.stop
     shared = run.encoded
@@ -177,17 +178,20 @@ def encode_many(  # noqa: PLR0913 - what the answers consist of
         shared = run.encoded = _EncodedRun(run, attached(model, Outputs))
     if typed or stop is None or stop == start or any(each not in shared.values for each in response.names):
         return None
-    queue = shared.begin(int(response.queue_seconds * MICROS))
-    pieces: list[Piece] = [shared.names + queue + shared.compute]
+    same = shared.names + shared.begin(int(response.queue_seconds * MICROS)) + shared.compute
+    pieces: list[Piece] = []
     if ids.size:
-        pieces += (ID, wire.varint(ids.shape[1]), ids)
+        pieces.append((same + ID + wire.varint(ids.shape[1]), ids))
+        same = b""
     if tags.size:
-        pieces += (TAG, tags)
+        pieces.append((same + TAG, tags))
+        same = b""
     for name in response.names:
         data, row_bytes, heads = shared.values[name]
         values = np.frombuffer(data, np.uint8, (stop - start) * row_bytes, start * row_bytes)
         head = heads.get(rows) or shared.outputs.head(name, run.outputs[name][:rows], heads, rows)
-        pieces += (head, values.reshape(-1, rows * row_bytes))
+        pieces.append((same + head, values.reshape(-1, rows * row_bytes)))
+        same = b""
     return pieces
 
 
@@ -198,17 +202,20 @@ def _length(array: Array) -> int:
 
 def width(pieces: Sequence[Piece]) -> int:
     """The length of each message that `weave` makes from pieces."""
-    return sum(len(each) if isinstance(each, bytes) else each.shape[1] for each in pieces)
+    return sum([len(same) + varied.shape[1] for same, varied in pieces])
 
 
 def weave(pieces: Sequence[Piece], count: int) -> bytes:
     """Joins pieces into several messages of equal length, one after another."""
-    woven = np.empty((count, width(pieces)), np.uint8)
-    start = 0
-    for each in pieces:
-        values = np.frombuffer(each, np.uint8) if isinstance(each, bytes) else each
-        woven[:, start : start + values.shape[-1]] = values
-        start += values.shape[-1]
+    # All that is the same is written at once, with gaps: a step of numpy costs as much as 30 of Python.
+    first = b"".join([same + bytes(varied.shape[1]) for same, varied in pieces])
+    woven = np.empty((count, len(first)), np.uint8)
+    woven[:] = np.frombuffer(first, np.uint8)
+    end = 0
+    for same, varied in pieces:
+        start = end + len(same)
+        end = start + varied.shape[1]
+        woven[:, start:end] = varied
     return woven.tobytes()
 
 

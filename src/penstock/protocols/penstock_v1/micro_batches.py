@@ -187,16 +187,24 @@ class MicroBatch:
 
     def _woven(self, response: Response) -> bytes | None:
         """All results as one message; None if they differ in length, or are too large."""
-        answer = encode_many(response, self._model, self._rows, self._ids, self._tags, self._form)
-        if answer is None:
+        tags, ids = self._tags, self._ids
+        answer = encode_many(response, self._model, self._rows, ids, tags, self._form)
+        if not answer:
             return None
-        tag: list[Piece] = [TAG, self._tags] if self._tags.size else []
-        ids = self._ids
-        id: list[Piece] = [ID, wire.varint(ids.shape[1]), ids] if ids.size else []
-        result: list[Piece] = [*tag, RESPONSE, wire.varint(width(answer)), *answer, *id]
-        if width(result) * self.count > LARGEST_ANSWER:
+        result: list[Piece] = [(TAG, tags)] if tags.size else []
+        result += _within(RESPONSE, width(answer), answer)
+        if ids.size:
+            result.append((ID + wire.varint(ids.shape[1]), ids))
+        size = width(result)
+        if size * self.count > LARGEST_ANSWER:
             return None
-        return weave([RESULTS, wire.varint(width(result)), *result], self.count)
+        return weave(_within(RESULTS, size, result), self.count)
+
+
+def _within(key: bytes, size: int, pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """Pieces as the content, of `size` bytes, of a field with this key."""
+    (same, varied), *others = pieces
+    return [(key + wire.varint(size) + same, varied), *others]
 
 
 class _Asked(NamedTuple):
