@@ -109,16 +109,16 @@ class KnownRejections(Generic[S]):
             models: the models that exist, by name and version: the mapping that was given to `learn`.
         """
         lists = self._lists
-        for known in lists.by_length.get(len(data), ()):
+        if not lists.all:
+            return None
+        for known in lists.of_length(data):
             if known.models is models and known.matches(data) is not None:
                 known.uses += 1
                 return known
-        if not lists.all:
-            return None
         for known in lists.beginning_as(data):
             if known.models is models and known.matches(data) is not None:
                 known.uses += 1
-                lists.note_length(known, len(data))
+                lists.note_length(known, data)
                 return known
         return None
 

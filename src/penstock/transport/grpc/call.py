@@ -120,7 +120,7 @@ class ServerCall(ABC):
 
     def exchange(self, message: bytes) -> None:
         """See `can_exchange`."""
-        raise NotImplementedError
+        raise TypeError("this call has no exchange")
 
     @abstractmethod
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
@@ -197,12 +197,10 @@ UNLIMITED = 2**31 - 1
 """A limit of this size is no limit: protobuf cannot read larger messages."""
 
 
-HELD_UP_SECONDS = 1.0
-"""A polling thread that has done nothing else for this long is held up."""
+HELD_UP_SECONDS = 1.0  # a polling thread that has done nothing else for this long is held up
 
 UNREAD_SECONDS = 0.25  # how often a drain ends calls without a message: those of spared methods still arrive
-LAST_WRITES_SECONDS = 0.02
-"""The process may end after a drain; by then gRPC has written the last answers to their sockets."""
+LAST_WRITES_SECONDS = 0.02  # after a drain: by then gRPC has written the last answers to their sockets
 
 WINDOW_BYTES = 131_072
 """How much of each stream, and of each connection beyond the messages that are asked for, gRPC's core reads
