@@ -78,11 +78,11 @@ def _next_request(control: socket.socket) -> Request:
         if control in ready:
             data, descriptors, _, _ = socket.recv_fds(control, MAX_BYTES, 3)
             if not data:
+                for pid in reports:  # of tests that were killed
+                    os.kill(pid, signal.SIGKILL)
                 os._exit(0)
             out, err, report = descriptors
-            with warnings.catch_warnings(
-                action="ignore"
-            ):  # the threads that numpy has are prepared for a fork
+            with warnings.catch_warnings(action="ignore"):  # numpy's threads are prepared for a fork
                 pid = os.fork()
             if not pid:
                 _become_the_program(out, err)
