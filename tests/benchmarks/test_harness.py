@@ -21,7 +21,7 @@ import grpc
 import numpy as np
 import pytest
 
-from benchmarks import bench, load, loads, measures, messages
+from benchmarks import bench, load, loads, lone, measures, messages
 from benchmarks.load import Calls, LoadError, Shape
 from benchmarks.servers import Server, ServerError, started
 from benchmarks.subjects import SUBJECTS, Files
@@ -205,3 +205,45 @@ def test_python_calls_are_those_of_the_polling_thread() -> None:
     single, gathered = (float(each) for each in re.findall(r"(?m)^\S.* (\d+\.\d+)$", done.stdout))
     assert 1.0 < gathered < single
     assert "reactor.py:" in done.stdout
+
+
+def line_of_rejected_calls(code: str) -> lone.Line:
+    return lone.Line("a line", "any", lambda: Calls("/test/Call", b"request"), 1, code)
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as running:
+        yield running
+
+
+def test_calls_that_end_with_their_status_are_counted(process: subprocess.Popen[bytes]) -> None:
+    def reject(number: int, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.NOT_FOUND, "there is no such model")
+        raise AssertionError
+
+    with answering(reject) as target:
+        server = Server(process, Path(os.devnull), target)
+        calls = lone._checked(server, line_of_rejected_calls("NOT_FOUND"))
+        assert load.unary(target, calls, 20, Shape(1, 2), core()) > 0
+        with pytest.raises(LoadError, match="NOT_FOUND, there is no such model; expected UNAVAILABLE"):
+            lone._checked(server, line_of_rejected_calls("UNAVAILABLE"))
+
+
+def test_an_answer_among_rejected_calls_is_noticed(process: subprocess.Popen[bytes]) -> None:
+    def mostly_reject(number: int, context: grpc.ServicerContext) -> bytes:
+        if number != 12:
+            context.abort(grpc.StatusCode.NOT_FOUND, "there is no such model")
+        return b"answer"
+
+    with answering(mostly_reject) as target:
+        calls = lone._checked(Server(process, Path(os.devnull), target), line_of_rejected_calls("NOT_FOUND"))
+        with pytest.raises(LoadError, match="bytes"):
+            load.unary(target, calls, 20, Shape(1, 1), core())
+
+
+def test_an_answer_where_a_rejection_is_expected_is_noticed(process: subprocess.Popen[bytes]) -> None:
+    with answering(lambda number, context: b"answer") as target:
+        server = Server(process, Path(os.devnull), target)
+        with pytest.raises(LoadError, match="answered; expected NOT_FOUND"):
+            lone._checked(server, line_of_rejected_calls("NOT_FOUND"))
