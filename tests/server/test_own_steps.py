@@ -125,16 +125,3 @@ def test_steps_of_all_kinds_by_turns(running: Any) -> None:
         kit.wait_until(
             lambda: not kit.Metrics(running.ops).sum("sequences", model="sum"), "its state is gone"
         )
-
-
-def test_a_tagged_step_is_cancelled_by_the_next_message(serve: Any) -> None:
-    running = serve({"sum": zoo.running_sum(), "slow": zoo.slow(300)}, settings={"sum": SUM})
-    with kit.connect(running.target) as channel:
-        stream = Stream(channel)
-        assert [stream.ask(step(1)) for _ in range(STEPS)][-1] == STEPS
-        slow = kit.request("slow", x=np.ones((1, 1), np.float32))
-        slow.tag = 5
-        stream.send(pb.PredictStreamRequest(requests=[slow]), pb.PredictStreamRequest(cancel=[5]))
-        [result] = next(stream.call).results
-        assert (result.tag, result.error.code) == (5, grpc.StatusCode.CANCELLED.value[0])
-        assert stream.ask(step(1)) == STEPS + 1

@@ -102,6 +102,7 @@ class KnownRequest:
         model: Model,
         names_sequence: bool = False,
     ) -> None:
+        # long: all that is found out once, so that it is not for each request
         if model.batching.enabled and not inputs.keys().isdisjoint(model.defaults):
             raise ValueError("it runs alone, and so would each request that matches it")
         if sum(span.kind in INPUTS for span in spans) != len(inputs):
@@ -309,7 +310,10 @@ class KnownRequests:
     def find(self, data: bytes) -> Found | None:
         """The known request that a request matches, and what is found in it; None without a match."""
         lists = self._lists
-        for known in lists.of_length(data):
+        # As `lists.of_length`, but without a call, as most requests are found here.
+        size = len(data)
+        place = size, data[: 2 + data[1]] if size > 1 else data
+        for known in lists.of_length(data) if lists.any_differs else lists.by_length.get(place, ()):
             found = known.matches(data)
             if found is not None:
                 known.uses += 1
