@@ -209,11 +209,10 @@ class KnownRequest:
             places: the places of its spans.
         """
         inputs: dict[str, Array] = {}
-        is_large = len(data) >= LARGE_BYTES
         for name, shape, dtype, number, read in self._inputs:
             start, end = places[number]
             if read is None:
-                values = part_of(data, start, end) if is_large else data[start:end]
+                values = data[start:end] if end - start < LARGE_BYTES else part_of(data, start, end)
                 inputs[name] = np.ndarray(shape, dtype, values)
                 continue
             try:
