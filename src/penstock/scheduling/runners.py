@@ -26,7 +26,7 @@ from typing import NamedTuple
 from penstock.core.request import Flush
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.execution.run_times import LONG_SECONDS
-from penstock.scheduling.inline import Inline
+from penstock.scheduling.inline import READ_SECONDS, Inline
 from penstock.scheduling.verification import Verifier
 
 OVERRUN_SECONDS, OVERRUN_TIMES = LONG_SECONDS, 5
@@ -237,12 +237,13 @@ class Runners:
         """
         while True:
             started = time.monotonic()
-            inline.cpu_clock.note(started)
+            if started - inline.cpu_read_at > READ_SECONDS:
+                inline.cpu_read_at, inline.cpu_seconds = started, time.thread_time()
             self._guarded(batcher.run_once, gathered)
             now = time.monotonic()
             seconds = now - started
             if seconds > self._overrun:
-                self._took_too_long(batcher, inline.cpu_clock.seconds)
+                self._took_too_long(batcher, inline.cpu_seconds)
             if not batcher.waiting_rows or not batcher.may_run():
                 return False
             if now >= end or self._is_long(batcher):
