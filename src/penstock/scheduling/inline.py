@@ -12,8 +12,8 @@ from penstock.scheduling.batcher import DynamicBatcher
 TURNS_SECONDS = 0.001
 """How long the thread may take turns of work on messages before it takes further events."""
 READ_SECONDS = 0.0005
-"""The least time between two readings of the thread's CPU clock: each takes longer than most other steps for a
-small batch. A reading that is used again is too small by at most as much."""
+"""The least time between two readings of the thread's CPU clock: each takes longer than most other steps for
+a small batch. A reading that is used again is too small by at most as much."""
 
 
 class Inline:
