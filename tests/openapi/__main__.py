@@ -13,10 +13,13 @@ import tempfile
 from pathlib import Path
 
 from penstock.core.tensors import DataType
-from tests.support import zoo
-from tests.support.servers import running_server
 
 ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests")]  # as for the tests
+
+from support import zoo  # noqa: E402
+from support.servers import running_server  # noqa: E402
+
 PROGRAM = ROOT / ".venv-openapi/bin/python"
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
 OPERATION_EXAMPLES = 250

@@ -14,8 +14,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return openapi.main()
 
 
+@pytest.mark.timeout(600)
 def test_nothing_undocumented_comes_in_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(monkeypatch, "-n", "2", "--seed", "1", "--phases", "examples,fuzzing") == 0
+    assert run(monkeypatch, "-n", "2", "--seed", "1", "--phases", "fuzzing") == 0
 
 
 @pytest.mark.soak

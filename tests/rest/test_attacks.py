@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock.server import Server
+from penstock.transport.http import connection
 from rest import kit
 from rest.kit import Client
 from support import zoo
@@ -166,6 +167,11 @@ def test_who_waits_to_be_asked_for_the_body(client: Client) -> None:
         assert raw.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         raw.sendall(body + LAST)
         assert statuses(kit.until_closed(raw)) == [200, 200]
+
+
+def test_a_connection_without_requests_is_closed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "KEEP_SECONDS", 0.1)
+    assert statuses(exchanged(client, HEALTH + predict([1, 2, 3], "identity"))) == [200, 200]
 
 
 def test_connections_at_once_get_their_own_answers(client: Client) -> None:

@@ -11,32 +11,12 @@ from penstock.scheduling.batcher import DynamicBatcher
 
 TURNS_SECONDS = 0.001
 """How long the thread may take turns of work on messages before it takes further events."""
-READ_SECONDS = 0.0005  # the least time between two readings of the thread's CPU clock
+READ_SECONDS = 0.0005
+"""The least time between two readings of the thread's CPU clock: each takes longer than most other steps for
+a small batch. A reading that is used again is too small by at most as much."""
 SUSPENDED_SECONDS = 1.0
 MOST_SUSPENDED_SECONDS = 3600.0
 FORGIVEN_SECONDS = 60.0  # this long after a suspension, the next one is short again
-
-
-class CpuClock:
-    """How much CPU the thread had used shortly before a run.
-
-    Reading its CPU clock takes longer than most other steps for a small batch. So a reading is used again
-    for `READ_SECONDS`, and is too small by at most as much.
-
-    Attributes:
-        seconds: the last reading.
-    """
-
-    __slots__ = ("_read_at", "seconds")
-
-    def __init__(self) -> None:
-        self._read_at = -math.inf
-        self.seconds = 0.0
-
-    def note(self, now: float) -> None:
-        """Takes a reading, unless the last one is recent enough."""
-        if now - self._read_at > READ_SECONDS:
-            self._read_at, self.seconds = now, time.thread_time()
 
 
 class Inline:
@@ -51,10 +31,11 @@ class Inline:
         wake: as given.
         notified: the batchers that have something to run.
         turns: of messages that are handled in turns.
-        cpu_clock: the thread's.
+        cpu_seconds: how much CPU the thread had used shortly before a run; see `READ_SECONDS`.
+        cpu_read_at: when that was read, by `time.monotonic()`.
     """
 
-    __slots__ = ("cpu_clock", "flush_now", "notified", "turns", "wake")
+    __slots__ = ("cpu_read_at", "cpu_seconds", "flush_now", "notified", "turns", "wake")
 
     def __init__(
         self, flush_now: Callable[[], None] = lambda: None, wake: Callable[[], None] | None = None
@@ -63,7 +44,7 @@ class Inline:
         self.wake = wake
         self.notified: dict[DynamicBatcher, None] = {}
         self.turns: deque[Callable[[], bool]] = deque()
-        self.cpu_clock = CpuClock()
+        self.cpu_read_at, self.cpu_seconds = -math.inf, 0.0
 
     def wake_first(self) -> None:
         """Called before something is added."""

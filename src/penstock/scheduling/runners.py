@@ -26,7 +26,7 @@ from typing import NamedTuple
 from penstock.core.request import Flush
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.execution.run_times import LONG_SECONDS
-from penstock.scheduling.inline import Inline, Suspended
+from penstock.scheduling.inline import READ_SECONDS, Inline, Suspended
 from penstock.scheduling.verification import Verifier
 
 OVERRUN_SECONDS, OVERRUN_TIMES = LONG_SECONDS, 5
@@ -237,14 +237,15 @@ class Runners:
         """
         while True:
             started = time.monotonic()
-            inline.cpu_clock.note(started)
+            if started - inline.cpu_read_at > READ_SECONDS:
+                inline.cpu_read_at, inline.cpu_seconds = started, time.thread_time()
             try:
                 batcher.run_once(gathered)
             except Exception as error:
                 self.failed(error)
             now = time.monotonic()
             if now - started > self._overrun:
-                self._took_too_long(batcher, inline.cpu_clock.seconds)
+                self._took_too_long(batcher, inline.cpu_seconds)
             if not batcher.waiting_rows or not batcher.may_run():
                 return False
             if now >= end or self._is_long(batcher):
