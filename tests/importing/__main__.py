@@ -6,8 +6,6 @@ Needs the libraries, which `make importing` installs in an environment of their 
 from __future__ import annotations
 
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
@@ -19,24 +17,11 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests")]
 
 from importing.cases import LIBRARIES  # noqa: E402
-from importing.data import table  # noqa: E402
-from importing.outcomes import ROWS, Outcome, outcome  # noqa: E402
+from importing.outcomes import Outcome, one  # noqa: E402
 
 PAGE = ROOT / "docs/importing.md"
 BEGIN, END = "<!-- table: written by python -m tests.importing --write -->", "<!-- end of table -->"
 DISTRIBUTIONS = {"InterpretML": "interpret-core", "XGBoost": "xgboost-cpu"}
-
-
-def one(library: str, place: int) -> tuple[str, Outcome, float]:
-    """The name of a case, what became of it, and how long that took in seconds."""
-    case = LIBRARIES[library][1]()[place]
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            result = outcome(case, Path(folder), table(ROWS, 1))
-        except Exception as error:  # the rest is still worth knowing; the exit status says it
-            result = Outcome("FAILED", f"{type(error).__name__}: {error}")
-    return case.name, result, time.monotonic() - began
 
 
 def main() -> int:

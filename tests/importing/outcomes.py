@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +12,7 @@ import joblib
 import numpy as np
 import onnxruntime as ort
 
-from importing.cases import Case
+from importing.cases import LIBRARIES, Case
 from importing.data import table
 from penstock.importing import child
 from penstock.importing.kinds import kind_of
@@ -53,6 +55,18 @@ def outcome(case: Case, folder: Path, frame: Any = None) -> Outcome:
         if "refused" in report:
             return Outcome("refused", report["refused"])
         return _on_fresh_rows(case, model, folder / "model.onnx")
+
+
+def one(library: str, place: int) -> tuple[str, Outcome, float]:
+    """The name of a case, what became of it, and how long that took in seconds."""
+    case = LIBRARIES[library][1]()[place]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            result = outcome(case, Path(folder), table(ROWS, 1))
+        except Exception as error:  # the rest is still worth knowing; the exit status says it
+            result = Outcome("FAILED", f"{type(error).__name__}: {error}")
+    return case.name, result, time.monotonic() - began
 
 
 def job(path: Path, sample: Path, folder: Path) -> dict[str, Any]:
