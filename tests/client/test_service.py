@@ -36,7 +36,8 @@ def test_calls_without_a_timeout_have_one(server: StandIn, connect: Callable[...
     assert 20 < server.remaining <= 30
     for merging in (False, True):
         stream = connect(server.target, transport="stream", merge_rows=merging)
-        for more in ({}, {"id": "a"}, {"metadata": {"traceparent": "t"}}):
+        fields: list[dict[str, Any]] = [{}, {"id": "a"}, {"metadata": {"traceparent": "t"}}]
+        for more in fields:
             stream.predict("echo", {"x": X}, **more)  # the client bounds it, see test_cancel.py
             assert not server.requests[-1].HasField("timeout")
             stream.predict("echo", {"x": X}, timeout=30.0, **more)

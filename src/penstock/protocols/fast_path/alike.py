@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -46,8 +46,8 @@ class Alike:
         self.count = len(messages)
         self.seconds = seconds
         self._places = places
-        self.tags = _columns(messages, _place(places, known.tag))
-        self.ids = _columns(messages, _place(places, known.id))
+        self.tags = _columns(messages, NOWHERE if known.tag is None else places[known.tag])
+        self.ids = _columns(messages, NOWHERE if known.id is None else places[known.id])
 
     def __len__(self) -> int:
         return self.count
@@ -80,11 +80,10 @@ def alike(found: Found, messages: Array) -> Alike:
     """
     known, _, _, seconds, places = found
     position = 0
-    for start, end in places:
-        messages = messages[: equal_rows(messages[:, position:start])]
+    for start, end in (*places, (messages.shape[1], 0)):
+        if position < start and (equal := equal_rows(messages[:, position:start])) < len(messages):
+            messages = messages[:equal]
         position = end
-    if position < messages.shape[1]:
-        messages = messages[: equal_rows(messages[:, position:])]
     if known.tag is not None:
         messages = messages[: equal_rows(_columns(messages, places[known.tag]) & CONTINUES)]
     for number in known.plain_texts:
@@ -167,10 +166,6 @@ def equal_rows(rows: Array) -> int:
     if _are_equal(rows):
         return len(rows)
     return int((rows != rows[0]).any(axis=1).argmax())
-
-
-def _place(places: Sequence[Range], number: int | None) -> Range:
-    return NOWHERE if number is None else places[number]
 
 
 def _columns(messages: Array, place: Range) -> Array:
