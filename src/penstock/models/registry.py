@@ -177,8 +177,7 @@ class ModelRegistry:
         policy = _policy(candidate, learned, opened, self._config.server.max_answer_bytes, inline=not node)
         packing = PaddedRows(opened.padding) if opened.padding else _rows(opened, policy)
         isolation = self._isolation(opened.to_be_tried(opened.rows_first), opened.sample_rows_first, recorded)
-        producer = opened.backend.file.metadata.get("producer", "")
-        more = str(opened.axes) if verdict.enabled else way_to_batches(opened.backend.signature, producer)
+        more = str(opened.axes) if verdict.enabled else _way_to_batches(opened)
         reason = "; ".join(filter(None, (verdict.reason, more, learned.advice)))
         runnable = _runnable(opened, policy)
         model = Model(
@@ -255,6 +254,11 @@ def _golden(opened: Opened, runnable: Runnable, path: Path) -> str:
     except ModelLoadError:
         opened.backend.close()
         raise
+
+
+def _way_to_batches(opened: Opened) -> str:
+    producer = opened.backend.file.metadata.get("producer", "")
+    return way_to_batches(opened.backend.signature, producer)
 
 
 def _example(opened: Opened, runnable: Runnable, path: Path) -> dict[str, Array]:
