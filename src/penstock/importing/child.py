@@ -91,11 +91,19 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
         source, original.title, sample, len(frame), original.libraries, verified, folder
     )
     (folder / "version.toml").write_text(manifest, encoding="utf-8")
-    first, i = verified.rows[0], _whole_row(verified.rows[0].inputs)
-    report["example"] = {name: writing.plain(values[i]) for name, values in first.inputs.items()}
-    report["expected"] = {name: writing.plain(values[i]) for name, values in first.outputs.items()}
-    report["example_row"] = i + 1
-    return report
+    return {**report, **_example(verified.rows[0])}
+
+
+def _example(rows: Any) -> dict[str, Any]:
+    """A row to call the model with, and what it gives."""
+    from penstock.importing.writing import plain
+
+    i = _whole_row(rows.inputs)
+    return {
+        "example": {name: plain(values[i]) for name, values in rows.inputs.items()},
+        "expected": {name: plain(values[i]) for name, values in rows.outputs.items()},
+        "example_row": i + 1,
+    }
 
 
 def _say(job: dict[str, Any], text: str) -> None:

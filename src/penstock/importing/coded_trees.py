@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from penstock.importing.encoders import MISSING_TEXT, columns_of
-from penstock.importing.graph_ends import finished
+from penstock.importing.graph_ends import TARGET_OPSET, finished
 from penstock.importing.labels import as_labels
 from penstock.importing.table import VECTOR, Inputs
 from penstock.importing.tree_operators import Graph
@@ -90,8 +90,6 @@ def graph_of(trees: CodedTrees, inputs: Inputs) -> Any:
     """The finished graph: `prediction`, or `label` and `probabilities`."""
     from skl2onnx import to_onnx, update_registered_converter
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
-
-    from penstock.importing.scikit_learn import TARGET_OPSET
 
     update_registered_converter(
         CodedTrees, ALIAS, lambda operator: None, _convert, overwrite=True, parser=_parse

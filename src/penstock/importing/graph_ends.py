@@ -11,6 +11,8 @@ from penstock.importing.encoders import MISSING_TEXT
 from penstock.importing.table import VECTOR, Inputs
 
 BATCH = "batch"
+TARGET_OPSET = {"": 19, "ai.onnx.ml": 3}
+"""Taken by every release of ONNX Runtime that the server takes; 3 is the last with TreeEnsembleRegressor."""
 LOCALE = "C.UTF-8"
 """The locale of StringNormalizer that every machine has; graphs without one need en_US.UTF-8."""
 

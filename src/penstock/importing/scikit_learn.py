@@ -11,13 +11,10 @@ from penstock.importing import estimators
 from penstock.importing.categories import WAY_OUT, has_categories
 from penstock.importing.errors import LacksColumns, Refused
 from penstock.importing.fitted_texts import chosen, nones_of, texts_of
-from penstock.importing.graph_ends import finished
+from penstock.importing.graph_ends import TARGET_OPSET, finished
 from penstock.importing.labels import as_labels
 from penstock.importing.table import VECTOR, Inputs, column
 from penstock.importing.trees_sklearn import NotCarried
-
-TARGET_OPSET = {"": 19, "ai.onnx.ml": 3}
-"""Taken by every release of ONNX Runtime that the server takes; 3 is the last with TreeEnsembleRegressor."""
 
 
 class ScikitLearn:

@@ -18,6 +18,7 @@ from penstock.config import (
 from penstock.core.errors import ModelLoadError
 from penstock.core.request import Observer
 from penstock.core.run_recorder import RunRecorder
+from penstock.core.tensors import Array
 from penstock.models.analysis.facts import Verdict
 from penstock.models.checks.cost import WORTH_SECONDS
 from penstock.models.checks.live import LiveCheck, verified, why_not_verified
@@ -176,8 +177,7 @@ class ModelRegistry:
         policy = _policy(candidate, learned, opened, self._config.server.max_answer_bytes, inline=not node)
         packing = PaddedRows(opened.padding) if opened.padding else _rows(opened, policy)
         isolation = self._isolation(opened.to_be_tried(opened.rows_first), opened.sample_rows_first, recorded)
-        producer = opened.backend.file.metadata.get("producer", "")
-        more = str(opened.axes) if verdict.enabled else way_to_batches(opened.backend.signature, producer)
+        more = str(opened.axes) if verdict.enabled else _way_to_batches(opened)
         reason = "; ".join(filter(None, (verdict.reason, more, learned.advice)))
         runnable = _runnable(opened, policy)
         model = Model(
@@ -200,9 +200,7 @@ class ModelRegistry:
         model.class_labels = read_class_labels(candidate.folder, settings.class_labels, outputs)
         model.observe(self._make_observer(model))
         note_shapes(model, learned.shapes)
-        # Real values where there are any: rows along other axes are not those that requests have.
-        golden = {} if opened.axes.moved else first_row(runnable, path.parent)
-        model.example = {**learned.example_of(model.signature.inputs), **golden, **opened.sample.first}
+        model.example = {**learned.example_of(model.signature.inputs), **_example(opened, runnable, path)}
         self._verify(model, learned, batching, candidate.padded_tolerance)
         self._models[on_disk.name, version] = model
         self._forget[model] = partial(_forget_if_wrong, model, learned.cost.one_row_seconds, prepared.forget)
@@ -256,6 +254,18 @@ def _golden(opened: Opened, runnable: Runnable, path: Path) -> str:
     except ModelLoadError:
         opened.backend.close()
         raise
+
+
+def _way_to_batches(opened: Opened) -> str:
+    producer = opened.backend.file.metadata.get("producer", "")
+    return way_to_batches(opened.backend.signature, producer)
+
+
+def _example(opened: Opened, runnable: Runnable, path: Path) -> dict[str, Array]:
+    """The inputs of a real request, where one is known."""
+    # Rows along other axes are not those that requests have.
+    golden = {} if opened.axes.moved else first_row(runnable, path.parent)
+    return {**golden, **opened.sample.first}
 
 
 def _why_not_inline(node: str) -> tuple[str, ...]:
