@@ -33,6 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
     servers.may_fork = True
 
 
+def pytest_collection_finish() -> None:
+    """Takes the variables as tests find them: modules of tests and libraries set some when they are imported."""
+    forked.server.note_environment()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests that run alone first, so that others wait for them only once.
 

@@ -26,10 +26,14 @@ class ForkServer:
     """The process that is forked. It starts with the first request, and runs until `close`."""
 
     def __init__(self) -> None:
-        self._environment = dict(os.environ)
+        self._environment: Mapping[str, str] = {}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+
+    def note_environment(self) -> None:
+        """The process is to have the variables that there are now."""
+        self._environment = dict(os.environ)
 
     def fits(self, environment: Mapping[str, str]) -> bool:
         """Whether a process that is forked is like a new one with this environment.
