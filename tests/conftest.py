@@ -33,11 +33,6 @@ def pytest_configure(config: pytest.Config) -> None:
     servers.may_fork = True
 
 
-def pytest_collection_finish() -> None:
-    """Takes the variables as tests find them: modules of tests and libraries set some when they are imported."""
-    forked.server.note_environment()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests that run alone first, so that others wait for them only once.
 
@@ -47,7 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spares the garbage collector to look at the modules and tests again and again: they stay."""
+    """Spares the garbage collector to look at the modules and tests again and again: they stay.
+
+    Servers are forked with the variables that there are now: modules of tests and libraries have set some.
+    """
+    forked.server.note_environment()
     gc.collect()
     gc.freeze()
 
