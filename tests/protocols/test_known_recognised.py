@@ -232,3 +232,34 @@ def test_an_odd_timeout_among_many_is_read_as_a_parser_reads_it(other: bytes) ->
     side.send(STREAM, one(first))
     for message in (one(first) * 4 + one(other) + one(first) * 4, one(other) * 9):
         assert side.send(STREAM, message) == parsed.send(STREAM, message)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [(b"word", b"wo\xff\xfe"), (b"*\x02\xac\x02", b"*\x02\xac\x82"), (b"*\x02\xac\x02", b"*\x02\xff\xff")],
+    ids=["text", "number", "numbers"],
+)
+def test_what_no_parser_accepts_is_not_recognised(bad: tuple[bytes, bytes]) -> None:
+    """On a stream as well, whose message it is all of, or a part: the stream ends as if none were known."""
+    good = predict(4, as_list=True).SerializeToString(deterministic=True)
+    assert bad[0] in good
+    broken = good.replace(*bad)
+    for message in (wire.field(b"\x0a", broken), wire.field(b"\x0a", good) + wire.field(b"\x0a", broken)):
+        known, parsed = Side(PredictionService), Side(PredictionService, learns=False)
+        for _ in range(3):
+            known.send(STREAM, wire.field(b"\x0a", good))
+        assert known.send(STREAM, message) == parsed.send(STREAM, message)
+        assert known.send(STREAM, message) == [
+            f"the request ({len(broken)} bytes) cannot be parsed as PredictRequest"
+        ]
+    assert known.send(PREDICT, broken) == parsed.send(PREDICT, broken)
+
+
+@pytest.mark.parametrize(
+    "length", [b"\xff" * 20, b"\x80" * 16, b"\xff" * 10 + b"\x01" * 10], ids=["long", "zeros", "odd"]
+)
+def test_a_message_whose_first_length_is_no_number_cannot_be_parsed(length: bytes) -> None:
+    known = Side(PredictionService, SMALL)
+    assert known.send(STREAM, b"\x0a" + length) == [
+        f"the request ({len(length) + 1} bytes) cannot be parsed as PredictStreamRequest"
+    ]

@@ -287,6 +287,17 @@ def test_messages_of_streams_mean_what_a_parser_says(data: st.DataObject) -> Non
 
 @slowly
 @given(st.data())
+def test_messages_of_one_request_mean_what_a_parser_says(data: st.DataObject) -> None:
+    known, parsed = Side(PredictionService), Side(PredictionService, learns=False)
+    sent = data.draw(st.lists(predicts(), min_size=1, max_size=2))
+    for one in [*sent * 2, *(damaged(data.draw, each) for each in sent * 4)]:
+        message = wire.field(b"\x0a", one)
+        message = damaged(data.draw, message) if not data.draw(st.integers(0, 3)) else message
+        assert known.send(STREAM, message) == parsed.send(STREAM, message)
+
+
+@slowly
+@given(st.data())
 def test_calls_of_open_inference_mean_what_a_parser_says(data: st.DataObject) -> None:
     known, parsed = Side(InferenceService), Side(InferenceService, learns=False)
     sent = data.draw(st.lists(infers(), min_size=1, max_size=4))

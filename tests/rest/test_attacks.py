@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -215,3 +216,27 @@ def test_refusals_have_the_id_of_their_request(rest_server: Server) -> None:
     assert (large.status, large.headers["x-request-id"]) == (413, "one")
     late = client.post("/predict/slow", {"x": 1}, X_Request_Id="two", Penstock_Timeout="0.000001")
     assert (late.status, late.headers["x-request-id"]) == (504, "two")
+
+
+@pytest.mark.parametrize("cuts", [(), (9,), (0,), (-30,)])
+@pytest.mark.parametrize(
+    "trailer", [b"x-request-id: b", b"penstock-timeout: bad", b"host: b", b"expect: 100-continue"]
+)
+def test_headers_behind_a_body_replace_nothing(client: Client, trailer: bytes, cuts: tuple[int, ...]) -> None:
+    """Whether the request comes at once or in pieces."""
+    head = (
+        b"POST /predict/identity HTTP/1.1\r\n%btransfer-encoding: chunked\r\nx-request-id: a\r\n\r\n" % HOST
+    )
+    data = head + b"10\r\n" + b'{"x": [1, 2, 3]}' + b"\r\n0\r\n" + trailer + b"\r\n\r\n"
+    with client.raw() as raw:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for cut in cuts:
+            place = cut or len(head)
+            raw.sendall(data[:place])
+            time.sleep(0.05)
+            data = data[place:]
+        raw.sendall(data + LAST)
+        answers = kit.until_closed(raw)
+    assert statuses(answers) == [200, 200]
+    assert answers.count(b"x-request-id: a\r\n") == 1
+    assert b"x-request-id: b" not in answers

@@ -89,8 +89,8 @@ class KnownRequest:
     """
 
     __slots__ = (
-        "_inputs", "_plain", "_scalars", "_seconds_of", "asked", "id", "is_own_step", "may_be_many",
-        "pattern", "plain_texts", "reading", "sequence", "tag", "texts", "timeout", "uses",
+        "_inputs", "_parsed", "_plain", "_scalars", "_seconds_of", "asked", "id", "is_own_step",
+        "may_be_many", "pattern", "plain_texts", "reading", "sequence", "tag", "texts", "timeout", "uses",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - what makes up a known request
@@ -128,6 +128,9 @@ class KnownRequest:
                 self.timeout, self._seconds_of = number, TIMEOUTS[kind]
         self.texts = {name: number for (kind, name), number in numbers.items() if kind is Kind.TEXT}
         self.plain_texts = (*self.texts.values(), *([] if self.id is None else [self.id]))
+        self._parsed = [
+            (number, reading.PARSED[kind]) for (kind, _), number in numbers.items() if kind in reading.PARSED
+        ]
         self.is_own_step = model.sequence_state is not None and self.sequence is None
         self.may_be_many = (
             self._plain
@@ -189,6 +192,8 @@ class KnownRequest:
                 seconds = self._seconds_of(data, *places[self.timeout])
             if self.sequence is not None:
                 self.sequence_of(data, places)  # must be text
+            for number, check in self._parsed:
+                check(data, *places[number])
             for number in self.texts.values():
                 start, end = places[number]
                 text = data[start:end]

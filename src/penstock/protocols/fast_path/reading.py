@@ -125,6 +125,39 @@ def _converted(
     return np.ndarray(shape, sent, data).astype(dtype)
 
 
+def check_text(data: bytes, start: int, end: int) -> None:
+    """Makes sure that a parser accepts a text.
+
+    Raises:
+        UnicodeDecodeError: it does not.
+    """
+    text = data[start:end]
+    if not text.isascii():
+        text.decode()
+
+
+def check_integers(data: bytes, start: int, end: int) -> None:
+    """Makes sure that a parser accepts a packed list of integers.
+
+    Raises:
+        ValueError: it may not.
+    """
+    if data[end - 1] > wire.LAST_BYTE:
+        raise ValueError("the list ends within a number")
+    if end - start > LONGEST_VARINT:  # else none can be too long
+        while start < end:
+            number, start = wire.read_varint(data, start)
+            if number > LARGEST_VARINT:
+                raise ValueError("the number is too long")
+
+
+PARSED: Mapping[Kind, Callable[[bytes, int, int], None]] = {
+    Kind.STRING: check_text,
+    Kind.INTEGERS: check_integers,
+}
+"""The inputs that a parser rejects with the whole message, if they are encoded wrongly."""
+
+
 def tag(data: bytes, start: int, end: int) -> int:
     """The tag.
 

@@ -75,7 +75,10 @@ class PredictStream(Stream):
     @override
     def _handle(self, data: bytes) -> None:
         if len(data) > LEAST_BYTES and data[0] == REQUESTS and not self._closed:
-            length, first = wire.read_varint(data, 1)
+            try:
+                length, first = wire.read_varint(data, 1)
+            except ValueError:  # no number: it is rejected below
+                length = first = 0
             if first + length == len(data):
                 message = data[first:]
                 known = self.service.known_requests.find(message)

@@ -21,13 +21,7 @@ from uvicorn.server import ServerState
 from penstock.transport.grpc.call import STOPPING, Status
 from penstock.transport.http.call import REQUEST_ID, HttpCall
 from penstock.transport.http.lines import LineCall
-from penstock.transport.http.status import (
-    bad_request,
-    headers_too_large,
-    no_room,
-    too_slow,
-    whole_answer,
-)
+from penstock.transport.http.status import bad_request, headers_too_large, no_room, too_slow, whole_answer
 from penstock.transport.http.whole import WholeRequest
 
 WAIT_SECONDS = 30.0
@@ -188,6 +182,13 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._began = time.monotonic()
         self._received = self._aside = 0
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if (
+            self._in_head
+        ):  # else it comes behind the body, where proxies seldom look, and must replace nothing
+            super().on_header(name, value)
 
     @override
     def on_body(self, body: bytes) -> None:
