@@ -79,7 +79,7 @@ class Where:
         self.threads.append(threading.current_thread().name.rsplit("-", 1)[0])
         end = time.thread_time() + self._seconds
         while time.thread_time() < end:
-            pass
+            sum(range(1000))
         return echo(outputs, inputs)
 
 

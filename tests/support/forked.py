@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from support import fork_server
+from . import fork_server
 
 START_SECONDS = 60.0
 OTHERS = ("PENSTOCK_", "PYTEST_", "GRPC_EXPERIMENTS", "GRPC_VERBOSITY")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from support import forked
+from . import forked
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from penstock.core.cpu_clock import own_seconds
 from penstock.core.request import Flush
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.execution.run_times import LONG_SECONDS
@@ -238,7 +239,7 @@ class Runners:
         while True:
             started = time.monotonic()
             if started - inline.cpu_read_at > READ_SECONDS:
-                inline.cpu_read_at, inline.cpu_seconds = started, time.thread_time()
+                inline.cpu_read_at, inline.cpu_seconds = started, own_seconds()
             try:
                 batcher.run_once(gathered)
             except Exception as error:
@@ -313,7 +314,7 @@ class Runners:
 
     def _run_measured(self, batcher: DynamicBatcher) -> None:
         """Runs a batch, and finds out whether it took far longer than its shapes let expect."""
-        expected, before = batcher.measured_seconds(), time.thread_time()
+        expected, before = batcher.measured_seconds(), own_seconds()
         self._guarded(batcher.run_once)
         used = batcher.times.cpu_of_long_run(threading.get_ident(), before)
         if used > self._overrun and used > OVERRUN_TIMES * expected:

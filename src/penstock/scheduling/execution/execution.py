@@ -14,6 +14,7 @@ from threading import get_ident
 from typing import Any
 
 from penstock.backends.backend import Backend
+from penstock.core.cpu_clock import own_seconds
 from penstock.core.errors import ModelFailed, RequestError
 from penstock.core.request import CutReason, Flush, Observer, Request, Response, Run
 from penstock.scheduling.batch_watch import BatchWatch
@@ -278,14 +279,14 @@ class Execution:
             inputs = packing.assemble(batch) if is_packed else first.inputs
             assembled = time.monotonic()
             if assembled - started > NOTICEABLE_SECONDS:
-                self.times.cpu_before[thread] = time.thread_time()
+                self.times.cpu_before[thread] = own_seconds()
             try:
                 outputs = self._backend.run(names, inputs, in_flight)
             finally:
                 finished = time.monotonic()
                 self.times.took[thread] = seconds = finished - assembled
                 if seconds > LONG_SECONDS:  # for short runs, reading this clock takes too long
-                    self.times.cpu_after[thread] = time.thread_time()
+                    self.times.cpu_after[thread] = own_seconds()
             run = Run(started, assembled, finished, rows, dict(zip(names, outputs, strict=True)), cut_reason)
             responses = packing.split(batch, run) if is_packed else _response_of_one(first, packing, run)
         except Exception as error:
