@@ -6,8 +6,14 @@ The line begins with what was measured when the model was loaded, and follows th
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from threading import Lock
+
+try:
+    from resource import RUSAGE_THREAD, getrusage
+except ImportError:  # another system than Linux
+    getrusage = None  # type: ignore[assignment]
 
 ROUNDING = 1e-9  # of a row, by which a division may come out too small
 
@@ -255,3 +261,13 @@ def elements(shape_key: object) -> int:
 def bucket(size: int) -> int:
     """The next power of two."""
     return 1 << max(size - 1, 0).bit_length()
+
+
+def own_seconds() -> float:
+    """CPU time that the calling thread has used, in seconds, without what the system did for it.
+
+    Whether the system has to give it new memory depends on what was freed before. That can take longer than
+    the work in this memory: 64 MiB took 90 ms on a virtual machine. Elsewhere than on Linux, this is all CPU
+    time of the thread.
+    """
+    return time.thread_time() if getrusage is None else getrusage(RUSAGE_THREAD).ru_utime

@@ -23,9 +23,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from penstock.core.cpu_clock import own_seconds
 from penstock.core.request import Flush
 from penstock.scheduling.batcher import DynamicBatcher
+from penstock.scheduling.cost import own_seconds
 from penstock.scheduling.execution.run_times import LONG_SECONDS
 from penstock.scheduling.inline import READ_SECONDS, Inline, Suspended
 from penstock.scheduling.verification import Verifier

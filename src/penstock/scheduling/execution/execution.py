@@ -14,11 +14,10 @@ from threading import get_ident
 from typing import Any
 
 from penstock.backends.backend import Backend
-from penstock.core.cpu_clock import own_seconds
 from penstock.core.errors import ModelFailed, RequestError
 from penstock.core.request import CutReason, Flush, Observer, Request, Response, Run
 from penstock.scheduling.batch_watch import BatchWatch
-from penstock.scheduling.cost import RunCost
+from penstock.scheduling.cost import RunCost, own_seconds
 from penstock.scheduling.execution.breaker import Breaker
 from penstock.scheduling.execution.failures import (
     LIMITS,
