@@ -362,6 +362,21 @@ def test_the_cost_is_measured_on_a_warm_model() -> None:
     assert set(sizes) == {1}
 
 
+def test_runs_that_a_busy_machine_makes_longer_do_not_count() -> None:
+    """What is found decides how many rows a batch has, and is kept for later starts."""
+    runs = 0
+
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        nonlocal runs
+        runs += 1
+        time.sleep(0.02 if runs % 4 else 0.0)
+        return doubled(outputs, inputs)
+
+    found = measure_cost(HandBackend(run), batched=True, max_rows=32)
+    assert found.expect(1) < 0.015
+    assert found.expect(32) < 0.015
+
+
 @pytest.mark.alone
 def test_more_rows_are_expected_to_cost_more() -> None:
     def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:

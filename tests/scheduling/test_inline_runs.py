@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -125,30 +124,6 @@ def test_a_delayed_run_with_answers_that_are_much_work_is_not_long() -> None:
         submit(runners, made, request([0.02], reply=lambda _: busy(0.03)))
         wait_until(lambda: tally.done)
     assert made.may_be_inline
-    assert tally.events == []
-
-
-class Touching(Where):
-    """A run that uses 32 MiB of memory that the process has not had before."""
-
-    def __call__(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
-        with mmap.mmap(-1, 1 << 25) as memory:
-            memory[:: mmap.PAGESIZE] = bytes((1 << 25) // mmap.PAGESIZE)
-        return super().__call__(outputs, inputs)
-
-
-@pytest.mark.parametrize("on", ["polling", "penstock-runner"])
-def test_memory_that_the_system_takes_long_to_give_is_not_the_models_doing(on: str) -> None:
-    where = Touching()
-    made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
-    sent = request()
-    with running() as (runners, polling, _):
-        submit_it = partial(submit, runners, made, sent)
-        polling.tell(submit_it) if on == "polling" else submit_it()
-        assert caller(sent).wait()
-        wait_until(lambda: not made.in_flight)
-    assert where.threads == [on]
     assert tally.events == []
 
 

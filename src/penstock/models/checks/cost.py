@@ -14,7 +14,7 @@ from penstock.models.checks.trying import try_in_turn
 from penstock.models.samples import UNKNOWN, Manner, Sample, manners
 from penstock.scheduling.cost import RunCost
 
-TIMED_RUNS = 5
+TIMED_RUNS = 9
 LONG_SECONDS = 0.25
 
 SLOW_SECONDS = 0.001
@@ -52,10 +52,10 @@ def measure_cost(
         ways: how inputs are made up; as usual, if not given.
     """
     ways = ways or manners(backend.signature, sample, alone=not batched)
-    one = _median_seconds(backend, 1 if batched else None, sample, ways)
+    one = _shortest_seconds(backend, 1 if batched else None, sample, ways)
     if one is None:
         return unmeasured()
-    many = _median_seconds(backend, max_rows, sample, ways) if batched else None
+    many = _shortest_seconds(backend, max_rows, sample, ways) if batched else None
     return RunCost(one) if many is None else RunCost(one, max_rows, many)
 
 
@@ -110,10 +110,14 @@ def _row_bytes(spec: TensorSpec) -> int:
     return math.prod(axes) * spec.datatype.dtype.itemsize
 
 
-def _median_seconds(
+def _shortest_seconds(
     backend: Backend, rows: int | None, sample: Sample, ways: Sequence[Manner]
 ) -> float | None:
-    """The median time of a warm run; None if the model fails on every generated input."""
+    """The time of a warm run; None if the model fails on every generated input.
+
+    It is the shortest of several: a busy machine makes some runs longer, and what is found is kept for later
+    starts, when the machine may have nothing else to do.
+    """
     started = time.monotonic()
     try:
         inputs = try_in_turn(backend, rows, rows or 1, ways, sample).inputs
@@ -129,4 +133,4 @@ def _median_seconds(
         seconds.append(time.monotonic() - started)
         if sum(seconds) > LONG_SECONDS:  # fewer runs are enough for a slow model
             break
-    return sorted(seconds)[len(seconds) // 2]
+    return min(seconds)
