@@ -9,7 +9,9 @@ meets each attack: Penstock with both transports, and two floors that answer eve
 bytes, a bare grpc.aio server and the bare reactor. Printed are, in milliseconds, the caller's median, 99th
 percentile and longest time alone and beside the attackers; how many times as long the 99th percentile is;
 how many messages the attackers sent, and how many of their calls ended with an error; and the server's
-largest memory in MB.
+largest memory in MB. For "failing, log unread" standard error of the server is a full pipe that nobody reads,
+and the attackers' calls all fail; each of those of "long by value" is one run, which goes on until the attack
+ends.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
 from benchmarks import machine, messages
 from benchmarks.rounds import progress
@@ -47,6 +49,7 @@ SETTLED_SECONDS = 1.0
 LARGE = 2**24  # numbers: 64 MiB
 WIDE = 250_000
 ANSWER_WIDTH = 5_000_000  # numbers: answers of 20 MB
+TABLE = 10  # rows of a table; a model that looks up one beyond fails
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Attack:
         message: what they send again and again.
         method: what they call.
         connections: of greedy streams; those of the others have one each.
+        reads_log: whether standard error of the server is read.
     """
 
     reach: str
@@ -68,6 +72,7 @@ class Attack:
     message: Callable[[], bytes]
     method: str = PREDICT
     connections: int = 8
+    reads_log: bool = True
 
     def command(self, target: str, method: str, message: Path, seconds: float) -> list[object]:
         """Runs the attackers for so many seconds; prints JSON with `messages` and `ended`."""
@@ -105,6 +110,18 @@ def _names() -> bytes:
     return request.SerializeToString()
 
 
+def _failing() -> bytes:
+    request = pb.PredictRequest(model="table")
+    request.inputs["x"].int_values.append(TABLE)
+    return request.SerializeToString()
+
+
+def _endless() -> bytes:
+    request = pb.PredictRequest(model="loop")
+    request.inputs["x"].int_values.append(2**40)
+    return request.SerializeToString()
+
+
 def _unknown() -> bytes:
     return pb.PredictStreamRequest(requests=[pb.PredictRequest(model="nope")] * 30_000).SerializeToString()
 
@@ -130,6 +147,8 @@ ATTACKS = {
         "100 ms", 200, "greedy, unread", lambda: messages.gathered("tiny_mlp", 1), STREAM
     ),
     "20-mb-unread": Attack("300 MB", 4, "unread", _widened, STREAM),
+    "failing, log unread": Attack("5 times", 4, "unary", _failing, reads_log=False),
+    "long by value": Attack("5 times", 4, "unary", _endless),
 }  # fmt: skip
 
 
@@ -229,7 +248,48 @@ def _make_models(folder: Path) -> Path:
     _save(folder, "wide", ("Relu", {}), ["N", WIDE], ["N", WIDE])
     shape = helper.make_tensor("shape", TensorProto.INT64, [2], [1, ANSWER_WIDTH])
     _save(folder, "widened", ("Expand", {}), ["N", 1], ["N", ANSWER_WIDTH], shape)
+    _save_graph(folder, "table", _table())
+    _save_graph(folder, "loop", _loop())
     return folder
+
+
+def _table() -> GraphProto:
+    """Looks up a row of a table."""
+    table = helper.make_tensor("table", TensorProto.FLOAT, [TABLE], list(range(TABLE)))
+    node = helper.make_node("Gather", ["table", "x"], ["y"])
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, ["N"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N"])
+    return helper.make_graph([node], "table", [x], [y], [table])
+
+
+def _loop() -> GraphProto:
+    """Takes as many steps as its input says."""
+
+    def value(name: str, kind: int, *shape: int) -> ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    steps = [
+        helper.make_node("Identity", ["on"], ["still"]),
+        helper.make_node("Add", ["before", "one"], ["after"]),
+    ]
+    taken = [
+        value("i", TensorProto.INT64),
+        value("on", TensorProto.BOOL),
+        value("before", TensorProto.FLOAT, 1),
+    ]
+    given = [value("still", TensorProto.BOOL), value("after", TensorProto.FLOAT, 1)]
+    body = helper.make_graph(steps, "body", taken, given)
+    nodes = [
+        helper.make_node("Squeeze", ["x"], ["count"]),
+        helper.make_node("Loop", ["count", "always", "zero"], ["y"], body=body),
+    ]
+    constants = [
+        helper.make_tensor("always", TensorProto.BOOL, [], [True]),
+        helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
+        helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]),
+    ]
+    x, y = value("x", TensorProto.INT64, 1), value("y", TensorProto.FLOAT, 1)
+    return helper.make_graph(nodes, "loop", [x], [y], constants)
 
 
 def _save(
@@ -246,7 +306,10 @@ def _save(
         [helper.make_tensor_value_info(each, TensorProto.FLOAT, shape)]
         for each, shape in (("x", taken), ("y", given))
     )
-    graph = helper.make_graph([made], name, inputs, outputs, initializer=constants)
+    _save_graph(folder, name, helper.make_graph([made], name, inputs, outputs, initializer=constants))
+
+
+def _save_graph(folder: Path, name: str, graph: GraphProto) -> None:
     path = folder / name / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
@@ -265,7 +328,7 @@ def main() -> None:
     server_core, load_core = machine.cores()
     columns = ("alone", "p99", "worst", "beside", "p99", "worst", "times")
     heads = "".join(f"{each:>9}" for each in columns)
-    print(f"{'':16}{'':14}{heads}   calls messages ended      MB")
+    print(f"{'':20}{'':14}{heads}   calls messages ended      MB")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         models = _make_models(folder / "models")
@@ -279,9 +342,11 @@ def main() -> None:
                     progress(f"round {number + 1} of {arguments.rounds}: {title}, {name}")
                     subject = SUBJECTS[name]
                     command = subject.command(models, folder / "answer", arguments.script)
+                    if not attack.reads_log:
+                        command = [sys.executable, PROGRAMS / "unread_log.py", *command]
                     with started(command, (server_core,), NO_EXPERIMENTS) as server:
                         row = beside(server, subject, attack, folder, arguments.seconds, load_core)
-                    print(f"{title:16}{name:14}{row}   reach: {attack.reach}", flush=True)
+                    print(f"{title:20}{name:14}{row}   reach: {attack.reach}", flush=True)
 
 
 if __name__ == "__main__":

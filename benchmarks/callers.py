@@ -23,6 +23,7 @@ import numpy as np
 from penstock_client import AsyncClient, Client, ModelInfo, PenstockError
 
 DTYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "INT64": "<i8", "INT32": "<i4", "UINT8": "u1"}
+TEXT = "paid_ads"
 WARM_UP_SECONDS = 0.5
 SAMPLED = 2**16  # latencies, the last ones
 PROCESS_CLOCK = 2  # as in benchmarks/machine.py, which this file does without: it runs with older builds
@@ -33,10 +34,18 @@ def inputs_of(info: ModelInfo) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     made = {}
     for spec in info.inputs:
+        if spec.datatype == "BYTES" and spec.shape is not None:
+            made[spec.name] = np.full(
+                [axis if isinstance(axis, int) else 1 for axis in spec.shape], "paid_ads"
+            )
+            continue
         if spec.datatype not in DTYPES or spec.shape is None:
             raise SystemExit(f"no values can be made for input {spec.name} {spec}")
         shape = [axis if isinstance(axis, int) else 1 for axis in spec.shape]
-        made[spec.name] = (generator.random(shape) * 10).astype(DTYPES[spec.datatype])
+        if spec.datatype == "BYTES":
+            made[spec.name] = np.full(shape, TEXT)
+        else:
+            made[spec.name] = (generator.random(shape) * 10).astype(DTYPES[spec.datatype])
     return made
 
 
@@ -65,6 +74,11 @@ class Fields:
         if self._traces:
             fields["metadata"] = {"traceparent": f"00-{count:032x}-{count:016x}-01"}
         return fields
+
+
+def names_of(arguments: argparse.Namespace) -> list[str]:
+    """The models that are called."""
+    return [f"{arguments.model}_{number:02}" for number in range(arguments.models)] or [arguments.model]
 
 
 class Meter:
@@ -112,17 +126,18 @@ async def tasks(arguments: argparse.Namespace, callers: int) -> dict[str, float]
     fields = Fields(arguments.timeout, arguments.ids, arguments.traces)
     settings = {"transport": arguments.transport, "merge_rows": arguments.merge_rows}
     async with AsyncClient(arguments.target, **settings) as client:
-        inputs = inputs_of(await client.model(arguments.model))
-        output = (await client.model(arguments.model)).outputs[0].name
+        infos = [await client.model(name) for name in names_of(arguments)]
 
-        async def call() -> None:
-            predict, clock, model = client.predict, time.perf_counter, arguments.model
+        async def call(number: int) -> None:
+            info = infos[number % len(infos)]
+            inputs, output = inputs_of(info), info.outputs[0].name
+            predict, clock, model = client.predict, time.perf_counter, info.name
             while meter.running:
                 started = clock()
                 (await predict(model, inputs, **fields.next()))[output]
                 meter.took(clock() - started)
 
-        running = [asyncio.create_task(call()) for _ in range(callers)]
+        running = [asyncio.create_task(call(number)) for number in range(callers)]
         await asyncio.sleep(WARM_UP_SECONDS)
         meter.begin()
         await asyncio.wait(running, timeout=arguments.seconds)
@@ -138,17 +153,18 @@ def threads(arguments: argparse.Namespace, callers: int) -> dict[str, float]:
     fields = Fields(arguments.timeout, arguments.ids, arguments.traces)
     settings = {"transport": arguments.transport, "merge_rows": arguments.merge_rows}
     with Client(arguments.target, **settings) as client:
-        info = client.model(arguments.model)
-        inputs, output = inputs_of(info), info.outputs[0].name
+        infos = [client.model(name) for name in names_of(arguments)]
 
-        def call() -> None:
-            predict, clock, model = client.predict, time.perf_counter, arguments.model
+        def call(number: int) -> None:
+            info = infos[number % len(infos)]
+            inputs, output = inputs_of(info), info.outputs[0].name
+            predict, clock, model = client.predict, time.perf_counter, info.name
             while meter.running:
                 started = clock()
                 predict(model, inputs, **fields.next())[output]
                 meter.took(clock() - started)
 
-        running = [threading.Thread(target=call) for _ in range(callers)]
+        running = [threading.Thread(target=call, args=(number,)) for number in range(callers)]
         for each in running:
             each.start()
         time.sleep(WARM_UP_SECONDS)
@@ -170,6 +186,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--threads", action="store_true", help="threads over Client, not asyncio tasks")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--model", default="tiny_mlp")
+    parser.add_argument("--models", type=int, default=0, help="callers take turns: MODEL_00, MODEL_01, ...")
     parser.add_argument("--server-pid", type=int)
     parser.add_argument("--timeout", type=float, help="seconds, of every call")
     parser.add_argument("--ids", action="store_true", help="every call has an id of its own")

@@ -40,6 +40,9 @@ PROGRAMS = ROOT / "benchmarks/programs"
 ECHO, PREDICT = "/bench/Echo", messages.SERVICE + "Predict"
 NO_ANSWER = -5
 """The size of a message that does not come: not even the five bytes before it."""
+DUE_SECONDS = 1.5
+"""After this long a request without a deadline goes before those that arrive with one, as it is due after a
+second. Only then do these find a request ahead of them."""
 FIRST_CALLS = 500
 IN_FLIGHT = 32
 HALF = 0.5
@@ -113,6 +116,9 @@ def _rejected(in_flight: int) -> dict[str, Line]:
 
     return {
         "floor": Line("the floor: an echo", "floor", echo, in_flight),
+        "reject": Line(
+            "the floor: a rejection", "reject", echo, in_flight, "RESOURCE_EXHAUSTED", base="floor"
+        ),
         "accepted": line("accepted", plain(), "OK"),
         "method": line("unknown method", _unknown_method, "UNIMPLEMENTED"),
         "model": line("unknown model", changed(model="tiny_mlq"), "NOT_FOUND"),
@@ -122,7 +128,7 @@ def _rejected(in_flight: int) -> dict[str, Line]:
         "garbage": line("not a message", _garbage, "INVALID_ARGUMENT"),
         "deadline": line("deadline passed", plain(timeout={"nanos": 1}), "DEADLINE_EXCEEDED"),
         "late": line(
-            "deadline too short", plain(timeout={"nanos": 20_000}), "DEADLINE_EXCEEDED", at="stalled"
+            "deadline too short", plain(timeout={"nanos": 20_000}), "RESOURCE_EXHAUSTED", at="stalled"
         ),
         "queue": line("queue full", plain(), "RESOURCE_EXHAUSTED", at="full"),
         "calls": line("too many calls", plain(), "RESOURCE_EXHAUSTED", at="crowded"),
@@ -176,6 +182,7 @@ PENSTOCK: Mapping[str, tuple[str, bool]] = {
 ECHOES = {
     "floor": "queue_echo.py",
     "model": "queue_echo.py",
+    "reject": "queue_echo.py",
     "reactor": "reactor_echo.py",
     "aio": "grpc_aio_echo.py",
 }
@@ -223,8 +230,8 @@ class Bench:
     def _echo(self, name: str) -> Sequence[str | Path]:
         answer = self.folder / "answer"
         answer.write_bytes(messages.echo_answer())
-        model = [self.models() / "tiny_mlp/1/model.onnx"] if name == "model" else []
-        return [sys.executable, PROGRAMS / ECHOES[name], answer, *model]
+        more = {"model": [self.models() / "tiny_mlp/1/model.onnx"], "reject": ["--reject"]}.get(name, [])
+        return [sys.executable, PROGRAMS / ECHOES[name], answer, *more]
 
     def _penstock(self, checkout: Path, name: str) -> Sequence[str | Path]:
         models, (settings, is_stalled) = self.models(), PENSTOCK[name]
@@ -243,7 +250,7 @@ class Bench:
         self.stack.callback(call.cancel)
         came = threading.Event()
         call.add_done_callback(lambda _: came.set())
-        if came.wait(0.5):
+        if came.wait(DUE_SECONDS):
             raise load.LoadError(f"the call that was to wait ended: {call.exception()}")
 
     def count(self, key: object) -> int:

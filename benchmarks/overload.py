@@ -8,6 +8,7 @@ counts is goodput: answers in time, as a share of the best rate, which is measur
 in every round before and after the loads: the machine may be faster now than a minute ago.
 
     levels     goodput, latencies, refusals: at 0.5 to 3 times the best rate
+    batches    the same at 2 and 3 times, of a model of 2 ms a row whose requests run in batches
     burst      how long after a burst at twice the best rate latencies are normal again
     priority   high priority beside a crowd of low priority
     neighbour  a model of 1 ms beside one of 200 ms
@@ -42,7 +43,7 @@ OURS: dict[str, Callable[[Bench, float], measures.Figure]] = {
     "priority": measures.priority,
     "neighbour": measures.neighbour,
 }
-MEASUREMENTS = ("levels", "burst", *OURS)
+MEASUREMENTS = ("levels", "batches", "burst", *OURS)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -91,6 +92,11 @@ def _round(bench: Bench, subjects: Sequence[str], only: Sequence[str], results: 
             if "burst" in only:
                 progress(f"{title}, burst")
                 _note(results, "burst", subject, "", measures.burst(bench, subject, best))
+    if "batches" in only:
+        title = f"{name}: {SUBJECTS['batches'].title}"
+        with _noting(results, title):
+            best = _best(bench, "batches", results, title)
+            _levels(bench, "batches", results, title, best, "batches", FACTORS[-2:])
     for other in OURS.keys() & set(only):
         progress(f"{name}: {other}")
         with _noting(results, other):
@@ -105,15 +111,23 @@ def _best(bench: Bench, subject: str, results: Results, title: str) -> float:
     return best
 
 
-def _levels(bench: Bench, subject: str, results: Results, title: str, best: float) -> None:
+def _levels(
+    bench: Bench,
+    subject: str,
+    results: Results,
+    title: str,
+    best: float,
+    measurement: str = "levels",
+    factors: Sequence[float] = FACTORS,
+) -> None:
     """A server's loads of one round, as multiples of its best rate before them."""
     figures = {}
-    for factor in FACTORS:
+    for factor in factors:
         progress(f"{title}, {factor:g} x {best:.0f}/s")
         figures[factor] = measures.at_rate(bench, subject, factor * best)
     best = (best + _best(bench, subject, results, title)) / 2
     for factor, figure in figures.items():
-        _note(results, "levels", subject, f"{factor:g}", {**figure, "goodput": figure["in_time"] / best})
+        _note(results, measurement, subject, f"{factor:g}", {**figure, "goodput": figure["in_time"] / best})
 
 
 @contextlib.contextmanager

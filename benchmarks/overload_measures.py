@@ -32,6 +32,8 @@ may be without being called late."""
 FACTORS = (0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
 MODELS = {"slow": 4, "fast": 1, "long": 200}
 """By name: the milliseconds of a run."""
+ROW_MILLISECONDS = 2
+"""What a row costs the model `rows`, whose requests run in batches."""
 SETTINGS = "runs_in_parallel = 1\n[batching]\nenabled = false\n[runtime]\nintra_op_threads = 1\n"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 HIGH, LOW = 1, 3  # levels of priority in the Open Inference Protocol
@@ -76,6 +78,9 @@ def _no_mlserver() -> str:
 
 SUBJECTS = {
     "penstock": Subject("Penstock", lambda models: [SCRIPT, *_serve(models)]),
+    "batches": Subject(
+        f"Penstock, {ROW_MILLISECONDS} ms a row", lambda models: [SCRIPT, *_serve(models)], "rows"
+    ),
     "fifo": Subject("plain FIFO", _fifo("plain")),
     "fifo-drop": Subject("FIFO, drops what timed out", _fifo("drop")),
     "mlserver": Subject("MLServer", _mlserver, "tiny_mlp", _no_mlserver),
@@ -153,6 +158,8 @@ def make_models(folder: Path) -> None:
     zoo.repository(folder, {name: zoo.slow(milliseconds) for name, milliseconds in MODELS.items()})
     for name in MODELS:
         (folder / name / "model.toml").write_text(SETTINGS)
+    zoo.repository(folder, {"rows": zoo.slow_rows(ROW_MILLISECONDS)})
+    (folder / "rows/model.toml").write_text("[runtime]\nintra_op_threads = 1\n")
 
 
 def request(model: str, priority: int = 0) -> bytes:
@@ -275,7 +282,7 @@ def _answered(calls: Sequence[Record]) -> Figure:
 def chosen(peers: bool) -> Iterator[str]:
     """The servers to measure; says which cannot be."""
     for name, subject in SUBJECTS.items():
-        if name in PEERS and not peers:
+        if name == "batches" or (name in PEERS and not peers):
             continue
         if reason := subject.missing():
             print(f"{subject.title} is not measured: {reason}", file=sys.stderr)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.overload_measures import DEADLINE_SECONDS, SUBJECTS, TOLERANCE_SECONDS
+from benchmarks.overload_measures import DEADLINE_SECONDS, ROW_MILLISECONDS, SUBJECTS, TOLERANCE_SECONDS
 from benchmarks.pictures import PYTHON
 from benchmarks.servers import ROOT
 from benchmarks.subjects import PROGRAMS
@@ -127,6 +127,8 @@ def median(rounds: Sequence[dict[str, Any]], name: str) -> float | None:
 def _tables(results: Results) -> Iterator[tuple[str, Rows]]:
     if "levels" in results:
         yield f"Deadline {DEADLINE_SECONDS * 1e3:g} ms, by multiples of the best rate", _levels(results)
+    if "batches" in results:
+        yield f"The same of a model of {ROW_MILLISECONDS} ms a row, in batches", _levels(results, "batches")
     if "burst" in results:
         yield "After a burst at twice the best rate for 2 s", _bursts(results)
     if "priority" in results:
@@ -135,9 +137,9 @@ def _tables(results: Results) -> Iterator[tuple[str, Rows]]:
         yield "A model of 1 ms beside one of 200 ms, on one core", _beside(results["neighbour"])
 
 
-def _levels(results: Results) -> Rows:
+def _levels(results: Results, measurement: str = "levels") -> Rows:
     rows = [["server", *HEADINGS]]
-    for subject, levels in results["levels"].items():
+    for subject, levels in results[measurement].items():
         for factor, rounds in levels.items():
             cells = [_number(median(rounds, name)) for name in ("offered", "in_time")]
             cells.append(f"{median(rounds, 'goodput'):.0%}")

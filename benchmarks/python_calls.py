@@ -24,14 +24,16 @@ from benchmarks.paired import plain, typed_floats
 from benchmarks.rounds import progress
 from benchmarks.servers import ROOT, Server, started
 from benchmarks.subjects import NO_EXPERIMENTS, TIMING_BYTES, free_ports
+from penstock_proto.v1 import prediction_pb2 as pb
 
 PROGRAM = ROOT / "benchmarks/programs/profiled_server.py"
 IN_FLIGHT = CALLERS = 64
 MESSAGES = 4  # in flight on a stream
+MODELS = 20
 SWITCHED_SECONDS = 0.5
-"""How long the server may take to see that it is to be profiled."""
+"""How long the server may take to see that the profile is to end."""
 SECONDS = 30.0
-"""How long a profile may take to be written."""
+"""How long it may take to begin or to write a profile."""
 
 Line = Callable[[Server, int, int], int]
 """Makes about that many predictions, with the load on a core, and says how many it made."""
@@ -57,18 +59,39 @@ def _stream(requests: int) -> Line:
     return make
 
 
-def _multiplexed(named: bool) -> Line:
-    """Callers that share a stream of this build's client, each with an id and a timeout if `named`."""
+def _stream_to_many(server: Server, count: int, core: int) -> int:
+    """Messages of 32 requests, which go to one model after the other."""
+    requests = []
+    for number in range(32):
+        requests.append(messages.request())
+        requests[-1].model = _name(number)
+    data = pb.PredictStreamRequest(requests=requests).SerializeToString()
+    sent = loads.Stream(messages.SERVICE + "PredictStream", data, len(requests), MESSAGES)
+    loads.stream(server.target, sent, count // sent.requests, core)
+    return count // sent.requests * sent.requests
+
+
+def _name(number: int) -> str:
+    return f"tiny_mlp_{number % MODELS:02}"
+
+
+def _multiplexed(named: bool, many: bool = False) -> Line:
+    """Callers that share a stream of this build's client.
+
+    Args:
+        named: whether each request has an id and a timeout.
+        many: whether the callers call one model after the other.
+    """
 
     def make(server: Server, count: int, core: int) -> int:
         each = count // CALLERS
-        asyncio.run(_callers(server.target, each, named))
+        asyncio.run(_callers(server.target, each, named, many))
         return each * CALLERS
 
     return make
 
 
-async def _callers(target: str, each: int, named: bool) -> None:
+async def _callers(target: str, each: int, named: bool, many: bool) -> None:
     from penstock_client import AsyncClient
 
     inputs = {"x": messages.row("tiny_mlp")}
@@ -76,7 +99,8 @@ async def _callers(target: str, each: int, named: bool) -> None:
     async def call(client: AsyncClient, caller: int) -> None:
         for number in range(each):
             id = f"request-{caller:03}{number:05}" if named else ""
-            await client.predict("tiny_mlp", inputs, id=id, timeout=60.0 if named else None)
+            model = _name(caller + number) if many else "tiny_mlp"
+            await client.predict(model, inputs, id=id, timeout=60.0 if named else None)
 
     async with AsyncClient(target, transport="stream") as client:
         await asyncio.gather(*[call(client, caller) for caller in range(CALLERS)])
@@ -90,6 +114,8 @@ LINES: Mapping[str, tuple[str, Line]] = {
     "stream-32": ("stream, 32 requests a message", _stream(32)),
     "shared-64": ("64 callers of one client", _multiplexed(named=False)),
     "shared-64-id": ("64 callers, each request with an id and a timeout", _multiplexed(named=True)),
+    "stream-32-many": ("stream, 32 requests a message, to 20 models", _stream_to_many),
+    "shared-64-many": ("64 callers of one client, to 20 models", _multiplexed(named=False, many=True)),
 }
 
 
@@ -108,6 +134,8 @@ def profile(checkout: Path, name: str, count: int) -> tuple[float, pstats.Stats,
     server_core, load_core = machine.cores()
     with tempfile.TemporaryDirectory() as temporary:
         models = messages.make_models(Path(temporary) / "models")
+        for number in range(MODELS):
+            (models / _name(number)).symlink_to(models / "tiny_mlp")
         file = Path(temporary) / "profile"
         ports = free_ports(checkout / ".venv/bin/penstock")
         command = [checkout / ".venv/bin/python", PROGRAM, file, "serve", models, *ports]
@@ -115,17 +143,22 @@ def profile(checkout: Path, name: str, count: int) -> tuple[float, pstats.Stats,
             line(server, count, load_core)  # what is learned from the first requests is learned now
             switch = file.with_suffix(".on")
             switch.touch()
-            time.sleep(SWITCHED_SECONDS)
+            _wait(server, file.with_suffix(".began"))
             made = line(server, count, load_core)
             switch.unlink()
             time.sleep(SWITCHED_SECONDS)
-            end = time.monotonic() + SECONDS
-            while not file.exists():
-                if time.monotonic() > end:
-                    raise load.LoadError("no profile was written: has the server's reactor been replaced?")
-                load.one_answer(server.target, plain()())
+            _wait(server, file)
             found = pstats.Stats(str(file))
     return _calls(found) / made, found, made
+
+
+def _wait(server: Server, file: Path) -> None:
+    """Gives the polling thread something to do until it has written a file."""
+    end = time.monotonic() + SECONDS
+    while not file.exists():
+        if time.monotonic() > end:
+            raise load.LoadError(f"no {file.name} was written: has the server's reactor been replaced?")
+        load.one_answer(server.target, plain()())
 
 
 def _calls(found: pstats.Stats) -> int:

@@ -36,9 +36,14 @@ class FirstComeQueue:
 
     def put(self, request: Request, now: float) -> None:
         with self._lock:
-            self._limits.check("the queue is", self, request.rows or 1, request.size)
+            full = self._limits.why_full("the queue is", self, request.rows or 1, request.size)
+            if full is not None:
+                raise full
             self._line[request] = None
             self._count(request, 1)
+
+    def displace(self, request: Request, now: float) -> list[Request]:
+        return []
 
     def take(self, max_rows: int, now: float) -> BatchBuilder:
         taken = BatchBuilder(max_rows, now)
@@ -96,5 +101,6 @@ def without_deadline(put: Any) -> Any:
 if __name__ == "__main__":
     FirstComeQueue.drops = sys.argv.pop(1) == "drop"
     batcher.RequestQueue = FirstComeQueue  # type: ignore[assignment, misc]
+    batcher.DynamicBatcher.why_rejected = lambda self, request: None  # type: ignore[method-assign]
     batcher.DynamicBatcher.put = without_deadline(batcher.DynamicBatcher.put)  # type: ignore[method-assign]
     main()

@@ -2,8 +2,8 @@
 
     python benchmarks/programs/profiled_server.py FILE serve MODELS ...
 
-Runs in the environment of any checkout. FILE is written, as cProfile does, once FILE.on is removed and
-the polling thread has something to do.
+Runs in the environment of any checkout. FILE.began is made when the profile begins. FILE is written, as
+cProfile does, once FILE.on is removed and the polling thread has something to do.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Profiled:
         """Begins or ends, if FILE.on has come or gone."""
         if self._wanted and not self._on:
             self._on = True
+            self._file.with_suffix(".began").touch()
             self._profile.enable()
         elif self._on and not self._wanted:
             self._on = False
