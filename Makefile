@@ -27,7 +27,8 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Passed on: make serve ARGS="--port 9001", make test ARGS="tests/client -x", make lock ARGS=--upgrade
 ARGS ?=
 
-BESIDE := -n $(WORKERS) --dist worksteal
+# A file of tests at a time for each of them: tests/support/distribution.py.
+BESIDE := -n $(WORKERS)
 PIP := -m pip --disable-pip-version-check
 IN_PLACE := install -q --no-deps --no-build-isolation -e clients/python -e . -e tools/bench
 PROJECTS := pyproject.toml clients/python/pyproject.toml tools/bench/pyproject.toml
@@ -38,7 +39,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format protos bench bench-peers bench-grpcio browser oip-clients deploy-tools example-tools exporters importing importing-torch conformance openapi zoo test-grpcio test-all soak wheels docker lock clean pytest
+.PHONY: help serve test check format protos bench bench-peers bench-grpcio browser oip-clients deploy-tools example-tools exporters importing importing-torch importing-keras conformance openapi zoo test-grpcio test-all soak wheels docker lock clean pytest
 
 help:  ## Show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -107,10 +108,15 @@ test-all:  ## Run the tests on every Python 3.11 to 3.14 of this machine
 	echo "== passed on Python$$tried"
 
 importing: .venv-import/.made  ## Import models of every library that it knows, and compare (ARGS=--write for the page)
-	@.venv-import/bin/python -W ignore -m tests.importing $(ARGS)
+	@.venv-import/bin/python -W ignore -m tests.importing importing $(ARGS)
 
-importing-torch: .venv-import-torch/.made  ## Import models of PyTorch, and compare; its environment has gigabytes
-	@.venv-import-torch/bin/python -m pytest tests/importing/test_torch.py $(ARGS)
+importing-torch: .venv-import-torch/.made  ## The same of PyTorch and Transformers; the environment has gigabytes
+	@.venv-import-torch/bin/python -m pytest -q tests/importing/test_torch.py tests/importing/test_transformers.py
+	@.venv-import-torch/bin/python -W ignore -m tests.importing importing-torch $(ARGS)
+
+importing-keras: .venv-import-keras/.made  ## The same of Keras with TensorFlow; the environment has 2 gigabytes
+	@.venv-import-keras/bin/python -m pytest -q tests/importing/test_keras.py
+	@.venv-import-keras/bin/python -W ignore -m tests.importing importing-keras $(ARGS)
 
 conformance: $(VENV)/.dev  ## Serve every ONNX backend test case and compare bit for bit (ARGS=--write for the page)
 	@$(VENV)/bin/python -m tests.conformance $(ARGS)
@@ -249,13 +255,13 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	@.venv-import/bin/python $(PIP) $(IN_PLACE)
 	@touch $@
 
-# PyTorch beside what the tests need; no lock has it, since its wheels differ from machine to machine.
-.venv-import-torch/.made: requirements/import-torch.in requirements/dev.txt $(PROJECTS)
-	$(call make_venv,.venv-import-torch,python3.11)
-	@echo "installing PyTorch"
-	@.venv-import-torch/bin/python $(PIP) install -q --require-hashes -r requirements/dev.txt
-	@.venv-import-torch/bin/python $(PIP) install -q -r requirements/import-torch.in
-	@.venv-import-torch/bin/python $(PIP) $(IN_PLACE)
+# A framework beside what the tests need; no lock has it, since its wheels differ from machine to machine.
+.venv-import-torch/.made .venv-import-keras/.made: .venv-import-%/.made: requirements/import-%.in requirements/dev.txt $(PROJECTS)
+	$(call make_venv,.venv-import-$*,python3.11)
+	@echo "installing $* for tests/importing"
+	@.venv-import-$*/bin/python $(PIP) install -q --require-hashes -r requirements/dev.txt
+	@.venv-import-$*/bin/python $(PIP) install -q -r requirements/import-$*.in
+	@.venv-import-$*/bin/python $(PIP) $(IN_PLACE)
 	@touch $@
 
 .venv-openapi/.made: requirements/openapi.txt
