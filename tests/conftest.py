@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support import beside, forked, servers
+from support import beside, commands, distribution, forked
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,25 +30,39 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PENSTOCK_TRIAL__ENABLED"] = "false"
     # Servers need no port but those that tests ask for; those of tests/rest switch it on again.
     os.environ["PENSTOCK_SERVER__HTTP"] = "false"
-    servers.may_fork = True
+    commands.may_fork = True
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the tests that run alone first, so that others wait for them only once.
-
-    One worker runs them all: workers get the tests in slices, and take from the ends of each other's.
-    """
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts the tests that run alone first, so that others wait for them only once."""
+    if beside.is_worker(config):
+        distribution.put_in_order(items)
     items.sort(key=lambda item: not _is_alone(item))
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Spares the garbage collector to look at the modules and tests again and again: they stay.
 
     Servers are forked with the variables that there are now: modules of tests and libraries have set some.
     """
-    forked.server.note_environment()
+    if beside.is_worker(session.config):
+        distribution.note_alone(session.config, [item.nodeid for item in session.items if _is_alone(item)])
+    forked.note_environment()
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compiles the tests before workers are started."""
+    if session.config.getoption("numprocesses", None):
+        distribution.compile_all(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> distribution.ByFile:
+    """Workers get the tests a file at a time, and one of them all those that run alone."""
+    return distribution.ByFile(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -60,8 +74,8 @@ def pytest_configure_node(node: Any) -> None:
 # The last of the finalizers: others may still be busy in the folder.
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Removes that folder, and ends the process that servers are forked from."""
-    forked.server.close()
+    """Removes that folder, and ends the processes that others are forked from."""
+    forked.close()
     beside.clear(config)
 
 

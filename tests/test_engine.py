@@ -16,7 +16,7 @@ import pytest
 from penstock.core.errors import DeadlineExpired, NotFound, QueueFull, RequestCancelled, Unavailable
 from penstock.core.request import Request, Response, Step
 from penstock.core.tensors import Array
-from penstock.engine import SWEEP_SECONDS, Engine
+from penstock.engine import REST_SECONDS, SWEEP_SECONDS, Engine
 from penstock.models.model import Batching, Model
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.packing.rows import Rows
@@ -290,6 +290,29 @@ def test_stop_ends_the_watch() -> None:
     house.engine.stop()
     assert not house.engine._sweeper.is_alive()
     assert SWEEP_SECONDS < 0.1, "so late may an answer to a deadline be"
+
+
+def test_an_idle_engine_rests_and_a_request_ends_that() -> None:
+    """A request that waits behind a run learns just as soon that it is late."""
+    gate = Gate()
+    with serving() as house:
+        model, _ = house.add(gate)
+        looks: list[float] = []
+        first = house.engine._sweep_once
+        house.engine._sweep_once = lambda now: looks.append(now) or first(now)  # type: ignore
+        wait_until(lambda: house.engine._resting)
+        seen = len(looks)
+        time.sleep(REST_SECONDS)
+        assert len(looks) - seen <= 2
+        running = house.submit(model, request())
+        assert gate.entered.wait(20)
+        assert not house.engine._resting
+        late = house.submit(model, request(deadline=time.monotonic() + SWEEP_SECONDS))
+        assert caller(late).wait()
+        gate.open.set()
+        assert caller(running).wait()
+        wait_until(lambda: house.engine._resting)
+    assert isinstance(caller(late).error(), DeadlineExpired)
 
 
 def test_a_step_whose_turn_comes_by_what_was_dropped_is_run() -> None:

@@ -81,7 +81,7 @@ def _facts(size: int, sha256: str, model: Model) -> Mapping[str, str]:
 
 
 def _inputs(model: Model) -> Iterator[dict[str, Any]]:
-    # Not imported before somebody watches: what serves HTTP is not needed where that is switched off.
+    # Imported only once the page is open: what serves HTTP is not needed where that is switched off.
     from penstock.protocols.rest.forms import Inputs
     from penstock.protocols.rest.openapi import in_record
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from penstock.transport.grpc.call import Methods
 
 Interceptor: TypeAlias = Callable[[Methods], Methods]
-"""Wraps the methods of services, such as to check who calls: returns methods to use in their place."""
+"""Takes the methods of services, and returns methods to use in their place."""
 
 
 def intercepted(methods: Methods, interceptors: Sequence[Interceptor]) -> Methods:

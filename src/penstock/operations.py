@@ -29,6 +29,7 @@ from penstock.core.listening import OPERATIONS, listening_failed
 
 _MOST_CONNECTIONS = 64
 _MOST_UNUSED_BYTES = 65_536
+_PIECE_BYTES = 1 << 16
 _MOST_BODY_BYTES = 4 << 20
 _POLL_SECONDS = 0.1
 _TEXT = "text/plain; charset=utf-8"
@@ -103,7 +104,7 @@ class OpsServer:
         alive: whether the process works, and the text of the answer; if not, it must be restarted.
         pages: further pages, by path.
         on_stop: called when the server stops: answers that go on for ever must end.
-        timeout_seconds: how long a client may take to send or to receive data.
+        timeout_seconds: how long a client may take to send data, or to receive a piece of an answer.
     """
 
     def __init__(  # noqa: PLR0913 - the address, and what to ask
@@ -172,7 +173,7 @@ class _Application:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         page = self._given.get(path)
-        if page is not None and _is_for(page, environ):
+        if page is not None and page.media_type in environ.get("HTTP_ACCEPT", ""):
             if method == page.method or (method == "HEAD" and page.method == "GET"):
                 return self._sent(self._asked(page, environ), environ, start_response)
             if path not in self._pages:
@@ -197,7 +198,7 @@ class _Application:
             if not isinstance(body, bytes):
                 _end(body)
             return []
-        return [body] if isinstance(body, bytes) else body
+        return _pieces(body) if isinstance(body, bytes) else body
 
     def _asked(self, page: Page, environ: dict[str, Any]) -> Reply:
         """What a page that is given answers."""
@@ -235,10 +236,6 @@ class _Application:
             return _reply(_failed(path))
 
 
-def _is_for(page: Page, environ: Mapping[str, Any]) -> bool:
-    return page.media_type in environ.get("HTTP_ACCEPT", "")
-
-
 def _reply(answer: _Answer) -> Reply:
     status, content_type, body = answer
     return Reply(status.value, content_type, body)
@@ -260,6 +257,11 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:  # such as 499
         return "Unknown"
+
+
+def _pieces(body: bytes) -> list[bytes]:
+    """A body in pieces, each of which a client has `timeout_seconds` to take: a slow one takes them all."""
+    return [body[start : start + _PIECE_BYTES] for start in range(0, len(body), _PIECE_BYTES)] or [b""]
 
 
 def _end(body: Iterable[bytes]) -> None:

@@ -76,7 +76,7 @@ class StatusPage:
     """The page, with its stream of events and its calls.
 
     Args:
-        see: returns what is shown; called once a second while somebody watches.
+        see: returns what is shown; called once a second while the page is open.
         ready: whether requests can be served, and why not.
         ports: returns where the server is reached.
         names: host names by which the page may be asked for, beside localhost and IP addresses.

@@ -124,8 +124,7 @@ class Server:
         self._engine = Engine(self._router, self._runners, self._registry.all, self._on_hung)
         wrap = partial(intercepted, interceptors=interceptors)
         parts = service_parts(config.server, self._engine, self.metrics, self._workers, _log_failure)
-        answers = parts[-1]
-        self.metrics.answer_bytes = lambda: answers.used
+        self.metrics.answer_bytes = lambda: parts.answers.used
         codes = status.TRITON_CODES if config.server.triton_status_codes else status.CODES
         self._services = (PredictionService(*parts), InferenceService(*parts, codes=codes))
         self._counts: WeakKeyDictionary[Model, ModelMetrics] = WeakKeyDictionary()

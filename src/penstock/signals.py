@@ -47,9 +47,7 @@ class StopSignals:
         self.stop = threading.Event()
         self._leaving = leaving
         self._accepts = False
-        self._deciding = (
-            threading.Lock()
-        )  # so that it is clear whether anything was accepted before the signal
+        self._deciding = threading.Lock()  # whether a signal came before the first request
         self._received = signal_socket((signal.SIGTERM, signal.SIGINT))
         threading.Thread(target=self._listen, name="penstock-signals", daemon=True).start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -42,6 +43,7 @@ class Facts:
         processors: how many the server may use, and why not all.
         processes: how many processes serve, and the cores of each; "" if there is only one.
         http_address: "host:port" of HTTP; "" if it is switched off.
+        has_docs: whether HTTP has the page `/docs`, which needs an extra.
     """
 
     grpc_address: str
@@ -50,6 +52,7 @@ class Facts:
     processors: str
     processes: str = ""
     http_address: str = ""
+    has_docs: bool = False
 
 
 def summary(models: Sequence[Model], facts: Facts) -> str:
@@ -76,7 +79,8 @@ def _lines(models: Sequence[Model], facts: Facts) -> Iterator[str]:
         yield f"processes   {facts.processes}"
     yield f"gRPC        {facts.grpc_address}  ({facts.transport})"
     if facts.http_address:
-        yield f"HTTP        http://{facts.http_address}  (/predict /v2 /openapi.json /docs /health)"
+        page = " /docs" if facts.has_docs else ""
+        yield f"HTTP        http://{facts.http_address}  (/predict /v2 /openapi.json{page} /health)"
     yield f"operations  http://{facts.ops_address}  (page at /, /metrics /livez /readyz)"
     yield ""
     yield "Try it:"
@@ -107,9 +111,13 @@ def _inputs(model: Model) -> Iterator[str]:
 
 
 def _try_line(models: Sequence[Model], address: str) -> str:
-    """A shell command that asks a model for a prediction, the one with the shortest command that is known."""
+    """A shell command that asks a model for a prediction, the one with the shortest command that is known.
+
+    Of such, one that has real rows comes first. A request without a version goes to the default one.
+    """
+    ordered = sorted(models, key=lambda model: (not model.is_default, not model.golden))
     for form in _FORMS:
-        for model in models:
+        for model in ordered:
             wanted = {
                 name: spec
                 for name, spec in model.signature.inputs.items()
@@ -127,9 +135,9 @@ def _predict_line(model: Model, inputs: Mapping[str, _Input], address: str, form
     step = {"sequence": {"id": "try", "start": True}} if model.sequence_state else {}
     marks = {name: f"\0{place}" for place, name in enumerate(inputs)}  # where a shell puts many values
     tensors = {name: each.tensor(marks[name]) for name, each in inputs.items()}
-    request = shlex.quote(json.dumps({"model": model.name, "inputs": tensors, **step}))
+    request = shlex.quote(_json({"model": model.name, "inputs": tensors, **step}))
     for name, each in inputs.items():
-        request = request.replace(json.dumps(marks[name]), f"'{each.repeated()}'")
+        request = request.replace(_json(marks[name]), f"'{each.repeated()}'")
     method = f"{address} penstock.v1.PredictionService/Predict"
     if form.is_piped:
         return f"printf %s {request} | grpcurl -plaintext -d @ {method}"
@@ -191,7 +199,7 @@ class _Input:
 
     def repeated(self) -> str:
         """A shell command that prints the values, with commas between them."""
-        value = json.dumps(self._values(self._flat[:1])[0])
+        value = _json(self._values(self._flat[:1])[0])
         value = shlex.quote(f" {value}" if value.startswith("-") else value)  # not to be taken for an option
         return f'"$(yes {value} | head -n {self.size} | paste -sd, -)"'
 
@@ -202,6 +210,16 @@ class _Input:
             return list(array.tolist())
         # The shortest decimals that become the same value again; JSON has no words for what is not finite.
         return [float(str(each)) if np.isfinite(each) else _NOT_FINITE[str(each)] for each in array]
+
+
+def _json(value: object) -> str:
+    """JSON as people read it; with escapes where the terminal may not show it as it is."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text if text.isprintable() else json.dumps(value)
 
 
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

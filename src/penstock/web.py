@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from penstock.config.sections import ServerConfig
 from penstock.engine import Engine
@@ -22,9 +22,6 @@ from penstock.transport.grpc.call import Method, Methods, Status
 
 if TYPE_CHECKING:
     from penstock.transport.http.server import HttpTransport
-
-FAILED = 5
-"""The place of the function for unexpected exceptions among the parts of a service."""
 
 Wrap: TypeAlias = Callable[[Methods], Methods]
 Ready: TypeAlias = Callable[[], tuple[bool, str]]
@@ -92,14 +89,27 @@ class Web:
         return self.transport.calls_in_flight() if self.transport else 0
 
 
+class ServiceParts(NamedTuple):
+    """The parts that all services share, in the order in which `Service` takes them after its codec."""
+
+    engine: Engine
+    telemetry: Telemetry
+    workers: Executor
+    offload_bytes: int
+    max_stream_requests: int
+    failed: Callable[[BaseException], None]
+    bounds: Bounds
+    answers: Answers
+
+
 def service_parts(
     settings: ServerConfig,
     engine: Engine,
     telemetry: Telemetry,
     workers: Executor,
     failed: Callable[[BaseException], None],
-) -> tuple[Any, ...]:
-    """The parts that all services share, in the order in which `Service` takes them."""
+) -> ServiceParts:
+    """The parts that all services share, as the settings have them."""
     answers = engine.held = Answers(
         engine,
         AnswerLimits(
@@ -112,12 +122,12 @@ def service_parts(
     )
     bounds = Bounds(settings.inline_decode_seconds, settings.max_request_names, settings.max_message_requests)
     sizes = (settings.offload_bytes, settings.max_stream_requests)
-    return engine, telemetry, workers, *sizes, failed, bounds, answers
+    return ServiceParts(engine, telemetry, workers, *sizes, failed, bounds, answers)
 
 
 def web(  # noqa: PLR0913 - what it is composed of
     settings: ServerConfig,
-    parts: Sequence[Any],
+    parts: ServiceParts,
     servicers: Methods,
     is_ready: Ready,
     models: Callable[[], Sequence[Model]],
@@ -125,11 +135,11 @@ def web(  # noqa: PLR0913 - what it is composed of
     shares_port: bool,
     is_full: Callable[[], bool],
 ) -> Web:
-    """Builds it.
+    """Builds what serves HTTP.
 
     Args:
         settings: the settings.
-        parts: the parts of a service; see `service_parts`.
+        parts: what all services share.
         servicers: the methods of gRPC's servicers.
         is_ready: whether the server accepts requests, and why not.
         models: returns all loaded models.
@@ -145,7 +155,6 @@ def web(  # noqa: PLR0913 - what it is composed of
     from penstock.transport.grpc.call import Limits
     from penstock.transport.http.server import HttpTransport, Work
 
-    engine: Engine = parts[0]
     codes = TRITON_CODES if settings.triton_status_codes else CODES
     reader = ThreadPoolExecutor(1, thread_name_prefix="penstock-json")
     services = (
@@ -170,10 +179,10 @@ def web(  # noqa: PLR0913 - what it is composed of
         routes,
         wrap(methods),
         limits,
-        parts[FAILED],
+        parts.failed,
         settings.http_max_json_bytes,
         is_full,
         settings.http_allow_origins,
-        Work(engine.join, engine.leave),
+        Work(parts.engine.join, parts.engine.leave),
     )
     return Web(transport, services, reader)

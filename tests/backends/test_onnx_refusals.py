@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
 from penstock.core.errors import ModelFailed, ModelLoadError
-from penstock.core.tensors import Array
+from penstock.core.tensors import Array, DataType
 from support import zoo
 from support.work import ONE_THREAD, opened
 
@@ -206,3 +206,10 @@ def test_a_long_reason_is_cut_off(tmp_path: Path) -> None:
     with pytest.raises(ModelFailed) as failed:
         backend.run(["n" * 5000], {"x": np.ones((1, 3), np.float32)})
     assert len(str(failed.value)) < 400
+
+
+@pytest.mark.parametrize("said", [r'"\ud800"', "", "unknown", "1", "null", '["a"]'])
+def test_a_missing_text_that_is_no_text_of_json_is_refused(said: str, tmp_path: Path) -> None:
+    model = zoo.with_metadata(zoo.identity(DataType.BYTES), {"penstock.missing_text": said})
+    text = reason(zoo.write(model, tmp_path / "model.onnx"))
+    assert f'its metadata penstock.missing_text is {said}, expected a text of JSON, such as ""' in text

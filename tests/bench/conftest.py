@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 
 from penstock.cli import main
 from penstock.core.tensors import DataType
+from penstock_bench import fleet
 from support import zoo
 from support.oip_server import OipServer, oip_server
 from support.servers import RunningServer, running_server
@@ -32,6 +35,16 @@ class Run(NamedTuple):
 
 
 Bench = Callable[..., Run]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forked_load_processes() -> Iterator[None]:
+    """`penstock bench` that runs in this process forks its load processes from one that has their modules."""
+    multiprocessing.set_forkserver_preload(["penstock_bench.worker", "penstock_bench.command"])
+    context = SimpleNamespace(get_context=lambda _: multiprocessing.get_context("forkserver"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fleet, "multiprocessing", context)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from support import commands
 from support.oip_server import OipServer
 from support.servers import SCRIPT
 
@@ -33,7 +34,7 @@ def start(oip: OipServer) -> Iterator[Start]:
     def run(*args: object, **pipes: Any) -> subprocess.Popen[str]:
         command = [SCRIPT, "bench", "echo", "--target", oip.target, "--warmup", "0", *map(str, args)]
         both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(
+        process = commands.popen(
             command, text=True, encoding="utf-8", start_new_session=True, **{**both, **pipes}
         )
         started.append(process)
@@ -62,7 +63,8 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.parametrize("mode", ["unary", "stream"])
 def test_ctrl_c_prints_what_was_measured(start: Start, oip: OipServer, mode: str) -> None:
-    process = start("--concurrency", "2,4", "--duration", 100, "--processes", 2, "--mode", mode, "--json")
+    flags = ("--concurrency", "2,4", "--duration", 100, "--processes", 2, "--mode", mode, "--json")
+    process = start(*flags, fresh=mode == "stream")
     wait_until(lambda: len(oip.requests) > 100)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=SECONDS)

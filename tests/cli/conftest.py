@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 
-from penstock.cli import main
+from penstock.cli import import_model, main
 from penstock.core.tensors import DataType
-from support import zoo
+from support import forked, zoo
 from support.servers import RunningServer, running_server
 
 
@@ -19,6 +21,21 @@ class Run(NamedTuple):
 
 
 Cli = Callable[..., Run]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forked_children() -> Iterator[None]:
+    """The child processes of `penstock import` that runs in this process are forked: see `support.forked`."""
+
+    def popen(command: Sequence[str], *, env: Mapping[str, str], **how: Any) -> Any:
+        if forked.importer.fits(env):
+            return forked.ForkedProcess(command, env, module=command[-1], by=forked.importer, **how)
+        return subprocess.Popen(command, env=env, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        constants = {"PIPE": subprocess.PIPE, "DEVNULL": subprocess.DEVNULL}
+        patch.setattr(import_model, "subprocess", SimpleNamespace(Popen=popen, **constants))
+        yield
 
 
 @pytest.fixture(scope="session")

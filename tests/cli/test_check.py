@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +109,43 @@ def test_golden_rows_beside_a_version_are_the_default(tmp_path: Path, cli: Cli) 
 def test_files_of_different_lengths(files: Files, cli: Cli, model: Path) -> None:
     files.rows.write_text(LEADS + "9,organic,1,5\n")
     assert f"{files.expected} has 2 rows, the other file has more" in cli("check", model, *files.flags).err
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_column_that_would_be_compared_with_nothing(
+    files: Files, cli: Cli, model: Path, kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"y.{kind}"
+    text = "label,lable,id\n1,1,7\n" if kind == "csv" else '{"label": 1, "lable": 1, "id": 7}\n'
+    path.write_text(text)
+    ran = cli("check", model, "--rows", files.rows, "--expect", path)
+    assert ran.code == 1
+    assert f'{path}: "lable": neither an output nor a column of the rows; the outputs are: ' in ran.err
+    assert '"label"' not in ran.err
+    path.write_text(text.replace("lable", ""))  # as pandas names an index without a name
+    assert '""' not in cli("check", model, "--rows", files.rows, "--expect", path).err
+
+
+def test_a_compressed_file_is_told_as_such(
+    files: Files, cli: Cli, predict: Cli, model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "y.csv.gz"
+    path.write_bytes(gzip.compress(files.expected.read_bytes()))
+    for flags in (("--rows", files.rows, "--expect", path), ("--rows", path, "--expect", files.expected)):
+        assert f"{path} is compressed: unpack it first" in cli("check", model, *flags).err
+    ran = predict("lead_scoring", "--file", path)
+    assert f"{path} is compressed: unpack it, or use penstock score" in ran.err
+
+
+def test_rows_that_another_program_writes(files: Files, cli: Cli, model: Path) -> None:
+    read, write = os.pipe()
+    with open(write, "w") as pipe:
+        pipe.write(LEADS)
+    try:
+        ran = cli("check", model, "--rows", f"/dev/fd/{read}", "--expect", files.expected)
+    finally:
+        os.close(read)
+    assert ran == (0, AGREE, "")
 
 
 def test_an_expected_output_that_the_model_lacks(files: Files, cli: Cli, model: Path) -> None:

@@ -167,6 +167,7 @@ def test_a_file_gives_json(predict: Cli, tmp_path: Path) -> None:
         ("bytes8", "[1.5]", "a value would not survive the cast"),
         ("doubles", "1,5", 'it is not a number; got "1,5", expected FP64[N,1]'),
         ("doubles", "1e999", 'it is not a number; got "1e999"'),
+        ("doubles", "", 'it is empty; a missing number is NaN; got ""'),
         ("doubles", '[1, null, "a"]', "it is not numeric"),
         (
             "bytes8",

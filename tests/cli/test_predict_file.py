@@ -251,7 +251,7 @@ def test_csv_to_json(through: Cli) -> None:
     bad, good = objects_of(out)
     assert (bad["x"], bad["z"]) == ("''", "")
     assert "it is not a number" in bad["error"]
-    assert good == {"x": "[1, 2, 3]", "z": "a", "y": [2.0, 4.0, 6.0]}
+    assert good == {"x": [1, 2, 3], "z": "a", "y": [2.0, 4.0, 6.0]}
 
 
 def test_json_to_csv(through: Cli, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -28,6 +29,8 @@ from penstock.cli.predict.streaming import MOST_WAITING, OrderedWriter
 from penstock.row_files.readers import CsvReader, Row
 from penstock.scoring.writers import CsvWriter
 from penstock_client import Prediction, Timing
+from support import commands
+from support.forked import ForkedProcess
 from support.servers import SCRIPT, RunningServer
 
 SECONDS = 30.0
@@ -43,7 +46,7 @@ def start(server: RunningServer) -> Iterator[Callable[..., subprocess.Popen[str]
     def run(*args: str | Path, **pipes: Any) -> subprocess.Popen[str]:
         command = [SCRIPT, "predict", *map(str, args), "--target", server.target]
         all_pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen(command, text=True, encoding="utf-8", **{**all_pipes, **pipes})
+        process = commands.popen(command, text=True, encoding="utf-8", **{**all_pipes, **pipes})
         started.append(process)
         return process
 
@@ -89,8 +92,10 @@ def wait_until(done: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_standard_input_is_answered_as_it_comes(start: Start) -> None:
-    process = start("below_100", "--file", "-")
+@pytest.mark.parametrize("fresh", [True, False])
+def test_standard_input_is_answered_as_it_comes(start: Start, fresh: bool) -> None:
+    process = start("below_100", "--file", "-", fresh=fresh)
+    assert isinstance(process, ForkedProcess) == (not fresh and sys.platform == "linux")
     send(process, "x\n5\n")
     assert [process.stdout.readline() for _ in range(2)] == ["x,y,error\n", "5,5,\n"]
     send(process, "bad\n")
@@ -175,8 +180,9 @@ def test_ctrl_c_ends_a_file_quietly_with_whole_rows(start: Start, tmp_path: Path
     assert set(rows) <= {"1,1,\n"}
 
 
-def test_ctrl_c_while_waiting_for_input(start: Start) -> None:
-    process = start("below_100", "--file", "-")
+@pytest.mark.parametrize("fresh", [True, False])
+def test_ctrl_c_while_waiting_for_input(start: Start, fresh: bool) -> None:
+    process = start("below_100", "--file", "-", fresh=fresh)
     send(process, "x\n5\n")
     assert [process.stdout.readline() for _ in range(2)] == ["x,y,error\n", "5,5,\n"]
     process.send_signal(signal.SIGINT)

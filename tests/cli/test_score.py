@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
-from support import zoo
+from support import commands, zoo
 from support.servers import SCRIPT, RunningServer, running_server
 
 if TYPE_CHECKING:
@@ -162,6 +163,10 @@ def test_a_model_file_without_a_server(models: Path, tmp_path: Path) -> None:
         (["below_100", "rows.csv", "-o", "o.csv", "--outputs", "w"], 'unknown output "w"; outputs: y'),
         (["triples", "rows.csv", "-o", "o.csv"], 'columns "x.0" to "x.2"'),
         (["nothing", "rows.csv", "-o", "o.csv"], "nothing"),
+        (
+            ["below_100", "rows.csv", "-o", "o.csv.gz"],
+            "the output is not compressed, so that a run can go on in it: name it o.csv\n",
+        ),
     ],
 )
 def test_what_cannot_be_run(
@@ -176,8 +181,22 @@ def test_what_cannot_be_run(
     assert Path("full.csv").read_text() == "x,y\n1,1\n"
 
 
+def test_a_run_whose_input_has_to_change_is_not_said_to_go_on(score: Cli, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("x\n" + "7\n" * 600)
+    (tmp_path / "2.csv").write_text("y\n1\n")
+    out = tmp_path / "out.csv"
+    ran = score("below_100", tmp_path / "2.csv", "-o", out)
+    said = 'no column for input "x" INT64[N,1]; the columns are: "y"'
+    assert (ran.code, ran.err) == (1, f"Error: {tmp_path / '2.csv'}: {said}\n")
+    ran = score("below_100", tmp_path / "1.csv", tmp_path / "2.csv", "-o", out)
+    assert ran.code == 1
+    first, second = ran.err.splitlines()
+    assert first.endswith("2.csv: it has other columns than " + str(tmp_path / "1.csv"))
+    assert second in ("600 rows are done", "512 rows are done", "256 rows are done")
+
+
 def begin(target: str, *args: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return commands.popen(
         [SCRIPT, "score", *map(str, args), "--target", target],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -238,7 +257,7 @@ def test_another_run_does_not_go_on_from_a_checkpoint(score: Cli, tmp_path: Path
     checkpoint.write_text(json.dumps({"format": 1, "job": job, "rows": 2, "output": 10, "version": "1"}))
     ran = score("below_100", rows, "-o", out)
     assert ran.code == 1
-    assert "is of another run: input (" in ran.err
+    assert f"is of another run: input (other.csv then, {rows} now), " in ran.err
     checkpoint.write_text("{")
     assert "is not a checkpoint of this version; --restart" in score("below_100", rows, "-o", out).err
     assert score("below_100", rows, "-o", out, "--restart").code == 0
@@ -277,3 +296,40 @@ def test_a_server_that_stays_away_ends_the_run(cli: Cli, tmp_path: Path, models:
     done = rows_in(tmp_path / "out.csv.checkpoint")
     assert f"{done:,} rows are done; the same command goes on from there" in err
     assert 0 < done < ROWS
+
+
+@pytest.mark.parametrize("cut", [-12, 30])
+def test_a_compressed_file_that_ends_early(score: Cli, tmp_path: Path, cut: int) -> None:
+    packed = gzip.compress(b"x\n" + b"".join(b"%d\n" % (i % 90) for i in range(20_000)))
+    (tmp_path / "rows.csv.gz").write_bytes(packed[:cut])
+    ran = score("below_100", tmp_path / "rows.csv.gz", "-o", tmp_path / "out.csv")
+    assert ran.code == 1
+    assert "rows.csv.gz: the compressed data ends early: the file is not complete" in ran.err
+    assert "Aborted" not in ran.err
+
+
+def test_rows_of_csv_scored_to_json_lines_can_be_scored_again(
+    score: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("id,x,name\n007,1,5\n008,2.0,six\n")
+    assert score("below_100", "rows.csv", "-o", "once.jsonl").code == 0
+    assert [json.loads(line) for line in Path("once.jsonl").read_text().splitlines()] == [
+        {"id": "007", "x": 1, "name": "5", "y": 1},
+        {"id": "008", "x": 2, "name": "six", "y": 2},
+    ]
+    assert score("below_100", "once.jsonl", "-o", "twice.jsonl").code == 0
+    assert json.loads(Path("twice.jsonl").read_text().splitlines()[1])["y_answer"] == 2
+
+
+def test_lists_in_cells_of_csv_are_json_that_everybody_reads(
+    score: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text('x\n"[1, NaN, 1e400]"\n')
+    assert score("triples", "rows.csv", "-o", "once.jsonl").code == 0
+    (line,) = Path("once.jsonl").read_bytes().splitlines()
+    assert orjson.loads(line)["x"] == [1, None, "Infinity"]  # orjson, as most parsers, takes no bare NaN
+    assert score("triples", "once.jsonl", "-o", "twice.jsonl").code == 0
+    again = orjson.loads(Path("twice.jsonl").read_bytes())
+    assert again["y_answer"] == again["y"] == [2.0, "NaN", "Infinity"]

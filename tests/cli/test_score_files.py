@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support import zoo
+from support import commands, zoo
 from support.servers import SCRIPT, RunningServer, running_server
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def numbers(path: Path, count: int) -> Path:
 
 
 def begin(*args: str | Path, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return commands.popen(
         [SCRIPT, "score", *map(str, args)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
@@ -290,17 +290,28 @@ def test_a_finished_run_is_known_as_such(score: Cli, value: str) -> None:
     written = Path("out.csv").read_text()
     again = score("below_100", "rows.csv", "-o", "out.csv")
     assert again.code == first.code == int(value == "200")
-    assert again.err == f"already done: 2 rows are in out.csv; --restart begins again\n{first.err}"
+    rows = "1 rows are in out.csv and 1 in out.csv.rejected.jsonl" if first.code else "2 rows are in out.csv"
+    assert again.err == f"already done: {rows}; --restart begins again\n{first.err}"
     # A run that was killed between the two has its record, and its checkpoint still.
     Path("out.csv.checkpoint").write_bytes(Path("out.csv.done").read_bytes())
     assert score("below_100", "rows.csv", "-o", "out.csv").err == again.err
     assert not Path("out.csv.checkpoint").exists()
     Path("out.csv").write_text("changed\n")
-    assert "out.csv exists, and no checkpoint" in score("below_100", "rows.csv", "-o", "out.csv").err
+    assert "out.csv exists, and has been changed since" in score("below_100", "rows.csv", "-o", "out.csv").err
     Path("out.csv").unlink()
     Path("out.csv.rejected.jsonl").unlink(missing_ok=True)
     assert score("below_100", "rows.csv", "-o", "out.csv").code == first.code
     assert Path("out.csv").read_text() == written
+
+
+def test_an_output_of_another_finished_run_is_told_as_such(score: Cli) -> None:
+    Path("rows.csv").write_text("x\n1\n2\n")
+    assert score("below_100", "rows.csv", "-o", "out.csv").code == 0
+    Path("rows.csv").write_text("x\n1\n2\n3\n")
+    ran = score("below_100", "rows.csv", "-o", "out.csv")
+    assert ran.code == 1
+    assert "out.csv exists, of a finished run that is another one: rows.csv changed in between; --" in ran.err
+    assert score("below_100", "rows.csv", "-o", "out.csv", "--restart").code == 0
 
 
 # Nothing to write

@@ -96,6 +96,7 @@ def test_a_port(cli: Cli, port: str, monkeypatch: pytest.MonkeyPatch, command: s
         (("--target", ""), "is not HOST:PORT"),
         (("--target", "localhost"), "has no port, expected HOST:PORT"),
         (("--target", "[::1]"), "has no port, expected HOST:PORT"),
+        (("--target", "127.0.0.1:80010"), "has a port above 65535"),
         (("--target", "a:1", "--port", "2"), "give either --target or --port"),
         (("--target", "a:1", "--config", "f"), "give either --target or --config"),
     ],

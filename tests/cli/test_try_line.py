@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -147,6 +149,45 @@ def test_the_command_that_is_printed_works(server: RunningServer, tmp_path: Path
 def test_the_model_with_the_shortest_command_is_shown(models: Mapping[str, Model]) -> None:
     assert '"model": "brains"' in line([models["image"], models["two words"], models["brains"]], "host:1")
     assert '"model": "two words"' in line([models["image"], models["two words"]], "host:1")
+
+
+def test_of_such_the_one_with_real_rows_is_shown(models: Mapping[str, Model]) -> None:
+    brains, real = models["brains"], models["real"]
+    assert '"model": "brains"' in line([brains, real], "host:1")
+    golden, real.golden = real.golden, "2 rows: no labels differ, largest 0"
+    try:
+        assert '"model": "real"' in line([brains, real], "host:1")
+        real.is_default = False
+        assert '"model": "brains"' in line([brains, real], "host:1")
+    finally:
+        real.golden, real.is_default = golden, True
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "shown"),
+    [
+        ("Büro", "utf-8", '"Büro"'),
+        ("Büro", "ascii", r'"B\u00fcro"'),
+        ("Büro", None, r'"B\u00fcro"'),
+        ("\x9b31m", "utf-8", r'"\u009b31m"'),  # a terminal would take it for a command
+        ("\ud800", "utf-8", r'"\ud800"'),
+    ],
+)
+def test_texts_are_shown_as_people_write_them(
+    models: Mapping[str, Model], monkeypatch: pytest.MonkeyPatch, text: str, encoding: str, shown: str
+) -> None:
+    model = models["text"]
+    monkeypatch.setattr(model, "example", {"x": np.array([[text, *"a" * 29]], object)})
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(encoding=encoding))
+    assert f'{{"string_values": [{shown}, ' in line([model], "host:1")
+
+
+@pytest.mark.parametrize(
+    ("has_docs", "said"), [(False, "/openapi.json /health"), (True, "/openapi.json /docs ")]
+)
+def test_the_page_of_the_api_is_named_where_it_is_installed(has_docs: bool, said: str) -> None:
+    facts = Facts("grpc", "ops", "reactor", "1", http_address="http", has_docs=has_docs)
+    assert said in summary([], facts)
 
 
 def test_many_values_come_through_a_pipe(models: Mapping[str, Model]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,3 +142,21 @@ def test_the_time_does_not_suffice_for_another_attempt(loop: Any) -> None:
         _sync_calls.pause(9, Deadline(0.01), failed)
     with pytest.raises(Unavailable, match="loading"):
         loop.run(_aio_calls.pause(9, Deadline(0.01), failed))
+
+
+SCRIPT = """
+import sys
+from penstock_client import Client, PenstockError
+client = Client(sys.argv[1], timeout=0.2)
+try:
+    client.predict("m", {"x": 1})
+except PenstockError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_program_that_closes_no_client_ends() -> None:
+    with listening() as target:
+        command = [sys.executable, "-c", SCRIPT, target]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Unavailable\n", "")

@@ -1,4 +1,7 @@
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 import penstock_client
@@ -99,6 +102,39 @@ def test_values_get_the_shape_of_the_model(spec, value, expected) -> None:
 def test_what_does_not_fit_is_refused_with_what_came_and_what_was_expected(spec, value, reason) -> None:
     with pytest.raises(penstock_client.InvalidInput, match=f'^input "x": .*{reason}'):
         send(spec, value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, [[""]]),
+        (float("nan"), [[""]]),
+        (["a", None], [["a"], [""]]),
+        ([["a"], [np.nan]], [["a"], [""]]),
+        (np.array(["a", None], object), [["a"], [""]]),
+        (np.array([np.nan, np.nan]), [[""], [""]]),
+        (np.array(["NaT"], "M8[s]"), [[""]]),
+        (pd.Series(["a", pd.NA], dtype="string"), [["a"], [""]]),
+        (pd.Series(["a", np.nan]), [["a"], [""]]),
+        (pd.Series(["a", None], dtype="category"), [["a"], [""]]),
+        (pa.array(["a", None]), [["a"], [""]]),
+        (pa.array([None, None]), [[""], [""]]),
+        (pl.Series(["a", None]), [["a"], [""]]),
+    ],
+    ids=str,
+)
+def test_a_missing_text_is_what_the_model_says(value: object, expected: object) -> None:
+    made = model("m", x="BYTES N,1", y="FP32 N,1")
+    made.metadata["penstock.missing_text"] = '""'
+    written = Signature(made).write({"x": value, "y": np.zeros((len(expected), 1), np.float32)})
+    name, datatype, shape = input_of(written[0])
+    came = _tensors.decode(name, tensor_pb2.Tensor(datatype=datatype, shape=shape, raw=written[1]))
+    assert came.tolist() == expected
+    with pytest.raises(penstock_client.InvalidInput, match="neither text nor bytes"):
+        Signature(made).write({"x": [1.0], "y": 0.0})
+    del made.metadata["penstock.missing_text"]
+    with pytest.raises(penstock_client.InvalidInput, match=r'BYTES has no missing values: fill .* with ""'):
+        Signature(made).write({"x": value, "y": 0.0})
 
 
 def test_long_values_are_not_shown_in_full() -> None:

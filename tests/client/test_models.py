@@ -6,7 +6,7 @@ from grpc_health.v1 import health_pb2
 import penstock_client
 from client.standin import model
 from penstock_client import _health
-from penstock_client._messages import model_info
+from penstock_client._models import model_info
 from penstock_proto.v1 import model_pb2
 
 STATES = health_pb2.HealthCheckResponse

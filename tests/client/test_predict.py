@@ -159,6 +159,13 @@ def test_a_timeout_is_above_0(server, client, connect, timeout) -> None:
         connect(server.target, timeout=timeout)
 
 
+def test_a_timeout_longer_than_any_wait_is_no_limit(server, connect) -> None:
+    """Python waits for at most 292 years on Linux, and 49 days on Windows."""
+    client = connect(server.target, timeout=1e13)
+    for timeout in (None, 1e10, 1e300):
+        assert "x" in client.predict("echo", {"x": X}, timeout=timeout)
+
+
 def test_metadata_that_is_none_is_refused(server, connect) -> None:
     for wrong in ("ab", ["ab"], [("k",)], 7, None):
         with pytest.raises(TypeError, match="metadata is a mapping of a key to a value, or pairs of both"):

@@ -73,6 +73,35 @@ def test_a_url_is_no_target(target: str, words: str) -> None:
         Client(target)
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("", "it has no port, such as 8001$"),
+        ("localhost", "it has no port, such as 8001$"),
+        ("localhost:", "it has no port, such as 8001$"),
+        ("[::1]", "it has no port, such as 8001$"),
+        ("localhost:65536", "its port is above 65535$"),
+        ("[::1]:80010", "its port is above 65535$"),
+    ],
+)
+def test_a_target_has_a_port(target: str, words: str) -> None:
+    """GRPC would take port 443, or the port modulo 65536."""
+    with pytest.raises(ValueError, match='a target is "host:port", not .*' + words):
+        Client(target)
+
+
+@pytest.mark.parametrize(
+    "target", ["[::1]:8001", "dns:///models:8001", "unix:/run/models", "ipv4:127.0.0.1:1,127.0.0.2:1"]
+)
+def test_other_forms_of_targets_are_those_of_grpc(target: str) -> None:
+    Client(target).close()
+
+
+def test_with_credentials_a_target_needs_no_port() -> None:
+    """The port of TLS is 443, as gRPC has it."""
+    Client("models.example", credentials=grpc.ssl_channel_credentials()).close()
+
+
 def test_a_port_that_does_not_speak_grpc(connect: Callable[..., Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.standin import model
-from penstock_client import InvalidInput, _tensors
+from penstock_client import Client, InvalidInput, _tensors
 from penstock_client._frames import loose
 from penstock_client._messages import Signature
 from penstock_client._wire import input_of
@@ -174,6 +174,32 @@ def test_columns_that_the_model_does_not_take_are_named_or_left_out(kind: str) -
         signature.write(TABLES[kind])
     assert sent(signature.write(loose(TABLES[kind], "ignore"))).keys() == {"a", "b"}
     assert sent(signature.write_loose_item(TABLES[kind])).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_the_error_says_how_unknown_columns_are_left_out_unless_a_name_is_wrong(kind: str) -> None:
+    hint = 'extra="ignore" leaves out what the model does not take'
+    with pytest.raises(InvalidInput, match=hint):
+        Signature(model("m", a="FP32 N,1", b="FP32 N")).write(TABLES[kind])
+    with pytest.raises(InvalidInput, match="missing: 'd'") as caught:
+        Signature(model("m", a="FP32 N,1", b="FP32 N", d="FP32 N")).write(TABLES[kind])
+    assert hint not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("items", "hint"),
+    [
+        (FRAME, r"not dict; \[inputs\] is a stream of one prediction"),
+        ("abc", r"not str; \[inputs\] is a stream of one prediction"),
+        (TABLES["pandas"], r'not DataFrame; table\.to_dict\("records"\) gives its rows'),
+        (TABLES["arrow"], r"not Table; table\.to_pylist\(\) gives its rows"),
+        (TABLES["batch"], r"not RecordBatch; table\.to_pylist\(\) gives its rows"),
+    ],
+)
+def test_a_table_is_no_stream(items: Any, hint: str) -> None:
+    """Iterating would give the names of its columns."""
+    with Client("127.0.0.1:1") as client, pytest.raises(TypeError, match=hint):
+        client.predict_stream("m", items)
 
 
 def test_leaving_out_does_not_hide_what_is_missing() -> None:

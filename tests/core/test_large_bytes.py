@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import random
+import sys
 
 import numpy as np
 import pytest
 
-from penstock.core.large_bytes import HUGE_BYTES, LARGE_BYTES, joined, part_of
+from penstock.core.large_bytes import HUGE_BYTES, LARGE_BYTES, forget, joined, part_of
 
 NOISE = random.Random(0).randbytes(HUGE_BYTES + 12_345)
 SIZES = (0, 1, LARGE_BYTES - 1, LARGE_BYTES, HUGE_BYTES - 3, HUGE_BYTES, HUGE_BYTES + 12_345)
@@ -36,3 +38,21 @@ def test_memory_is_not_shared_with_the_parts() -> None:
 
 def test_no_parts() -> None:
     assert joined(()) == b""
+
+
+def test_views_of_other_elements_count_with_their_bytes() -> None:
+    for count in (3, LARGE_BYTES // 4):
+        numbers = np.arange(count, dtype=np.float32)
+        assert joined((b"head", memoryview(numbers), b"tail")) == b"head" + numbers.tobytes() + b"tail"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is given back")
+@pytest.mark.parametrize("size", [0, 1, mmap.PAGESIZE, HUGE_BYTES, HUGE_BYTES + 12_345])
+def test_the_pages_of_forgotten_bytes_are_given_back(size: int) -> None:
+    """All but those that hold something else as well; these and other bytes stay as they are."""
+    data, other = joined((b"\1" * size,)), joined((b"\1" * size,))
+    forget(data)
+    left = np.count_nonzero(np.frombuffer(data, np.uint8))
+    assert left < 2 * mmap.PAGESIZE
+    assert size < 2 * mmap.PAGESIZE or left < size
+    assert other == b"\1" * size

@@ -19,11 +19,15 @@ TRAFFIC = {"http": ServerConfig().http_port, "grpc": ServerConfig().port}
 PORTS = {**TRAFFIC, "operations": ServerConfig().ops_port}
 
 
-def validate(path: Path) -> subprocess.CompletedProcess[str]:
+OLDEST = "1.27"
+"""The release of Kubernetes whose probes over gRPC are stable."""
+
+
+def validate(path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     tool = kit.TOOLS / "kubernetes-validate"
     if not tool.exists():
         pytest.skip("kubernetes-validate is not here: make deploy-tools")
-    return subprocess.run([tool, "--strict", path], capture_output=True, text=True, check=False)
+    return subprocess.run([tool, "--strict", *flags, path], capture_output=True, text=True, check=False)
 
 
 FILES = sorted(path for path in kit.MANIFESTS.glob("*.yaml") if path.name != "kustomization.yaml")
@@ -45,7 +49,7 @@ def test_the_schemas_would_say_what_is_wrong(tmp_path: Path) -> None:
     assert "readOnlyRootFileSystem" in run.stdout + run.stderr
 
 
-def test_kubectl_puts_them_together() -> None:
+def test_kubectl_puts_them_together(tmp_path: Path) -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not here")
     command = ["kubectl", "kustomize", str(kit.MANIFESTS)]
@@ -53,6 +57,11 @@ def test_kubectl_puts_them_together() -> None:
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("\nkind: ") == len(list(kit.manifests()))
     assert f"image: penstock:{__version__}\n" in run.stdout
+    whole = tmp_path / "whole.yaml"  # what a cluster would be given
+    whole.write_text(run.stdout)
+    for flags in ([], ["--kubernetes-version", OLDEST]):
+        checked = validate(whole, *flags)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_it_runs_as_the_image_does() -> None:

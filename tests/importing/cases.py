@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 
@@ -16,7 +17,6 @@ class Case(NamedTuple):
         columns: what it is fitted on.
         target: the column that it predicts.
         make: gives it, not fitted.
-        known: what `docs/importing.md` says becomes of it: "right" or "refused".
         fit: how it is fitted: on a "frame", on an "array", on a "series" of texts, or on a frame whose texts
             and codes are "categories" of pandas.
         suffix: the format that it is saved in.
@@ -29,6 +29,21 @@ class Case(NamedTuple):
     make: Callable[[], Any]
     fit: str = "frame"
     suffix: str = ".joblib"
+
+
+class Lazy:
+    """A class of a library that is imported when one is made: the cases have names without the library.
+
+    Args:
+        module: where it is.
+        name: its name.
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self.__name__ = module, name
+
+    def __call__(self, **settings: Any) -> Any:
+        return getattr(import_module(self._module), self.__name__)(**settings)
 
 
 NUMBERS = ("a", "b", "c", "d")
@@ -462,8 +477,7 @@ def exp_of(values: Any) -> Any:
 
 
 def _lightgbm() -> list[Case]:
-    import lightgbm
-
+    classifier, regressor = Lazy("lightgbm", "LGBMClassifier"), Lazy("lightgbm", "LGBMRegressor")
     usual = {"n_estimators": 12, "verbose": -1, "n_jobs": 1}
     classifiers: list[tuple[str, dict[str, Any], str]] = [
         ("", {}, "y"),
@@ -491,7 +505,7 @@ def _lightgbm() -> list[Case]:
                 f"LGBMClassifier{name}",
                 GAPS,
                 target,
-                lambda more=more: lightgbm.LGBMClassifier(**usual, **more),
+                lambda more=more: classifier(**usual, **more),
             )
             for name, more, target in classifiers
         ),
@@ -501,7 +515,7 @@ def _lightgbm() -> list[Case]:
                 f"LGBMRegressor{name}",
                 GAPS,
                 target,
-                lambda more=more: lightgbm.LGBMRegressor(**usual, **more),
+                lambda more=more: regressor(**usual, **more),
             )
             for name, more, target in regressors
         ),
@@ -516,10 +530,10 @@ def _lightgbm() -> list[Case]:
                 suffix,
             )
             for kind, more, target, suffix in (
-                (lightgbm.LGBMClassifier, "", "y", ".joblib"),
-                (lightgbm.LGBMClassifier, ", three named classes", "y3", ".joblib"),
-                (lightgbm.LGBMRegressor, "", "amount", ".joblib"),
-                (lightgbm.LGBMRegressor, ", a model file", "amount", ".txt"),
+                (classifier, "", "y", ".joblib"),
+                (classifier, ", three named classes", "y3", ".joblib"),
+                (regressor, "", "amount", ".joblib"),
+                (regressor, ", a model file", "amount", ".txt"),
             )
         ),
         Case(
@@ -527,7 +541,7 @@ def _lightgbm() -> list[Case]:
             "LGBMClassifier behind a ColumnTransformer that gives categories of pandas",
             CATEGORIES,
             "y",
-            lambda: _passed(lightgbm.LGBMClassifier(**usual)),
+            lambda: _passed(classifier(**usual)),
             "categories",
         ),
         Case(
@@ -535,40 +549,39 @@ def _lightgbm() -> list[Case]:
             "LGBMClassifier, a model file",
             GAPS,
             "y",
-            lambda: lightgbm.LGBMClassifier(**usual),
+            lambda: classifier(**usual),
             suffix=".txt",
         ),
     ]
 
 
 def _xgboost() -> list[Case]:
-    import xgboost
-
+    classifier, regressor = Lazy("xgboost", "XGBClassifier"), Lazy("xgboost", "XGBRegressor")
     usual = {"n_estimators": 12, "n_jobs": 1}
     return [
-        Case("XGBoost", "XGBClassifier", GAPS, "y", lambda: xgboost.XGBClassifier(**usual)),
+        Case("XGBoost", "XGBClassifier", GAPS, "y", lambda: classifier(**usual)),
         Case(
             "XGBoost",
             "XGBClassifier(booster='dart')",
             GAPS,
             "y",
-            lambda: xgboost.XGBClassifier(booster="dart", rate_drop=0.3, **usual),
+            lambda: classifier(booster="dart", rate_drop=0.3, **usual),
         ),
         Case(
             "XGBoost",
             "XGBClassifier(booster='gblinear')",
             NUMBERS,
             "y",
-            lambda: xgboost.XGBClassifier(booster="gblinear", **usual),
+            lambda: classifier(booster="gblinear", **usual),
         ),
-        Case("XGBoost", "XGBRFClassifier", GAPS, "y", lambda: xgboost.XGBRFClassifier(**usual)),
-        Case("XGBoost", "XGBRegressor", GAPS, "amount", lambda: xgboost.XGBRegressor(**usual)),
+        Case("XGBoost", "XGBRFClassifier", GAPS, "y", lambda: Lazy("xgboost", "XGBRFClassifier")(**usual)),
+        Case("XGBoost", "XGBRegressor", GAPS, "amount", lambda: regressor(**usual)),
         Case(
             "XGBoost",
             "XGBRegressor(objective='reg:logistic')",
             GAPS,
             "y",
-            lambda: xgboost.XGBRegressor(objective="reg:logistic", **usual),
+            lambda: regressor(objective="reg:logistic", **usual),
         ),
         *(
             Case(
@@ -576,7 +589,7 @@ def _xgboost() -> list[Case]:
                 f"XGBRegressor(objective='{each}')",
                 GAPS,
                 "amount",
-                lambda each=each: xgboost.XGBRegressor(objective=each, **usual),
+                lambda each=each: regressor(objective=each, **usual),
             )
             for each in ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "reg:absoluteerror")
         ),
@@ -585,14 +598,14 @@ def _xgboost() -> list[Case]:
             "XGBRegressor, two targets",
             GAPS,
             "count,amount",
-            lambda: xgboost.XGBRegressor(**usual),
+            lambda: regressor(**usual),
         ),
         Case(
             "XGBoost",
             "XGBRegressor(multi_strategy='multi_output_tree')",
             GAPS,
             "count,amount",
-            lambda: xgboost.XGBRegressor(multi_strategy="multi_output_tree", tree_method="hist", **usual),
+            lambda: regressor(multi_strategy="multi_output_tree", tree_method="hist", **usual),
         ),
         *(
             Case(
@@ -605,18 +618,18 @@ def _xgboost() -> list[Case]:
                 suffix,
             )
             for kind, more, some, columns, target, suffix in (
-                (xgboost.XGBClassifier, "", {}, ASCII, "y", ".joblib"),
+                (classifier, "", {}, ASCII, "y", ".joblib"),
                 (
-                    xgboost.XGBClassifier,
+                    classifier,
                     "(max_cat_to_onehot=9)",
                     {"max_cat_to_onehot": 9},
                     ASCII,
                     "y",
                     ".joblib",
                 ),
-                (xgboost.XGBRegressor, "", {}, ASCII, "amount", ".joblib"),
-                (xgboost.XGBRegressor, ", a model file", {}, ASCII, "amount", ".ubj"),
-                (xgboost.XGBRegressor, ", accents in", {}, CATEGORIES, "amount", ".joblib"),
+                (regressor, "", {}, ASCII, "amount", ".joblib"),
+                (regressor, ", a model file", {}, ASCII, "amount", ".ubj"),
+                (regressor, ", accents in", {}, CATEGORIES, "amount", ".joblib"),
             )
         ),
         Case(
@@ -624,7 +637,7 @@ def _xgboost() -> list[Case]:
             "XGBRegressor, a model file",
             GAPS,
             "amount",
-            lambda: xgboost.XGBRegressor(**usual),
+            lambda: regressor(**usual),
             suffix=".ubj",
         ),
     ]
@@ -635,10 +648,8 @@ def _set(**more: object) -> str:
 
 
 def _catboost() -> list[Case]:
-    import catboost
-
     usual = {"iterations": 12, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
-    classifier, regressor = catboost.CatBoostClassifier, catboost.CatBoostRegressor
+    classifier, regressor = Lazy("catboost", "CatBoostClassifier"), Lazy("catboost", "CatBoostRegressor")
     return [
         Case("CatBoost", "CatBoostClassifier", GAPS, "y", lambda: classifier(**usual)),
         Case("CatBoost", "CatBoostClassifier, three named classes", GAPS, "y3", lambda: classifier(**usual)),
@@ -717,8 +728,8 @@ def _catboost() -> list[Case]:
 
 
 def _interpret() -> list[Case]:
-    from interpret.glassbox import ExplainableBoostingClassifier, ExplainableBoostingRegressor
-
+    classifier = Lazy("interpret.glassbox", "ExplainableBoostingClassifier")
+    regressor = Lazy("interpret.glassbox", "ExplainableBoostingRegressor")
     usual = {"max_rounds": 40, "n_jobs": 1, "interactions": 2, "random_state": 0}
     return [
         Case(
@@ -726,28 +737,28 @@ def _interpret() -> list[Case]:
             "ExplainableBoostingClassifier",
             MIXED,
             "y",
-            lambda: ExplainableBoostingClassifier(**usual),
+            lambda: classifier(**usual),
         ),
         Case(
             "InterpretML",
             "ExplainableBoostingClassifier, three classes",
             MIXED,
             "y3",
-            lambda: ExplainableBoostingClassifier(**{**usual, "interactions": 0}),
+            lambda: classifier(**{**usual, "interactions": 0}),
         ),
         Case(
             "InterpretML",
             "ExplainableBoostingRegressor",
             MIXED,
             "amount",
-            lambda: ExplainableBoostingRegressor(**usual),
+            lambda: regressor(**usual),
         ),
         Case(
             "InterpretML",
             "ExplainableBoostingRegressor(objective='poisson_deviance')",
             MIXED,
             "count",
-            lambda: ExplainableBoostingRegressor(objective="poisson_deviance", **usual),
+            lambda: regressor(objective="poisson_deviance", **usual),
         ),
     ]
 

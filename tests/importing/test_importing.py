@@ -10,10 +10,12 @@ from typing import Any
 
 import joblib
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
@@ -135,6 +137,49 @@ def test_a_wrong_file_is_refused_with_its_worst_row(
     assert "prediction: expected" in report["refused"]
     assert '"a": ' in report["refused"]
     assert not (tmp_path / "golden.jsonl").exists()
+
+
+def test_a_file_that_has_no_answer_for_each_row_is_refused(
+    frame: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penstock.importing import scikit_learn
+
+    convert = scikit_learn.ScikitLearn.convert
+
+    def in_one_row(self: Any, inputs: Any) -> Any:
+        made = convert(self, inputs)
+        helper = onnx.helper
+        for node in made.graph.node:
+            node.output[:] = ["column" if each == "prediction" else each for each in node.output]
+        made.graph.node.append(helper.make_node("Transpose", ["column"], ["prediction"]))
+        del made.graph.output[0].type.tensor_type.shape.dim[:]
+        return made
+
+    monkeypatch.setattr(scikit_learn.ScikitLearn, "convert", in_one_row)
+    model = LinearRegression().fit(frame[["a", "c"]], frame["amount"])
+    report = imported(model, frame[["a", "c"]], tmp_path)
+    assert report["refused"] == (
+        "the converted file gives prediction in the shape [1, 400] for 400 rows, expected one for each row"
+    )
+
+
+def test_labels_lie_along_the_rows(frame: Any, tmp_path: Path) -> None:
+    """The converter of quadratic discriminant analysis puts them into one row."""
+    model = QuadraticDiscriminantAnalysis().fit(
+        frame[["a", "c"]], (frame["amount"] > frame["amount"].median()).astype(int)
+    )
+    report = imported(model, frame[["a", "c"]], tmp_path)
+    assert report["outputs"] == ["label INT64[batch]", "probabilities FP32[batch,2]"]
+    assert report["classes"] == [0, 1]
+
+
+def test_a_missing_text_is_said_in_the_file(frame: Any, tmp_path: Path) -> None:
+    text = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
+    for columns, said in ((["city"], {"penstock.missing_text": '""'}), (["a"], {})):
+        given = frame[columns].fillna({"city": "none", "a": 0})
+        imported(text.fit(given, (frame["amount"] > frame["amount"].median()).astype(int)), given, tmp_path)
+        session = ort.InferenceSession(str(tmp_path / "model.onnx"))
+        assert session.get_modelmeta().custom_metadata_map == said
 
 
 def test_what_is_written(frame: Any, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pandas as pd
 import pytest
+from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
@@ -85,3 +86,11 @@ def test_numbers_that_are_no_labels() -> None:
 def test_labels_that_the_converter_cuts_are_refused_with_the_way_out(tmp_path: Path) -> None:
     model = SGDClassifier(random_state=0).fit(sample(), np.where(Y, 2**40, 3))
     assert "known: labels beyond 2,147,483,647 are cut" in imported(model, tmp_path)["refused"]
+
+
+def test_other_conversions_of_the_process_keep_the_converters_of_skl2onnx(tmp_path: Path) -> None:
+    model = DecisionTreeClassifier(max_depth=3).fit(sample()[["a", "b"]].to_numpy(), TARGETS["bool"])
+    before = to_onnx(model, np.zeros((1, 2), np.float32), target_opset=17).graph.node
+    imported(model, tmp_path)
+    after = to_onnx(model, np.zeros((1, 2), np.float32), target_opset=17).graph.node
+    assert [each.op_type for each in after] == [each.op_type for each in before]

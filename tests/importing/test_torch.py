@@ -92,3 +92,60 @@ def test_other_columns_than_those_of_the_program(frame: Any, tmp_path: Path) -> 
     assert "expected one [rows, 2], the columns of the sample" in said
     said = imported(whole, frame.assign(city="Oslo"), tmp_path)["refused"]
     assert "takes numbers; these columns hold texts: city" in said
+
+
+class Two(torch.nn.Module):  # type: ignore[misc]  # its library has no types
+    """Takes two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 1)
+
+    def forward(self, numbers: torch.Tensor, more: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return self.layer(torch.cat((numbers, more), 1)) * scale
+
+
+class One(torch.nn.Module):  # type: ignore[misc]
+    """Takes them side by side, as the refusal says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Two()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x[:, :2], x[:, 2:])
+
+
+@pytest.mark.parametrize("kind", ["module", "script", "program"])
+def test_several_tensors_are_refused_with_the_way_out(kind: str, frame: Any, tmp_path: Path) -> None:
+    model, named = Two().eval(), "numbers, more"
+    path, sample = tmp_path / "model.pt", tmp_path / "sample.csv"
+    if kind == "module":
+        torch.save(model, path)
+    elif kind == "script":
+        torch.jit.script(model).save(path)
+    else:
+        rows = {0: torch.export.Dim.DYNAMIC}
+        example = (torch.zeros(2, 2), torch.zeros(2, 1))
+        path, named = tmp_path / "model.pt2", "numbers [s"
+        torch.export.save(torch.export.export(model, example, dynamic_shapes=(rows, rows)), path)
+    frame.to_csv(sample, index=False)
+    said = child.run(job(path, sample, tmp_path))["refused"]
+    assert f"takes 2 tensors, {named}" in said
+    assert said.endswith(
+        "whose forward(self, x) is return self.model(x[:, :3], x[:, 3:]) for three numbers and the rest"
+    )
+    torch.save(One().eval(), tmp_path / "one.pt")
+    assert "refused" not in child.run(job(tmp_path / "one.pt", sample, tmp_path))
+
+
+@pytest.mark.parametrize("save", [whole, program])
+def test_a_folder_of_mlflow(save: Any, frame: Any, tmp_path: Path) -> None:
+    folder, sample = tmp_path / "run", tmp_path / "sample.csv"
+    (folder / "data").mkdir(parents=True)
+    (folder / "MLmodel").write_text("flavors:\n  pytorch:\n    model_data: data\n  python_function: {}\n")
+    frame.to_csv(sample, index=False)
+    said = child.run(job(folder, sample, tmp_path))["refused"]
+    assert said == f"{folder}: its flavor pytorch has none of model.pt2, model.pth in data"
+    save(module().eval(), folder / "data" / ("model.pth" if save is whole else "model.pt2"))
+    assert "refused" not in child.run(job(folder, sample, tmp_path))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from penstock.backends.backend import RunControl
-from penstock.config import BatchingConfig
+from penstock.config import BatchingConfig, RuntimeConfig
 from penstock.core.errors import ModelFailed
 from penstock.core.tensors import Array
 from penstock.models.analysis.facts import GraphFacts, Verdict
 from penstock.models.checks.cost import in_words, is_worth_batching
 from penstock.models.checks.fit import fit
+from penstock.models.checks.trying import undisturbed
 from penstock.models.model import Batching
 from penstock.models.samples import UNKNOWN
+from penstock.models.trial import learning
 from penstock.scheduling.cost import RunCost
 from support.work import HandBackend, signature_of, spec
 
@@ -87,6 +91,77 @@ def test_a_busy_machine_does_not_decide(
 
         found, _, _ = fitted(Clocked(seconds, monkeypatch))
         assert found.enabled is batched, f"seed {seed}: {found.reason}"
+
+
+@pytest.mark.parametrize(("base", "row", "batched"), [(0.0012, 0.0012, True), (0.0, 0.0024, False)])
+def test_long_runs_that_others_interrupt_do_not_decide(
+    base: float, row: float, batched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full machine a long run is interrupted more often than a short one, in every round."""
+
+    def on_the_wall(rows: int) -> float:
+        return (base + row * rows) * (1 + 0.5 * rows)
+
+    by_wall, *_ = fitted(Clocked(on_the_wall, monkeypatch))
+    assert not by_wall.enabled
+    worked = 0.0
+
+    def seconds(rows: int) -> float:
+        nonlocal worked
+        worked += base + row * rows
+        return on_the_wall(rows)
+
+    backend = Clocked(seconds, monkeypatch)
+    found, cost, _ = fit(backend, "auto", BatchingConfig(), UNKNOWN, ROW_WISE, clock=lambda: worked)
+    assert found.enabled is batched, found.reason
+    assert cost.expect(1) == pytest.approx(base + row)
+
+
+def test_which_runs_are_timed_by_the_work_of_a_processor() -> None:
+    backend = HandBackend(lambda outputs, inputs: [])
+    backend.providers = ("CPUExecutionProvider",)
+    assert undisturbed(backend, 1) is time.thread_time
+    assert undisturbed(backend, 2) is None, "another thread may do a part of it"
+    backend.providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert undisturbed(backend, 1) is None, "a device may do a part of it"
+
+
+@pytest.mark.parametrize(
+    ("threads", "clock"),
+    [({}, time.thread_time), ({"inter_op_threads": 2}, None), ({"intra_op_threads": 2}, None)],
+)
+def test_a_run_that_several_threads_work_on_is_timed_by_the_wall(threads: Any, clock: Any) -> None:
+    backend = HandBackend(lambda outputs, inputs: [])
+    backend.providers = ("CPUExecutionProvider",)
+    candidate: Any = SimpleNamespace(runtime=RuntimeConfig(**{"intra_op_threads": 1, **threads}))
+    found: Any = SimpleNamespace(backend=backend, cores=1)
+    assert learning._clock(candidate, found) is clock
+
+
+@pytest.mark.parametrize(
+    ("times", "rows"),
+    [
+        ({2: 1.98, 4: 3.1, 8: 3.5, 32: 6.5}, 4),
+        ({2: 4.6, 4: 4.7, 8: 5.0, 32: 6.5}, 32),
+        ({2: 1.9, 4: 3.8, 8: 3.9, 32: 12.0}, 8),
+        ({2: 4.6, 4: 4.7, 8: 7.1, 32: 25.0}, 0),
+        ({2: 2.0, 4: 4.0, 8: 7.3, 32: 4.0}, 0),
+    ],
+)
+def test_a_line_through_few_rows_does_not_decide(
+    times: Mapping[int, float], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The times of as many rows over that of one: they need not lie on a line."""
+    known = {1: 1.0, **times}
+
+    def seconds(count: int) -> float:
+        return 0.0023 * float(np.interp(count, list(known), list(known.values())))
+
+    found, cost, most = fitted(Clocked(seconds, monkeypatch))
+    assert found.enabled is bool(rows), found.reason
+    if rows:
+        assert most == rows
+        assert cost.expect(rows) == pytest.approx(seconds(rows))
 
 
 def test_what_is_clear_is_not_measured_often(monkeypatch: pytest.MonkeyPatch) -> None:

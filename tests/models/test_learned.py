@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 import pytest
 
+from penstock.backends import onnx as onnx_backend
+from penstock.backends import onnx_file
 from penstock.backends.backend import Backend
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import BatchingConfig, Config, RuntimeConfig
@@ -129,6 +131,32 @@ def test_the_second_start_runs_nothing_and_knows_the_same(tmp_path: Path) -> Non
             expected = one.batcher.costs.first.expect(rows)
             assert other.batcher.costs.first.expect(rows) == pytest.approx(expected)
         assert one.batcher.costs.first.is_known == other.batcher.costs.first.is_known
+
+
+def test_the_second_start_reads_a_file_once_and_does_not_search_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = zoo.identity()
+    for each in (*free.graph.input, *free.graph.output):
+        each.type.tensor_type.ClearField("shape")
+    root = repository(tmp_path, {"mlp": zoo.tiny_mlp(), "free": free})
+    first = Started(root, tmp_path / "cache")
+    searched: list[Path] = []
+    for module, name in (
+        (onnx_backend, "read_ends"),
+        (onnx_file, "tensors_of_any_rank"),
+        (onnx_file, "opsets"),
+    ):
+        monkeypatch.setattr(module, name, searched.append)
+    reads: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or read_bytes(path))
+    second = Started(root, tmp_path / "cache")
+    assert searched == []
+    assert sorted(reads) == sorted(root.glob("*/1/model.onnx"))
+    for one, other in zip(first.told, second.told, strict=True):
+        assert one.backend.file.opsets == other.backend.file.opsets
+        assert one.backend.signature == other.backend.signature
 
 
 def test_of_a_sequence_and_of_padded_lengths(tmp_path: Path) -> None:

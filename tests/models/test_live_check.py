@@ -74,6 +74,15 @@ def test_these_do_not(together: list[Any], alone: list[Any], words: str, place: 
     assert found.reason.endswith(words)
 
 
+@pytest.mark.parametrize(("axis", "agrees"), [(1, False), (0, True)])
+def test_values_are_compared_at_the_place_of_a_row(axis: int, agrees: bool) -> None:
+    """A value is small beside those at the same place of other rows, not beside those of its own row."""
+    y = np.array([[1e-3, 1e-3], [1.0, 1.0]], np.float32)  # two rows, along the second axis
+    other = y + np.array([[1e-5], [0.0]], np.float32)
+    check = LiveCheck({"y": spec("y", (2, "N"))}, ROUNDS, row_axes={"y": axis})
+    assert (check([{"y": y}], [{"y": other}]) is None) is agrees
+
+
 def test_the_tolerance_of_padding_counts_for_padded_models() -> None:
     assert compared([[[1.0]]], [[[1.01]]]) is not None
     assert compared([[[1.0]]], [[[1.01]]], tolerance=0.1) is None

@@ -149,6 +149,17 @@ def test_a_child_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     killer.join()
 
 
+def test_a_child_that_answers_no_more_and_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setattr(trial_process, "EXIT_SECONDS", 0.2)
+    process = TrialProcess(TrialConfig(seconds=BOUND), OPENER)
+    with pytest.raises(ModelLoadError, match=r"model\.onnx stopped answering when it ran on a FP32"):
+        load(tmp_path, process, {"hangs_up": zoo.add()})
+    assert process.pid is None
+
+
 def kill_in_a_run(process: TrialProcess) -> None:
     """Once it runs the model that waits."""
     end = time.monotonic() + BOUND

@@ -227,6 +227,22 @@ def test_a_client_that_takes_nothing_holds_up_nobody(parts: Parts) -> None:
         wait_for(lambda: not threads.named("process_request"))
 
 
+def test_a_client_that_takes_an_answer_slowly_gets_all_of_it(parts: Parts) -> None:
+    text = b"x" * 12_000_000  # more than the buffers of both ends hold
+    parts.render = lambda _: ("text/plain", text)
+    server = parts.server(timeout=1)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        client.connect(("127.0.0.1", server.start()))
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        taken, since = 0, time.monotonic()
+        while data := client.recv(1 << 17):
+            taken += len(data)
+            time.sleep(max(0.0, since + 3 * taken / len(text) - time.monotonic()))
+    assert taken > len(text)
+    server.stop()
+
+
 def test_a_slow_client_is_given_up(parts: Parts) -> None:
     server = parts.server(timeout=0.1)
     with socket.create_connection(("127.0.0.1", server.start()), timeout=10) as client:

@@ -23,7 +23,7 @@ SHORT_LIVED = {"PENSTOCK_SERVER__CONNECTION_SECONDS": "0.2"}
 @pytest.fixture(scope="session")
 def group(zoo_path: Path) -> Iterator[RunningServer]:  # noqa: F811
     """Two processes that serve what the servers of the other tests do; for tests that leave them alone."""
-    with running_server(zoo_path, *TWO, fresh=True) as server:
+    with running_server(zoo_path, *TWO) as server:
         yield server
 
 

@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 
 from server import kit
+from support.fork_server import WORKER_NAME
 from support.servers import RunningServer
 
 X = kit.rows(1)
@@ -21,14 +22,16 @@ PAUSE_SECONDS = 0.001
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """The processes that a process has started; a forked supervisor's, too: see `support.fork_server`."""
     found = []
+    name = WORKER_NAME.format(pid)
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            after_name = status.read_text().rpartition(")")[2].split()
+            before, _, after = status.read_text().rpartition(")")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(after_name[1]) == pid and after_name[0] != "Z":
+        state, parent, *_ = after.split()
+        if state != "Z" and (int(parent) == pid or before.endswith(f" ({name}")):
             found.append(int(status.parent.name))
     return sorted(found)
 

@@ -21,7 +21,8 @@ FATAL = "Fatal Python error: Segmentation fault"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = zoo.repository(tmp_path, {"slow": zoo.slow(20), "idle": zoo.identity()})
+    # Long runs: between two of them, a process runs nothing.
+    path = zoo.repository(tmp_path, {"slow": zoo.slow(300), "idle": zoo.identity()})
     (path / "slow" / "model.toml").write_text(ALONE)
     return path
 

@@ -67,6 +67,15 @@ def test_our_gauges_are_added_up_and_facts_are_not() -> None:
     }
 
 
+def test_of_estimates_the_largest_counts() -> None:
+    """A run takes no longer where several processes make it."""
+    names = ("penstock_run_base_seconds", "penstock_run_row_seconds", "penstock_run_spread")
+    sources = [
+        (str(number), [gauge(name, value) for name in names]) for number, value in enumerate((1, 3, 2))
+    ]
+    assert values(merged(sources)) == {(name,): 3 for name in names}
+
+
 def test_what_tells_of_a_process_names_it() -> None:
     """And where one took another's place: the new one's memory, the processor time of both."""
     memory = "process_resident_memory_bytes"

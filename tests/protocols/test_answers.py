@@ -27,6 +27,10 @@ class Submitted:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.waiting: list[Request] = []
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
 
     def submit(self, model: object, request: Request, accepted: bool = False) -> None:
         self.requests.append(request)
@@ -92,6 +96,7 @@ def test_small_requests_keep_their_place_behind_those_that_are_held(bench: Bench
     first, large = bench.submit(account, rows=4), bench.submit(account)
     small = bench.submit(account, rows=0)
     assert bench.engine.taken() == [first]
+    assert bench.engine.woken == 2, "for those that are held, whose deadlines must be watched"
     bench.answers.answered(account, first, 0)
     assert bench.engine.taken() == [large, small]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from penstock.core.minifloats import BY_BITS
 from penstock.core.request import Response, Run
 from penstock.core.tensors import Array, DataType
 from penstock.models.model import Model
+from penstock.protocols import typed_lists as values
 from penstock.protocols.codec import attached
 from penstock.protocols.penstock_v1 import encoder as answers
 from penstock.protocols.penstock_v1.decoder import Inputs, array_of
@@ -86,6 +88,32 @@ def arrays(datatype: DataType) -> st.SearchStrategy[Array]:
 
 
 # There and back
+
+
+@pytest.mark.parametrize("stop", [None, 4], ids=["alone", "batched"])
+@pytest.mark.parametrize("typed", [False, True], ids=["raw", "typed"])
+@pytest.mark.parametrize("datatype", [FP32, DataType.FP64, BOOL], ids=ids)
+def test_a_large_answer_is_copied_once_the_first_time_too(
+    monkeypatch: pytest.MonkeyPatch, datatype: DataType, typed: bool, stop: int | None
+) -> None:
+    """What comes before the values is made without them; the values may be much."""
+    monkeypatch.delattr(answers.Outputs, "output")  # protobuf would copy the values
+    both = spec("x", ("N", "L"), datatype)
+    reader = Reader(model(signature_of([both], [both])))
+    array = np.ones((4, 2**20), datatype.dtype)
+    run = Run(started=10.0, assembled=10.1, finished=10.5, rows=4, outputs={"x": array})
+    tracemalloc.start()
+    try:
+        data = reader.answer(Response(run, ["x"], queue_seconds=1.25, stop=stop), "ü", 7, typed)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * array.nbytes
+    got = pb.PredictResponse.FromString(data).outputs["x"]
+    assert (got.datatype, list(got.shape)) == (answers.NUMBERS[datatype], [4, 2**20])
+    expected = Tensor(datatype=got.datatype, shape=got.shape)
+    values.write(expected, datatype, array) if typed else setattr(expected, "raw", array.tobytes())
+    assert got == expected
 
 
 @pytest.mark.parametrize("datatype", DataType, ids=ids)

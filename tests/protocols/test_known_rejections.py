@@ -16,7 +16,7 @@ from penstock.protocols.penstock_v1.service import PredictionService
 from penstock_proto.inference import grpc_service_pb2 as oip
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
-from protocols.test_known_spans import INFER, PREDICT, Side, damaged, predicts, slowly
+from protocols.test_known_spans import INFER, PREDICT, Side, damaged, infers, pieces, predicts, slowly
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +118,18 @@ def test_nothing_of_a_call_is_kept() -> None:
     assert kept.error.__context__ is None
 
 
+def test_models_that_are_replaced_are_not_kept() -> None:
+    known = side()
+    known.send(PREDICT, predict(1))
+    known.send(PREDICT, misfit(1, 1, 3))
+    rejections = known.service.known_rejections
+    assert len(rejections) == 2
+    known.engine.router.set([known.engine.served])
+    known.send(PREDICT, misfit(1, 1, 2))
+    assert all(each.models is known.engine.router.targets for each in rejections._lists.all)
+    assert len(rejections) == 1
+
+
 def test_what_is_new_each_time_is_forgotten() -> None:
     known = side()
     for number in range(600):
@@ -144,3 +156,84 @@ def test_a_rejection_holds_for_the_mapping_of_models_that_it_was_learned_with() 
     assert found is not None
     assert found.status == "no model"
     assert learned.find(b"\x0a\x01a", {}) is None  # another mapping, although an equal one
+
+
+def misfit(value: float, *shape: int, datatype: Any = tensor_pb2.FP32) -> bytes:
+    """A request whose one input may have a wrong shape or datatype."""
+    made = pb.PredictRequest(model="m", id=f"id-{value}")
+    raw = np.full(shape, value, np.float32).tobytes()
+    made.inputs["x"].CopyFrom(tensor_pb2.Tensor(datatype=datatype, shape=shape, raw=raw))
+    return made.SerializeToString(deterministic=True)
+
+
+def test_a_request_that_does_not_fit_is_not_parsed_again() -> None:
+    known = side()
+    failed = known.engine.served.observer.failures
+    for number in range(1, 5):
+        (error,) = known.send(PREDICT, misfit(number, 1, 3))
+        assert error == "input x has shape [1, 3], expected x FP32[N,2]"
+        (other,) = known.send(PREDICT, misfit(number, 1, 2, datatype=tensor_pb2.INT32))
+        assert other == "input x has datatype INT32, expected FP32"
+        (missing,) = known.send(PREDICT, misfit(number, 1, 2))
+        assert missing.startswith("input t is missing")  # type: ignore[attr-defined]
+        assert len(failed) == 3 * number, "the model's observer is told of each"
+    assert known.decoded == 3
+
+
+def test_an_error_of_values_is_not_learned() -> None:
+    known = side()
+    for number in range(3):
+        made = pb.PredictRequest.FromString(misfit(number, 1, 2))
+        made.inputs["t"].CopyFrom(tensor_pb2.Tensor(datatype="BYTES", shape=(1,), raw=b"\x01\0\0\0\xff"))
+        (error,) = known.send(PREDICT, made.SerializeToString(deterministic=True))
+        assert "is not UTF-8" in str(error)
+    assert known.decoded == 3
+
+
+@st.composite
+def misfits(draw: st.DrawFn) -> bytes:
+    """A request that is wrong in one way or in several, its fields in any order."""
+    made = pb.PredictRequest.FromString(draw(predicts()))
+    for _ in range(draw(st.integers(1, 2))):
+        name = draw(st.sampled_from([*sorted(made.inputs), "x"]))
+        way = draw(st.sampled_from(["missing", "renamed", "shape", "datatype", "cut", "twice"]))
+        tensor = made.inputs[name]
+        if way == "renamed":
+            made.inputs["other"].CopyFrom(tensor)
+        if way in ("missing", "renamed"):
+            del made.inputs[name]
+        elif way == "shape":
+            tensor.shape.append(draw(st.sampled_from([1, 2, 3])))
+        elif way == "datatype":
+            tensor.datatype = draw(st.sampled_from([tensor_pb2.FP64, tensor_pb2.INT32]))
+        elif way == "cut":
+            tensor.raw = tensor.raw[:-3] or b"\1"
+        else:
+            tensor.double_values.append(1.0)
+    parts = pieces(made)
+    return b"".join(draw(st.permutations(parts)) if draw(st.booleans()) else parts)
+
+
+@slowly
+@given(st.data())
+def test_what_does_not_fit_is_rejected_as_by_a_parser(data: st.DataObject) -> None:
+    known, parsed = side(), side(learns=False)
+    sent = data.draw(st.lists(misfits(), min_size=1, max_size=3))
+    others = data.draw(st.lists(predicts(), max_size=1))
+    for each in [*sent * 3, *(damaged(data.draw, each) for each in sent * 3), *others]:
+        assert known.send(PREDICT, each) == parsed.send(PREDICT, each)
+
+
+@slowly
+@given(st.data())
+def test_of_open_inference_as_well(data: st.DataObject) -> None:
+    known, parsed = side(InferenceService), side(InferenceService, learns=False)
+    sent = []
+    for each in data.draw(st.lists(infers(), min_size=1, max_size=3)):
+        made = oip.ModelInferRequest.FromString(each)
+        tensor = made.inputs[data.draw(st.integers(0, len(made.inputs) - 1))]
+        tensor.shape.append(data.draw(st.integers(1, 3)))
+        tensor.name = data.draw(st.sampled_from([tensor.name, "other"]))
+        sent.append(made.SerializeToString(deterministic=True))
+    for each in [*sent * 3, *(damaged(data.draw, each) for each in sent * 3)]:
+        assert known.send(INFER, each) == parsed.send(INFER, each)

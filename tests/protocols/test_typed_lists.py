@@ -353,6 +353,51 @@ def test_every_datatype_has_a_list() -> None:
         assert len(message.ListFields()) == 1
 
 
+@given(st.data())
+def test_values_of_one_width_are_those_of_the_packed_list(data: st.DataObject) -> None:
+    """What is sliced from the values of a whole run is what protobuf writes of a part of it."""
+    datatype = data.draw(st.sampled_from([each for each in DataType if each is not DataType.BYTES]))
+    count = data.draw(st.sampled_from([1, 2, 6, 2 * values.FEW]))
+    raw = data.draw(st.binary(min_size=count * datatype.dtype.itemsize, max_size=None))
+    array = np.frombuffer(raw[: count * datatype.dtype.itemsize], datatype.dtype)
+    if datatype.kind in (Kind.INT, Kind.UINT) and data.draw(st.booleans()):
+        array = array % datatype.dtype.type(data.draw(st.sampled_from([100, 127])))
+    if datatype is DataType.BOOL:
+        array = array.view(np.uint8) % 2 == 1
+    array = array.reshape(-1, 2).T if count % 2 == 0 else array
+    message = Tensor()
+    values.write(message, datatype, array)
+    written = message.SerializeToString()
+    found = values.of_one_width(datatype, array)
+    if datatype.kind not in (Kind.INT, Kind.UINT):
+        assert found is not None
+    elif found is None:
+        assert not 0 <= int(array.min()) <= int(array.max()) <= 127
+    if found is not None:
+        assert len(found) % count == 0
+        width = len(found) // count
+        flat = array.ravel()
+        for at in range(min(count, 3)):
+            again = Tensor()
+            values.write(again, datatype, flat[at : at + 1])
+            part = found[at * width : (at + 1) * width]
+            nan = datatype.kind in (Kind.FLOAT, Kind.DOUBLE) and math.isnan(widest(datatype, flat[at]))
+            assert nan or again.SerializeToString().endswith(part)
+        assert len(written) - len(found) in (2, 3, 4)
+
+
+def widest(datatype: DataType, value: Any) -> float:
+    """A number as Python's own."""
+    return float(widened(datatype, np.array([value]))[0]) if datatype in BY_BITS else float(value)
+
+
+def test_texts_and_large_integers_have_no_one_width() -> None:
+    assert values.of_one_width(DataType.BYTES, np.array(["a"], object)) is None
+    for wrong in (-1, 128, 255, 256, 2**40):
+        for count in (1, 1000):
+            assert values.of_one_width(DataType.INT64, np.array([*[5] * count, wrong])) is None
+
+
 def test_a_scattered_array_is_written_row_by_row() -> None:
     message = Tensor()
     values.write(message, DataType.INT64, np.arange(6).reshape(2, 3).T)

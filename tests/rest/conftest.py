@@ -22,6 +22,9 @@ def rest_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models |= {
         "identity": zoo.identity(),
         "column": zoo.identity(DataType.FP32, ("N", 1)),
+        "texts": zoo.with_metadata(
+            zoo.identity(DataType.BYTES, ("N", 1)), {"penstock.missing_text": '"unknown"'}
+        ),
         "wide": zoo.identity(DataType.FP32, ("N", "L")),
         "deep": zoo.identity(DataType.FP32, ("N", 2, 3)),
         "fixed": zoo.fixed_vector(),

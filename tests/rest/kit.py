@@ -68,9 +68,13 @@ class Client:
         return self.call("POST", path, body, named(headers))
 
     @contextmanager
-    def raw(self) -> Iterator[socket.socket]:
-        """A bare connection."""
-        with socket.create_connection(("127.0.0.1", self.port), BOUND) as made:
+    def raw(self, window: int = 0) -> Iterator[socket.socket]:
+        """A bare connection; with a window, it takes as few bytes at a time."""
+        with socket.socket() as made:
+            made.settimeout(BOUND)
+            if window:  # before it connects: the window is agreed on then
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+            made.connect(("127.0.0.1", self.port))
             yield made
 
 

@@ -124,6 +124,12 @@ def test_head_keeps_the_connection_in_step(client: Client) -> None:
     assert statuses(exchanged(client, head + wrong + head + LAST)) == [200, 405, 200, 200]
 
 
+@pytest.mark.parametrize(("path", "allowed"), [("/health", "GET, HEAD"), ("/predict/identity", "POST")])
+def test_what_is_allowed_is_said(client: Client, path: str, allowed: str) -> None:
+    answer = client.call("PUT", path)
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+
+
 @pytest.mark.parametrize("target", [b"/predict/identity", b"*", b"/nothing"])
 def test_options_of_no_browser(client: Client, target: bytes) -> None:
     data = b"OPTIONS %b HTTP/1.1\r\n%b\r\n" % (target, HOST)
@@ -168,6 +174,33 @@ def test_who_waits_to_be_asked_for_the_body(client: Client) -> None:
         assert raw.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         raw.sendall(body + LAST)
         assert statuses(kit.until_closed(raw)) == [200, 200]
+
+
+def test_who_waits_to_be_asked_for_the_lines_of_a_stream(client: Client) -> None:
+    head = b"POST /predict/identity/stream HTTP/1.1\r\n%bexpect: 100-continue\r\n" % HOST
+    head += b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    line = b'{"x": [1, 2, 3]}\n'
+    with client.raw() as raw:
+        raw.sendall(head)
+        asked = b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert raw.recv(len(asked), socket.MSG_WAITALL) == asked
+        raw.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(line), line))
+        rest = kit.until_closed(raw)
+    assert statuses(rest) == [200]
+    assert rest.count(b"100 Continue") == 0
+
+
+@pytest.mark.parametrize("path", [b"identity", b"identity/stream"])
+def test_a_client_of_http_1_0_is_not_told_to_go_on(client: Client, path: bytes) -> None:
+    body = b'{"x": [1, 2, 3]}\n'
+    head = b"POST /predict/%b HTTP/1.0\r\n%bexpect: 100-continue\r\ncontent-length: %d\r\n\r\n"
+    with client.raw() as raw:
+        raw.sendall(head % (path, HOST, len(body)))
+        time.sleep(0.1)  # a server that waits for nothing would say it now
+        raw.sendall(body)
+        answer = kit.until_closed(raw)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.count(b"HTTP/1.1") == 1
 
 
 def test_a_connection_without_requests_is_closed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

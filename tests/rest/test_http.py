@@ -32,6 +32,24 @@ def request(body: bytes = BODY, *, close: bool = False) -> bytes:
     return POST + ending + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
+LARGE_ROWS, ROW_BYTES = 1_000_000, 12
+
+
+def large_request(rows: int) -> bytes:
+    """A request with binary data for so many rows, whose answer is as large."""
+    size = rows * ROW_BYTES
+    tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 3], "parameters": {"binary_data_size": size}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    lines = (
+        b"POST /v2/models/identity/infer HTTP/1.1",
+        b"host: a",
+        b"connection: close",
+        b"inference-header-content-length: %d" % len(head),
+        b"content-length: %d" % (len(head) + size),
+    )
+    return b"\r\n".join(lines) + b"\r\n\r\n" + head + bytes(size)
+
+
 def test_requests_that_are_sent_together_are_answered_in_order(client: Client) -> None:
     bodies = [json.dumps({"x": [n, n, n]}).encode() for n in range(20)]
     with client.raw() as raw:
@@ -270,6 +288,28 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off(
         except ConnectionError:
             pass
     kit.wait_until(lambda: small.calls_in_flight == 0)
+
+
+def test_a_client_that_reads_slowly_is_not_cut_off(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its window is so small that the kernel takes nothing more from the server for seconds."""
+    monkeypatch.setattr(connection, "WAIT_SECONDS", 1.5)
+    with client.raw(window=4096) as raw:
+        raw.sendall(large_request(LARGE_ROWS))
+        end, came = time.monotonic() + 5, b""
+        while time.monotonic() < end:
+            came += raw.recv(4096)
+            time.sleep(0.02)
+        came += kit.until_closed(raw)
+    assert len(came.partition(b"\r\n\r\n")[2]) > LARGE_ROWS * ROW_BYTES
+
+
+def test_a_client_that_reads_next_to_nothing_is_cut_off(
+    client: Client, rest_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "WAIT_SECONDS", 0.5)
+    with client.raw(window=4096) as raw:
+        raw.sendall(large_request(LARGE_ROWS))
+        kit.wait_until(lambda: bool(raw.recv(1)) and rest_server._web.connections() == 0, "it is cut off")
 
 
 def test_a_deadline_ends_a_call_whose_run_goes_on(small: Server) -> None:

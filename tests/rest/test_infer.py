@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -11,12 +13,16 @@ import numpy as np
 import pytest
 
 from penstock.core.tensors import DataType, Kind
+from penstock.protocols.rest import infer_decoder
 from penstock.protocols.tensors import pack_bytes
 from penstock.server import Server
 from penstock_proto.inference import grpc_service_pb2 as pb
 from penstock_proto.inference import grpc_service_pb2_grpc as pb_grpc
+from protocols.test_known_requests import Server as ServiceOfOne
+from protocols.test_known_requests import add
 from rest import kit
 from rest.kit import Answer, Client
+from support import zoo
 from support.dtypes import SMALL
 
 LEAD = {
@@ -277,3 +283,38 @@ def test_a_shape_that_is_left_out_is_named(client: Client) -> None:
     tensor = {"name": "x", "datatype": "FP32", "data": [1, 2, 3]}
     answer = client.post("/v2/models/identity/infer", {"inputs": [tensor]})
     assert (answer.status, answer.json["error"]) == (400, "input x has no shape, expected x FP32[N,3]")
+
+
+def test_equal_requests_get_equal_answers(tmp_path: Path) -> None:
+    """Where an input lay behind the others in the binary data decided how a sum was rounded, from the second
+    request with the same JSON on."""
+    random = np.random.default_rng(1)
+    repository = zoo.repository(tmp_path, {"summed": zoo.summed_beside(37)})
+    with kit.serving(repository) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = pb_grpc.GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+        for number in range(20):
+            x = random.standard_normal((1, 37)) * 10.0 ** random.integers(-3, 3, (1, 37))
+            inputs = {"first": np.zeros((1, 3), np.float32), "x": x.astype(np.float32)}
+            sent = {name: (DataType.FP32, array) for name, array in inputs.items()}
+            body, headers = binary_request(sent, parameters={"binary_data_output": True, f"n{number}": 1})
+            answers = [
+                outputs_of(Client(server.http_port).call("POST", "/v2/models/summed/infer", body, headers))
+                for _ in range(3)
+            ]
+            assert answers == [by_grpc(stub, "summed", sent)] * 3
+
+
+def test_json_that_is_forgotten_meanwhile_is_parsed() -> None:
+    """Workers learn JSON as well: with the 257th, all that was known is forgotten, at any time."""
+    model = ServiceOfOne(add).model
+    inputs = {"x": (DataType.FP32, np.ones((1, 2))), "w": (DataType.INT64, np.ones(1))}
+    body, headers = binary_request(inputs)
+    call: Any = SimpleNamespace(headers=headers, parameters={"model": "m"}, metadata=())
+    for forgets in (False, False, True):
+        decoded = infer_decoder.decode(body)
+        decoded.came_by(call)
+        if forgets:
+            infer_decoder._known_json.clear()
+            model.attachments.clear()
+        found = decoded.contents(model).inputs
+        assert {name: array.tolist() for name, array in found.items()} == {"x": [[1, 1]], "w": [1]}

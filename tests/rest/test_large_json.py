@@ -114,9 +114,11 @@ def test_a_value_that_does_not_fit_is_named_by_its_place_in_the_whole() -> None:
     given_values[40_000] = 1e300
     with pytest.raises(InvalidRequest, match="at position 40000 does not fit"):
         values.array_of(FP32, given_values)
-    given_values[40_000] = True
-    with pytest.raises(InvalidRequest, match="at position 40000 is true or false"):
+    given_values[40_000] = "true"
+    with pytest.raises(InvalidRequest, match="at position 40000 is a text"):
         values.array_of(FP32, given_values)
+    given_values[40_000] = True
+    assert values.array_of(FP32, given_values)[39_999:40_002].tolist() == [1.5, 1.0, 1.5]
     with pytest.raises(InvalidRequest, match="at position 40000 does not fit"):
         values.array_of(TensorSpec("x", DataType.INT32, ("N",)), [1] * 40_000 + [1.5])
 

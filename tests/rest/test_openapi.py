@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from rest.kit import Client
 
 
@@ -43,8 +45,21 @@ def test_every_example_is_answered(client: Client) -> None:
     assert record["properties"]["number_of_courses_viewed"]["anyOf"][0]["type"] == "integer"
     stateful = str(paths["/predict/running_sum"])
     assert all(f"Penstock-{name}" in stateful for name in ("Sequence-Id", "Caller", "Sequences"))
+    texts = document["components"]["schemas"]["texts.1.Record"]["properties"]["x"]
+    assert texts["anyOf"][0] == {"type": ["string", "null"]}  # the model says what a missing text is
+    assert record["properties"]["lead_source"]["anyOf"][0] == {"type": "string"}
     answer = document["components"]["schemas"]["lead_scoring.1.Answer"]
     assert "NaN" in str(answer["properties"]["probability"])
+
+
+@pytest.mark.parametrize(
+    ("model", "status"), [("wide", 200), ("column", 200), ("identity", 400), ("deep", 400)]
+)
+def test_one_value_for_a_row_is_described_where_it_is_taken(client: Client, model: str, status: int) -> None:
+    assert client.post(f"/predict/{model}", {"x": 5}).status == status
+    record = client.get("/openapi.json").json["components"]["schemas"][f"{model}.1.Record"]
+    kinds = record["properties"]["x"].get("anyOf", ())
+    assert any(each.get("type") == "number" for each in kinds) == (status == 200)
 
 
 def test_all_forms_and_parameters_are_described(client: Client) -> None:

@@ -19,8 +19,9 @@ from penstock.core.errors import (
 )
 from penstock.core.request import CutReason, Request, Response
 from penstock.core.tensors import Array
-from penstock.scheduling.batcher import LONGEST_RETRY_SECONDS, MARGIN_SECONDS, DynamicBatcher
+from penstock.scheduling.batcher import MARGIN_SECONDS, DynamicBatcher
 from penstock.scheduling.cost import RunCost
+from penstock.scheduling.execution.failures import LONGEST_RETRY_SECONDS
 from support.work import (
     Caller,
     HandBackend,

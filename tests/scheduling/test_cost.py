@@ -6,8 +6,10 @@ import math
 import random
 from statistics import median
 
+import numpy as np
 import pytest
 
+from penstock.core.memory import new_memory_seconds
 from penstock.scheduling.cost import (
     FIRST_RUNS,
     LEVEL_STEP,
@@ -40,6 +42,24 @@ def test_rows_dearer_than_the_run_itself_leave_no_negative_base() -> None:
     cost = RunCost(1.0, 2, 10.0)
     assert cost.expect(0) == 0.0
     assert cost.expect(2) == pytest.approx(18.0)
+
+
+def test_large_outputs_may_need_new_memory() -> None:
+    cost = RunCost(1.0, 11, 2.0)
+    assert cost.expect_in_new_memory(11) == cost.expect(11)
+    outputs = [np.zeros((4, 1000)), np.zeros((4, 24))]
+    cost.learn(4, cost.expect(4), outputs)
+    cost.learn(2, cost.expect(2), [np.zeros(2)])
+    assert cost.row_bytes == 8 * 1024
+    for rows in (1, 11):
+        more = rows * 8 * 1024 * new_memory_seconds()
+        assert cost.expect_in_new_memory(rows) == pytest.approx(cost.expect(rows) + more, abs=0.0)
+
+
+def test_outputs_of_quick_runs_are_not_looked_at() -> None:
+    cost = RunCost(1e-5)
+    cost.learn(1, 1e-5, [np.zeros(10)])
+    assert cost.row_bytes == 0.0
 
 
 @pytest.mark.parametrize("actual", [0.02, 5.0])

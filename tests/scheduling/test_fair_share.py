@@ -9,7 +9,7 @@ import pytest
 from penstock.core.errors import QueueFull
 from penstock.core.request import Request
 from penstock.scheduling.cost import RunCost, RunCosts
-from penstock.scheduling.queue.fair_share import RECENT_SECONDS
+from penstock.scheduling.queue.fair_share import RECENT_SECONDS, FairShare
 from penstock.scheduling.queue.limits import QueueLimits, QueueTotal
 from penstock.scheduling.queue.queue import RequestQueue
 from support.work import MadeRequest, request
@@ -216,3 +216,24 @@ def test_a_request_above_the_limit_gives_way_for_what_it_counts() -> None:
     fitting = sent("c", 50)
     assert made.displace(fitting, 0.0) == [low]
     assert made.rows == 100
+
+
+def test_many_callers_that_came_once_take_no_share_for_longer_than_others() -> None:
+    share = FairShare(QueueLimits(100), [])
+    for number in range(1000):
+        once = sent(f"caller {number}")
+        share.add(once, once.sender)
+        share.remove(once)
+    for by in ("a", "b"):
+        share.add(sent(by), by)
+    assert share.why_full(sent("a", rows=49), "a", RECENT_SECONDS + 0.1) is None
+    assert "1 of 2 callers" in str(share.why_full(sent("a", rows=50), "a", RECENT_SECONDS + 0.1))
+
+
+def test_callers_that_never_wait_are_forgotten_as_well() -> None:
+    """While others fill the queue, each call may come by a connection of its own, and all were remembered."""
+    share, now = FairShare(QueueLimits(100), ()), 0.0
+    for number in range(5000):
+        now = number * RECENT_SECONDS / 100
+        assert share.why_full(sent(f"{number}"), f"{number}", now) is None
+    assert len(share._recent) <= 102

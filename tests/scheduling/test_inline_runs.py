@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from penstock.core.errors import ModelFailed
 from penstock.core.request import Request
 from penstock.core.tensors import Array
 from penstock.scheduling.batcher import DynamicBatcher
@@ -140,6 +142,72 @@ def test_a_delayed_run_of_inputs_that_are_much_work_to_put_together_is_not_long(
         assert caller(second).wait()
         wait_until(lambda: not made.in_flight)
     assert (where.threads, tally.batches) == ([on], [2])
+    assert made.may_be_inline
+    assert tally.events == []
+
+
+class FailsTogether(Where):
+    """Fails for several rows after some work; one row alone needs little CPU but takes its time."""
+
+    def __call__(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        if len(inputs["x"]) > 1:
+            busy(0.01)
+            raise ModelFailed("several rows")
+        time.sleep(0.01)
+        return super().__call__(outputs, inputs)
+
+
+@pytest.mark.parametrize("on", ["polling", "penstock-runner"])
+def test_a_delayed_run_after_attempts_that_failed_is_not_long(on: str) -> None:
+    where = FailsTogether()
+    made, tally = batcher(where, expected_seconds=SHORT)
+    made.set_observer(tally)
+    first, second = request(), request()
+    with running() as (runners, polling, _):
+        submit_both = partial(_submit_together, runners, made, first, second)
+        polling.tell(submit_both) if on == "polling" else submit_both()
+        assert caller(first).wait()
+        assert caller(second).wait()
+        wait_until(lambda: not made.in_flight)
+    assert where.threads == [on, on]
+    assert made.may_be_inline
+    assert tally.events == []
+
+
+class TakesMemory(Where):
+    """A run for which the system works: it gives the run memory, page by page."""
+
+    def __call__(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        end = time.thread_time() + 0.03
+        while time.thread_time() < end:
+            with mmap.mmap(-1, 1 << 20) as memory:
+                memory[:: mmap.PAGESIZE] = bytes((1 << 20) // mmap.PAGESIZE)
+        return super().__call__(outputs, inputs)
+
+
+def test_a_run_is_long_whether_it_works_itself_or_the_system_for_it() -> None:
+    where = TakesMemory()
+    made, tally = batcher(where, expected_seconds=SHORT)
+    made.set_observer(tally)
+    with running() as (runners, polling, _):
+        assert answered_by(where, runners, polling, made) == "polling"
+        assert {answered_by(where, runners, polling, made) for _ in range(3)} == {"penstock-runner"}
+    assert tally.events == ["overran"]
+
+
+LARGE = 1 << 33
+"""Bytes of outputs that no system has new memory for within the border."""
+
+
+def test_a_model_of_large_outputs_never_runs_there() -> None:
+    """Even if its runs were quick so far: the system may have to give it the memory for them."""
+    where = Where()
+    made, tally = batcher(where, expected_seconds=SHORT)
+    made.set_observer(tally)
+    with running() as (runners, polling, _):
+        assert answered_by(where, runners, polling, made) == "polling"
+        made.costs.first.note_outputs(2, LARGE)
+        assert answered_by(where, runners, polling, made) == "penstock-runner"
     assert made.may_be_inline
     assert tally.events == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+import weakref
 
 import pytest
 from hypothesis import settings
@@ -66,6 +67,24 @@ def test_an_empty_queue_gives_nothing() -> None:
     assert take(queue, 8, 0.0) == ([], [])
     assert queue.expire(1e9) == []
     assert queue.rows == queue.next_batch(8)[0] == 0
+
+
+class Shape:
+    """A shape key that says when nothing refers to it any more."""
+
+
+def test_nothing_is_kept_of_the_shapes_that_have_left() -> None:
+    """Also where many shapes left at once, so that no batch was chosen among the last few of them."""
+    queue = queue_of(*[entry(key=key, deadline=1.0) for key in range(40)])
+    assert queue.next_batch(8)[0] == 8
+    assert len(queue.expire(2.0)) == 40
+    shape = Shape()
+    kept = weakref.ref(shape)
+    for _ in range(2):
+        queue.put(entry(key=shape), 2.0)
+    del shape
+    assert len(take(queue, 8, 2.0)[0]) == 2
+    assert kept() is None
 
 
 def test_requests_leave_in_order_of_arrival() -> None:

@@ -125,6 +125,30 @@ def test_without_a_polling_thread_runners_do_it_all() -> None:
     assert failures == []
 
 
+def test_a_thread_that_takes_no_more_calls_leaves_no_work_behind() -> None:
+    where, turns = Where(), [1, 2, 3]
+    made, _ = batcher(where, expected_seconds=SHORT)
+    sent = request()
+
+    def turn() -> bool:
+        turns.pop()
+        return bool(turns)
+
+    def serve() -> None:
+        runners.join(lambda: None)
+        submit(runners, made, sent)
+        runners.take_turns(turn)
+        runners.leave()
+
+    with running() as (runners, _, _):
+        serving = threading.Thread(target=serve, name="serving")
+        serving.start()
+        serving.join()
+        assert caller(sent).wait()
+    assert turns == []
+    assert where.threads == ["penstock-runner"]
+
+
 def test_other_threads_hand_over_to_runners() -> None:
     """A worker that has decoded a large message is not the polling thread."""
     where = Where()
@@ -148,7 +172,9 @@ def test_the_polling_thread_takes_all_that_came_before_it_runs_anything() -> Non
     assert tally.batches == [8]
 
 
-def test_a_batcher_moves_from_short_to_long_and_back() -> None:
+def test_a_batcher_moves_from_short_to_long_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A machine that stands still during a run would make it the last one that the polling thread makes.
+    monkeypatch.setattr("penstock.scheduling.runners.OVERRUN_SECONDS", 60.0)
     where = Where()
     made, _ = batcher(where, expected_seconds=SHORT)
     with running(border=0.0005) as (runners, polling, _):

@@ -290,6 +290,33 @@ def test_held_steps_expire_at_their_deadlines() -> None:
     assert float(caller(steps[2]).output()[0, 0]) == 8
 
 
+class Compared(MadeRequest):
+    """A step that counts how often steps are compared with each other."""
+
+    __slots__ = ()
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+def test_steps_that_expire_together_are_not_compared_with_each_other() -> None:
+    made, _ = sequenced(queue_rows=1000)
+    now = time.monotonic()
+    made.put(step("a", start=True))
+    late = [step("a", deadline=now + 10) for _ in range(500)]
+    for each in late:
+        each.__class__ = Compared
+        made.put(each)
+    before = Compared.times
+    made.expire(now + 11)
+    assert all(isinstance(caller(each).error(), DeadlineExpired) for each in late)
+    assert Compared.times == before
+
+
 def test_held_steps_count_against_the_bounds() -> None:
     made, _ = sequenced(queue_rows=3)
     for each in [step("a", start=True), step("a"), step("a")]:

@@ -23,13 +23,14 @@ from penstock.scheduling import batch_watch, verification
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.packing.padding import PaddedRows, PaddingPlan
-from penstock.scheduling.packing.rows import Packing, Rows
+from penstock.scheduling.packing.rows import Packing, Rows, RowsAlong
 from penstock.scheduling.packing.states import States, StateTensor
 from penstock.scheduling.sequence_batcher import SequenceBatcher
 from penstock.scheduling.sequence_table import SequenceLimits
 from penstock.scheduling.verification import Verifier
 from support.work import (
     HandBackend,
+    MadeRequest,
     RunByHand,
     Tally,
     assert_adds_up,
@@ -389,7 +390,7 @@ def test_batches_of_an_unproven_model_are_kept_by_time_as_well() -> None:
         if house.kept:
             kept.append(number)
             house.verifier.has_kept(next(iter(house.verifier._kept)), 0)
-            house.batcher._execution._watch._let_go()  # type: ignore[union-attr]
+            house.batcher._execution._watch._drop()  # type: ignore[union-attr]
     assert max(np.diff(kept)) < 400, "about one in 0.1 s"
     assert len(kept) < 200
 
@@ -422,6 +423,27 @@ def test_requests_that_ran_alone_are_not_kept() -> None:
     assert house.kept == 0
     house.ask(1, 2)
     assert house.kept == 1
+
+
+def along(*values: float) -> MadeRequest:
+    """A request of one row for each value, along the second axis."""
+    x = np.array([values, values], np.float32)
+    return request({"x": x}, rows=len(values))
+
+
+@pytest.mark.parametrize("largest", [3.0, 2 * LARGE])
+def test_rows_along_another_axis_are_verified_too(largest: float) -> None:
+    """Requests of one row and of several; their model affects the rows for large values only."""
+    house = House(mixes_if_large, packing=RowsAlong({"x": 1, "y": 1}))
+    run_all(house.batcher, along(1, 2), along(3), along(4, largest))
+    assert house.kept == 1
+    house.verify()
+    assert not house.errors
+    assert house.batcher.policy.batched is (largest < LARGE)
+    assert house.tally.events == ["verified" if largest < LARGE else "mismatch"]
+    lone = along(4, largest)
+    run_all(house.batcher, along(1, 2), lone)
+    assert caller(lone).output().shape == (2, 2)
 
 
 def test_only_one_batch_is_kept_and_only_a_part_of_a_large_one() -> None:

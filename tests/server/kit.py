@@ -312,6 +312,12 @@ def metric(ops: str, name: str, **labels: str) -> float:
     return Metrics(ops).sum(name, **labels)
 
 
+def assert_counted(ops: str, count: float, name: str, **labels: str) -> None:
+    """A counter comes to this number, and not beyond it: what is answered is counted a moment later."""
+    wait_until(lambda: metric(ops, name, **labels) >= count, f"{name} {labels} is {count}")
+    assert metric(ops, name, **labels) == count
+
+
 def logged(server: RunningServer) -> list[dict[str, Any]]:
     """The events in a server's log so far."""
     return [json.loads(line) for line in server.stderr if line.startswith("{")]

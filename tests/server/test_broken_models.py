@@ -31,7 +31,7 @@ def broken_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
     (root / "mixed/model.toml").write_text("labels = {next = 2}\n")
     for path in ("bad/1/model.onnx", "mixed/2/model.onnx"):
         (root / path).write_bytes(b"garbage")
-    with running_server(root, env={"PENSTOCK_SERVER__ON_BROKEN": "serve"}) as server:
+    with running_server(root, "--on-broken", "serve") as server:
         yield server
 
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
-
 from server import kit
 from support import chaos, zoo
-
-pytestmark = pytest.mark.alone  # it finds runs that took too long, as a machine with other work makes them
 
 SETTINGS = {
     "slow": "[batching]\nqueue_rows = 30\n",

@@ -137,6 +137,20 @@ def test_mutations_of_stream_requests(channel) -> None:
         assert result.error.code in allowed, (result.error, item)
 
 
+def test_a_signalling_nan_is_a_nan_and_nothing_to_report(stub) -> None:
+    signalling = np.array([0x7F800001], np.uint32).view(np.float32).tobytes()
+    request = pb.PredictRequest(model="identity_fp64")
+    request.inputs["x"].shape.extend((1, 3))
+    request.inputs["x"].float_values.extend([np.nan, 1.0, 2.0])
+    data = request.SerializeToString()
+    quiet = np.float32(np.nan).tobytes()
+    assert data.count(quiet) == 1
+    request = pb.PredictRequest.FromString(data.replace(quiet, signalling))
+    for _ in range(3):  # the second is a known request
+        answer = kit.array_of(stub.Predict(request, timeout=kit.BOUND).outputs["y"])
+        assert np.isnan(answer[0, 0])
+
+
 LONG = [2**31, 2**40, 2**62, 2**63 - 1]
 SHAPES = [
     *[("wide", (0, each)) for each in LONG],

@@ -38,10 +38,6 @@ def endless(**fields: Any) -> Any:
     return rounds(2**62, **fields)
 
 
-def events(ops: str, event: str) -> float:
-    return kit.metric(ops, "model_events_total", model="rounds", event=event)
-
-
 @pytest.fixture
 def server(serve) -> RunningServer:
     """Runs are done where they would be: short ones, as these seem to be, by the thread that polls."""
@@ -74,13 +70,14 @@ def test_a_run_that_holds_the_polling_thread_is_seen_from_outside_and_ends_with_
         assert stub.Predict(rounds(1), timeout=kit.BOUND).model == "rounds"
     kit.wait_until(lambda: kit.get(f"{server.ops}/readyz")[0] == 200, "the server is ready")
     assert kit.get(f"{server.ops}/livez")[0] == 200
-    assert [events(server.ops, each) for each in ("hung", "returned", "terminated", "overran")] == [1] * 4
-    assert kit.metric(server.ops, "expired_total", model="rounds") == 1
+    for event in ("hung", "returned", "terminated", "overran"):
+        kit.assert_counted(server.ops, 1, "model_events_total", model="rounds", event=event)
+    kit.assert_counted(server.ops, 1, "expired_total", model="rounds")
     assert [each["event"] for each in kit.problems(server)] == [
         "a run hangs",
         "the hanging run has ended",
-        "a run took far longer than its shapes let expect: until the next start, the thread that polls gRPC "
-        "makes no run of this model",
+        "a run took far longer than expected of its shapes: until the next start, the threads that take "
+        "calls make no run of this model",
     ]
 
 
@@ -139,8 +136,8 @@ def test_a_model_that_hangs_says_so_everywhere_until_its_caller_is_gone(threaded
     kit.wait_until(lambda: kit.get(f"{threaded.ops}/readyz") == (200, "ok\n"), "the model is ready")
     assert models.GetModel(model_pb2.GetModelRequest(model="rounds")).state_reason == ""
     kit.wait_until(lambda: kit.is_idle(threaded.ops), "nothing waits or runs")
-    assert kit.metric(threaded.ops, "cancelled_total", model="rounds") == 1
-    assert events(threaded.ops, "terminated") == 1
+    kit.assert_counted(threaded.ops, 1, "cancelled_total", model="rounds")
+    kit.assert_counted(threaded.ops, 1, "model_events_total", model="rounds", event="terminated")
 
 
 def test_requests_of_a_stream_that_are_too_late_are_told_so(threaded, channel) -> None:
@@ -149,7 +146,7 @@ def test_requests_of_a_stream_that_are_too_late_are_told_so(threaded, channel) -
     assert [each.tag for each in results] == list(range(1, 9))
     assert {each.error.code for each in results} == {CODES.DEADLINE_EXCEEDED.value[0]}
     kit.wait_until(lambda: kit.is_idle(threaded.ops), "nothing waits or runs")
-    assert kit.metric(threaded.ops, "expired_total", model="rounds") == 8
+    kit.assert_counted(threaded.ops, 8, "expired_total", model="rounds")
 
 
 def test_many_alike_of_which_some_fail_are_found_by_halves(serve, transport) -> None:
@@ -167,8 +164,8 @@ def test_many_alike_of_which_some_fail_are_found_by_halves(serve, transport) -> 
     assert [each.tag for each in results] == list(range(1, 65))
     failed = [each.tag for each in results if each.HasField("error")]
     assert failed == [6, 41]
-    assert kit.metric(server.ops, "requests_total", model="fails", code="INTERNAL") == 2
-    assert kit.metric(server.ops, "requests_total", model="fails", code="OK") == 8 + 62
+    kit.assert_counted(server.ops, 2, "requests_total", model="fails", code="INTERNAL")
+    kit.assert_counted(server.ops, 8 + 62, "requests_total", model="fails", code="OK")
 
 
 def test_a_model_that_fails_whatever_it_is_given_is_left_alone(serve) -> None:
@@ -187,12 +184,12 @@ def test_a_model_that_fails_whatever_it_is_given_is_left_alone(serve) -> None:
         hint = error_details_pb2.RetryInfo()
         assert detail.Unpack(hint)
         assert 50 < hint.retry_delay.seconds <= 60
-        assert kit.metric(server.ops, "rejected_total", model="broken", reason="breaker_open") == 1
+        kit.assert_counted(server.ops, 1, "rejected_total", model="broken", reason="breaker_open")
         assert stub.Predict(kit.request("scale", x=kit.rows(1)), timeout=kit.BOUND).model == "scale"
         models = model_pb2_grpc.ModelServiceStub(channel)
         reason = models.GetModel(model_pb2.GetModelRequest(model="broken")).state_reason
         assert "it fails on every input" in reason
-    assert kit.metric(server.ops, "model_events_total", model="broken", event="opened") == 1
+    kit.assert_counted(server.ops, 1, "model_events_total", model="broken", event="opened")
     assert kit.metric(server.ops, "breaker_open", model="scale") == 0
     words = "circuit breaker open: the model fails on every input"
     server.wait_for_log(words)

@@ -35,7 +35,10 @@ def models():
     return {
         "large": (zoo.identity(DataType.FP32, ("N", 1024)), ""),
         "dropped": (zoo.slow(100), ALONE),
-        "together": (zoo.slow(150), "runs_in_parallel = 1\n[batching]\nmax_rows = 8\n"),
+        "together": (
+            zoo.identity(DataType.FP32, ("N", 1)),
+            "[batching]\nmax_delay_seconds = 20.0\nmax_rows = 8\n",
+        ),
         "shapes": (
             zoo.identity(DataType.FP32, ("N", "L")),
             "[batching]\nmax_delay_seconds = 5.0\nmax_rows = 4\n",
@@ -279,23 +282,20 @@ def test_requests_of_all_rpcs_share_a_batch(own_server) -> None:
     with kit.connect(own_server.target) as channel:
         oip, own = oip_kit.stub_of(channel), kit.stub_of(channel)
         mine, theirs = kit.Stream(channel), oip_kit.Stream(channel)
-        before = own.Predict.future(kit.request("together", x=x(0.0)))
-        kit.wait_until(
-            lambda: kit.metric(own_server.ops, "running_batches", model="together") == 1,
-            "one that all wait for",
-        )
+        for _ in range(3):  # from then on it is known how fast they come, and four fill a batch
+            own.Predict(kit.request("together", x=x(0.0)))
+            time.sleep(0.2)
         mine.send(kit.request("together", x=x(1.0)))
         theirs.send(request("together", x=x(2.0)))
         unary = oip.ModelInfer.future(request("together", x=x(3.0)))
         other = own.Predict.future(kit.request("together", x=x(4.0)))
-        before.result(kit.BOUND)
         assert kit.array_of(mine.next().response.outputs["y"]).max() == 1.0
         assert oip_kit.arrays_of(theirs.next().infer_response)["y"].tolist() == [[2.0]] * 2
         assert oip_kit.arrays_of(unary.result(kit.BOUND))["y"].tolist() == [[3.0]] * 2
         assert kit.array_of(other.result(kit.BOUND).outputs["y"]).max() == 4.0
-        kit.wait_until(lambda: oip_kit.statistics(oip, "together").inference_count == 10, "all is counted")
+        kit.wait_until(lambda: oip_kit.statistics(oip, "together").inference_count == 14, "all is counted")
         stats = oip_kit.statistics(oip, "together")
-        assert (stats.inference_count, stats.execution_count) == (10, 2)
+        assert (stats.inference_count, stats.execution_count) == (14, 4)
         assert [each.batch_size for each in stats.batch_stats] == [2, 8]
 
 

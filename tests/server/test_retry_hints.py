@@ -89,7 +89,9 @@ def test_a_client_with_a_retry_policy_follows_it(
     with kit.connect(slow.target, ("grpc.service_config", POLICY)) as channel:
         for each in [ask(channel, TIMEOUT) for _ in range(5)]:
             assert each.result(kit.BOUND)
-    assert kit.metric(slow.ops, "requests_total", code="RESOURCE_EXHAUSTED") > before
+    kit.wait_until(
+        lambda: kit.metric(slow.ops, "requests_total", code="RESOURCE_EXHAUSTED") > before, "one was rejected"
+    )
 
 
 def test_a_stream_that_an_error_ends_has_the_hint_too(slow: RunningServer) -> None:

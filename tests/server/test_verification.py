@@ -56,7 +56,8 @@ def odd(path: Path, config: RuntimeConfig, runs_in_parallel: int) -> Odd:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     names = ("mixes", "drops", "mixes_on_streams", "drops_on_streams")
-    path = zoo.repository(tmp_path_factory.mktemp("odd"), dict.fromkeys(names, zoo.identity()))
+    models = dict.fromkeys(names, zoo.identity()) | {"mixes_along": zoo.identity(shape=(2, "batch", 3))}
+    path = zoo.repository(tmp_path_factory.mktemp("odd"), models)
     # Tried in this process, where the models are odd.
     settings = {
         "server": {"port": 0, "ops_port": 0, "http": False},
@@ -84,8 +85,12 @@ def described(channel: grpc.Channel, name: str) -> model_pb2.Model:
     return model_pb2_grpc.ModelServiceStub(channel).GetModel(model_pb2.GetModelRequest(model=name))
 
 
+def ops_of(server: Server) -> str:
+    return f"http://127.0.0.1:{server.ops_port}"
+
+
 def metric(server: Server, name: str, **labels: str) -> float:
-    return kit.metric(f"http://127.0.0.1:{server.ops_port}", name, **labels)
+    return kit.metric(ops_of(server), name, **labels)
 
 
 def answer(result: pb.PredictResponse) -> list[list[float]]:
@@ -133,13 +138,31 @@ def test_a_model_that_mixes_large_values_is_found(server: Server, channel: grpc.
     assert list(config.input[0].dims) == [-1, 3]
 
 
+def test_rows_along_another_axis_are_verified_too(server: Server, channel: grpc.Channel) -> None:
+    """Requests of several rows, which lie along the second axis, as the graph says."""
+    name = "mixes_along"
+    assert described(channel, name).batching.enabled
+
+    def of(value: float) -> Array:
+        return np.full((2, 2, 3), value, np.float32)
+
+    def several() -> None:
+        kit.in_parallel([lambda v=v: predict(channel, name, of(v)) for v in (1.0, 2.0, 3.0, 2000.0)])
+        time.sleep(0.1)  # the server is idle
+
+    reason = until_alone(channel, name, several)
+    assert reason.startswith("seen on live requests: output y depends on the other rows of a batch (it diff")
+    got = kit.in_parallel([lambda n=n: predict(channel, name, of(n)) for n in (1.0, 2000.0, 3.0) * 5])
+    assert got == [of(n if n < LARGE else 2 * n).tolist() for n in (1.0, 2000.0, 3.0) * 5]
+
+
 def test_a_model_that_drops_rows_gives_no_caller_an_error(server: Server, channel: grpc.Channel) -> None:
     numbers = range(1, 201)
     got = kit.in_parallel([lambda n=n: predict(channel, "drops", values_of(n)) for n in numbers])
     assert got == [[[n] * 3] if n % 3 else [] for n in numbers]
     assert "output y has shape" in described(channel, "drops").batching.reason
-    assert metric(server, "requests_total", model="drops", code="OK") == len(numbers)
-    assert metric(server, "batch_mismatch_total", model="drops") == 1
+    kit.assert_counted(ops_of(server), len(numbers), "requests_total", model="drops", code="OK")
+    kit.assert_counted(ops_of(server), 1, "batch_mismatch_total", model="drops")
     # Without batching, nothing says how the inputs' first axes belong together.
     assert predict(channel, "drops", np.zeros((0, 3), np.float32)) == []
 
@@ -185,7 +208,6 @@ def test_micro_batches_of_a_stream_are_taken_apart(server: Server, channel: grpc
         reason = until_alone(channel, name, many)
     assert reason.startswith("seen on live requests: output y")
     assert results(64, 32, 64) == [right(64), right(32), right(64)]
-    assert metric(server, "requests_total", model=name) == metric(
-        server, "requests_total", model=name, code="OK"
-    )
+    seen = kit.Metrics(ops_of(server))
+    assert seen.sum("requests_total", model=name) == seen.sum("requests_total", model=name, code="OK")
     assert metric(server, "queue_rows", model=name) == 0

@@ -26,7 +26,7 @@ def main() -> None:
     """Serves until it gets a SIGTERM."""
     models, port, record = sys.argv[1:]
     _record_runs(os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
-    settings = {"port": int(port), "ops_port": 0}
+    settings = {"port": int(port), "ops_port": 0, "http_port": 0}
     config = Config.model_validate(
         {
             "server": settings,

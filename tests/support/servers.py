@@ -6,22 +6,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from . import forked
+from . import commands, forked
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
-CONSOLE_SCRIPT = Path(sys.executable).with_name("penstock")
-"""The console script of the environment that the tests run in."""
-SCRIPT = CONSOLE_SCRIPT
+SCRIPT = commands.CONSOLE_SCRIPT
 """What starts servers; some tests put a script of theirs in its place."""
-may_fork = False
-"""Whether servers may be forked: where tests start hundreds of them, and not where they are measured."""
 
 
 class RunningServer:
@@ -176,17 +171,15 @@ def running_server(
 def _started(
     command: list[str], environment: Mapping[str, str], fresh: bool
 ) -> subprocess.Popen[str] | forked.ForkedProcess:
-    is_ours = command[0] == str(CONSOLE_SCRIPT)
-    if may_fork and not fresh and is_ours and forked.server.fits(environment):
-        return forked.ForkedProcess(command, environment)
-    return subprocess.Popen(
+    pipe = subprocess.PIPE
+    return commands.popen(
         command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
         env=environment,
+        fresh=fresh,
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        encoding="utf-8",
     )
 
 

@@ -1,6 +1,7 @@
 """What opens model files in a child process that tries models, where a test wants it to go wrong.
 
-What happens is told by the model's folder: `dies_at_load`, `dies_in_a_run`, `exits`, `waits`, `fills_memory`.
+What happens is told by the model's folder: `dies_at_load`, `dies_in_a_run`, `exits`, `waits`,
+`hangs_up`, `fills_memory`.
 All others are opened by ONNX Runtime. No model file is harmful itself.
 """
 
@@ -27,7 +28,13 @@ def opened(path: Path, config: RuntimeConfig, runs_in_parallel: int, share: int 
     if name.startswith("dies_at_load"):
         os.abort()
     backend = OnnxBackend(path, config, runs_in_parallel, share)
-    action = {"dies_in_a_run": os.abort, "exits": _exit, "waits": _wait, "fills_memory": _fill}.get(name)
+    action = {
+        "dies_in_a_run": os.abort,
+        "exits": _exit,
+        "waits": _wait,
+        "hangs_up": _hang_up,
+        "fills_memory": _fill,
+    }.get(name)
     return _Acts(backend, action) if action else backend
 
 
@@ -54,6 +61,11 @@ def _exit() -> None:
 
 def _wait() -> None:
     time.sleep(WAITS_SECONDS)
+
+
+def _hang_up() -> None:
+    os.closerange(3, 256)
+    _wait()
 
 
 def _fill() -> None:

@@ -60,6 +60,12 @@ def identity(datatype: DataType = DataType.FP32, shape: Shape = ("N", 3)) -> onn
     return model
 
 
+def with_metadata(model: onnx.ModelProto, entries: Mapping[str, str]) -> onnx.ModelProto:
+    """The same model with metadata of its own."""
+    onnx.helper.set_model_props(model, dict(entries))
+    return model
+
+
 def scale(factor: float, shape: Shape = ("N", 3)) -> onnx.ModelProto:
     """y = x * factor: tells one version from another."""
     return _floats([_node("Mul", ["x", "factor"], "y")], shape, shape, {"factor": np.float32(factor)})
@@ -245,6 +251,14 @@ def tiny_mlp() -> onnx.ModelProto:
 def summed_rows(width: int) -> onnx.ModelProto:
     """y [N] = the sum of each row of x [N, width]; where a row lies decides how it is rounded."""
     return _floats([_node("ReduceSum", ["x", "last"], "y", keepdims=0)], ("N", width), ("N",), {"last": [1]})
+
+
+def summed_beside(width: int) -> onnx.ModelProto:
+    """The same, and z = first [N, 3]: a request that is a block of bytes has x behind 12 bytes of first."""
+    taken = [_value("first", DataType.FP32, ("N", 3)), _value("x", DataType.FP32, ("N", width))]
+    given = [_value("y", DataType.FP32, ("N",)), _value("z", DataType.FP32, ("N", 3))]
+    nodes = [_node("ReduceSum", ["x", "last"], "y", keepdims=0), _node("Identity", ["first"], "z")]
+    return _model(nodes, taken, given, {"last": [1]})
 
 
 def divided() -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from benchmarks.programs.open_loop import DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, header
 from penstock.transport.grpc.call import Limits, Transport
-from penstock.transport.grpc.reactor import STREAM_SECONDS, Reactor
+from penstock.transport.grpc.reactor import STREAM_SECONDS, TIMED, TURN_SECONDS, Reactor
 from support.calls import Reading, Silent, no_idle_work, stream, unary, wait_until
 
 CONNECTIONS = 40
@@ -17,6 +17,7 @@ FRAME = 16_384
 EACH = 2_000
 """Messages on a connection: fewer than fit into the first window of HTTP/2."""
 MESSAGE = b"x" * 20
+MANY = 60
 MOST_BETWEEN = CONNECTIONS * EACH // 4
 
 
@@ -119,4 +120,37 @@ def test_a_turn_takes_few_messages_that_are_much_work(transport: type[Transport]
             each.close()
         server.close()
     assert max(later - before for before, later in itertools.pairwise(at_idle)) <= 2
+    assert failures == []
+
+
+class SlowCall(Called):
+    """A unary call that takes longer than a turn."""
+
+    def received(self, message: bytes) -> None:
+        time.sleep(2 * TURN_SECONDS)
+        Counting.count += 1
+        self.call.finish()
+
+
+def test_a_turn_takes_few_calls_that_are_much_work(transport: type[Transport]) -> None:
+    """However many are ready: what other calls wait for is done in between."""
+    at_idle: list[int] = []
+    failures: list[BaseException] = []
+    Counting.count = 0
+    server = transport(
+        {"/t/U": unary(SlowCall)}, Limits(), lambda: bool(at_idle.append(Counting.count)), failures.append
+    )
+    target = f"127.0.0.1:{server.bind('127.0.0.1:0')}"
+    connections = [connected(target) for _ in range(MANY)]
+    for each in connections:
+        each.sendall(call("/t/U", [b""], END_STREAM))
+    try:
+        server.start()
+        wait_until(lambda: Counting.count == MANY)
+    finally:
+        for each in connections:
+            each.close()
+        server.close()
+    at_idle.append(MANY)
+    assert max(after - before for before, after in itertools.pairwise([0, *at_idle])) <= TIMED
     assert failures == []

@@ -66,7 +66,8 @@ class Bare:
         alone: the answer to each of them.
         rows: what becomes of requests that run together.
         apart: how far answers together are from those alone.
-        gain: the time of requests together over that of the same one by one; 0 if they do not run together.
+        gain: the processor time of requests together over that of the same one by one; 0 if they do not run
+            together.
         graph: what the graph says, read without running it; None for a model without rows.
         reason: why the model did not run at all; "" if it did.
     """
@@ -104,21 +105,35 @@ def bare(model: ZooModel, folder: Path) -> Bare:
 
 def examine(model: ZooModel, path: Path) -> Bare:
     """Runs a model in this process."""
+    session = _session(path)
+    dtypes = {each.name: np.dtype(DTYPES[each.type[7:-1]]) for each in session.get_inputs()}
+    run = _runs(session)
+    found = Bare([inputs.request(model, number, dtypes) for number in range(REQUESTS)])
+    found.alone = [run(feed) for feed in found.requests]
+    if model.rows:
+        found.graph = analyse(path, {name: _axis(settings) for name, settings in model.inputs.items()})
+    together = _together(model, found, partial(_group, model, dtypes), run)
+    if together is not None:
+        found.gain = _gain(_runs(_session(path, threads=1)), *together)
+    return found
+
+
+def _session(path: Path, threads: int = 0) -> ort.InferenceSession:
+    """A session; on all processors, unless a number of threads is given."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    dtypes = {each.name: np.dtype(DTYPES[each.type[7:-1]]) for each in session.get_inputs()}
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait take no time
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _runs(session: ort.InferenceSession) -> Run:
     names = [each.name for each in session.get_outputs()]
 
     def run(feed: Mapping[str, Any]) -> dict[str, Any]:
         return dict(zip(names, session.run(None, feed), strict=True))
 
-    found = Bare([inputs.request(model, number, dtypes) for number in range(REQUESTS)])
-    found.alone = [run(feed) for feed in found.requests]
-    if model.rows:
-        found.graph = analyse(path, {name: _axis(settings) for name, settings in model.inputs.items()})
-    _together(model, found, partial(_group, model, dtypes), run)
-    return found
+    return run
 
 
 def _group(model: ZooModel, dtypes: Mapping[str, Any], turn: int) -> list[dict[str, Any]]:
@@ -130,9 +145,14 @@ def _group(model: ZooModel, dtypes: Mapping[str, Any], turn: int) -> list[dict[s
 
 def _together(
     model: ZooModel, found: Bare, make_group: Callable[[int], list[dict[str, Any]]], run: Run
-) -> None:
+) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+    """Runs requests together and alone, and notes in `found` what comes of it.
+
+    Returns:
+        The last requests, as one and as several; None if they did not run together.
+    """
     if not model.rows:
-        return
+        return None
     started = time.perf_counter()
     for turn in range(MOST_GROUPS):
         if turn >= LEAST_GROUPS and time.perf_counter() - started > ENOUGH_SECONDS:
@@ -140,22 +160,22 @@ def _together(
         group = make_group(turn)
         joined = _joined(model, group)
         if joined is None:
-            return
+            return None
         try:
             whole = run(joined)
         except Exception:  # ONNX Runtime raises exceptions of many kinds
-            return
+            return None
         for number, feed in enumerate(group):
             expected = run(feed)
             came = _part(whole, expected, number)
             if came is None:
                 found.rows = Rows.MIXED
                 found.apart.first = "another number of rows comes out than goes in"
-                return
+                return None
             found.apart.take(model, expected, came)
     found.rows = Rows.MIXED if found.apart.wrong else Rows.INDEPENDENT
     assert joined is not None
-    found.gain = _gain(run, joined, group)
+    return joined, group
 
 
 def _joined(model: ZooModel, feeds: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -200,20 +220,23 @@ def _part(whole: Answer, alone: Answer, number: int) -> dict[str, Any] | None:
 
 
 def _gain(run: Run, joined: Mapping[str, Any], feeds: Sequence[Mapping[str, Any]]) -> float:
-    """The time of requests together over that of the same one by one; the quickest of several turns each."""
+    """The time of requests together over that of the same one by one; the quickest of several turns each.
+
+    It is the time that the calling thread works: other programs make a long run longer by the wall clock more
+    often than a short one. So `run` must work on that thread alone.
+    """
     together: list[float] = []
     one_by_one: list[float] = []
-    started = time.perf_counter()
-    while len(together) < TURNS and time.perf_counter() - started < ENOUGH_SECONDS:
+    while len(together) < TURNS and sum(together) + sum(one_by_one) < ENOUGH_SECONDS:
         one_by_one.append(_seconds(lambda: [run(feed) for feed in feeds]))
         together.append(_seconds(lambda: run(joined)))
     return min(together) / min(one_by_one)
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    started = time.thread_time()
     call()
-    return time.perf_counter() - started
+    return time.thread_time() - started
 
 
 def main(name: str, folder: str, output: str) -> None:

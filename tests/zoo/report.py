@@ -15,7 +15,7 @@ from tests.zoo.packages import ZooModel
 from tests.zoo.serve import Served, Start
 
 PAYS = 0.9
-"""Rows together pay if they take less than this share of the time that they take one by one."""
+"""Rows together pay if they take less than this share of the processor time that they take one by one."""
 MARK = "<!-- From here on, `make zoo ARGS=--write` writes. -->"
 
 
@@ -45,7 +45,7 @@ class Result:
 
     @property
     def pays(self) -> bool:
-        """Whether its requests are independent, and quicker together."""
+        """Whether its requests are independent, and cost less processor time together."""
         return self.found.rows is Rows.INDEPENDENT and self.found.gain < PAYS
 
 
@@ -62,7 +62,7 @@ def summary(results: Sequence[Result], left_out: dict[str, str]) -> str:
         f"alone: {len(served) - len(batched)}, with a wrong answer: "
         f"{_count(not each.right for each in served if not each.served.batched)}",
         f"independent in ONNX Runtime: {_count(each.found.rows is Rows.INDEPENDENT for each in served)}, "
-        f"quicker together: {len(pays)}, of these batched: {_count(each.served.batched for each in pays)}",
+        f"batching pays: {len(pays)}, of these batched: {_count(each.served.batched for each in pays)}",
         f"line to try: {_count(not each.served.line_failed for each in tried)} of {len(tried)} answered, "
         f"{_count(not each.served.line for each in served)} without one",
     ]
@@ -72,7 +72,7 @@ def summary(results: Sequence[Result], left_out: dict[str, str]) -> str:
     lines.append(f"what the graphs say: {', '.join(verdicts)}; row-wise and yet mixed: {refuted}")
     yet_alone = [each.model.name for each in pays if not each.served.batched]
     if yet_alone:
-        lines.append(f"quicker together, and yet alone: {', '.join(yet_alone)}")
+        lines.append(f"batching pays, and yet alone: {', '.join(yet_alone)}")
     lines += [f"not fetched: {name}: {why}" for name, why in left_out.items()]
     for each in results:
         lines += [f"{each.model.name}: {what}" for what in _faults(each)]

@@ -137,7 +137,8 @@ def running(
     if settings:
         (repository / model.name / "model.toml").write_text(settings)
     started = time.monotonic()
-    server = RunningServer(repository, env={"XDG_CACHE_HOME": str(scratch / "cache")})
+    # Any free port, also of HTTP: another server on this machine may have the usual one.
+    server = RunningServer(repository, "--http-port", "0", env={"XDG_CACHE_HOME": str(scratch / "cache")})
     try:
         try:
             server.wait_until_ready()

@@ -38,9 +38,20 @@ class Stamps:
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-        self._seen = [self._stamp(file) for file in files]
-        self.size_bytes = sum(size for _, _, size, _ in self._seen)
+        self._files: list[str] = []
+        self._seen: list[tuple[int, int, int, int]] = []
+        self.add(files)
+
+    def add(self, files: Sequence[Path]) -> None:
+        """Watches further files from now on."""
+        names = [os.fspath(file) for file in files]
+        self._files += names
+        self._seen += map(_stamp, names)
+
+    @property
+    def sizes_bytes(self) -> Sequence[int]:
+        """The bytes of each file."""
+        return [size for _, _, size, _ in self._seen]
 
     @property
     def all(self) -> Stamp:
@@ -50,17 +61,17 @@ class Stamps:
     def changed(self) -> Path | None:
         """The first of the files that has changed; None where none has."""
         for file, before in zip(self._files, self._seen, strict=True):
-            if self._stamp(file) != before:
-                return file
+            if _stamp(file) != before:
+                return Path(file)
         return None
 
-    @staticmethod
-    def _stamp(file: Path) -> tuple[int, int, int, int]:
-        try:
-            found = os.stat(file)
-        except OSError:
-            return (0, 0, 0, 0)
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+def _stamp(file: str) -> tuple[int, int, int, int]:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return (0, 0, 0, 0)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class Digest:
@@ -80,18 +91,18 @@ class Digest:
         self._path = path
         self._names = names
         self._stamps = stamps
-        self._stopped = threading.Event()
+        self._stopped = False
         known = _computed.pop(stamps.all, "")
         if known:
             self.value = known
-        elif stamps.size_bytes <= SMALL_BYTES:
+        elif sum(stamps.sizes_bytes) <= SMALL_BYTES:
             self._work_out()
         else:
             threading.Thread(target=self._work_out_slowly, name="penstock-sha256", daemon=True).start()
 
     def stop(self) -> None:
         """Stops the computation, if it is not done yet."""
-        self._stopped.set()
+        self._stopped = True
 
     def _work_out_slowly(self) -> None:
         if sys.platform == "linux":
@@ -100,14 +111,11 @@ class Digest:
 
     def _work_out(self) -> None:
         try:
-            value = self._of_files()
+            value = _sha256_of(self._path, self._names, lambda: self._stopped)
         except OSError:  # a file is gone
             return
-        if not self._stopped.is_set() and self._stamps.changed() is None:
+        if not self._stopped and self._stamps.changed() is None:
             self.value = value
-
-    def _of_files(self) -> str:
-        return _sha256_of(self._path, self._names, self._stopped.is_set)
 
 
 def digest_before_load(path: Path) -> tuple[str, Stamps] | None:
@@ -121,8 +129,9 @@ def digest_before_load(path: Path) -> tuple[str, Stamps] | None:
         are no model.
     """
     try:
+        stamps = Stamps([path])  # before it is read
         names = beside(path, external_files(path))
-        stamps = Stamps([path, *(path.parent / name for name in names)])
+        stamps.add([path.parent / name for name in names])
         value = _sha256_of(path, names, lambda: False)
     except (OSError, ValueError):  # loading it says in which way
         return None

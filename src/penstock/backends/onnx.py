@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from penstock.config import RuntimeConfig
 from penstock.core.errors import ModelFailed, ModelLoadError
 from penstock.core.minifloats import BY_BITS
 from penstock.core.processors import available
-from penstock.core.tensors import BY_ONNX_NAME, Array, DataType, Signature, TensorSpec
+from penstock.core.tensors import BY_ONNX_NAME, MISSING_TEXT, Array, DataType, Signature, TensorSpec
 
 OPTIMIZATION = {
     "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -58,21 +59,29 @@ class OnnxBackend:
     """
 
     def __init__(self, path: Path, config: RuntimeConfig, runs_in_parallel: int, share: int = 0) -> None:
+        stamps = Stamps([path])
         weights = _weights(path)
-        stamps = Stamps([path, *(path.parent / name for name in weights)])
-        ends = read_ends(path)
+        stamps.add([path.parent / name for name in weights])
+        known = onnx_file.remembered(path)
+        ends = None if known is not None and known.tensors_only else read_ends(path)
         if ends is not None and ends.refusal:
             raise ModelLoadError(f"{path}: {ends.refusal}")
-        options = _options(config, runs_in_parallel, share or available().count)
-        self._session = _open(path, ends, config, options)
+        threads = config.intra_op_threads or max((share or available().count) // runs_in_parallel, 1)
+        self._session = _open(path, ends, config, threads)
         _detach_from_files(path, weights, stamps)
         try:
             self.signature = _signature(self._session, path)
-            facts = _facts(self._session, path)
+            opsets = onnx_file.opsets(path) if known is None else known.opsets
         except ValueError as error:
             raise ModelLoadError(f"{path}: {error}") from error
         self._digest = digest = Digest(path, weights, stamps)
-        self.file = replace(facts, digest=lambda: digest.value, changes=ends.changes if ends else ())
+        self.file = ModelFile(
+            metadata=_metadata(self._session),
+            opsets=opsets,
+            size_bytes=stamps.sizes_bytes[0],
+            digest=lambda: digest.value,
+            changes=ends.changes if ends else (),
+        )
         self.providers: Sequence[str] = tuple(self._session.get_providers())
         self._run = _runner(self._session)
         self._has_arena = config.arena
@@ -156,12 +165,12 @@ def _bits(value: ort.OrtValue, datatype: DataType) -> Array:
     return np.frombuffer(data, datatype.dtype).reshape(shape)
 
 
-def _open(
-    path: Path, ends: Ends | None, config: RuntimeConfig, options: ort.SessionOptions
-) -> ort.InferenceSession:
-    unknown = sorted(set(config.providers) - set(ort.get_available_providers()))
+def _open(path: Path, ends: Ends | None, config: RuntimeConfig, threads: int) -> ort.InferenceSession:
+    options = _options(config, threads)
+    there = ort.get_available_providers()
+    unknown = sorted(set(config.providers).difference(there))
     if unknown:
-        available = ", ".join(ort.get_available_providers())
+        available = ", ".join(there)
         raise ModelLoadError(
             f"execution provider {', '.join(unknown)} is not available; available: {available}"
         )
@@ -203,9 +212,9 @@ def _detach_from_files(path: Path, weights: Sequence[str], stamps: Stamps) -> No
         raise ModelLoadError(f"{changed} {CHANGED}")
 
 
-def _options(config: RuntimeConfig, runs_in_parallel: int, share: int) -> ort.SessionOptions:
+def _options(config: RuntimeConfig, threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = config.intra_op_threads or max(share // runs_in_parallel, 1)
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = config.inter_op_threads
     parallel = config.inter_op_threads > 1
     options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if parallel else ort.ExecutionMode.ORT_SEQUENTIAL
@@ -218,15 +227,45 @@ def _options(config: RuntimeConfig, runs_in_parallel: int, share: int) -> ort.Se
 
 
 def _signature(session: ort.InferenceSession, path: Path) -> Signature:
-    arguments = [*session.get_inputs(), *session.get_outputs()]
+    taken, given = session.get_inputs(), session.get_outputs()
+    arguments = [*taken, *given]
     # ONNX Runtime does not distinguish a scalar from a tensor that declares no shape.
     unclear = any(not argument.shape for argument in arguments)
-    any_rank = onnx_file.tensors_of_any_rank(path) if unclear and path.suffix == MODEL_SUFFIX else set()
-    _refuse_text_beside_bits(arguments)
-    inputs = [_spec("input", argument, any_rank) for argument in session.get_inputs()]
-    outputs = [_spec("output", argument, any_rank) for argument in session.get_outputs()]
+    any_rank = _any_rank(path) if unclear and path.suffix == MODEL_SUFFIX else ()
+    inputs = [_spec("input", argument, any_rank) for argument in taken]
+    outputs = [_spec("output", argument, any_rank) for argument in given]
+    _refuse_text_beside_bits({spec.datatype for spec in (*inputs, *outputs)})
+    if any(spec.datatype is DataType.BYTES for spec in inputs):
+        text = _missing_text(session.get_modelmeta().custom_metadata_map)
+        inputs = [
+            replace(spec, missing_text=text) if spec.datatype is DataType.BYTES else spec for spec in inputs
+        ]
     tensors = ({spec.name: spec for spec in specs} for specs in (inputs, outputs, _defaults(session)))
     return Signature(*tensors)
+
+
+def _missing_text(metadata: Mapping[str, str]) -> str | None:
+    """What a missing text is sent as; None if the file does not say.
+
+    Raises:
+        ValueError: it is no text of JSON.
+    """
+    said = metadata.get(MISSING_TEXT)
+    if said is None:
+        return None
+    try:
+        text = json.loads(said)
+        str(text).encode()  # half of a surrogate pair is no text
+    except ValueError:
+        text = None
+    if not isinstance(text, str):
+        raise ValueError(f'its metadata {MISSING_TEXT} is {said}, expected a text of JSON, such as ""')
+    return text
+
+
+def _any_rank(path: Path) -> Collection[str]:
+    known = onnx_file.remembered(path)
+    return onnx_file.tensors_of_any_rank(path) if known is None else known.any_rank
 
 
 def _defaults(session: ort.InferenceSession) -> Sequence[TensorSpec]:
@@ -240,18 +279,16 @@ def _defaults(session: ort.InferenceSession) -> Sequence[TensorSpec]:
     if len(arguments) > MOST_DEFAULTS:
         return []
     usable = [each for each in arguments if each.type in BY_ONNX_NAME]
-    return [_spec("input", each, set()) for each in usable if all(isinstance(n, int) for n in each.shape)]
+    return [_spec("input", each, ()) for each in usable if all(isinstance(n, int) for n in each.shape)]
 
 
-def _refuse_text_beside_bits(arguments: Sequence[ort.NodeArg]) -> None:
+def _refuse_text_beside_bits(datatypes: set[DataType]) -> None:
     """ONNX Runtime's Python interface has no way for both in one run."""
-    datatypes = {BY_ONNX_NAME.get(argument.type) for argument in arguments}
-    held = sorted(str(each) for each in datatypes & BY_BITS)
-    if DataType.BYTES in datatypes and held:
+    if DataType.BYTES in datatypes and (held := sorted(str(each) for each in datatypes & BY_BITS)):
         raise ValueError(f"it has both BYTES and {held[0]}, which ONNX Runtime cannot run from Python")
 
 
-def _spec(role: str, argument: ort.NodeArg, any_rank: set[str]) -> TensorSpec:
+def _spec(role: str, argument: ort.NodeArg, any_rank: Collection[str]) -> TensorSpec:
     datatype = BY_ONNX_NAME.get(argument.type)
     if datatype is None:
         raise ValueError(f"{role} {argument.name} is {argument.type}: {_advice(argument.type)}")
@@ -267,7 +304,7 @@ def _advice(kind: str) -> str:
     return f"this datatype cannot be served; supported datatypes: {', '.join(BY_ONNX_NAME)}"
 
 
-def _facts(session: ort.InferenceSession, path: Path) -> ModelFile:
+def _metadata(session: ort.InferenceSession) -> Mapping[str, str]:
     meta = session.get_modelmeta()
     facts = {
         "producer": meta.producer_name,
@@ -276,8 +313,4 @@ def _facts(session: ort.InferenceSession, path: Path) -> ModelFile:
         "description": meta.description or meta.graph_description,
         "model_version": str(meta.version) if 0 < meta.version < UNSET_VERSION else "",
     }
-    return ModelFile(
-        metadata={key: value for key, value in {**facts, **meta.custom_metadata_map}.items() if value},
-        opsets=onnx_file.opsets(path),
-        size_bytes=path.stat().st_size,
-    )
+    return {key: value for key, value in {**facts, **meta.custom_metadata_map}.items() if value}

@@ -18,13 +18,17 @@ from penstock.backends.onnx_file import (
     MODEL_OPSET_IMPORT,
     MODEL_PRODUCER,
     OPSET_DOMAIN,
+    OPSET_VERSION,
     STANDARD_DOMAIN,
     TENSOR_SHAPE,
     TYPE_TENSOR,
     VALUE_NAME,
     VALUE_TYPE,
+    FileFacts,
     Message,
     opened,
+    opsets,
+    tensors_of_any_rank,
 )
 from penstock.core.tensors import DataType
 from penstock.core.wire import LENGTH_DELIMITED, VARINT, field, fields, key, read_varint, varint
@@ -37,7 +41,6 @@ TYPE_SEQUENCE, TYPE_MAP, TYPE_OPAQUE, TYPE_SPARSE, TYPE_OPTIONAL = 4, 5, 7, 8, 9
 ELEMENT_TYPE = 1  # of a tensor and of a map's keys a number, of a sequence and an optional a type
 MAP_VALUE = 2
 SHAPE_AXIS, AXIS_LENGTH = 1, 1
-OPSET_VERSION = 2
 
 TYPES = (TYPE_TENSOR, TYPE_SEQUENCE, TYPE_MAP, TYPE_OPAQUE, TYPE_SPARSE, TYPE_OPTIONAL)
 HOLDS = {TYPE_SEQUENCE: ELEMENT_TYPE, TYPE_OPTIONAL: ELEMENT_TYPE, TYPE_MAP: MAP_VALUE}
@@ -117,6 +120,16 @@ def read_ends(path: Path) -> Ends | None:
             return Ends(model.text(MODEL_PRODUCER), zipmaps, rest, repaired)
     except (OSError, ValueError):
         return None
+
+
+def file_facts(path: Path) -> FileFacts | None:
+    """What is kept of a file for later starts; None if it is no model."""
+    ends = read_ends(path)
+    if ends is None:
+        return None
+    return FileFacts(
+        opsets(path), tuple(sorted(tensors_of_any_rank(path))), not ends.zipmaps and not ends.others
+    )
 
 
 def _others(model: Message) -> Iterator[End]:

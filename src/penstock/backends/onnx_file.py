@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from penstock.core.wire import LENGTH_DELIMITED, VARINT, fields, read_varint
 
 MODEL_IR_VERSION, MODEL_GRAPH, MODEL_OPSET_IMPORT, MODEL_FUNCTIONS = 1, 7, 8, 25
-MODEL_PRODUCER, MODEL_PRODUCER_VERSION = 2, 3
+MODEL_PRODUCER = 2
 OPSET_DOMAIN, OPSET_VERSION = 1, 2
 GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
 VALUE_NAME, VALUE_TYPE = 1, 2
@@ -49,18 +51,62 @@ TENSORS: Mapping[str, Mapping[int, str]] = {
 
 CHUNK_BYTES = 1 << 20
 SMALL_BYTES = 1 << 20  # a file of fewer bytes is read, a larger one mapped
-_kept: ContextVar[dict[Path, bytes] | None] = ContextVar("kept", default=None)
-"""The bytes of small files, within `reading_once`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file says, for a later start of the same file: it need not be searched again.
+
+    Attributes:
+        opsets: as `opsets`.
+        any_rank: as `tensors_of_any_rank`.
+        tensors_only: whether all inputs and outputs of the graph are tensors.
+    """
+
+    opsets: Mapping[str, int]
+    any_rank: tuple[str, ...]
+    tensors_only: bool
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is known of the files that are read within `reading_once`.
+
+    Attributes:
+        data: the bytes of small files.
+        external: as `external_files`.
+        facts: what was found at an earlier start.
+    """
+
+    data: dict[Path, bytes] = field(default_factory=dict)
+    external: dict[Path, Sequence[str]] = field(default_factory=dict)
+    facts: dict[Path, FileFacts] = field(default_factory=dict)
+
+
+_kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
 def reading_once() -> Iterator[None]:
     """Until the `with` statement ends, this thread reads a small file once, whatever is asked about it."""
-    token = _kept.set({})
+    token = _kept.set(_Kept())
     try:
         yield
     finally:
         _kept.reset(token)
+
+
+def remember(path: Path, facts: FileFacts) -> None:
+    """Until `reading_once` ends, takes these facts of a file as known; to be called within it."""
+    kept = _kept.get()
+    if kept is not None:
+        kept.facts[path] = facts
+
+
+def remembered(path: Path) -> FileFacts | None:
+    """What is known of a file; None for nothing."""
+    kept = _kept.get()
+    return None if kept is None else kept.facts.get(path)
 
 
 def sha256(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
@@ -70,11 +116,10 @@ def sha256(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
         path: the file.
         stopped: asked every few milliseconds whether to give up; the result then means nothing.
     """
+    kept = _kept.get()
+    if kept is not None and path in kept.data:
+        return hashlib.sha256(kept.data[path]).hexdigest()
     digest = hashlib.sha256()
-    if _kept.get() is not None and path.stat().st_size < SMALL_BYTES:
-        with opened(path) as message:
-            digest.update(message.data)
-        return digest.hexdigest()
     with path.open("rb", buffering=0) as file:
         while not stopped() and (chunk := file.read(CHUNK_BYTES)):
             digest.update(chunk)
@@ -128,11 +173,18 @@ def external_files(path: Path) -> Sequence[str]:
     Raises:
         ValueError: the file is not a protobuf message.
     """
-    found = set()
-    with opened(path) as message:
-        if message.data.find(LOCATION) >= 0:  # most models have no such file, and need no walk
-            found = {_location(tensor) for tensor in _tensors(message)} - {""}
-    return sorted(found)
+    kept = _kept.get()
+    if kept is not None and path in kept.external:
+        return kept.external[path]
+    found: Sequence[str] = ()
+    small = _small(path)
+    if small is None or LOCATION in small:  # most models have no such file, and need no walk
+        with opened(path) as message:
+            if message.data.find(LOCATION) >= 0:
+                found = sorted({_location(tensor) for tensor in _tensors(message)} - {""})
+    if kept is not None:
+        kept.external[path] = found
+    return found
 
 
 def beside(path: Path, names: Sequence[str]) -> Sequence[str]:
@@ -200,6 +252,21 @@ class Message(NamedTuple):
         return found
 
 
+def _small(path: Path) -> bytes | None:
+    """The bytes of a small file; None of a large one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    kept = _kept.get()
+    data = None if kept is None else kept.data.get(path)
+    if data is None and os.stat(path).st_size < SMALL_BYTES:
+        data = path.read_bytes()
+        if kept is not None:
+            kept.data[path] = data
+    return data
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Message]:
     """The message of a file, without reading all of it.
@@ -207,12 +274,7 @@ def opened(path: Path) -> Iterator[Message]:
     Raises:
         OSError: it cannot be read.
     """
-    kept = _kept.get()
-    data = None if kept is None else kept.get(path)
-    if data is None and path.stat().st_size < SMALL_BYTES:
-        data = path.read_bytes()
-        if kept is not None:
-            kept[path] = data
+    data = _small(path)
     if data is not None:
         yield Message(data, 0, len(data))
         return

@@ -62,7 +62,8 @@ def check(  # noqa: PLR0913 - the flags
     folder of a version, or that of a model, whose newest version is taken. A path needs no server.
 
     The columns of --expect are named after outputs, as `penstock predict --file` writes them; it may have
-    some of them only. Texts and whole numbers have to be equal, other numbers within the tolerance.
+    some of them only, and columns of --rows besides. Texts and whole numbers have to be equal, other numbers
+    within the tolerance.
     """  # noqa: D301 - click needs the real character
     from penstock.core.errors import PenstockError as ServerError
     from penstock.row_files.fields import Invalid
@@ -135,11 +136,13 @@ class _Files:
     ) -> Iterator[GoldenRow]:
         from penstock.row_files.fields import Invalid
         from penstock.row_files.golden import GoldenRow, expected_rows, input_rows
+        from penstock.scoring.writers import ERROR
 
         assert self.rows is not None
         assert self.expect is not None
-        given = _named(self.rows, input_rows(_opened(stack, self.rows), self.rows, inputs, optional))
-        wanted = _named(self.expect, expected_rows(_opened(stack, self.expect), self.expect, outputs))
+        columns, rows = input_rows(_opened(stack, self.rows), self.rows, inputs, optional)
+        given, others = _named(self.rows, rows), {*columns, *inputs, ERROR}
+        wanted = _named(self.expect, expected_rows(_opened(stack, self.expect), self.expect, outputs, others))
         for number, (row, expected) in enumerate(itertools.zip_longest(given, wanted)):
             if row is None or expected is None:
                 short = self.rows if row is None else self.expect
@@ -158,6 +161,10 @@ def _named(path: Path, rows: Iterator[Mapping[str, Array]]) -> Iterator[Mapping[
 
 
 def _opened(stack: ExitStack, path: Path) -> TextIO:
+    from penstock.row_files.fields import Invalid
+
+    if path.suffix == ".gz":
+        raise Invalid(f"{path} is compressed: unpack it first")
     return stack.enter_context(path.open(encoding="utf-8-sig", newline=""))
 
 
@@ -233,7 +240,9 @@ def _check_server(  # noqa: PLR0913 - what is asked
         info = client.model(model, version)
         inputs, outputs = (
             {
-                each.name: TensorSpec(each.name, DataType[str(each.datatype)], each.shape, each.row_axis)
+                each.name: TensorSpec(
+                    each.name, DataType[str(each.datatype)], each.shape, each.row_axis, each.missing_text
+                )
                 for each in tensors
             }
             for tensors in (info.inputs, info.outputs)

@@ -94,8 +94,8 @@ def import_model(  # noqa: PLR0913 - the flags
       penstock import pipeline.joblib --sample leads.csv --target converted --to models/lead_scoring
 
     SOURCE is a joblib, pickle or skops file of scikit-learn, LightGBM, XGBoost, CatBoost or InterpretML, a
-    model file of LightGBM, XGBoost or CatBoost, an .onnx file, or a folder of MLflow. It is loaded in a
-    process of its own.
+    model file of LightGBM, XGBoost or CatBoost, a model of PyTorch or Keras, an .onnx file, or a folder of
+    MLflow or Hugging Face. It is loaded in a process of its own.
 
     Every row of the sample is compared, and rows that are made to be hard: missing values, unseen categories,
     extremes, accents. What differs beyond the tolerance is refused. The new version has model.onnx,
@@ -243,6 +243,9 @@ def _found(report: dict[str, Any]) -> Iterator[str]:
     yield report["title"]
     yield f"  inputs     {', '.join(report['inputs'])}"
     yield f"  outputs    {', '.join(report['outputs'])}"
+    if classes := report["classes"]:
+        more = f" and {len(classes) - MOST_SHOWN} more" if len(classes) > MOST_SHOWN else ""
+        yield f"  classes    {', '.join(map(str, classes[:MOST_SHOWN]))}{more} (the order of probabilities)"
     if taken := report["by_position"]:
         shown = [f"{i} is {name}" for i, name in enumerate(taken[:MOST_SHOWN], 1)]
         more = f", and so on to {len(taken)}" if len(taken) > MOST_SHOWN else ""
@@ -290,6 +293,17 @@ def _next_steps(version: Path, report: dict[str, Any]) -> Iterator[str]:
 
 
 def _typed(value: object) -> dict[str, object]:
+    """A value as the API has it; lists of lists, and tokens, with their shape."""
+    first, shape = value, [1]
+    while isinstance(first, list):
+        shape.append(len(first))
+        first = first[0]
+    if len(shape) > 2 or (len(shape) > 1 and isinstance(first, int)):
+        flat = value
+        for _ in shape[2:]:
+            flat = [each for part in flat for each in part]  # type: ignore[attr-defined]
+        kind = "int_values" if isinstance(first, int) else "float_values"
+        return {"shape": shape, kind: flat}
     if isinstance(value, str) and value not in ("NaN", "Infinity", "-Infinity"):
         return {"string_values": [value]}
     if isinstance(value, bool):
@@ -299,7 +313,7 @@ def _typed(value: object) -> dict[str, object]:
 
 def _python(model: str, example: dict[str, object]) -> str:
     call = f'Client("127.0.0.1:8001").predict({json.dumps(model)}, {_literal(example)})'
-    return f"from penstock_client import Client; print({call})"
+    return f"from penstock_client import Client; print(dict({call}))"
 
 
 def _literal(value: dict[str, object]) -> str:

@@ -55,7 +55,8 @@ def optimize(  # noqa: PLR0913 - the flags
     MODEL is an .onnx file, the folder of a version, or that of a model, whose newest version is taken.
 
     A variant is refused if its answers differ by more than --max-difference, if it is slower at 1, 8 or 32
-    rows, or if it gains nothing. Ends with exit code 1 if all are refused.
+    rows, or if it gains nothing. Golden rows go along, with the difference in their tolerance. Ends with exit
+    code 1 if all are refused.
     """
     from penstock.cli.loading import progress
     from penstock.core.errors import StartupError
@@ -103,9 +104,13 @@ def _lines(source: Source, found: Comparison, written: Path | None) -> Iterator[
         if each.batching is not None and not each.batching.enabled:
             yield f"{each.name}: rows run alone: {each.batching.reason}"
     for each in found.variants:
-        yield f"{each.name}: {f'refused: {each.refused}' if each.refused else 'good'}"
+        yield f"{each.name}: {f'refused: {each.refused}' if each.refused else _good(each)}"
     if written is not None and found.best is not None:
         yield f"written: {found.best.name} as {written}"
+
+
+def _good(report: Report) -> str:
+    return "good" if report.golden is None else f"good; {report.golden}"
 
 
 def _cells(report: Report) -> tuple[str, ...]:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def serve(path: Path, config_file: Path | None, **flags: object) -> None:
     """Serve the models at PATH: one .onnx file, or a folder of <model>/<version>/model.onnx.
 
-    Stops on SIGTERM or Ctrl-C once all accepted requests are answered; on a second one, at once. While models
-    are being loaded nothing is accepted, and the first one stops it at once.
+    SIGTERM or Ctrl-C stops the server once all accepted requests are answered, a second one at once. While
+    models are being loaded, no request is accepted, and the first signal stops the server at once.
     """
     from penstock.observability.open_files import raise_limit
 
@@ -49,6 +49,7 @@ def _supervise(config: Config, path: Path) -> None:
 
     resume_after_imports()
     logs.configure(config.log, values={"process": "supervisor", "pid": os.getpid()})
+    logs.report_what_python_reports()
     try:
         sys.exit(Supervisor(config, path, show_in_time).run())
     except StartupError as error:
@@ -57,13 +58,16 @@ def _supervise(config: Config, path: Path) -> None:
 
 def _serve(config: Config, path: Path) -> None:
     from penstock.core.allocator import use_one_arena
+    from penstock.core.interpreter import share_fairly
     from penstock.observability import logs
 
     use_one_arena()
+    share_fairly()
     # A model can crash the process with a signal; then this prints the signal and the stack of each thread.
     faulthandler.enable(all_threads=False)
     with progress() as shown:
         logs.configure(config.log)  # its lines are written above the progress
+        logs.report_what_python_reports()
         signals = StopSignals(lambda: _leave(shown))
         server = _started(config, path, signals, shown)
     logs.configure(config.log)
@@ -108,6 +112,7 @@ def _started(config: Config, path: Path, signals: StopSignals, shown: Progress) 
 def _summary(server: Server) -> str:
     from penstock.core.address import address
     from penstock.core.processors import available
+    from penstock.protocols.rest import docs
     from penstock.summary import Facts, summary
 
     host = server.config.server.host
@@ -117,5 +122,6 @@ def _summary(server: Server) -> str:
         server.transport_name,
         str(available()),
         http_address=address(host, server.http_port) if server.http_port else "",
+        has_docs=docs.folder() is not None,
     )
     return summary(server.models, facts)

@@ -34,6 +34,11 @@ FLAGS: Mapping[str, tuple[str, Any, str]] = {
         click.Choice(["auto", "reactor", "portable"]),
         "How gRPC is served.  [auto]",
     ),
+    "server.on_broken": (
+        "--on-broken",
+        click.Choice(["exit", "serve"]),
+        "If a model cannot be loaded: end with the reason, or serve the others.  [exit]",
+    ),
     "log.level": (
         "--log-level",
         click.Choice(["debug", "info", "warning", "error"]),

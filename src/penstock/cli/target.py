@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "PENSTOCK_TARGET"
 SCHEME = "http://"
+LARGEST_PORT = 65_535
 REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "localhost"}
 """The address of a server on this machine that listens on all addresses."""
 
@@ -113,8 +114,11 @@ def _checked(text: str, where: str) -> str:
     target = rest.rstrip("/")
     if not target or "/" in target:
         raise click.UsageError(f"{where}: {text!r} is not HOST:PORT")
-    if not target.rpartition(":")[2].isdecimal():  # gRPC would take port 443
+    port = target.rpartition(":")[2]
+    if not port.isdecimal():  # gRPC would take port 443
         raise click.UsageError(f"{where}: {text!r} has no port, expected HOST:PORT")
+    if int(port) > LARGEST_PORT:  # gRPC would take it modulo 65536
+        raise click.UsageError(f"{where}: {text!r} has a port above {LARGEST_PORT}")
     return target
 
 

@@ -3,7 +3,7 @@
 Everything here is frozen, validated and free of side effects. `docs/configuration.md` is the page for users.
 """
 
-from penstock.config.loading import Loaded, flag_name, load, load_model_config
+from penstock.config.loading import NO_SETTINGS, Loaded, flag_name, load, load_model_config
 from penstock.config.model_sections import (
     ModelBatching,
     ModelConfig,
@@ -43,6 +43,7 @@ __all__ = [
     "PaddingConfig",
     "effective_batching",
     "effective_runtime",
+    "NO_SETTINGS",
     "Loaded",
     "flag_name",
     "load",

@@ -21,7 +21,7 @@ from penstock.core.errors import ConfigError
 PREFIX = "PENSTOCK_"
 _DELIMITER = "__"
 _SHOWN_NAMES = 10
-_NO_SETTINGS = ModelConfig()  # of every model without a file: a repository may have thousands
+NO_SETTINGS = ModelConfig()  # of every model without a file: a repository may have thousands
 _NETWORK_ADDRESS = re.compile(r"[a-z]+://")
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -87,7 +87,7 @@ def load_model_config(path: Path) -> ModelConfig:
         ConfigError: names the file, the key, the value and the reason, for everything that is wrong.
     """
     if not os.path.lexists(path):
-        return _NO_SETTINGS
+        return NO_SETTINGS
     return _validated(ModelConfig, _from_file(ModelConfig, path))
 
 

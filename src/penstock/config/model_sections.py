@@ -259,6 +259,8 @@ def effective_runtime(defaults: RuntimeConfig, model: ModelRuntime) -> RuntimeCo
 
 
 def _replaced(defaults: _Section, model: Section) -> _Section:
+    if not model.model_fields_set:
+        return defaults
     values = {name: getattr(model, name) for name in type(defaults).model_fields}
     given = {name: value for name, value in values.items() if value is not None}
     return defaults.model_copy(update=given) if given else defaults

@@ -50,13 +50,25 @@ class RequestError(PenstockError):
     retry_after_seconds: float | None = None
     """After how many seconds trying again may help; None if it does not."""
 
+    by_form = False
+    """Whether it depends on the names, datatypes and shapes in the request only, not on values or on time."""
+
 
 class NotFound(RequestError):
     """There is no such model, version or label."""
 
+    by_form = True
+
 
 class InvalidRequest(RequestError):
     """The request does not fit the model's signature, or is malformed."""
+
+    @classmethod
+    def of_form(cls, message: str) -> InvalidRequest:
+        """An error with `by_form`."""
+        error = cls(message)
+        error.by_form = True
+        return error
 
 
 class Unauthenticated(RequestError):

@@ -1,4 +1,4 @@
-"""Pauses Python's collector of garbage, where many objects are made and none of them is garbage."""
+"""Pauses Python's garbage collector while many objects are made that live on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _was_on = False
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Without the collector, which would look through the new objects again and again; on any thread."""
+    """Switches the collector off: it would look through the new objects again and again. On any thread."""
     global _pauses, _was_on  # noqa: PLW0603 - the collector is one for the process
     with _lock:
         if not _pauses:
@@ -33,7 +33,7 @@ def paused() -> Iterator[None]:
 def resume_after_imports() -> None:
     """Switches the collector on, which was off while modules were imported: these stay, so it skips them.
 
-    To look through them again and again takes a tenth of the CPU of a start.
+    Looking through them again and again takes a tenth of the CPU time of a start.
     """
     gc.freeze()
     gc.enable()

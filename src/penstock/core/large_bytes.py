@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from penstock.core.allocator import use_huge_pages
+from penstock.core.allocator import drop_pages, use_huge_pages
 
 LARGE_BYTES = 2**20
 """Smaller bytes are copied faster by Python itself."""
@@ -31,8 +31,8 @@ _memory.restype, _memory.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c
 
 
 def joined(parts: Sequence[bytes | memoryview]) -> bytes:
-    """As `b"".join(parts)`; the parts are contiguous bytes."""
-    sizes = [len(part) for part in parts]
+    """As `b"".join(parts)`; the parts are bytes, and contiguous views of any elements."""
+    sizes = [part.nbytes if isinstance(part, memoryview) else len(part) for part in parts]
     size = sum(sizes)
     if size < LARGE_BYTES:
         return b"".join(parts)
@@ -55,3 +55,12 @@ def part_of(data: bytes, start: int, end: int) -> bytes:
     if end - start < LARGE_BYTES:
         return data[start:end]
     return joined((memoryview(data)[start:end],))
+
+
+def forget(data: bytes) -> None:
+    """Gives most of the memory of bytes back, whose contents nobody reads from now on; they are lost.
+
+    For a message that gRPC has copied: its operation keeps the bytes until the message has left, which may
+    never be. So an answer that is not read takes its size once, not twice.
+    """
+    drop_pages(_address(data), len(data))

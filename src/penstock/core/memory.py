@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
+import time
+from functools import cache
 from pathlib import Path
 
 OF_CGROUPS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
+TRIED_BYTES, TRIES = 1 << 20, 3
 _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -47,3 +51,18 @@ def available_bytes(root: Path = Path("/")) -> int:
         except (OSError, ValueError):  # no such limit, or "max"
             continue
     return min(known, default=0)
+
+
+@cache
+def new_memory_seconds() -> float:
+    """How long the system takes to give a thread a byte of memory that the process did not have, in seconds.
+
+    It is measured at the first call, which takes a millisecond or a few: the shortest of `TRIES`.
+    """
+    tries = []
+    for _ in range(TRIES):
+        with mmap.mmap(-1, TRIED_BYTES) as memory:
+            before = time.thread_time()
+            memory[:: mmap.PAGESIZE] = bytes(TRIED_BYTES // mmap.PAGESIZE)
+            tries.append(time.thread_time() - before)
+    return min(tries) / TRIED_BYTES

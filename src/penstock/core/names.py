@@ -19,6 +19,12 @@ def shown(name: str) -> str:
     return repr(short(name))
 
 
+def missing(names: Sequence[str]) -> str:
+    """That these inputs are missing; names with blanks or commas are in quotes."""
+    told = listed([repr(name) if {*name} & {*" ,"} else name for name in names])
+    return f"input {told} is missing" if len(names) == 1 else f"inputs {told} are missing"
+
+
 def listed(names: Sequence[str]) -> str:
     """Names, at most `LISTED` of them and each at most `SHOWN_LENGTH` long, and how many more there are."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from penstock.core.errors import RequestError
@@ -46,14 +47,17 @@ class ObserverList:
         self.on_event = _each(observers, "on_event")
 
 
+@lru_cache(maxsize=64)
+def _overriding(kinds: Sequence[type], method: str) -> Sequence[int]:
+    """The places of the classes that do not inherit a method. A repository may have thousands of models."""
+    inherited = getattr(SilentObserver, method)
+    return [place for place, kind in enumerate(kinds) if getattr(kind, method, None) is not inherited]
+
+
 def _each(observers: Sequence[Observer], method: str) -> Callable[..., None]:
     """A function that calls a method of all observers that override it."""
-    inherited = getattr(SilentObserver, method)
-    methods: list[Callable[..., Any]] = [
-        getattr(observer, method)
-        for observer in observers
-        if getattr(type(observer), method, None) is not inherited
-    ]
+    places = _overriding(tuple(map(type, observers)), method)
+    methods: list[Callable[..., Any]] = [getattr(observers[place], method) for place in places]
     if len(methods) == 1:
         return methods[0]
 

@@ -18,7 +18,7 @@ class CutReason(Enum):
 
     FULL = "full"
     """It has as many rows as it may have."""
-    FREE = "executor_free"
+    FREE = "thread_free"
     """No further request waited, and a thread was free to run it."""
     DEADLINE = "deadline"
     """One more row would have made a request of the batch late."""
@@ -47,6 +47,7 @@ class Run:
         outputs: the model's outputs, by name, for all requests together.
         cut_reason: why it has no more rows.
         encoded: what a protocol encodes once for all answers of the run.
+        shared: the same for the forms of answers over HTTP, by what encodes them; None for nothing.
         padding: along the padded axis, over all rows, how many values were received and how many were
             added; None if nothing is padded.
     """
@@ -58,6 +59,7 @@ class Run:
     outputs: Mapping[str, Array]
     cut_reason: CutReason = CutReason.FREE
     encoded: object = field(init=False, default=None)
+    shared: dict[object, object] | None = field(init=False, default=None)
     padding: tuple[int, int] | None = field(init=False, default=None)
 
 
@@ -199,7 +201,7 @@ class Observer(Protocol):
         """`count` requests that came by `rpc` ended with `error`, each after `seconds` seconds."""
 
     def on_event(self, event: str, **facts: object) -> None:
-        """Something happened to the model itself.
+        """Takes an event of the model itself.
 
         Args:
             event: one of `penstock.core.request.EVENTS`.
@@ -212,4 +214,4 @@ EVENTS = ("terminated", "hung", "returned", "opened", "closed", "mismatch", "ver
 ended; the circuit breaker has opened, since the model fails on every input, or has closed; the requests of a
 batch affected each other, so every request runs alone from now on; a batch was compared with runs of its
 requests alone, and they agreed; a request that runs alone twice gets two answers, so batches are not compared
-any more; a run took far longer than expected, so no further run is made by the thread that polls gRPC."""
+any more; a run took far longer than expected, so no further run is made by a thread that takes calls."""

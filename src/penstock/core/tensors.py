@@ -72,6 +72,10 @@ BY_ONNX_NAME: Mapping[str, DataType] = {f"tensor({each.onnx_name})": each for ea
 """Datatypes by ONNX Runtime's name of the tensor type, such as `tensor(float)`."""
 
 
+MISSING_TEXT = "penstock.missing_text"
+"""The key in the metadata of an ONNX file of what a missing text is sent as, as a text of JSON."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One input or output of a model.
@@ -83,12 +87,14 @@ class TensorSpec:
             the graph gives the open length, or "?" if it has no name. None if the graph does not even
             fix the number of axes.
         row_axis: the axis along which the rows lie if the model is batched.
+        missing_text: of an input of texts, what a missing one is sent as; None if the model has none.
     """
 
     name: str
     datatype: DataType
     shape: tuple[int | str, ...] | None
     row_axis: int = 0
+    missing_text: str | None = None
 
     def has_open_inner_axis(self) -> bool:
         """Whether an axis other than that of the rows has no fixed length."""

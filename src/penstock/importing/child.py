@@ -21,8 +21,12 @@ INSTALL = {
     "interpret": "interpret-core",
     "xgboost": "xgboost",
     "yaml": "mlflow",
+    "keras": "keras tensorflow tf2onnx",
+    "tensorflow": "tensorflow tf2onnx",
+    "torch": "torch onnxscript",
+    "transformers": "transformers torch onnxscript",
 }
-"""The distribution of a module, where its name differs."""
+"""The distributions of a module, where its name differs or others are needed beside it."""
 OWN = ("skl2onnx", "onnx", "pandas")
 """What the extra `import` has, whatever the model is."""
 
@@ -46,9 +50,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             return {
                 "refused": f"{name} is not installed here: pip install '.[import]' in Penstock's checkout"
             }
+        needed = " ".join(f"'{each}'" for each in INSTALL.get(name, name).split())
         return {
             "refused": f"the model needs the module {error.name}, which is not installed here: "
-            f"pip install '{INSTALL.get(name, name)}', in the release that it was saved with"
+            f"pip install {needed}, in the release that it was saved with"
         }
 
 
@@ -62,8 +67,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     _say(job, f"reading {sample.name}")
     frame, inputs = _inputs(job, original, _sample(job, original))
     _say(job, f"converting {original.title}")
-    model = original.convert(inputs)
-    path = folder / "model.onnx"
+    model, path = original.convert(inputs), folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     verifier = Verifier(original, inputs, path)
     _say(job, f"comparing {len(frame):,} rows, and rows made to be hard")
@@ -79,6 +83,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
         "hard": str(verified.hard) if verified.hard else "",
         "not_compared": verified.not_compared,
         "ties": verified.ties,
+        "classes": writing.classes_of(verified.rows),
         "largest": max(verified.sample.largest, verified.hard.largest if verified.hard else 0.0),
     }
     if not verified.sample.are_accepted or (verified.hard and not verified.hard.are_accepted):
@@ -117,7 +122,7 @@ def _whole_row(inputs: Any) -> int:
     """The first row without missing values, or the first."""
     rows = len(next(iter(inputs.values())))
     for i in range(rows):
-        values = [each for array in inputs.values() for each in array[i]]
+        values = [each for array in inputs.values() for each in array[i].ravel()]
         if all(each == each and each != "" for each in values):  # noqa: PLR0124 - NaN
             return i
     return 0
@@ -168,6 +173,8 @@ def _sample(job: dict[str, Any], original: Any) -> Any:
     path = Path(job["sample"])
     frame = _without(table.read(path), job["target"], job["drop"])
     _check_columns(frame, job["text"])
+    if hasattr(original, "prepared"):  # texts of Transformers become tokens
+        return original.prepared(frame)
     columns = list(frame.columns)
     frame = table.as_texts(frame, path, {*job["text"], *original.texts(columns)})
     # Only scikit-learn's encoders tell None from NaN.

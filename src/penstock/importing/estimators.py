@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,33 @@ OF_SKLEARN = (
 )
 
 
-def register() -> None:
-    """Has skl2onnx use the converters of this package; to be called once."""
+@contextlib.contextmanager
+def registered() -> Iterator[None]:
+    """Has skl2onnx use the converters of this package while it lasts.
+
+    Others of the process who convert with skl2onnx, before or after, get its own converters.
+    """
+    from skl2onnx import _parse, _supported_operators
+    from skl2onnx.common import _registration
+
+    tables = (
+        _registration._converter_pool,
+        _registration._shape_calculator_pool,
+        _supported_operators.sklearn_operator_name_map,
+        _parse.sklearn_parsers_map,
+    )
+    before = [dict(each) for each in tables]
+    try:
+        _register_estimators()
+        _register_boosters()
+        yield
+    finally:
+        for table, entries in zip(tables, before, strict=True):
+            table.clear()
+            table.update(entries)
+
+
+def _register_estimators() -> None:
     import sklearn.ensemble
     import sklearn.feature_extraction.text
     import sklearn.impute
@@ -62,7 +88,7 @@ def _register_trees(kind: type, alias: str, read: Callable[[Any], Scored]) -> No
     )
 
 
-def register_boosters() -> None:
+def _register_boosters() -> None:
     """The same for the scikit-learn classes of LightGBM and XGBoost, where they are installed."""
     from importlib.util import find_spec
 

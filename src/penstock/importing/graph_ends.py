@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
+from penstock.core.tensors import MISSING_TEXT as MISSING_TEXT_KEY
 from penstock.importing.encoders import MISSING_TEXT
 from penstock.importing.table import VECTOR, Inputs
 
 BATCH = "batch"
+LABEL = "label"
 TARGET_OPSET = {"": 19, "ai.onnx.ml": 3}
 """Taken by every release of ONNX Runtime that the server takes; 3 is the last with TreeEnsembleRegressor."""
 LOCALE = "C.UTF-8"
@@ -34,16 +37,63 @@ def finished(model: Any, inputs: Inputs, outputs: Sequence[str]) -> Any:
         _take_flags(graph, {each.name for each in inputs.columns if each.flag})
     if inputs.na_texts:
         _take_as_missing(graph, inputs.na_texts)
-    del graph.output[len(outputs) :]
-    for old, name in zip(list(graph.output), outputs, strict=True):
-        if old.name != name:
-            graph.node.append(_helper().make_node("Identity", [old.name], [name]))
-            old.name = name
+    _name_outputs(graph, outputs)
+    if any(each.type.tensor_type.elem_type == _helper().TensorProto.STRING for each in graph.input):
+        own = {each.key: each.value for each in model.metadata_props}
+        _helper().set_model_props(model, {**own, MISSING_TEXT_KEY: json.dumps(MISSING_TEXT)})
     for each in (*graph.input, *graph.output):
         axes = each.type.tensor_type.shape.dim
         if axes:
             axes[0].dim_param = BATCH
     return model
+
+
+def _flatten(graph: Any, output: Any) -> None:
+    """Makes an output [N]: the labels of some converters lie in one row, [1, N]."""
+    from onnx import numpy_helper
+
+    rows, axes = f"{output.name}_as_it_came", f"axes_of_{output.name}"
+    for node in graph.node:
+        for place, name in enumerate(node.output):
+            if name == output.name:
+                node.output[place] = rows
+    _rename(graph, output.name, rows)
+    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), axes))
+    graph.node.append(_helper().make_node("Reshape", [rows, axes], [output.name]))
+    del output.type.tensor_type.shape.dim[:]
+    output.type.tensor_type.shape.dim.add()
+
+
+def _name_outputs(graph: Any, names: Sequence[str]) -> None:
+    """Keeps as many outputs as there are names, and gives them these."""
+    del graph.output[len(names) :]
+    for old, name in zip(list(graph.output), names, strict=True):
+        if old.name != name:
+            graph.node.append(_helper().make_node("Identity", [old.name], [name]))
+            old.name = name
+    for each in graph.output:
+        if each.name == LABEL and len(each.type.tensor_type.shape.dim) != 1:
+            _flatten(graph, each)
+
+
+def call_inputs(model: Any, names: Sequence[str]) -> None:
+    """Gives the inputs of a graph these names, in their order.
+
+    A converter may have changed them: skl2onnx writes an underscore for what is no letter and no digit.
+
+    Args:
+        model: an `onnx.ModelProto`, with as many inputs; else it is left as it is.
+        names: the names, each once.
+    """
+    inputs = model.graph.input
+    if len(inputs) != len(names):
+        return
+    renamed = {each.name: name for each, name in zip(inputs, names, strict=True) if each.name != name}
+    for each in inputs:
+        each.name = renamed.get(each.name, each.name)
+    for node in model.graph.node:
+        for place, taken in enumerate(node.input):
+            node.input[place] = renamed.get(taken, taken)
 
 
 def _helper() -> Any:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from penstock.importing.table import Column, are_booleans
-
-KINDS = ("missing", "unseen", "extremes", "texts")
-"""What `--leave-out` takes."""
+from penstock.importing.table import Column, are_booleans, as_tensor
 
 TEXTS = (
     "CAFÉ À LA CARTE",
@@ -39,12 +36,7 @@ def hard_rows(
     """
     bases = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, BASES).astype(int))]
     for each in columns:
-        made: dict[str, Sequence[Any]] = {
-            "missing": [] if each.flag else [_missing(frame[each.name]), *(na_texts if each.text else ())],
-            "unseen": ["never seen before", "\u00e9t\u00e9"] if each.text else [],
-            "texts": list(TEXTS) if each.text else [],
-            "extremes": [] if each.text else _extremes(frame[each.name]),
-        }
+        made = (_lists if each.shape else _single)(each, frame[each.name], na_texts)
         for kind, values in made.items():
             for value in values if kind not in left_out else ():
                 if (table := _with(bases, each, value)) is not None:
@@ -57,13 +49,36 @@ def _missing(values: Any) -> Any:
     return missing.iloc[0] if values.dtype == "object" and len(missing) else None
 
 
+def _single(column: Column, values: Any, na_texts: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+    """The hard values of a column of single values, by kind."""
+    return {
+        "missing": [] if column.flag else [_missing(values), *(na_texts if column.text else ())],
+        "unseen": ["never seen before", "\u00e9t\u00e9"] if column.text else [],
+        "texts": list(TEXTS) if column.text else [],
+        "extremes": [] if column.text else _extremes(values),
+    }
+
+
+def _lists(column: Column, values: Any, na_texts: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+    """Lists of numbers: one of which one number is missing, and some of one number everywhere."""
+    array = as_tensor(values, np.float32).astype(np.float64)
+    first = array[0].copy()
+    first.flat[0] = np.nan
+    numbers = array[np.isfinite(array)]
+    made = _ends(float(numbers.min()), float(numbers.max())) if len(numbers) else []
+    return {"missing": [first], "extremes": [np.full(column.shape, each) for each in made]}
+
+
 def _extremes(values: Any) -> list[float]:
     if are_booleans(values):
         return [False, True]
     numbers = values.dropna().astype(float)
     if not len(numbers):
         return []
-    low, high = float(numbers.min()), float(numbers.max())
+    return _ends(float(numbers.min()), float(numbers.max()))
+
+
+def _ends(low: float, high: float) -> list[float]:
     width = (high - low) or 1.0
     return [low, high, low - width, high + width, 0.0, low - 100 * width, high + 100 * width]
 
@@ -74,6 +89,9 @@ def _with(bases: Any, column: Column, value: object) -> Any:
 
     made = bases.copy()
     old = made[column.name]
+    if column.shape:
+        made[column.name] = pd.Series([value] * len(made), index=made.index, dtype=object)
+        return made
     if isinstance(old.dtype, pd.CategoricalDtype):
         if value is not None and value not in old.cat.categories:
             return None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from penstock.importing.hard_rows import TEXTS
+from penstock.importing.network import Network
 
 _TOKENS = "splits texts in Python: those as in the worst row become other tokens; --leave-out texts"
 _OF_TEXTS: Mapping[str, str] = {"TfidfVectorizer": _TOKENS, "CountVectorizer": _TOKENS}
@@ -32,6 +34,11 @@ def known_loss(original: Any, worst_of_hard: Mapping[str, object]) -> str:
     """
     from penstock.importing.estimators import parts
 
+    if isinstance(original, Network) and "NaN" in json.dumps(worst_of_hard):
+        return (
+            "known: operators of ONNX Runtime, such as MaxPool, ReduceMax and LSTM, make numbers of missing "
+            "values, and the original does not: if requests have none, --leave-out missing"
+        )
     model = getattr(original, "model", None)
     if _has_long_labels(model):
         return (

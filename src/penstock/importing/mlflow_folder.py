@@ -16,8 +16,18 @@ FLAVORS = {
     "xgboost": ("data", "xgboost_file"),
     "catboost": ("data", "catboost_file"),
     "onnx": ("data", "onnx_file"),
+    "keras": ("data", "keras_file"),
+    "tensorflow": ("data", "keras_file"),
+    "pytorch": ("model_data", "torch_file"),
 }
 """For each flavor the key with its file's name, and the module that loads that."""
+
+IN_FOLDER = {
+    "keras": ("model.keras", "model.h5", "model"),
+    "tensorflow": ("model.keras", "model.h5", "model"),
+    "pytorch": ("model.pt2", "model.pth"),
+}
+"""What the file is called where a flavor names its folder; a SavedModel is a folder itself."""
 
 BY_FORMAT = {".pkl": "pickled", ".pickle": "pickled", ".joblib": "pickled", ".skops": "skops_file"}
 
@@ -36,10 +46,26 @@ def load(path: Path) -> Original:
     for name, (key, module) in FLAVORS.items():
         if name not in flavors:
             continue
-        file = path / str(flavors[name].get(key, ""))
-        if not file.is_file():
-            raise Refused(f"{path}: its flavor {name} names {file.name}, which is no file")
+        file = _file(path, name, str(flavors[name].get(key, "")))
         own = BY_FORMAT.get(file.suffix, module)
         original: Original = import_module(f"penstock.importing.{own}").load(file)
         return original
     raise Refused(f"{path}: its flavors are {', '.join(flavors)}; expected one of {', '.join(FLAVORS)}")
+
+
+def _file(path: Path, flavor: str, said: str) -> Path:
+    """The file that a flavor names, or the one in the folder that it names.
+
+    Raises:
+        Refused: there is none.
+    """
+    named = path / said
+    names = IN_FOLDER.get(flavor)
+    if names is None:
+        if not named.is_file():
+            raise Refused(f"{path}: its flavor {flavor} names {named.name}, which is no file")
+        return named
+    for each in names:
+        if (named / each).exists():
+            return named / each
+    raise Refused(f"{path}: its flavor {flavor} has none of {', '.join(names)} in {said or 'the folder'}")

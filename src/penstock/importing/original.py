@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from penstock.importing.table import Inputs
 
@@ -44,4 +44,17 @@ class Original(Protocol):
 
         Raises:
             Refused: ONNX cannot carry it; says what, and the way out.
+        """
+
+
+@runtime_checkable
+class HardRows(Protocol):
+    """An original that makes the hard rows itself, since its inputs belong together."""
+
+    def hard_rows(self, frame: Any, left_out: Collection[str]) -> Iterator[tuple[str, Any]]:
+        """Hard rows, a table at a time, with what is hard about it.
+
+        Args:
+            frame: the sample.
+            left_out: kinds that are not made.
         """

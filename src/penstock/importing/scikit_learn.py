@@ -11,7 +11,7 @@ from penstock.importing import estimators
 from penstock.importing.categories import WAY_OUT, has_categories
 from penstock.importing.errors import LacksColumns, Refused
 from penstock.importing.fitted_texts import chosen, nones_of, texts_of
-from penstock.importing.graph_ends import TARGET_OPSET, finished
+from penstock.importing.graph_ends import TARGET_OPSET, call_inputs, finished
 from penstock.importing.labels import as_labels
 from penstock.importing.table import VECTOR, Inputs, column
 from penstock.importing.trees_sklearn import NotCarried
@@ -149,14 +149,14 @@ class ScikitLearn:
 
     def convert(self, inputs: Inputs) -> Any:
         """See `Original`."""
-        estimators.register()
-        estimators.register_boosters()
         outputs = list(self._outputs())
         try:
             model = estimators.prepared(self.model)
             kinds = self._types(inputs, model)
             options = estimators.options_of(model)
-            made = _to_onnx(model, kinds, options)
+            with estimators.registered():
+                made = _to_onnx(model, kinds, options)
+            call_inputs(made, [name for name, _ in kinds])
         except NotCarried as error:
             raise Refused(str(error)) from error
         except Exception as error:  # skl2onnx has no root of its errors

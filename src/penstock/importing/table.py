@@ -30,11 +30,15 @@ class Column(NamedTuple):
         name: as in the table.
         text: whether it holds texts.
         flag: whether it holds booleans and none is missing; all else is FP32.
+        shape: of a value that is a list of numbers, or of lists; () for a single value.
+        whole: whether these numbers are INT64.
     """
 
     name: str
     text: bool
     flag: bool = False
+    shape: Sequence[int] = ()
+    whole: bool = False
 
 
 class Inputs(NamedTuple):
@@ -53,9 +57,14 @@ class Inputs(NamedTuple):
     by_position: bool = False
 
     def feeds(self, frame: Any) -> dict[str, Any]:
-        """The rows of a table as arrays, by input: [N, 1] each, or [N, columns] for a vector."""
+        """The rows of a table as arrays, by input.
+
+        They are [N, 1] each, [N, *shape] for lists of numbers, or [N, columns] for a vector.
+        """
         made = {
-            each.name: as_input(frame[each.name], each.text, each.flag and not self.vector)
+            each.name: as_tensor(frame[each.name], np.int64 if each.whole else np.float32)
+            if each.shape
+            else as_input(frame[each.name], each.text, each.flag and not self.vector)
             for each in self.columns
         }
         return {VECTOR: np.concatenate(list(made.values()), axis=1)} if self.vector else made
@@ -266,6 +275,48 @@ def column(frame: Any, name: str) -> Column:
         kinds = sorted({type(each).__name__ for each in known})
         raise Refused(f'column "{name}" holds {", ".join(kinds)}: an input has numbers or texts')
     return Column(name, True)
+
+
+def holds_lists(values: Any) -> bool:
+    """Whether a column holds lists of numbers, or arrays of them."""
+    known = values[values.notna()]
+    return bool(len(known)) and all(isinstance(each, list | tuple | np.ndarray) for each in known)
+
+
+def list_column(frame: Any, name: str) -> Column:
+    """What a column of lists is as an input: FP32 of the shape that each of its values has.
+
+    Raises:
+        Refused: the values are not numbers, have different shapes, or some are missing.
+    """
+    values = frame[name]
+    if values.isna().any():
+        raise Refused(f'column "{name}" holds lists of numbers, and {int(values.isna().sum())} are missing')
+    shapes = set()
+    for each in values:
+        try:
+            shapes.add(_array(each, np.float32).shape)
+        except (TypeError, ValueError) as error:
+            raise Refused(f'column "{name}" holds lists that are not all numbers: {error}') from error
+    if len(shapes) > 1:
+        listed = ", ".join(str(list(each)) for each in sorted(shapes)[:4])
+        raise Refused(f'column "{name}" holds lists of different shapes: {listed}')
+    (shape,) = shapes
+    if 0 in shape:
+        raise Refused(f'column "{name}" holds empty lists')
+    return Column(name, False, shape=shape)
+
+
+def as_tensor(values: Any, kind: type[np.generic]) -> Any:
+    """A column of lists of one shape as an array [N, *shape]."""
+    return np.stack([_array(each, kind) for each in values])
+
+
+def _array(value: Any, kind: type[np.generic]) -> Any:
+    """A list of numbers as an array; Parquet has arrays of arrays."""
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = [_array(each, kind) for each in value]
+    return np.asarray(value, kind)
 
 
 def as_input(values: Any, text: bool, flag: bool = False) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from penstock.core.errors import ModelFailed, ModelLoadError
 from penstock.core.tensors import DataType
 from penstock.importing.errors import Refused
 from penstock.importing.hard_rows import hard_rows
-from penstock.importing.original import Original
+from penstock.importing.original import HardRows, Original
 from penstock.importing.table import Inputs
 from penstock.importing.trees_sklearn import NotCarried
 from penstock.row_files.differences import Differences, Tolerance
@@ -127,7 +127,7 @@ class Verifier:
         kept.append(self._compare(sample, frame, expected))
         not_compared: dict[str, str] = {}
         hard = Differences(accepted)
-        for what, table in hard_rows(frame, self._inputs.columns, left_out, self._inputs.na_texts):
+        for what, table in self._hard_rows(frame, left_out):
             try:
                 wanted = self._expected(table)
             except Exception as error:  # the original refuses such rows
@@ -135,6 +135,11 @@ class Verifier:
                 continue
             kept.append(self._compare(hard, table, wanted, what))
         return Verified(sample, hard if hard.rows else None, kept, accepted, not_compared, self.ties)
+
+    def _hard_rows(self, frame: Any, left_out: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        if isinstance(self._original, HardRows):
+            return self._original.hard_rows(frame, left_out)
+        return hard_rows(frame, self._inputs.columns, left_out, self._inputs.na_texts)
 
     def _expected(self, frame: Any) -> Mapping[str, Any]:
         return _outputs(self._original, self._inputs, frame)
@@ -148,6 +153,7 @@ class Verifier:
             came = dict(zip(names, self._backend.run(names, feeds), strict=True))
         except ModelFailed as error:
             raise Refused(f"the converted file fails on {what or 'the sample'}: {error}") from error
+        _check_rows(came, len(frame))
         wanted = {name: _as_declared(expected[name], came[name]) for name in names}
         tied = self._tied(wanted, differences.tolerance)
         if tied.any():  # either label is right; the probabilities are compared all the same
@@ -168,6 +174,20 @@ class Verifier:
         tied = (two[:, 1] - two[:, 0]) <= min(tolerance["probabilities"], 1e-6)
         self.ties += int(tied.sum())
         return tied
+
+
+def _check_rows(came: Mapping[str, Any], rows: int) -> None:
+    """Checks that each output has a row for each row.
+
+    Raises:
+        Refused: one has not.
+    """
+    for name, values in came.items():
+        if not values.ndim or len(values) != rows:
+            raise Refused(
+                f"the converted file gives {name} in the shape {list(values.shape)} for {rows} rows, "
+                "expected one for each row"
+            )
 
 
 def _tolerance(tolerance: float, expected: Mapping[str, Any]) -> Tolerance:

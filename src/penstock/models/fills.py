@@ -101,8 +101,8 @@ class Wide:
     Attributes:
         usual: fills what stays as it is.
         has_lengths: whether the model takes sequences.
-        high: whole numbers are below this,
-        bounds: or below these, by the input's name.
+        high: whole numbers are below this.
+        bounds: for some inputs, by name, what their whole numbers are below instead.
         signed: whether every second whole number is negative, where the datatype has such and nothing is
             looked up by it.
     """

@@ -67,7 +67,7 @@ def advice_on(folder: Path) -> str:
 
 
 def _tool(folder: Path) -> str:
-    """Which tool wrote a folder, by the file that it is known by; "" for none of them."""
+    """Which tool wrote a folder, by the file that it is known by; "" if neither did."""
     if os.path.isfile(folder / MLFLOW):
         return "MLflow"
     return "Hugging Face" if os.path.isfile(folder / HUGGING_FACE) else ""

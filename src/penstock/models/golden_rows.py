@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 
 from penstock.core.errors import ModelFailed, ModelLoadError
 from penstock.core.tensors import Array, Signature
+from penstock.models.opened import Opened
 from penstock.models.padded_inputs import unpadded
+from penstock.models.sequence import scalars_of
 from penstock.row_files.differences import Differences, Tolerance
 from penstock.row_files.fields import Invalid
 from penstock.row_files.golden import FILE, Golden, GoldenRow
@@ -56,13 +59,31 @@ class Runnable(NamedTuple):
     has_state: bool = False
 
 
+def as_served(opened: Opened, max_rows: int) -> Runnable:
+    """A model as the server runs it.
+
+    Args:
+        opened: the model.
+        max_rows: the most rows of a batch; 1 if its rows run alone.
+    """
+    # Rows along other axes, and beside values that a whole batch shares, run one by one.
+    alone = opened.axes.moved or scalars_of(opened.backend.signature)
+    return Runnable(
+        opened.backend.run,
+        opened.declared,
+        1 if alone else max_rows,
+        opened.padding,
+        opened.sequence_state is not None,
+    )
+
+
 def verify(model: Runnable, folder: Path, most_seconds: float = MOST_SECONDS) -> str:
     """Compares a model's outputs with those that its golden rows expect.
 
     Args:
         model: the model.
         folder: that of the version.
-        most_seconds: after so long, no further rows are read.
+        most_seconds: after this time, no further rows are read.
 
     Returns:
         What was found, as a sentence; "" if the folder has no golden rows.
@@ -70,16 +91,16 @@ def verify(model: Runnable, folder: Path, most_seconds: float = MOST_SECONDS) ->
     Raises:
         ModelLoadError: the model misses them, or the file cannot be used.
     """
-    path = folder / FILE
-    if not path.is_file():
+    if not os.path.isfile(f"{folder}/{FILE}"):
         return ""
+    path = folder / FILE
     if model.has_state:
         raise ModelLoadError(
             f"{FILE}: a model that keeps a state cannot be verified by rows; remove the file"
         )
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            golden = _opened(model, file)
+            golden = golden_of(model, file)
             end = time.monotonic() + most_seconds
             differences, is_whole = compare(model, golden, golden.tolerance, end)
     except Invalid as error:
@@ -105,12 +126,12 @@ def first_row(model: Runnable, folder: Path) -> Mapping[str, Array]:
         By name, each with the axis of rows: the first row in which no value is missing (NaN, or the empty
         text), or else the first; empty if the folder has no golden rows that can be read.
     """
-    path = folder / FILE
-    if not path.is_file():
+    if not os.path.isfile(f"{folder}/{FILE}"):
         return {}
+    path = folder / FILE
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [each.inputs for each in itertools.islice(_opened(model, file), LOOKED_AT)]
+            rows = [each.inputs for each in itertools.islice(golden_of(model, file), LOOKED_AT)]
     except (Invalid, OSError, UnicodeDecodeError):  # it was changed since it was verified
         return {}
     return next(filter(_is_whole, rows), rows[0])
@@ -125,7 +146,12 @@ def _is_whole(inputs: Mapping[str, Array]) -> bool:
     )
 
 
-def _opened(model: Runnable, file: TextIO) -> Golden:
+def golden_of(model: Runnable, file: TextIO) -> Golden:
+    """The golden rows in a file, as the inputs and outputs of a model.
+
+    Raises:
+        Invalid: they cannot be.
+    """
     optional = model.padding.optional if model.padding else model.signature.defaults
     specs = {**model.signature.inputs, **model.signature.defaults}
     return Golden(file, specs, model.signature.outputs, optional)

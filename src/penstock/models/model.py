@@ -49,6 +49,10 @@ class Batching:
     proven: Verdict = Verdict.UNKNOWN
     why: tuple[str, ...] = field(default=(), compare=False)
 
+    def saying(self, reason: str, *why: str) -> Batching:
+        """The same with another reason, and more that it rests on."""
+        return Batching(self.enabled, reason, self.tolerance, self.exact, self.proven, (*self.why, *why))
+
 
 @dataclass(frozen=True, slots=True)
 class Broken:
@@ -142,7 +146,7 @@ class Model:
         # Padding and states put together runs of the inputs that every request has.
         self.defaults = () if self.sequence_state or self.padding else tuple(whole.defaults)
         defaults = {name: whole.defaults[name] for name in self.defaults}
-        self.signature = replace(needed, inputs={**needed.inputs, **defaults})
+        self.signature = replace(needed, inputs={**needed.inputs, **defaults}) if defaults else needed
         tensors = (*self.signature.inputs.values(), *self.signature.outputs.values())
         batched = self.batching.enabled
         self.row_axes = {spec.name: spec.row_axis for spec in tensors if spec.row_axis and batched}

@@ -96,8 +96,10 @@ class Opened(NamedTuple):
     def declared(self) -> Signature:
         """The signature, as it was found to be."""
         state = self.sequence_state
-        states = {name for each in state.tensors for name in (each.input, each.output)} if state else set()
         graph, found = self.backend.signature, self.axes.signature
+        if found is graph:
+            return graph
+        states = {name for each in state.tensors for name in (each.input, each.output)} if state else set()
         inputs, outputs = (
             {name: declared[name] if name in states else spec for name, spec in seen.items()}
             for declared, seen in ((graph.inputs, found.inputs), (graph.outputs, found.outputs))
@@ -119,7 +121,13 @@ class Opened(NamedTuple):
         return AtBucket(backend, self.padding) if self.padding else backend
 
 
-def opened(candidate: Candidate, open_backend: OpenBackend, runs_in_parallel: int, cores: int) -> Opened:
+def opened(
+    candidate: Candidate,
+    open_backend: OpenBackend,
+    runs_in_parallel: int,
+    cores: int,
+    row_axes_of: Callable[[Signature], RowAxes] | None = None,
+) -> Opened:
     """Opens a model and reads what its settings declare.
 
     Args:
@@ -127,6 +135,7 @@ def opened(candidate: Candidate, open_backend: OpenBackend, runs_in_parallel: in
         open_backend: opens its file.
         runs_in_parallel: how many of its runs may go on at the same time.
         cores: how many each of them works on.
+        row_axes_of: where the rows lie; as the settings and the names of axes say, if not given.
 
     Raises:
         ModelLoadError: the file cannot be opened, or the settings do not fit it.
@@ -146,7 +155,10 @@ def opened(candidate: Candidate, open_backend: OpenBackend, runs_in_parallel: in
     if padding is not None and state is not None:
         raise ModelLoadError("[padding] and [sequence] cannot be combined: the state has a fixed length")
     shown = backend if state is None else RowsFirst(backend, state)
-    axes = axes_by_name(shown.signature, settings.batching.axes)
+    if row_axes_of is None:
+        axes = axes_by_name(shown.signature, settings.batching.axes)
+    else:
+        axes = row_axes_of(shown.signature)
     return Opened(backend, runs_in_parallel, cores, state, sample, padding, axes).with_axes(axes)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from ctypes import c_uint32
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from penstock.backends.backend import Backend
 from penstock.config import (
     BatchingConfig,
     Config,
@@ -25,12 +23,11 @@ from penstock.models.checks.live import LiveCheck, verified, why_not_verified
 from penstock.models.checks.trying import runs_on_generated_input
 from penstock.models.class_labels import read_class_labels
 from penstock.models.exporters import way_to_batches
-from penstock.models.golden_rows import Runnable, first_row, verify
+from penstock.models.golden_rows import Runnable, as_served, first_row, verify
 from penstock.models.loaded_shapes import note_shapes
 from penstock.models.model import Broken, Model
 from penstock.models.opened import Candidate, OpenBackend, Opened
 from penstock.models.repository import ModelOnDisk
-from penstock.models.samples import Sample
 from penstock.models.sequence import scalars_of
 from penstock.models.trial.learned import Learned
 from penstock.models.trial.trials import Collaborators, Trials
@@ -176,17 +173,17 @@ class ModelRegistry:
         node = learned.facts.unbounded_node if settings.inline == "auto" else ""
         policy = _policy(candidate, learned, opened, self._config.server.max_answer_bytes, inline=not node)
         packing = PaddedRows(opened.padding) if opened.padding else _rows(opened, policy)
-        isolation = self._isolation(opened.to_be_tried(opened.rows_first), opened.sample_rows_first, recorded)
+        isolation = self._isolation(opened, recorded)
         more = str(opened.axes) if verdict.enabled else _way_to_batches(opened)
         reason = "; ".join(filter(None, (verdict.reason, more, learned.advice)))
-        runnable = _runnable(opened, policy)
+        runnable = as_served(opened, policy.max_rows if policy.batched else 1)
         model = Model(
             name=on_disk.name,
             version=version,
             backend=opened.backend,
             golden=_golden(opened, runnable, path),  # before the batcher, which would outlive a refusal
             batcher=_batcher(opened, policy, learned.cost.run_cost(), packing, self._total, isolation),
-            batching=replace(verdict, reason=reason, why=(*verdict.why, *_why_not_inline(node))),
+            batching=verdict.saying(reason, *prepared.why, *_why_not_inline(node)),
             declared=opened.declared,
             sequence_state=opened.sequence_state,
             padding=opened.padding,
@@ -196,11 +193,11 @@ class ModelRegistry:
             labels=_labels(on_disk, version),
             is_default=version == max(on_disk.versions),
         )
-        outputs = model.signature.outputs
-        model.class_labels = read_class_labels(candidate.folder, settings.class_labels, outputs)
+        files = settings.class_labels
+        model.class_labels = read_class_labels(candidate.folder, files, model.signature.outputs)
         model.observe(self._make_observer(model))
         note_shapes(model, learned.shapes)
-        model.example = {**learned.example_of(model.signature.inputs), **_example(opened, runnable, path)}
+        model.example = _example(model, learned, opened, runnable, path)
         self._verify(model, learned, batching, candidate.padded_tolerance)
         self._models[on_disk.name, version] = model
         self._forget[model] = partial(_forget_if_wrong, model, learned.cost.one_row_seconds, prepared.forget)
@@ -211,36 +208,26 @@ class ModelRegistry:
         share = batching.verify
         own_lengths = model.padding is not None and model.padding.output_lengths
         why_not = why_not_verified(learned.facts.random_node, bool(own_lengths), share)
-        live = LiveCheck(model.backend.signature.outputs, learned.batching, tolerance)
+        states = model.sequence_state.tensors if model.sequence_state is not None else ()
+        row_axes = {**model.row_axes, **{each.output: each.axis for each in states if each.axis}}
+        live = LiveCheck(model.backend.signature.outputs, learned.batching, tolerance, row_axes)
         unproven = learned.facts.verdict is not Verdict.ROW_WISE
         model.batcher.verify(self._verifier, live, 0.0 if why_not else share, unproven)
         if model.batching.enabled:
             said = f"not verified on live requests: {why_not}" if why_not else verified(share, unproven)
-            model.batching = replace(model.batching, why=(*model.batching.why, said))
+            model.batching = model.batching.saying(model.batching.reason, said)
 
-    def _isolation(self, backend: Backend, sample: Sample, recorded: c_uint32) -> Isolation:
+    def _isolation(self, opened: Opened, recorded: c_uint32) -> Isolation:
         return Isolation(
             self._config.breaker.failures,
             self._config.breaker.open_seconds,
             self._config.runners.hung_seconds,
-            partial(runs_on_generated_input, backend, sample),
+            partial(_works, opened),
             recorded,
         )
 
     def _order(self) -> None:
         self._ordered = tuple(self._models[key] for key in sorted(self._models))
-
-
-def _runnable(opened: Opened, policy: BatchPolicy) -> Runnable:
-    # Rows along other axes, and beside values that a whole batch shares, run one by one.
-    alone = opened.axes.moved or scalars_of(opened.backend.signature)
-    return Runnable(
-        opened.backend.run,
-        opened.declared,
-        policy.max_rows if policy.batched and not alone else 1,
-        opened.padding,
-        opened.sequence_state is not None,
-    )
 
 
 def _golden(opened: Opened, runnable: Runnable, path: Path) -> str:
@@ -261,17 +248,24 @@ def _way_to_batches(opened: Opened) -> str:
     return way_to_batches(opened.backend.signature, producer)
 
 
-def _example(opened: Opened, runnable: Runnable, path: Path) -> dict[str, Array]:
-    """The inputs of a real request, where one is known."""
+def _example(
+    model: Model, learned: Learned, opened: Opened, runnable: Runnable, path: Path
+) -> dict[str, Array]:
+    """The inputs of a request that ran: a real one, where one is known."""
     # Rows along other axes are not those that requests have.
-    golden = {} if opened.axes.moved else first_row(runnable, path.parent)
-    return {**golden, **opened.sample.first}
+    golden = first_row(runnable, path.parent) if model.golden and not opened.axes.moved else {}
+    return {**learned.example_of(model.signature.inputs), **golden, **opened.sample.first}
+
+
+def _works(opened: Opened) -> bool:
+    """Whether a model still runs on the inputs that it was tried with."""
+    return runs_on_generated_input(opened.to_be_tried(opened.rows_first), opened.sample_rows_first)
 
 
 def _why_not_inline(node: str) -> tuple[str, ...]:
     if not node:
         return ()
-    return (f"{node} takes as long as the values say: no run is made by the thread that polls gRPC",)
+    return (f"{node} takes as long as the values say: no run is made by a thread that takes calls",)
 
 
 def _labels(on_disk: ModelOnDisk, version: int) -> tuple[str, ...]:

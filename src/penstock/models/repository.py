@@ -13,12 +13,13 @@ otherwise an older version would be served silently in its place.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.backends.files import why_no_file
-from penstock.config import ModelConfig, load_model_config
+from penstock.config import NO_SETTINGS, ModelConfig, load_model_config
 from penstock.core.errors import ModelLoadError
 from penstock.models.foreign_layouts import advice_on, model_file, triton_file_name
 
@@ -35,8 +36,8 @@ class ModelOnDisk:
     """One model: its name, its settings, and the file of every version that is to be served.
 
     Attributes:
-        folder: the model's own, which the names of files in its settings are relative to; None if it is the
-            one above that of the version.
+        folder: the model's own, which the names of files in its settings are relative to; None for the one
+            above that of the version.
     """
 
     name: str
@@ -70,8 +71,11 @@ def scan(path: Path, passed_over: OnSkipped = lambda path, reason: None) -> Sequ
         raise ModelLoadError(foreign)
     models = []
     for entry in entries:
-        reason = _why_no_model(entry)
-        if not reason:
+        model = _of_usual_layout(entry)
+        reason = _why_no_model(entry) if model is None else ""
+        if model is not None:
+            models.append(model)
+        elif not reason:
             models.append(_model(entry, passed_over))
         elif not os.path.isfile(entry) or entry.suffix == ".onnx":
             passed_over(entry, reason)
@@ -109,7 +113,7 @@ def _entries(folder: Path) -> Sequence[Path]:
     reason = _why_unreadable(folder)
     if reason:
         raise ModelLoadError(f"{folder} {reason}")
-    return sorted(folder.iterdir())
+    return [folder / name for name in sorted(os.listdir(folder))]
 
 
 def _why_unreadable(folder: Path) -> str:
@@ -153,6 +157,34 @@ def _looks_like_a_version(folder: Path) -> bool:
     except OSError:
         return _is_version(folder.name)
     return MODEL_FILE in names or (_is_version(folder.name) and any(name.endswith(".onnx") for name in names))
+
+
+def _of_usual_layout(folder: Path) -> ModelOnDisk | None:
+    """The model in a folder that holds versions, perhaps settings, and nothing else.
+
+    Nearly all folders do, and this looks at each file once. None for any other: `_model` says what it is.
+    """
+    found = {}
+    has_settings = False
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name == SETTINGS_FILE:
+                    has_settings = True
+                    continue
+                file = f"{entry.path}/{MODEL_FILE}"
+                is_version = _is_version(entry.name) and entry.is_dir(follow_symlinks=False)
+                if not is_version or not stat.S_ISREG(os.stat(file).st_mode):
+                    return None
+                found[int(entry.name)] = Path(file)
+    except OSError:
+        return None
+    if not found:
+        return None
+    config = load_model_config(folder / SETTINGS_FILE) if has_settings else NO_SETTINGS
+    wanted = _wanted(folder.name, config, sorted(found))
+    _check_labels(folder.name, config, wanted)
+    return ModelOnDisk(folder.name, config, {number: found[number] for number in wanted}, folder)
 
 
 def _model(folder: Path, passed_over: OnSkipped) -> ModelOnDisk:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from penstock.backends.backend import Backend, RunControl
 from penstock.core.tensors import Array, Signature, TensorSpec
+from penstock.models.checks.turned import back, front
 from penstock.models.sequence import SequenceState
 from penstock.scheduling.packing.states import StateTensor
 
@@ -42,25 +41,14 @@ class RowsFirst:
         self, outputs: Sequence[str], inputs: Mapping[str, Array], control: RunControl | None = None, /
     ) -> Sequence[Array]:
         """Runs the graph once; see `penstock.backends.backend.Backend.run`."""
-        turned = {
-            name: np.ascontiguousarray(np.moveaxis(array, 0, self._axes[name]))
-            if name in self._axes
-            else array
-            for name, array in inputs.items()
-        }
+        axes = self._axes
+        turned = {name: back(array, axes.get(name, 0)) for name, array in inputs.items()}
         results = self._backend.run(outputs, turned, control)
-        return [
-            _front(array, self._axes[name]) if name in self._axes else array
-            for name, array in zip(outputs, results, strict=True)
-        ]
+        return [front(array, axes.get(name, 0)) for name, array in zip(outputs, results, strict=True)]
 
     def close(self) -> None:
         """Frees the model's memory."""
         self._backend.close()
-
-
-def _front(array: Array, axis: int) -> Array:
-    return np.moveaxis(array, axis, 0) if axis < array.ndim else array
 
 
 def _rows_first(

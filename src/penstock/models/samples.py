@@ -131,28 +131,11 @@ def read_sample(
         ModelLoadError: they do not fit; names the key, its value and what the model has.
     """
     inputs = signature.inputs
-    for key, names in (("shapes", settings.shapes), ("values", settings.values)):
-        for name in names:
-            if name in state_inputs:
-                raise ModelLoadError(f"sample.{key} names input {name}, which is a state in sequence.state")
-            if name not in inputs:
-                listed = (
-                    ", ".join(str(spec) for spec in inputs.values() if spec.name not in state_inputs)
-                    or "none"
-                )
-                raise ModelLoadError(
-                    f"sample.{key} names input {name}, which does not exist; the model has {listed}"
-                )
+    _check_names("shapes", settings.shapes, inputs, state_inputs)
+    _check_names("values", settings.values, inputs, state_inputs)
     for name, shape in settings.shapes.items():
         _check_shape(shape, inputs[name])
-    values = {}
-    for name, value in settings.values.items():
-        try:
-            values[name] = element(inputs[name].datatype, value)
-        except ValueError:
-            raise ModelLoadError(
-                f"sample.values: {value!r} is not a valid value for input {inputs[name]}"
-            ) from None
+    values = {name: _value(value, inputs[name]) for name, value in settings.values.items()}
     if not settings.file:
         return Sample(settings.shapes, values, settings.values)
     wanted = {
@@ -163,6 +146,20 @@ def read_sample(
     requests = read_requests(folder / settings.file, wanted, optional)
     shapes = {name: array.shape for name, array in requests[0].items()} | settings.shapes
     return Sample(shapes, values, settings.values, requests, settings.file)
+
+
+def _check_names(
+    key: str, names: Collection[str], inputs: Mapping[str, TensorSpec], state_inputs: Collection[str]
+) -> None:
+    for name in names:
+        if name in state_inputs:
+            raise ModelLoadError(f"sample.{key} names input {name}, which is a state in sequence.state")
+        if name not in inputs:
+            others = [str(spec) for spec in inputs.values() if spec.name not in state_inputs]
+            raise ModelLoadError(
+                f"sample.{key} names input {name}, which does not exist; the model has "
+                f"{', '.join(others) or 'none'}"
+            )
 
 
 def _check_shape(shape: tuple[int, ...], spec: TensorSpec) -> None:
@@ -176,6 +173,13 @@ def _check_shape(shape: tuple[int, ...], spec: TensorSpec) -> None:
             raise ModelLoadError(
                 f"sample.shapes: axis {axis} of {list(shape)} is {size}, expected {length} as in input {spec}"
             )
+
+
+def _value(value: bool | int | float | str, spec: TensorSpec) -> object:
+    try:
+        return element(spec.datatype, value)
+    except ValueError:
+        raise ModelLoadError(f"sample.values: {value!r} is not a valid value for input {spec}") from None
 
 
 def element(datatype: DataType, value: bool | int | float | str) -> object:

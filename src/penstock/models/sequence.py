@@ -106,7 +106,7 @@ def read_sequence_state(
         settings.max_sequences,
         rows_of,
         tuple(constants),
-        _step_inputs(tensors, rows_of, settings, signature),
+        _step_inputs(tensors, rows_of, settings),
         StateLimits(settings.max_length, settings.max_state_bytes if _counts_bytes(settings) else None),
         settings.shared,
     )
@@ -160,7 +160,7 @@ def _fixed(length: int | str) -> int:
 
 
 def _step_inputs(
-    tensors: Sequence[StateTensor], rows_of: Sequence[str], settings: ModelSequence, signature: Signature
+    tensors: Sequence[StateTensor], rows_of: Sequence[str], settings: ModelSequence
 ) -> StepInputs | None:
     if not settings.sent_at_start and not settings.constant:
         return None

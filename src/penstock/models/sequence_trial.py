@@ -16,9 +16,10 @@ from penstock.backends.backend import Backend
 from penstock.core.errors import ModelFailed, ModelLoadError
 from penstock.core.tensors import Array, Signature, TensorSpec
 from penstock.models.checks.trying import runs_on_generated_input
+from penstock.models.checks.turned import front
 from penstock.models.samples import SIZES, UNKNOWN, Sample, samples
 from penstock.models.sequence import SequenceState
-from penstock.scheduling.packing.states import StateTensor, check_state
+from penstock.scheduling.packing.states import check_state
 
 
 def check_steps(rows_first: Backend, state: SequenceState, sample: Sample) -> None:
@@ -34,8 +35,11 @@ def check_steps(rows_first: Backend, state: SequenceState, sample: Sample) -> No
     Raises:
         ModelLoadError: every first step or every second step would fail; with the model's error.
     """
+    must_be_sent = () if state.step_inputs is None else state.step_inputs.required
     kept: dict[str, Array] = {
-        each.input: _row_first(each) for each in state.tensors if not _must_be_sent(each, state)
+        each.input: front(each.initial, each.axis or 0)
+        for each in state.tensors
+        if each.input not in must_be_sent
     }
     first = _first_that_runs(rows_first, state, kept, sample)
     if isinstance(first, ModelFailed):
@@ -55,15 +59,6 @@ def check_steps(rows_first: Backend, state: SequenceState, sample: Sample) -> No
             "[sequence]: every second step of a sequence would fail, because the model fails on the state "
             f"that it gave itself: {second}"
         )
-
-
-def _must_be_sent(tensor: StateTensor, state: SequenceState) -> bool:
-    return state.step_inputs is not None and tensor.input in state.step_inputs.required
-
-
-def _row_first(tensor: StateTensor) -> Array:
-    """The initial state with its batch axis first."""
-    return tensor.initial if not tensor.axis else np.moveaxis(tensor.initial, tensor.axis, 0)
 
 
 Run = tuple[Mapping[str, Array], Mapping[str, Array]]

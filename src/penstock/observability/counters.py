@@ -18,13 +18,12 @@ from penstock.core.errors import (
     AnswerTooLarge,
     DeadlineExpired,
     Exhausted,
-    InvalidRequest,
     MessageTooLarge,
-    NotFound,
     Overloaded,
     QueueFull,
     RequestCancelled,
     RequestError,
+    StatesTooLarge,
     TooManySequences,
     Unavailable,
 )
@@ -44,12 +43,16 @@ BATCH_SIZES = 256
 OTHER_SIZES = 0
 """The size under which runs of further sizes are counted."""
 
-_REASONS = {
+_NO_CUTS, _NO_EVENTS = dict.fromkeys(CutReason, 0), dict.fromkeys(EVENTS, 0)
+
+_REASONS: Mapping[type[RequestError], str] = {
     QueueFull: "queue_full",
     Overloaded: "overloaded",
     TooManySequences: "too_many_sequences",
     MessageTooLarge: "message_too_large",
     AnswerTooLarge: "answer_too_large",
+    StatesTooLarge: "exhausted",
+    Exhausted: "exhausted",
 }
 
 
@@ -103,16 +106,6 @@ class BatchCounts:
     request_input_seconds: float = 0.0
     request_infer_seconds: float = 0.0
 
-    def add(self, requests: int, input: float, infer: float, output: float) -> None:
-        """Counts a run."""
-        self.runs += 1
-        self.input_seconds += input
-        self.infer_seconds += infer
-        self.output_seconds += output
-        self.requests += requests
-        self.request_input_seconds += input * requests
-        self.request_infer_seconds += infer * requests
-
 
 @dataclass(slots=True)
 class ModelCounts:
@@ -149,8 +142,8 @@ class ModelCounts:
     failed_seconds: float = 0.0
     batches: dict[int, BatchCounts] = field(default_factory=dict)
     last_run: float = 0.0
-    cut_reasons: dict[CutReason, int] = field(default_factory=lambda: dict.fromkeys(CutReason, 0))
-    events: dict[str, int] = field(default_factory=lambda: dict.fromkeys(EVENTS, 0))
+    cut_reasons: dict[CutReason, int] = field(default_factory=_NO_CUTS.copy)
+    events: dict[str, int] = field(default_factory=_NO_EVENTS.copy)
     padding: dict[str, int] = field(default_factory=dict)
 
     def batches_of(self, rows: int) -> BatchCounts:
@@ -160,23 +153,19 @@ class ModelCounts:
         return self.batches.setdefault(rows, BatchCounts())
 
     def copy(self) -> ModelCounts:
-        """A copy, which does not change any more."""
-        return ModelCounts(
-            self.rows,
-            self.queue.copy(),
-            self.compute.copy(),
-            self.batch_rows.copy(),
-            {rpc: buckets.copy() for rpc, buckets in self.answered.items()},
-            self.failed.copy(),
-            self.rejected.copy(),
-            self.expired,
-            self.cancelled,
-            self.failed_seconds,
-            {rows: replace(batches) for rows, batches in self.batches.items()},
-            self.last_run,
-            self.cut_reasons.copy(),
-            self.events.copy(),
-            self.padding.copy(),
+        """A copy, which does not change any more: every field that can change by itself is copied as well."""
+        return replace(
+            self,
+            queue=self.queue.copy(),
+            compute=self.compute.copy(),
+            batch_rows=self.batch_rows.copy(),
+            answered={rpc: buckets.copy() for rpc, buckets in self.answered.items()},
+            failed=self.failed.copy(),
+            rejected=self.rejected.copy(),
+            batches={rows: replace(batches) for rows, batches in self.batches.items()},
+            cut_reasons=self.cut_reasons.copy(),
+            events=self.events.copy(),
+            padding=self.padding.copy(),
         )
 
     def add_padding(self, real: int, padding: int) -> None:
@@ -196,6 +185,7 @@ class ModelMetrics:
 
     def __init__(self, code_of: Callable[[RequestError], str]) -> None:
         self._code_of = code_of
+        self._codes: dict[type[RequestError], str] = {}
         self._lock = Lock()
         self._counts = ModelCounts()
 
@@ -219,7 +209,14 @@ class ModelMetrics:
                 counts.add_padding(*run.padding)
             count = self._count_answers(requests, started, compute)
             sizes = counts.batches.get(rows) or counts.batches_of(rows)
-            sizes.add(count, run.assembled - started, run.finished - run.assembled, answered - run.finished)
+            assembling, running = run.assembled - started, run.finished - run.assembled
+            sizes.runs += 1
+            sizes.input_seconds += assembling
+            sizes.infer_seconds += running
+            sizes.output_seconds += answered - run.finished
+            sizes.requests += count
+            sizes.request_input_seconds += assembling * count
+            sizes.request_infer_seconds += running * count
 
     def _count_answers(self, requests: Sequence[Request], started: float, compute: float) -> int:
         """Counts the answered requests of a run, and returns how many there are."""
@@ -246,21 +243,21 @@ class ModelMetrics:
 
     def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
         """Counts requests that came by `rpc` and ended with `error`."""
-        code = self._code_of(error)
+        kind = type(error)
+        code = self._codes.get(kind) or self._codes.setdefault(kind, self._code_of(error))
         with self._lock:
             counts = self._counts
             counts.failed_seconds += seconds * count
             counts.failed[rpc, code] += count
-            if isinstance(error, InvalidRequest | NotFound):
-                return  # counted by their codes alone
-            if isinstance(error, Exhausted):
-                counts.rejected[_REASONS.get(type(error), "exhausted")] += count
-            elif isinstance(error, Unavailable) and error.shut_off:
-                counts.rejected["breaker_open"] += count
-            elif isinstance(error, DeadlineExpired):
+            reason = _REASONS.get(kind)
+            if reason is not None:
+                counts.rejected[reason] += count
+            elif kind is DeadlineExpired:
                 counts.expired += count
-            elif isinstance(error, RequestCancelled):
+            elif kind is RequestCancelled:
                 counts.cancelled += count
+            elif isinstance(error, Unavailable) and error.shut_off:
+                counts.rejected["breaker_open"] += count  # others are counted by their codes alone
 
     def on_event(self, event: str, **facts: object) -> None:
         """Counts an event of the model itself."""

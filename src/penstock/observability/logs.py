@@ -10,13 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import warnings
 from collections.abc import Mapping, MutableMapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from typing_extensions import override
 
 from penstock.config.sections import LogConfig
 from penstock.observability.log_writer import LineWriter
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 FLUSH_SECONDS = 1.0
 """How long the end of the process waits for a log that is not read."""
@@ -101,6 +106,19 @@ def configure(
     logging.getLogger("penstock").setLevel(config.level.upper())
 
 
+def report_what_python_reports() -> None:
+    """Logs what Python would otherwise write to standard error itself, on the thread that it happens on.
+
+    These are warnings, and exceptions that end a thread or that cannot be raised, as in a callback. So a
+    standard error that is not read holds up no thread by them, and they are lines of the log like others.
+    A signalling NaN in a caller's values, which becomes a quiet one, is nothing to report.
+    """
+    warnings.filterwarnings("ignore", "invalid value encountered in cast", RuntimeWarning)
+    warnings.showwarning = _log_warning  # type: ignore[assignment]  # called with positional arguments only
+    threading.excepthook = _log_failed_thread
+    sys.unraisablehook = _log_not_raised
+
+
 def flush() -> None:
     """Waits until all lines so far are written, for at most `FLUSH_SECONDS`."""
     for each in _handlers():
@@ -114,6 +132,23 @@ def dropped() -> int:
 
 def _handlers() -> list[_Handler]:
     return [each for each in logging.getLogger().handlers if isinstance(each, _Handler)]
+
+
+def _log_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object
+) -> None:
+    _python.warning(str(message), category=category.__name__, where=f"{filename}:{lineno}")
+
+
+def _log_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_type is not SystemExit:
+        name = failed.thread.name if failed.thread else ""
+        _python.error("a thread has failed", thread=name, exc_info=failed.exc_value)
+
+
+def _log_not_raised(failed: UnraisableHookArgs) -> None:
+    where = f"{failed.err_msg or 'exception ignored in'}: {failed.object!r}"
+    _python.error("unexpected failure", where=where, exc_info=failed.exc_value)
 
 
 class _Handler(logging.Handler):
@@ -132,8 +167,9 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._writer.put(f"{self.format(record)}\n")
-        except Exception:
-            self.handleError(record)
+        except Exception as error:  # Python's own `handleError` writes to standard error, and may wait there
+            if record.name != _UNWRITABLE:
+                _unwritable.error("a line of the log could not be made", of=record.name, error=repr(error))
 
     @override
     def flush(self) -> None:
@@ -143,6 +179,11 @@ class _Handler(logging.Handler):
         words = f"{count} log lines were dropped: they came faster than they could be written"
         record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, (), None)
         return f"{self.format(record)}\n"
+
+
+_UNWRITABLE = f"{__name__}.unwritable"
+_python = logger("penstock.python")
+_unwritable = logger(_UNWRITABLE)
 
 
 def _import_structlog() -> None:

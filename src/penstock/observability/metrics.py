@@ -28,10 +28,6 @@ from penstock.observability.model_families import ModelSnapshot, model_families,
 
 __all__ = ["Metrics", "ModelMetrics"]
 
-_MODEL = ("model", "version")
-_RPC = (*_MODEL, "rpc")
-_Labels = tuple[str, ...]
-
 
 @dataclass(slots=True)
 class _Entry:

@@ -34,8 +34,8 @@ EVENT_LINES = {
     "verified": (log.debug, "a batch was verified"),
     "overran": (
         log.warning,
-        "a run took far longer than its shapes let expect: until the next start, the thread that polls gRPC "
-        "makes no run of this model",
+        "a run took far longer than expected of its shapes: until the next start, the threads that take "
+        "calls make no run of this model",
     ),
     "unsteady": (log.warning, "not verified any more: the same request alone gets different answers"),
 }

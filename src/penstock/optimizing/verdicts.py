@@ -11,8 +11,11 @@ from pathlib import Path
 
 from penstock.core.errors import ModelFailed, ModelLoadError
 from penstock.core.tensors import Array
+from penstock.models.golden_rows import Runnable, as_served
 from penstock.models.model import Batching
 from penstock.models.opened import Opened
+from penstock.optimizing import golden
+from penstock.optimizing.golden import GoldenFound
 from penstock.optimizing.measuring import SIZES, Answers, Difference, Timed, answers, differences, seconds
 from penstock.optimizing.source import Source, loaded, requests_of
 from penstock.optimizing.variants import Variant, make
@@ -49,6 +52,7 @@ class Report:
         batching: whether its rows may share a batch, and why; None if it could not be loaded.
         seconds: how long the rows of `SIZES` take, as the server would run them.
         differences: of each output from the original's.
+        golden: how it answers the golden rows; None if there are none, or it was refused before.
         refused: why it may not take the original's place; "" if it may.
     """
 
@@ -58,6 +62,7 @@ class Report:
     batching: Batching | None = None
     seconds: Sequence[float] = ()
     differences: Sequence[Difference] = field(default_factory=list)
+    golden: GoldenFound | None = None
     refused: str = ""
 
     @property
@@ -120,8 +125,9 @@ def compared(
     """
     with tempfile.TemporaryDirectory(prefix="penstock-optimize-") as scratch:
         progress(f"running {ORIGINAL}")
-        batching, opened = _loaded(source, source.path)
+        batching, opened, runnable = _loaded(source, source.path)
         requests = requests_of(opened)
+        golden.check_original(runnable, source.path.parent)
         try:
             truth = answers(opened.backend, requests)
         except ModelFailed as error:
@@ -134,7 +140,7 @@ def compared(
             progress(f"making {variant.name}")
             report = Report(variant.name, Path(scratch) / variant.name / "model.onnx")
             reports.append(report)
-            timing = _made(source, variant, report, requests, truth)
+            timing = _made(source, variant, report, requests, truth, limits.difference)
             if timing is not None:
                 timed[variant.name] = timing
         progress("measuring times")
@@ -155,26 +161,29 @@ def beside(path: Path) -> Sequence[Path]:
     return [path.parent / name for name in onnx_file.beside(path, onnx_file.external_files(path))]
 
 
-def _loaded(source: Source, path: Path) -> tuple[Batching, Opened]:
+def _loaded(source: Source, path: Path) -> tuple[Batching, Opened, Runnable]:
     learned, opened = loaded(source, path)
-    return learned.batching, opened
+    batching = learned.batching
+    return batching, opened, as_served(opened, learned.max_rows if batching.enabled else 1)
 
 
-def _made(
+def _made(  # noqa: PLR0913 - what is compared
     source: Source,
     variant: Variant,
     report: Report,
     requests: Sequence[Mapping[str, Array]],
     truth: Answers,
+    limit: float,
 ) -> Timed | None:
     """Makes and loads a variant, and fills in its report; None if it is refused already."""
     report.file.parent.mkdir()
     try:
         make(variant, source.path, report.file, requests)
         report.size_bytes = report.file.stat().st_size + sum(e.stat().st_size for e in beside(report.file))
-        report.batching, opened = _loaded(source, report.file)
+        report.batching, opened, runnable = _loaded(source, report.file)
         backend = opened.backend
         found = answers(backend, requests)
+        report.golden = golden.compared(runnable, source.path.parent, limit, report.file.parent)
     except (ModelLoadError, ModelFailed) as error:
         text = str(error).replace(str(report.file), "the variant").replace(str(source.path), "the model")
         report.refused = text
@@ -186,6 +195,8 @@ def _made(
 def why_refused(report: Report, original: Report, limits: Limits) -> str:
     """Why a variant that was measured may not take the original's place; "" if it may."""
     worst = report.worst
+    if report.golden is not None and report.golden.refused:
+        return report.golden.refused
     if worst.size > limits.difference:
         return (
             f"{worst.output} differs by {worst.size:.2g} in row {worst.row}, more than {limits.difference:g}"

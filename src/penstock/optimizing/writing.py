@@ -9,9 +9,11 @@ from pathlib import Path
 
 from penstock.core.errors import ModelLoadError
 from penstock.models.repository import MODEL_FILE
+from penstock.optimizing.golden import GoldenFound
 from penstock.optimizing.measuring import SIZES
 from penstock.optimizing.source import Source, versions
 from penstock.optimizing.verdicts import ORIGINAL, Comparison, Report
+from penstock.row_files.golden import FILE
 
 REPORT_FILE = "optimized.json"
 """What was compared, beside the model that was written."""
@@ -39,6 +41,8 @@ def write(source: Source, comparison: Comparison, chosen: Report, folder: Path) 
         staged.mkdir()
         try:
             shutil.copyfile(chosen.file, staged / MODEL_FILE)
+            if chosen.golden is not None:
+                shutil.copyfile(chosen.file.with_name(FILE), staged / FILE)
             (staged / REPORT_FILE).write_text(_text(source, comparison, chosen), encoding="utf-8")
             return _placed(staged, folder)
         finally:
@@ -90,11 +94,26 @@ def _plain(report: Report) -> dict[str, object]:
         found["differences"] = [
             {
                 "output": each.output,
-                "difference": each.size if each.size != float("inf") else "infinite",
+                "difference": _finite(each.size),
                 "row": each.row,
                 "same_top": each.same_top,
             }
             for each in report.differences
         ]
+        if report.golden is not None:
+            found["golden"] = _golden(report.golden)
         found["refused"] = report.refused
     return found
+
+
+def _golden(found: GoldenFound) -> dict[str, object]:
+    return {
+        "rows": found.rows,
+        "differences": {name: _finite(each) for name, each in found.largest.items()},
+        "other_labels": len(found.other_labels),
+        "tolerance": None if found.refused else dict(found.tolerance),
+    }
+
+
+def _finite(number: float) -> float | str:
+    return number if number != float("inf") else "infinite"

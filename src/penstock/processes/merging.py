@@ -2,6 +2,7 @@
 
 - Penstock's own counters and histograms (`penstock_…`) are summed: it does not matter which process answered
   a request. So are its gauges: rows that wait, batches that run, calls and streams that are open.
+- Of the expected cost of runs (`penstock_run_…`), the largest of all processes counts.
 - Facts (`…_info`) appear once for each different set of labels.
 - The metrics of a process itself (`process_…`, `python_…`) have the label `process`. Where a process has
   taken another's place, its counters continue where the other's ended.
@@ -15,7 +16,7 @@ from typing import Any
 
 from penstock.observability.families import Family, Labels
 
-OWN = "penstock_"
+OWN, ESTIMATES = "penstock_", "penstock_run_"
 CUMULATIVE = ("counter", "histogram")
 
 
@@ -24,6 +25,7 @@ class _Merging:
 
     def __init__(self, first: Family) -> None:
         self._first = first
+        self._is_estimate = first.name.startswith(ESTIMATES)
         self._adds = first.kind in CUMULATIVE or (first.name.startswith(OWN) and first.kind != "info")
         self._samples: dict[tuple[str, Labels], float] = {}
 
@@ -31,7 +33,7 @@ class _Merging:
         for name, labels, value in family.samples:
             key = name, labels + label
             before = self._samples.get(key, 0.0) if self._adds else 0.0
-            self._samples[key] = before + value
+            self._samples[key] = max(before, value) if self._is_estimate else before + value
 
     def result(self) -> Family:
         samples = tuple((name, labels, value) for (name, labels), value in self._samples.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from threading import Condition, Lock
 from typing import Any
 
@@ -50,7 +51,10 @@ class GroupMetrics:
     def heard(self, worker: WorkerProcess, report: MetricsReport) -> None:
         """Takes the metrics that a worker has sent."""
         with self._changed:
-            if worker in self._known:
+            known = self._known.get(worker)
+            if known is not None:
+                if not report.models:  # it was asked for its metrics only
+                    report = replace(report, models=known.models, errors=known.errors)
                 self._known[worker] = report
             if report.number == self._asked:
                 self._unheard.discard(worker)

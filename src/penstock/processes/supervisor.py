@@ -33,10 +33,10 @@ log = logger(__name__)
 
 CONNECTION_SECONDS = 30.0
 """How long connections are kept where the settings leave it open. Restarting one of several processes takes
-as long; and every new connection costs its client a round trip or two."""
+this long; and every new connection costs its client a round trip or two."""
 FIRST_DELAY_SECONDS = 0.5  # before a process is started that crashed twice in a row; then it doubles
 MOST_DELAY_SECONDS = 30.0
-WELL_SECONDS = 60.0  # a crash after as long counts as the first one
+WELL_SECONDS = 60.0  # a crash after this time counts as the first one
 STOP_SECONDS = 10.0  # for a worker to end, in addition to the time to drain
 
 
@@ -277,7 +277,8 @@ class Supervisor:
         """Stores which models hang in a worker. A worker that no longer accepts calls is replaced."""
         worker.hung, worker.is_blocked = message.models, message.is_blocked
         place = self._place_of(worker)
-        if message.is_stuck and place.current is worker and not self._stopping and place not in self._rolling:
+        replaced = place.current is not worker or place.starting is not None or place in self._rolling
+        if message.is_stuck and not replaced and not self._stopping:
             log.error("a process is stuck and is replaced", number=worker.number, worker_pid=worker.pid)
             self._rolling.append(place)
             self._renewing = self._renewing and self._restarting

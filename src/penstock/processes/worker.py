@@ -27,6 +27,7 @@ from penstock.core.address import address
 from penstock.core.allocator import use_one_arena
 from penstock.core.errors import StartupError
 from penstock.core.garbage import resume_after_imports
+from penstock.core.interpreter import share_fairly
 from penstock.core.run_recorder import RunRecorder
 from penstock.observability import logs
 from penstock.processes import handoff
@@ -117,6 +118,7 @@ class Worker:
         return server
 
     def _summary(self, server: Server) -> str:
+        from penstock.protocols.rest import docs
         from penstock.summary import Facts, summary
 
         assignment = self._assignment
@@ -127,6 +129,7 @@ class Worker:
             assignment.processors,
             assignment.split,
             address(server.config.server.host, server.http_port) if server.http_port else "",
+            docs.folder() is not None,
         )
         return summary(server.models, facts)
 
@@ -220,6 +223,7 @@ def main() -> None:
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
         sys.exit("only `penstock serve --processes N` can start this")
     use_one_arena()
+    share_fairly()
     for each in (signal.SIGINT, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     signals = signal_socket((signal.SIGTERM,))
@@ -232,6 +236,7 @@ def main() -> None:
     except EOFError:
         sys.exit(1)
     logs.configure(assignment.config.log, values={"process": assignment.number, "pid": os.getpid()})
+    logs.report_what_python_reports()
     faulthandler.enable(all_threads=False)  # as in cli/serve.py
     code = Worker(assignment, connection, signals).run()
     logs.flush()

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import Pipe
 from threading import Lock
 
+from penstock.core.blocked_signals import blocked
 from penstock.core.run_recorder import create_page, running_models
 from penstock.processes.messages import Assignment
 
@@ -52,7 +52,7 @@ class WorkerProcess:
         self._lock = Lock()
         self._run_page = _create_page()
         passed = () if self._run_page is None else (self._run_page,)
-        with theirs, _signals_blocked():
+        with theirs, blocked(SUPERVISOR_SIGNALS):
             # Standard output belongs to the supervisor. Standard error is inherited.
             self._process = subprocess.Popen(COMMAND, stdin=theirs.fileno(), stdout=2, pass_fds=passed)
         self.pid = self._process.pid
@@ -100,13 +100,3 @@ def _create_page() -> int | None:
         return create_page()
     except OSError:
         return None
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """A process that is started meanwhile gets these signals only once it is prepared for them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISOR_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

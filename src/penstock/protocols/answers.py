@@ -35,6 +35,7 @@ TAKE_BACK_TIMES = 20  # taking requests back takes at most this part of the time
 TRIM_BYTES = 8 * 2**20
 """After as much as this, the allocator is asked to give its free memory back once all answers have left."""
 TRIM_SECONDS = 1.0  # at least, between two times
+TRIMS = 3  # times: gRPC lets go of an answer some time after it has left, grpc.aio when another call comes
 
 
 class AnswerLimits(NamedTuple):
@@ -134,6 +135,7 @@ class Answers:
         self._held_bytes = 0
         self._most_used = 0  # since memory was given back
         self._trim_at = 0.0
+        self._trims = 0  # still to come
 
     def submit(  # noqa: PLR0913 - a request, and what becomes of its answer
         self,
@@ -258,8 +260,12 @@ class Answers:
 
     def tidy(self, now: float) -> None:
         """Gives memory back that large answers have left behind, once all have left."""
-        if self._most_used > TRIM_BYTES and not self.used and now >= self._trim_at:
-            self._most_used, self._trim_at = 0, now + TRIM_SECONDS
+        if self.used or now < self._trim_at:
+            return
+        if self._most_used > TRIM_BYTES:
+            self._most_used, self._trims = 0, TRIMS
+        if self._trims:
+            self._trims, self._trim_at = self._trims - 1, now + TRIM_SECONDS
             give_back()
 
     def fail_all(self, error: RequestError) -> None:
@@ -302,6 +308,7 @@ class Answers:
         account.held.append(held)
         self._held_bytes += size
         self._waiting[account] = None
+        self._engine.wake()
         return None
 
     def _drop(self, account: Account) -> Sequence[_Held]:

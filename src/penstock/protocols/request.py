@@ -18,14 +18,16 @@ from typing_extensions import override
 
 from penstock.core.caller import Caller
 from penstock.core.errors import InvalidRequest, ModelFailed, RequestError
-from penstock.core.request import Flush, Request, Response, Run, Step
+from penstock.core.large_bytes import HUGE_BYTES, forget
+from penstock.core.request import Flush, Request, Response, Step
 from penstock.core.tensors import Array
 from penstock.models.model import Model
 from penstock.protocols.answer_sizes import AnswerSizes, sizes_of
 from penstock.protocols.answers import Account
 from penstock.protocols.asked import asked_of, note_missed
 from penstock.protocols.codec import Asked, Decoded
-from penstock.protocols.fast_path.known_requests import Found
+from penstock.protocols.early import NO_INPUTS, answer_without_rows, rejects
+from penstock.protocols.fast_path.known_requests import Found, Reading, reading_of
 from penstock.protocols.send_buffer import SMALL_BYTES, SMALL_OF_MANY_BYTES
 from penstock.protocols.sequence_ids import StepStream, caller_of, known_step
 from penstock.protocols.service import Service, read_from
@@ -45,8 +47,7 @@ class ProtocolRequest(Request):
         model: the model that answers.
         asked: its content besides the inputs.
         inputs: its inputs, by name.
-        id: its id; "" for none.
-        tag: its tag; 0 for none.
+        id, tag: as it was sent; "" and 0 for none.
         size: the size of its message in bytes.
         arrived: the time of arrival, by `time.monotonic()`.
         sequence: its step of a sequence, if the model has a state.
@@ -73,9 +74,7 @@ class ProtocolRequest(Request):
         seconds: float,
     ) -> None:
         _, outputs, rows, shape_key, _, priority, form, metadata = asked
-        trace = key = None
-        if origin.service.reads:
-            trace, key = origin.carried(metadata)
+        trace, key = origin.carried(metadata) if origin.service.reads else (None, None)
         deadline = arrived + seconds
         if origin.call.deadline < deadline:
             deadline = origin.call.deadline
@@ -198,7 +197,7 @@ class Origin(ABC):
         size, most = 0, request.rows * sizes.most
         if most > SMALL_BYTES and most > SMALL_OF_MANY_BYTES * request.count:
             size = sizes.expected(request.outputs, request.rows, request.shape_key)
-        if size or (account is not None and account.holds):
+        if size or (account is not None and (account.held or account.submitting)):
             self.service.answers.submit(self.open_account(), item, model, request, size, self.is_accepted)
         else:
             self.service.engine.submit(model, request, self.is_accepted)
@@ -219,23 +218,28 @@ class Origin(ABC):
         """
         known, id, tag, seconds, places = found
         service = self.service
-        model = known.model_now(service.router.targets)
+        model = service.router.targets.get(known.asked.route)
         if model is None:
+            return False
+        if model.attachments.get(Reading) is not known.reading and reading_of(model) is not known.reading:
             return False
         sequence = None
         if model.sequence_state is not None:
             sequence = known_step(model, self, known.sequence_of(data, places))
             if sequence is None:
                 return False
-        inputs = known.inputs_of(data, places)
-        if inputs is None:
-            return False
         asked = known.asked
         if service.reads:
             asked = asked._replace(metadata=known.metadata_of(data, places))
         request = ProtocolRequest(
-            self, model, asked, inputs, id, tag, len(data), time.monotonic(), sequence, seconds
+            self, model, asked, NO_INPUTS, id, tag, len(data), time.monotonic(), sequence, seconds
         )
+        if model.batcher.rejecting and rejects(self, model, request):
+            return True
+        inputs = known.inputs_of(data, places)
+        if inputs is None:
+            return False
+        request.inputs = inputs
         self.begun(request)
         self.submit(request, model, request)
         return True
@@ -254,12 +258,9 @@ class Origin(ABC):
             asked, inputs, sequence, learnable = asked_of(decoded, model, self, bool(service.reads))
             nothing = empty_outputs(model, asked.outputs, inputs) if not asked.rows else None
         except RequestError as error:
-            if model is None:
-                service.not_routed(self.rpc, error, data, models, arrived)
-            else:
-                model.observer.failed(self.rpc, error, seconds=time.monotonic() - arrived)
-                if not decoded.names_sequence:
-                    note_missed(model, self.stream)
+            service.not_begun(self.rpc, error, data, models, arrived, model)
+            if model is not None and not decoded.names_sequence:
+                note_missed(model, self.stream)
             self.refused(error, decoded.id, decoded.tag)
             return
         request = ProtocolRequest(
@@ -268,20 +269,11 @@ class Origin(ABC):
         )  # fmt: skip
         self.begun(request)
         if nothing is not None:
-            _answer(request, nothing)
+            answer_without_rows(request, model, nothing)
             return
         if learnable and data is not None and service.known_requests.is_time(arrived):
             service.known_requests.learn(data, asked, inputs, model, arrived, decoded.names_sequence)
         self.submit(request, model, request)
-
-
-def _answer(request: ProtocolRequest, outputs: Mapping[str, Array]) -> None:
-    """Answers a request without rows; it never reaches the model."""
-    run = Run(request.arrived, request.arrived, request.arrived, 0, outputs)
-    flush = request.reply(Response(run, request.outputs, 0.0))
-    request.model.observer.batch_done([request], run, time.monotonic())
-    if flush is not None:
-        flush()
 
 
 class UnaryCall(Origin, Ignoring):
@@ -308,14 +300,18 @@ class UnaryCall(Origin, Ignoring):
         service = self.service
         if len(message) > service.offload_bytes:
             service.offload(self.call, message, self._take)
-        else:
-            self._take(message)
+            return
+        found = service.known_requests.find(message)
+        if found is None or not self.begin_known(message, found):
+            self._take_new(message)
 
     @override
     def closed(self, cancelled: bool) -> None:
         self._closed = True
         if not self._taking:  # else the thread that decodes the message drops it after the submit
-            self._let_go(cancelled)
+            request, self._request = self._request, None  # a reference cycle: see `_let_go`
+            if cancelled and request is not None:
+                request.cancel()
         if self.account is not None:
             self.service.answers.close(self.account)
 
@@ -329,6 +325,8 @@ class UnaryCall(Origin, Ignoring):
             if len(answer) > SMALL_BYTES or self.account is not None:
                 self._count(request, len(answer))
             self.call.finish(OK, answer)
+            if len(answer) >= HUGE_BYTES and self.call.copies:
+                forget(answer)  # it was made for this call alone
         else:
             self.call.finish(self.service.codec.error(answer))
 
@@ -355,12 +353,18 @@ class UnaryCall(Origin, Ignoring):
         return read_from(dict(self.call.metadata), self.service)
 
     def _take(self, data: bytes) -> None:
+        """Handles a message on a worker."""
         self._taking = True
-        service = self.service
-        found = service.known_requests.find(data)
+        found = self.service.known_requests.find(data)
         if found is not None and self.begin_known(data, found):
             self._took()
-        elif service.rejects(data, self.rpc, self.call):
+        else:
+            self._take_new(data)
+
+    def _take_new(self, data: bytes) -> None:
+        """Handles a message that matches no known request."""
+        self._taking, service = True, self.service
+        if service.rejects(data, self.rpc, self.call):
             pass  # as it did an earlier one with the same name of a model
         elif (error := service.too_many_names(data)) is not None:
             self._reject(error)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from penstock.core.errors import InvalidRequest, NotFound, RequestError
+from penstock.core.errors import InvalidRequest, RequestError
 from penstock.core.large_bytes import LARGE_BYTES
 from penstock.core.request import Flush, Response
 from penstock.engine import Engine
@@ -17,8 +18,9 @@ from penstock.protocols.answers import Answers
 from penstock.protocols.codec import Codec
 from penstock.protocols.fast_path.known_rejections import KnownRejections
 from penstock.protocols.fast_path.known_requests import KnownRequests
+from penstock.protocols.one_at_a_time import OneAtATime
 from penstock.protocols.turns import Turns
-from penstock.protocols.work import LIGHT_BYTES, Bounds, too_many_names
+from penstock.protocols.work import LIGHT_BYTES, WRITTEN_SECONDS, Bounds, too_many_names
 from penstock.transport.grpc.call import BROKEN, ServerCall
 
 TRACE, ROUTE_KEY = "traceparent", "penstock-route-key"
@@ -102,6 +104,7 @@ class Service:
         self.bounds = bounds
         self.answers = answers or Answers(engine)
         self._workers = workers
+        self._one = OneAtATime(lambda: self._workers)
         self.failed = failed
         self._streams: set[OpenStream] = set()
         self.is_draining = False
@@ -122,14 +125,20 @@ class Service:
         known = self.known_rejections.find(data, self.router.targets)
         if known is None:
             return False
-        self.telemetry.failed(rpc, known.error)
+        (self.telemetry if known.model is None else known.model.observer).failed(rpc, known.error)
         call.finish(known.status)
         return True
 
-    def not_routed(
-        self, rpc: str, error: RequestError, data: bytes | None, models: Targets, arrived: float
+    def not_begun(  # noqa: PLR0913 - a request, and why it is not begun
+        self,
+        rpc: str,
+        error: RequestError,
+        data: bytes | None,
+        models: Targets,
+        arrived: float,
+        model: Model | None,
     ) -> None:
-        """A request is rejected because no model answers it.
+        """A request is rejected because no model answers it, or because it does not fit the model.
 
         Args:
             rpc: the RPC it came by.
@@ -137,10 +146,14 @@ class Service:
             data: its bytes, if they are available.
             models: the targets of the router before they were searched.
             arrived: when it arrived.
+            model: the model; None if there is none.
         """
-        self.telemetry.failed(rpc, error)
-        if data is not None and isinstance(error, NotFound):
-            self.known_rejections.learn(data, error, models, arrived)
+        if model is None:
+            self.telemetry.failed(rpc, error)
+        else:
+            model.observer.failed(rpc, error, seconds=time.monotonic() - arrived)
+        if data is not None and error.by_form:
+            self.known_rejections.learn(data, error, models, arrived, model)
 
     def is_much_work(self, data: bytes) -> bool:
         """Whether a request is for a worker to decode, although it is small. On a worker it never is."""
@@ -150,11 +163,17 @@ class Service:
         return self.codec.work.seconds(data) > self.bounds.inline_seconds
 
     def too_many_names(self, data: bytes) -> InvalidRequest | None:
-        """The error of a request that has more names than it may; None for any other."""
+        """The error of a request that has more names than it may; None for any other.
+
+        To count them takes up to a millisecond or two. So after such a request, what waits is done first.
+        """
         most = self.bounds.names
         if len(data) <= LIGHT_BYTES and len(data) <= 2 * most:  # it cannot have more of them
             return None
-        return too_many_names(data, self.codec.work.names, most)
+        error = too_many_names(data, self.codec.work.names, most)
+        if error is not None:
+            self.engine.flush_soon()
+        return error
 
     def in_turns(self, call: ServerCall, turns: Iterator[bool]) -> None:
         """Takes the turns of a message; see `Turns`. On a worker, all at once."""
@@ -162,13 +181,18 @@ class Service:
 
     def is_long_answer(self, response: Response, form: Any) -> bool:
         """Whether the answer takes long to write, and this is a thread that takes calls."""
+        elements = 0
+        for array in response.run.outputs.values():
+            elements += array.size
+        if elements * WRITTEN_SECONDS <= self.bounds.inline_seconds:
+            return False
         if self.codec.work.answer_seconds(response, form) <= self.bounds.inline_seconds:
             return False
         return self.engine.takes_calls()
 
     def answer_elsewhere(self, answer: Callable[[], Flush | None]) -> None:
         """Has a worker give an answer; `answer` returns the flush of a stream."""
-        self._workers.submit(self._answer, answer)
+        self._one.submit(self._answer, answer)
 
     def _answer(self, answer: Callable[[], Flush | None]) -> None:
         try:
@@ -184,9 +208,11 @@ class Service:
         Another large message may have come meanwhile, and gRPC takes long to hand it over: 64 MiB take 20 to
         100 ms, in which Python does nothing else. So small requests that have come before are answered first.
         """
-        if len(message) >= LARGE_BYTES:
+        size = len(message)
+        if size >= LARGE_BYTES:
             self.engine.flush_soon()
-        self._workers.submit(self._guarded, call, message, handle)
+        workers = self._workers if size > self.offload_bytes else self._one
+        workers.submit(self._guarded, call, message, handle)
 
     def opened(self, stream: OpenStream) -> None:
         """A stream has begun."""

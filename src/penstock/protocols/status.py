@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeAlias
 
 import grpc
@@ -87,6 +88,10 @@ RETRY_INFO = wire.field(
     b"type.googleapis.com/" + RetryInfo.DESCRIPTOR.full_name.encode(),
 )
 """The field of an `Any` that says it is a `RetryInfo`."""
+HEAD = len(RETRY_DELAY) + 1
+AROUND = len(RETRY_INFO) + len(ANY_VALUE) + 1 + HEAD
+"""The bytes of a `RetryInfo`, and of the `Any` around it, besides the delay."""
+BY_NUMBER: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def words(error: errors.RequestError) -> str:
@@ -128,16 +133,22 @@ def to_bytes(error: errors.RequestError, codes: Codes = CODES) -> bytes:
     Written by hand: with protobuf's classes, a `RetryInfo` costs several times what a whole call does, and
     is needed most when a server is overloaded.
     """
-    number = codes[type(error)]._value_[0]  # `value` is looked up by Python code
-    text = words(error).encode()
-    data = CODE + wire.varint(number) + (wire.field(MESSAGE, text) if text else b"")
-    if error.retry_after_seconds is None:
+    # An enumeration's `value` is looked up by Python code; `_value_` is what it finds.
+    return _to_bytes(codes[type(error)]._value_[0], words(error), error.retry_after_seconds)
+
+
+def _to_bytes(number: int, text: str, retry_after_seconds: float | None) -> bytes:
+    encoded = text.encode()
+    data = CODE + wire.varint(number) + (wire.field(MESSAGE, encoded) if encoded else b"")
+    if retry_after_seconds is None:
         return data
-    seconds, nanos = divmod(max(int(error.retry_after_seconds * 1e9), 0), NANOS_A_SECOND)
+    seconds, nanos = divmod(max(int(retry_after_seconds * 1e9), 0), NANOS_A_SECOND)
     delay = SECONDS + wire.varint(seconds) if seconds else b""
     if nanos:
         delay += NANOS + wire.varint(nanos)
-    return data + wire.field(DETAILS, RETRY_INFO + wire.field(ANY_VALUE, wire.field(RETRY_DELAY, delay)))
+    size = len(delay)  # at most 16, so all lengths around it have one byte
+    around = (DETAILS, AROUND + size, RETRY_INFO, ANY_VALUE, HEAD + size, RETRY_DELAY, size, delay)
+    return data + b"%b%c%b%b%c%b%c%b" % around
 
 
 def to_status(error: errors.RequestError, codes: Codes = CODES) -> Status:
@@ -145,7 +156,13 @@ def to_status(error: errors.RequestError, codes: Codes = CODES) -> Status:
     code, seconds = codes[type(error)], error.retry_after_seconds
     if seconds is None:
         return Status(code, words(error))
+    return _with_hint(code._value_[0], words(error), seconds)
+
+
+@lru_cache(64)
+def _with_hint(number: int, text: str, seconds: float) -> Status:
+    """A status that says when to try again. While a queue stays full, requests get the same one in a row."""
     # Rounded up: never earlier than RetryInfo says.
     milliseconds = min(math.ceil(seconds * 1000), LONGEST_PUSHBACK)
-    trailing = ((DETAILS_KEY, to_bytes(error, codes)), (PUSHBACK_KEY, str(milliseconds)))
-    return Status(code, words(error), trailing)
+    trailing = ((DETAILS_KEY, _to_bytes(number, text, seconds)), (PUSHBACK_KEY, str(milliseconds)))
+    return Status(BY_NUMBER[number], text, trailing)

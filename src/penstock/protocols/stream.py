@@ -15,12 +15,13 @@ from typing_extensions import override
 
 from penstock.core.caller import Caller
 from penstock.core.errors import InvalidRequest, RequestError
+from penstock.core.large_bytes import HUGE_BYTES, forget
 from penstock.core.request import Flush
 from penstock.models.model import Model
 from penstock.protocols.answers import Account
 from penstock.protocols.fast_path.known_requests import Found
 from penstock.protocols.request import Origin, Part, ProtocolRequest
-from penstock.protocols.send_buffer import SendBuffer, large_bytes
+from penstock.protocols.send_buffer import SMALL_BYTES, SMALL_OF_MANY_BYTES, SendBuffer
 from penstock.protocols.sequence_ids import StepStream, caller_of
 from penstock.protocols.service import Service, read_from
 from penstock.transport.grpc.call import OK, ServerCall, Status
@@ -57,11 +58,7 @@ class StreamItem(Protocol):
 
 
 class Settled:
-    """A request that was rejected before it was submitted: it has only its result.
-
-    Args:
-        parts: the result.
-    """
+    """A request that was rejected before it was submitted: it has only its result, `parts`."""
 
     __slots__ = ("count", "parts")
 
@@ -213,7 +210,11 @@ class Stream(Origin):
             self._waiting.remove(item)
         except KeyError:
             return None
-        large = 0 if isinstance(result, Status) else large_bytes(result)
+        large = 0
+        if not isinstance(result, Status):
+            for part, count in result:  # as `large_bytes`, but without a call
+                if len(part) > SMALL_BYTES and len(part) > SMALL_OF_MANY_BYTES * count:
+                    large += len(part)
         if large or self.account.expected:
             self.service.answers.answered(self.account, item, large)
             self.service.answers.take_back(item.learn(large))
@@ -229,10 +230,10 @@ class Stream(Origin):
             return
         if self._ordered and self._in_order:
             self._move_in_order()
-        if self._send_buffer.is_waiting():
-            message = self._send_buffer.take()
-            if message is not None:
-                self._send(message)
+        if self._send_buffer.is_waiting() and (message := self._send_buffer.take()) is not None:
+            self._send(message)
+            if len(message) >= HUGE_BYTES and self.call.copies:
+                forget(message)  # it was made for this stream alone
         if self._end is not None:
             self._finish_if_done()
 

@@ -91,7 +91,7 @@ def _common_rows(arrays: Mapping[str, Array]) -> int:
             rows = length
         elif rows != length:
             lengths = ", ".join(f"{name} has {each.shape[0]}" for name, each in arrays.items())
-            raise InvalidRequest(f"all inputs need the same number of rows: {lengths}")
+            raise InvalidRequest.of_form(f"all inputs need the same number of rows: {lengths}")
     return abs(rows)
 
 
@@ -185,7 +185,7 @@ def of_raw(spec: TensorSpec, raw: bytes) -> Array:
         return values.text_array(_unpacked(spec, raw))
     size = spec.datatype.dtype.itemsize
     if len(raw) % size:
-        raise InvalidRequest(
+        raise InvalidRequest.of_form(
             f"input {spec.name} has {len(raw)} bytes, not a multiple of the {size} bytes of {spec.datatype}"
         )
     flat = np.frombuffer(raw, spec.datatype.dtype)
@@ -216,10 +216,11 @@ def shaped(flat: Array, shape: tuple[int, ...], spec: TensorSpec) -> Array:
     if not shape and spec.shape != () and count:
         shape = _inferred(count, spec)
     if not fits(shape, spec):
-        raise InvalidRequest(f"input {spec.name} has shape {list(shape)}, expected {spec}")
+        raise InvalidRequest.of_form(f"input {spec.name} has shape {list(shape)}, expected {spec}")
     holds = math.prod(shape)
     if holds != count:
-        raise InvalidRequest(f"input {spec.name} has {count} values, but shape {list(shape)} needs {holds}")
+        sent = f"{count} values, but shape {list(shape)} needs {holds}"
+        raise InvalidRequest.of_form(f"input {spec.name} has {sent}")
     if not count and math.prod(filter(None, shape)) > MAX_EMPTY:
         raise InvalidRequest(f"input {spec.name} is empty, and its shape {list(shape)} is too large")
     return flat.reshape(shape)

@@ -42,6 +42,9 @@ LIST_OF_KIND = {
     Kind.DOUBLE: "double_values",
 }
 
+SAME_AS_RAW = frozenset({DataType.FP32, DataType.FP64, DataType.BOOL})
+"""The datatypes whose packed list holds the same bytes as their raw values."""
+
 
 def read(spec: TensorSpec, field: str, values: Sequence[Any]) -> Array:
     """The values of a typed list as a flat array of the input's datatype.
@@ -98,10 +101,40 @@ def write(tensor: Tensor, datatype: DataType, array: Array) -> None:
         tensor.MergeFromString(_packed(name, numbers))
 
 
+def of_one_width(datatype: DataType, array: Array) -> bytes | None:
+    """The elements of an array as they are in their packed list, if each of them takes as many bytes there.
+
+    Integers do if all of them are from 0 to 127, as the numbers of classes are. None for texts and for
+    larger integers.
+    """
+    if datatype is DataType.BYTES:
+        return None
+    name = LIST_OF_KIND[datatype.kind]
+    numbers = widened(datatype, array.ravel()) if datatype in BY_BITS else array
+    if LISTS[name].kind not in "iu":
+        return numbers.astype(LISTS[name], copy=False).tobytes()
+    if numbers.size > FEW and not 0 <= numbers.min() <= numbers.max() <= wire.LAST_BYTE:
+        return None
+    try:
+        data = bytes(numbers.ravel().tolist()) if numbers.size <= FEW else numbers.astype(np.uint8).tobytes()
+    except ValueError:  # below 0, or above 255
+        return None
+    return data if data.isascii() else None
+
+
+def list_key(datatype: DataType) -> bytes:
+    """The key of the packed list that suits a datatype of numbers."""
+    return _key(LIST_OF_KIND[datatype.kind])
+
+
+def _key(name: str) -> bytes:
+    return wire.key(Tensor.DESCRIPTOR.fields_by_name[name].number, wire.LENGTH_DELIMITED)
+
+
 def _packed(name: str, numbers: Array) -> bytes:
     """The field of a typed list that holds these numbers, without an object for each."""
     numbers = numbers.astype(LISTS[name])
-    key = wire.key(Tensor.DESCRIPTOR.fields_by_name[name].number, wire.LENGTH_DELIMITED)
+    key = _key(name)
     if numbers.dtype.kind not in "iu":
         return wire.field(key, numbers.tobytes())
     unsigned = numbers.view(np.uint64)

@@ -36,6 +36,8 @@ TEXT_SECONDS = 50e-9
 PACKED_TEXT_SECONDS = 125e-9
 """For each byte of raw texts, each of which takes four bytes at least."""
 WRITTEN_TEXT_SECONDS = 500e-9
+WRITTEN_SECONDS = 2e-6
+"""No element of an answer takes longer to write, whatever it is, and in whatever format."""
 BYTE_SECONDS = 0.2e-9
 """For each byte that is only copied."""
 LOOKED_AT = 512

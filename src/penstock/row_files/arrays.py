@@ -10,12 +10,12 @@ from penstock.row_files.fields import Invalid
 
 NUMBERS = {
     Kind.BOOL: "b",
-    Kind.INT: "iu",
-    Kind.UINT: "iu",
-    Kind.FLOAT: "iuf",
-    Kind.DOUBLE: "iuf",
+    Kind.INT: "iub",
+    Kind.UINT: "iub",
+    Kind.FLOAT: "iufb",
+    Kind.DOUBLE: "iufb",
 }
-"""What numpy makes of values that a datatype can hold."""
+"""What numpy makes of values that a datatype can hold; booleans are 1 and 0 where a number is expected."""
 
 
 def tensor(spec: TensorSpec, value: object, place: str, what: str = "input") -> Array:

@@ -12,19 +12,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from penstock.core.tensors import Array, DataType, Kind
-from penstock.row_files.fields import MISSING, Field
+from penstock.row_files.fields import MISSING, TRUTH, Field
 from penstock.row_files.readers import CsvReader, Row, RowReader
 
 
 class ReadRows(Protocol):
     """Reads the inputs of a request from many rows."""
 
-    def __call__(self, values: Sequence[Sequence[Any]], rows: Sequence[Row] = ()) -> Mapping[str, Any]:
+    def __call__(self, columns: Sequence[Sequence[Any]], rows: Sequence[Row] = ()) -> Mapping[str, Any]:
         """The inputs.
 
         Args:
-            values: the values of each row.
-            rows: the rows themselves, for formats whose rows have names of their own.
+            columns: the cells of each column of a CSV file, if they are known.
+            rows: the rows themselves, if not.
 
         Raises:
             ValueError: a row needs a closer look.
@@ -53,8 +53,8 @@ def columns_reader(reader: RowReader, fields: Sequence[Field]) -> ReadRows:
 def _of_csv(reader: CsvReader, fields: Sequence[Field]) -> ReadRows:
     places = [(field, _column_of(field), reader.places(field)) for field in fields]
 
-    def read(values: Sequence[Sequence[Any]], rows: Sequence[Row] = ()) -> Mapping[str, Any]:
-        columns: list[Any] = list(zip(*values, strict=True))
+    def read(columns: Sequence[Sequence[Any]], rows: Sequence[Row] = ()) -> Mapping[str, Any]:
+        columns = columns or list(zip(*[row.values for row in rows], strict=True))
         found: dict[str, Any] = {}
         for field, column, place in places:
             if isinstance(place, int):
@@ -69,7 +69,7 @@ def _of_csv(reader: CsvReader, fields: Sequence[Field]) -> ReadRows:
 
 
 def _of_json(fields: Sequence[Field]) -> ReadRows:
-    def read(values: Sequence[Sequence[Any]], rows: Sequence[Row] = ()) -> Mapping[str, Any]:
+    def read(columns: Sequence[Sequence[Any]], rows: Sequence[Row] = ()) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
         records = [dict(zip(row.names, row.values, strict=True)) for row in rows]
         for field in fields:
@@ -86,14 +86,14 @@ def _of_json(fields: Sequence[Field]) -> ReadRows:
 def _of_values(values: list[Any], field: Field) -> Any:
     types = set(map(type, values))
     if field.is_one_value and not field.is_text and types <= {int, float, bool, type(None)}:
-        if field.is_float and bool not in types:
+        if field.is_float:
             try:
                 return _shaped(
                     np.array([math.nan if each is None else float(each) for each in values]), field
                 )
             except OverflowError:
                 raise ValueError("a number is too large") from None
-        if field.datatype.kind in _INTEGERS and types == {int}:
+        if field.datatype.kind in _INTEGERS and types <= {int, bool}:
             return _shaped(np.array(values), field)
     if field.is_one_value and field.is_text and types == {str}:
         return _shaped(np.array(values, object), field)
@@ -131,6 +131,8 @@ def _floats(texts: Sequence[str]) -> Array:
 
 
 def _float(text: str) -> float:
+    if text in TRUTH:
+        return TRUTH[text]
     try:
         return float(text)
     except ValueError:

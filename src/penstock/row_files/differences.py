@@ -53,6 +53,7 @@ class Differences:
             counted from 1, 0 if all agree.
         by_output: the largest difference of each output of numbers.
         wrong: the first rows that differ, counted from 1.
+        other_labels: all rows with a label that differs, counted from 1.
         shown: of the worst row, what was expected and what came, by output.
     """
 
@@ -65,6 +66,7 @@ class Differences:
         self._has_labels = False
         self._first_label = 0
         self.wrong: list[int] = []
+        self.other_labels: list[int] = []
         self.shown: Mapping[str, tuple[Array, Array]] = {}
 
     def add(
@@ -95,6 +97,7 @@ class Differences:
         if labels.any() and not self._first_label:
             self._first_label = self.rows + int(labels.argmax()) + 1
         self.labels += int(labels.sum())
+        self.other_labels += (np.flatnonzero(labels) + self.rows + 1).tolist()
         self.beyond += int(beyond.sum())
         if self.worst_row != worst:
             place = self.worst_row - self.rows - 1

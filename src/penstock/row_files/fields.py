@@ -15,6 +15,8 @@ from penstock.core.minifloats import BY_BITS
 from penstock.core.tensors import Array, DataType, Kind
 
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+TRUTH = {"True": 1, "true": 1, "TRUE": 1, "False": 0, "false": 0, "FALSE": 0}
+"""What tables and spreadsheets have in the cells of a column of booleans, as numbers."""
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 MISSING = frozenset({"", "na", "<na>", "n/a", "nan", "nat", "none", "null"})
 """What tables have in the cell of a missing value, in lower case."""
@@ -51,6 +53,10 @@ class Described(Protocol):
 
     @property
     def row_axis(self) -> int:
+        """As `penstock.core.tensors.TensorSpec` has it."""
+
+    @property
+    def missing_text(self) -> str | None:
         """As `penstock.core.tensors.TensorSpec` has it."""
 
 
@@ -110,6 +116,7 @@ class Field:
         self.datatype = datatype = DataType[str(info.datatype)]
         self.is_text = datatype is DataType.BYTES
         self.is_float = datatype.kind in (Kind.FLOAT, Kind.DOUBLE)
+        self._missing_text = info.missing_text if self.is_text else None
         self._row = row_shape(info)
         self.is_one_value = is_one_value(info)
         self._parse = self._parser()
@@ -188,6 +195,8 @@ class Field:
     def json(self, value: object) -> object:
         """A value from JSON; ints become floats, and null NaN, if the input needs floats.
 
+        For texts, null becomes what the model takes for a missing one, if it says so.
+
         Raises:
             Invalid: a text in it is not a value of the datatype, or its lists are nested too deeply.
         """
@@ -207,7 +216,9 @@ class Field:
             type(value) is int or (isinstance(value, str) and _NOT_FINITE.fullmatch(value))
         ):
             return self._float(str(value))
-        return math.nan if value is None and self.is_float else value
+        if value is None:
+            return math.nan if self.is_float else self._missing_text
+        return value
 
     def one_row(self, value: object) -> object:
         """The value with its first axis, if that counts rows.
@@ -257,8 +268,10 @@ class Field:
             raise self.refuse(_empty(text) or "it is neither true nor false", text) from None
 
     def _int(self, text: str) -> int:
+        if (text := text.strip()) in TRUTH:
+            return TRUTH[text]
         # Some programs write 2 as 2.0 in a column with missing values.
-        whole, _, zeros = text.strip().partition(".")
+        whole, _, zeros = text.partition(".")
         try:
             if "_" not in whole and not zeros.strip("0"):  # 1_000 is valid in Python only
                 return int(whole)
@@ -270,12 +283,13 @@ class Field:
         try:
             value = float(text)
         except ValueError:
-            value = math.nan
+            value = float(TRUTH.get(text.strip(), math.nan))
         if math.isfinite(value) and "_" not in text:
             return value
         if _NOT_FINITE.fullmatch(text.strip()):
             return value
-        raise self.refuse(_empty(text) or "it is not a number", text)
+        why = "it is not a number" if text.strip() else "it is empty; a missing number is NaN"
+        raise self.refuse(why, text)
 
     def _file(self, path: Path) -> object:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -169,13 +169,44 @@ def _header(line: str) -> tuple[Tolerance, bool]:
     return Tolerance(float(usual), {name: float(each) for name, each in single.items()}), True
 
 
+def rewritten(
+    lines: Iterable[str], tolerance: Mapping[str, float], left_out: Collection[int] = ()
+) -> Iterator[str]:
+    """The lines of a file of golden rows, with another tolerance.
+
+    Args:
+        lines: those of the file, of which each row is known to be right.
+        tolerance: of each output that has one.
+        left_out: the rows to leave out, counted from 1.
+    """
+    yield json.dumps({HEADER: {"tolerance": dict(tolerance)}} if tolerance else {HEADER: {}}) + "\n"
+    rest = iter(lines)
+    first = next(rest, "")
+    kept = itertools.chain([] if _header(first)[1] else [first], rest)
+    for number, line in enumerate((line for line in kept if line.strip()), 1):
+        if number not in left_out:
+            yield line if line.endswith("\n") else f"{line}\n"
+
+
+class InputRows(NamedTuple):
+    """The rows of a file.
+
+    Attributes:
+        columns: the names of the columns of a CSV file, or in the first row of a JSON Lines file.
+        rows: the inputs of each row.
+    """
+
+    columns: Sequence[str]
+    rows: Iterator[Mapping[str, Array]]
+
+
 def input_rows(
     file: TextIO, path: Path, inputs: Mapping[str, TensorSpec], optional: Collection[str] = ()
-) -> Iterator[Mapping[str, Array]]:
+) -> InputRows:
     """The inputs of each row of a CSV or JSON Lines file; other columns are passed over.
 
     Args:
-        file: the file.
+        file: the file. It may be a pipe, which can be read only once.
         path: its name, for its format.
         inputs: the model's inputs, by name.
         optional: those that the file may lack.
@@ -186,11 +217,11 @@ def input_rows(
     rows = source(file, FORMATS.get(path.suffix.lower()))
     columns = rows.columns or ()
     found = {name: name for name in inputs if name not in optional or _has(columns, name)}
-    return _tensors(rows, inputs, found, "input")
+    return InputRows(columns, _tensors(rows, inputs, found, "input"))
 
 
 def expected_rows(
-    file: TextIO, path: Path, outputs: Mapping[str, TensorSpec]
+    file: TextIO, path: Path, outputs: Mapping[str, TensorSpec], others: Collection[str] = ()
 ) -> Iterator[Mapping[str, Array]]:
     """The expected outputs of each row of a CSV or JSON Lines file, of which it has at least one.
 
@@ -198,9 +229,11 @@ def expected_rows(
         file: the file.
         path: its name, for its format.
         outputs: the model's outputs, by name.
+        others: the columns that it may have besides, such as those of the rows.
 
     Raises:
-        Invalid: no column is an output, or a row cannot be read; names its line.
+        Invalid: no column is an output, one is neither an output nor among the others, or a row cannot be
+            read; names its line.
     """
     rows = source(file, FORMATS.get(path.suffix.lower()))
     columns = rows.columns or ()
@@ -209,8 +242,23 @@ def expected_rows(
     }
     if not found:
         listed = ", ".join(map(str, outputs.values()))
-        raise Invalid(f"no column is an output: {listed}; {_listed(columns)}")
+        raise Invalid(f"{path}: no column is an output: {listed}; {_listed(columns)}")
+    known = {*found.values(), *others}
+    # pandas writes an index without a name as a column without one.
+    unknown = [each for each in columns if each and each not in known and _vector_of(each) not in known]
+    if unknown:
+        listed = ", ".join(map(str, outputs.values()))
+        raise Invalid(
+            f"{path}: {', '.join(map(shown, unknown))}: neither an output nor a column of the rows; "
+            f"the outputs are: {listed}"
+        )
     return _tensors(rows, outputs, found, "output")
+
+
+def _vector_of(column: str) -> str:
+    """The name of the vector of which a column has one value; "" if it has none."""
+    name, _, place = column.rpartition(".")
+    return name if place.isdecimal() else ""
 
 
 def _has(columns: Sequence[str], name: str) -> bool:

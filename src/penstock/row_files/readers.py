@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from penstock.row_files.fields import Field, Invalid, shown
+from penstock.row_files.lines import MOST_CHARACTERS, Lines, plain_lines
 
 Format: TypeAlias = Literal["csv", "tsv", "jsonl"]
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-
-MOST_CHARACTERS = 1 << 26
-"""Most characters of a CSV cell: enough for an image as text, and a limit if a quote is never closed."""
 
 _UNREADABLE = "line"
 _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
@@ -82,7 +80,8 @@ def source(lines: Iterable[str], format: Format | None) -> RowReader:
         raise Invalid("it is UTF-16, not UTF-8")
     if (format or ("jsonl" if first.lstrip().startswith("{") else "csv")) == "jsonl":
         return JsonLinesReader(start, first, rest)
-    return CsvReader(start, first, rest, "tsv" if format == "tsv" else "csv")
+    ahead = lines if isinstance(lines, Lines) else None
+    return CsvReader(start, first, rest, "tsv" if format == "tsv" else "csv", ahead)
 
 
 @dataclass(slots=True)
@@ -99,6 +98,13 @@ class CsvRows:
     names: Sequence[str]
     values: list[list[str]]
 
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def columns(self) -> list[Sequence[str]]:
+        """The cells of each column."""
+        return list(zip(*self.values, strict=True))
+
     def rows(self) -> list[Row]:
         """The rows as objects."""
         line, rows = self.line, []
@@ -106,6 +112,40 @@ class CsvRows:
             rows.append(Row(line, self.names, values))
             line += _lines(values)
         return rows
+
+
+@dataclass(slots=True)
+class PlainRows:
+    """Rows of a CSV file that have all their cells, and no cell in quotes: each row is a line.
+
+    Attributes:
+        line: the line the first one starts on, from 1.
+        names: the names of the columns.
+        lines: the rows as they stand in the file, without the ends of the lines.
+        delimiter: what is between cells.
+    """
+
+    line: int
+    names: Sequence[str]
+    lines: list[str]
+    delimiter: str
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @property
+    def values(self) -> list[list[str]]:
+        """The cells of each row."""
+        return [line.split(self.delimiter) for line in self.lines]
+
+    def columns(self) -> list[Sequence[str]]:
+        """The cells of each column."""
+        cells, count = self.delimiter.join(self.lines).split(self.delimiter), len(self.names)
+        return [cells[place::count] for place in range(count)]
+
+    def rows(self) -> list[Row]:
+        """The rows as objects."""
+        return [Row(line, self.names, values) for line, values in enumerate(self.values, self.line)]
 
 
 class CsvReader:
@@ -116,16 +156,23 @@ class CsvReader:
         first: the header's first line; "" for an empty file.
         rest: the lines after it.
         format: "csv" for commas, "tsv" for tabs.
+        ahead: where `rest` comes from, if lines can be looked at before they are taken.
 
     Raises:
         Invalid: the header cannot be read.
     """
 
     def __init__(
-        self, start: int, first: str, rest: Iterable[str], format: Literal["csv", "tsv"] = "csv"
+        self,
+        start: int,
+        first: str,
+        rest: Iterable[str],
+        format: Literal["csv", "tsv"] = "csv",
+        ahead: Lines | None = None,
     ) -> None:
         csv.field_size_limit(MOST_CHARACTERS)
         self.format: Format = format
+        self._ahead = ahead
         self._before = start - 1
         lines = itertools.chain([first] if first else [], rest)
         self._reader = csv.reader(lines, strict=True, delimiter=DELIMITERS[format])
@@ -150,7 +197,7 @@ class CsvReader:
             elif values:
                 yield Row(line, names, _padded(values, len(names)), _wrong_count(values, names))
 
-    def groups(self, size: int) -> Iterator[Sequence[Row] | CsvRows]:
+    def groups(self, size: int) -> Iterator[Sequence[Row] | CsvRows | PlainRows]:
         """The rows in groups of up to `size`, without an object for each if all have all their cells.
 
         Args:
@@ -158,6 +205,8 @@ class CsvReader:
         """
         count = len(self.columns or ())
         while True:
+            while (plain := self._plain(size)) is not None:
+                yield plain
             line = self._before + self._reader.line_num + 1
             values: list[list[str]] = []
             try:
@@ -173,6 +222,19 @@ class CsvReader:
                 yield CsvRows(line, self.columns or (), values)
             elif rows := self._rows(line, values):
                 yield rows
+
+    def _plain(self, size: int) -> PlainRows | None:
+        """The next rows, if the parser is not needed for them."""
+        if self._ahead is None or not self.columns or not (lines := self._ahead.ahead(size)):
+            return None
+        delimiter = DELIMITERS[self.format]
+        rows = plain_lines(lines, delimiter, len(self.columns))
+        if rows is None:
+            return None
+        line = self._before + self._reader.line_num + 1
+        self._ahead.skip(len(lines))
+        self._before += len(lines)
+        return PlainRows(line, self.columns, rows, delimiter)
 
     def _rows(self, line: int, all_values: Sequence[list[str]]) -> list[Row]:
         names = self.columns or ()

@@ -1,4 +1,4 @@
-"""Keeps a batch of a model now and then, and verifies it: see `penstock.scheduling.verification`."""
+"""Keeps some batches of a model, one at a time, and verifies them; see `penstock.scheduling.verification`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MOST_REQUESTS = 8
 """The most requests of a batch that are run alone: in the same time, a few of several batches show more."""
 
 LONGEST_BETWEEN = 0.1
-"""Of an unproven model a batch is kept about once in so many seconds, however small a share is asked for: the
-time that verification may take is the limit."""
+"""In seconds. Of an unproven model, a batch is kept about once in this time, however small the share: only
+the time that verification may take limits it."""
 
 MOST_INTERRUPTIONS = 16
-"""A kept batch is let go after as many runs that ended early."""
+"""A kept batch is dropped after this many runs that ended early."""
 
 
 class Verified(Protocol):
@@ -36,10 +36,10 @@ class Verified(Protocol):
         """Tells the model's observer of an event; see `penstock.core.request.EVENTS`."""
 
     def verifying(self, runs: int) -> None:
-        """So many runs of the model are made for verification now."""
+        """This many runs of the model are made for verification now."""
 
 
-class _Apart(NamedTuple):
+class _KeptRequest(NamedTuple):
     """One request of a kept batch.
 
     Attributes:
@@ -63,13 +63,13 @@ class _Kept:
         interruptions: how many runs ended early.
     """
 
-    requests: Sequence[_Apart]
+    requests: Sequence[_KeptRequest]
     alone: list[Outputs] = field(default_factory=list)
     interruptions: int = 0
 
 
 class BatchWatch:
-    """Keeps a batch of one model now and then, and verifies it.
+    """Keeps some batches of one model, one at a time, and verifies them.
 
     The first batches are kept more often than later ones, until the share is reached: so a model whose rows
     mix is soon found.
@@ -81,7 +81,7 @@ class BatchWatch:
         compare: compares the outputs.
         share: the share of batches that are kept, above 0.
         cores: how many cores a run works on.
-        unproven: see `Kept`.
+        unproven: see `penstock.scheduling.verification.Kept`.
 
     Attributes:
         unproven: as given.
@@ -142,9 +142,9 @@ class BatchWatch:
         return after
 
     def end(self) -> None:
-        """Keeps nothing any more, and lets go of what is kept."""
+        """From now on keeps no batch; drops the one that is kept."""
         self._ended = True
-        self._let_go()
+        self._drop()
 
     def verify(self) -> None:
         """Runs the requests of the kept batch alone, and compares.
@@ -159,14 +159,14 @@ class BatchWatch:
         try:
             found = self._found(kept)
         except ModelFailed:  # perhaps there was no memory; it says nothing about the other requests
-            self._let_go()
+            self._drop()
         except Interrupted:
             kept.interruptions += 1
             if kept.interruptions >= MOST_INTERRUPTIONS:
-                self._let_go()
+                self._drop()
             raise
         else:
-            self._let_go()
+            self._drop()
             if found is not None:
                 self._model.found_mixing(found)
             elif not self._ended:
@@ -183,8 +183,6 @@ class BatchWatch:
         most = max(MOST_REQUESTS // len(batch), 1)
         for place in range(random.randrange(step), len(batch), step):
             request, response = batch[place], responses[place]
-            if request.rows > 1 and not packing.rows_first:
-                continue  # it cannot be told which part of an output is of which row
             answered, state = response.outputs, packing.passed_on(outputs, place)
             for start, one in request.apart(most):
                 inputs = alone.assemble([one])
@@ -192,7 +190,7 @@ class BatchWatch:
                 if size > room:
                     return  # a batch of so large requests is not worth the memory
                 of_one = answered if one is request else _rows(answered, start, start + one.rows)
-                requests.append(_Apart((*response.names, *state), inputs, {**of_one, **state}))
+                requests.append(_KeptRequest((*response.names, *state), inputs, {**of_one, **state}))
         self._kept = _Kept(requests)
         self._verifier.has_kept(self, max(size, 1))
 
@@ -212,13 +210,13 @@ class BatchWatch:
         self._model.tell("unsteady", output=found.output)
         return None
 
-    def _run(self, each: _Apart) -> Outputs:
+    def _run(self, each: _KeptRequest) -> Outputs:
         # Copies: some sums are rounded differently depending on where in memory their input begins.
         inputs = {name: array.copy() for name, array in each.inputs.items()}
         outputs = self._verifier.run(self._backend, each.names, inputs, self._cores)
         return dict(zip(each.names, outputs, strict=True))
 
-    def _let_go(self) -> None:
+    def _drop(self) -> None:
         self._kept = None
         self._verifier.has_kept(self, 0)
 

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from penstock.backends.backend import Backend
-from penstock.core.errors import DeadlineExpired, Overloaded, QueueFull, RequestError
+from penstock.core.errors import QueueFull, RequestError
 from penstock.core.observers import SilentObserver
 from penstock.core.request import CutReason, Flush, Observer, Request
 from penstock.scheduling.batch_watch import BatchWatch
 from penstock.scheduling.cost import QUICK_SECONDS, RunCost, RunCosts
 from penstock.scheduling.estimates import Arrivals, WaitEstimate
 from penstock.scheduling.execution.execution import Execution, Responder
-from penstock.scheduling.execution.failures import expired, gone
+from penstock.scheduling.execution.failures import LONGEST_RETRY_SECONDS, expired, gone, too_late
 from penstock.scheduling.packing.rows import Packing, Rows
 from penstock.scheduling.policy import BatchPolicy, Isolation
 from penstock.scheduling.queue.limits import QueueLimits, QueueTotal
@@ -33,9 +33,6 @@ MARGIN_SECONDS = 0.005
 
 ENOUGH_ROWS = 32
 """With this many rows, a run does not wait for more messages to be read: unread they take least memory."""
-
-LONGEST_RETRY_SECONDS = 60.0
-"""The longest retry hint, however long the queue: by then the load may have changed."""
 
 
 class DynamicBatcher:
@@ -57,7 +54,10 @@ class DynamicBatcher:
         breaker: the model's circuit breaker.
         in_flight: the runs that are going on.
         times: how long the last runs took.
+        rejecting: whether the last request was rejected: the next one is asked about with `why_rejected`.
     """
+
+    _has_steps = False
 
     def __init__(  # noqa: PLR0913 - what it is composed of
         self,
@@ -84,7 +84,7 @@ class DynamicBatcher:
         limits = QueueLimits(policy.queue_rows, policy.queue_bytes)
         self._queue = RequestQueue(limits, self.costs, total)
         self._lock = threading.Lock()
-        self._running_batches = 0
+        self._running_batches, self.rejecting = 0, False
         self._recorded = isolation.recorded
         self._wait_estimate = WaitEstimate(policy.runs_in_parallel)
         self._arrivals = Arrivals() if policy.max_delay_seconds else None
@@ -129,7 +129,7 @@ class DynamicBatcher:
         self._observer.on_event(event, **facts)
 
     def verifying(self, runs: int) -> None:
-        """So many runs are made for verification now; they are recorded as runs of the model."""
+        """Records that so many runs of the model are made for verification now."""
         with self._lock:
             self._recorded.value = self._running_batches + runs
 
@@ -157,6 +157,10 @@ class DynamicBatcher:
         with self._lock:  # a run that ends adds what follows it to the queue before it stops counting
             return self._running_batches > 0 or self.backlog()[0] > 0
 
+    def is_watched(self) -> bool:
+        """Whether a call of `expire` may find something."""
+        return self._running_batches > 0 or self._queue.rows > 0
+
     def is_full(self) -> bool:
         """Whether a full batch waits, or at least `ENOUGH_ROWS` rows."""
         return self._queue.rows >= self._full_rows
@@ -172,8 +176,8 @@ class DynamicBatcher:
         """
         now = request.arrived
         busy = self._running_batches or self._queue.rows
-        if busy and now < request.deadline < math.inf and request.deadline < now + self._longest_wait():
-            self._check_in_time(request, now)
+        if busy and now < request.deadline < math.inf and (late := self._why_late(request, now)) is not None:
+            raise late
         if self.breaker.is_open and request.deadline > now:  # a request that is late anyway cannot be a probe
             self.breaker.admit(now)
         try:
@@ -184,6 +188,20 @@ class DynamicBatcher:
                 raise
         if self._arrivals is not None:
             self._arrivals.note(request.rows, now)
+
+    def why_rejected(self, request: Request) -> RequestError | None:
+        """Why `put` would reject a request, which needs no inputs yet; None if it might take it."""
+        now, error = request.arrived, None
+        if (self._running_batches or self._queue.rows) and now < request.deadline < math.inf:
+            error = self._why_late(request, now)
+        if error is None and self.breaker.is_open and request.deadline > now:
+            error = self.breaker.why_rejected(now)
+        if error is None:
+            error = self._queue.why_rejected(request, now)
+            if isinstance(error, QueueFull) and error.retry_after_seconds is None:
+                error.retry_after_seconds = self._seconds_to_empty()
+        self.rejecting = error is not None
+        return error
 
     def cancel(self, request: Request) -> None:
         """Drops a request whose caller has gone. If it is already part of a run, it is not answered."""
@@ -226,14 +244,14 @@ class DynamicBatcher:
         return cost.expect(rows)
 
     def measured_seconds(self) -> float:
-        """The same, or infinity if no run of about this size has been measured: then it is a guess."""
+        """The same in new memory; infinity if no run of about this size was measured: then it is a guess."""
         costs = self.costs
         if costs.is_single and (waiting := self._queue.rows) <= self._max_rows:
-            return costs.first.expect(waiting)
+            return costs.first.expect_in_new_memory(waiting)
         rows, cost = self._queue.next_batch(self._max_rows)
         if rows > max(self._max_rows, cost.most_rows) or not costs.is_measured(cost):
             return math.inf
-        return cost.expect(rows)
+        return cost.expect_in_new_memory(rows)
 
     def overran(self, seconds: float, expected: float) -> None:
         """A run took far longer than expected: from now on none is made by a thread that takes calls."""
@@ -299,24 +317,26 @@ class DynamicBatcher:
                 self._run(next_batch, responder)
         finally:
             try:
-                self._ended(taken, responder.unanswered)
+                if self._has_steps:
+                    self._ended(taken, responder.unanswered)
             finally:
                 with self._lock:
                     self._recorded.value = self._running_batches = self._running_batches - 1
-        responder.close()
+        if responder.flushes or responder.error is not None:
+            responder.close()
         return bool(taken)
 
     def fail_all(self, error: RequestError) -> None:
         """Ends every waiting request with `error`."""
-        while True:
-            taken = self._queue.take(self._max_rows, time.monotonic())
-            if not taken.batch and not taken.late:
-                return
+        while (taken := self._queue.take(self._max_rows, time.monotonic())).batch or taken.late:
             self._fail([*taken.batch, *taken.late], lambda _: error)
 
     def _run(self, next_batch: BatchBuilder, responder: Responder) -> None:
         """Runs a batch. If it is expected to take long, the wait estimate of later requests includes it."""
-        batch, cost, cut_reason = next_batch.batch, next_batch.cost, self._cut_reason(next_batch)
+        batch, cost, cut_reason = next_batch.batch, next_batch.cost, next_batch.cut_reason
+        held_back, self._held_back = self._held_back, False
+        if cut_reason is CutReason.FREE:
+            cut_reason = CutReason.DRAIN if self._draining else CutReason.DELAY if held_back else cut_reason
         seconds = cost.expect(next_batch.rows)
         if seconds < QUICK_SECONDS:
             self._execution.run(batch, cost, responder, cut_reason)
@@ -332,14 +352,6 @@ class DynamicBatcher:
         if next_batch.is_first_run:
             self.costs.note_run(batch[0].shape_key)
 
-    def _cut_reason(self, next_batch: BatchBuilder) -> CutReason:
-        held_back, self._held_back = self._held_back, False
-        if next_batch.cut_reason is not CutReason.FREE:
-            return next_batch.cut_reason
-        if self._draining:
-            return CutReason.DRAIN
-        return CutReason.DELAY if held_back else CutReason.FREE
-
     def _make_room(self, request: Request, full: QueueFull) -> bool:
         """Puts a request into the full queue, if requests of lower priority can be taken out for it."""
         displaced = self._queue.displace(request, request.arrived)
@@ -349,47 +361,32 @@ class DynamicBatcher:
             self._fail(displaced, lambda _: error)
         return bool(displaced)
 
-    def _longest_wait(self) -> float:
-        """An upper limit of the seconds until a request that arrives now is answered; cheap to compute."""
-        batches = self._queue.rows / self._max_rows + self._running_batches
-        single = self.costs.is_single
-        return (batches + 2.0) * self.costs.first.expect(self._max_rows) if single else math.inf
-
-    def _check_in_time(self, request: Request, now: float) -> None:
-        """Makes sure that a request can be answered in time after what is ahead of it.
-
-        Raises:
-            Overloaded: it would be too late because other requests wait.
-            DeadlineExpired: it would be too late because of a run that is going on.
-        """
+    def _why_late(self, request: Request, now: float) -> RequestError | None:
+        """Why a request cannot be answered in time after what is ahead of it; None if it can."""
+        if self.costs.is_single:  # most have more time than the wait could take
+            batches = self._queue.rows / self._max_rows + self._running_batches + 2.0
+            if request.deadline >= now + batches * self.costs.first.expect(self._max_rows):
+                return None
         cost = self.costs.of(request.shape_key)
         if not cost.is_known:
-            return
+            return None
         ahead = self._queue.rows_ahead(request, now)
         head = self._queue.first_deadline() if ahead >= 1 else math.inf
         seconds = self._wait_estimate.seconds_to_answer(
             ahead, request.rows, self._max_rows, cost, now, head, request.deadline
         )
-        late = now + seconds - request.deadline
-        if late > 0.0:
-            waiting = f"{ahead:.0f} rows ahead, and " if ahead >= 1 else ""
-            error = (Overloaded if waiting else DeadlineExpired)(
-                f"the answer would be too late: expected in {seconds * 1000:.1f} ms ({waiting}the run in "
-                f"flight), but the deadline is in {(request.deadline - now) * 1000:.1f} ms"
-            )
-            # When it would be in time if no other request came, but at least until a run has ended.
-            error.retry_after_seconds = min(max(late, cost.expect(request.rows)), LONGEST_RETRY_SECONDS)
-            raise error
+        return too_late(request, now, seconds, ahead, cost)
 
     def _fail(self, requests: Sequence[Request], why: Callable[[Request], RequestError]) -> None:
         responder = Responder(self._observer)
         for request in requests:
             responder.fail(request, why(request))
-        self._ended(requests, requests)
+        if self._has_steps:
+            self._ended(requests, requests)
         responder.close()
 
     def _ended(self, requests: Sequence[Request], unanswered: Sequence[Request]) -> None:
-        """A hook for subclasses: these requests have ended, some of them without an answer."""
+        """Called for a subclass with `_has_steps`: these requests have ended, some without an answer."""
 
     def _seconds_to_empty(self) -> float:
         """How long it takes to run all waiting requests, at most `LONGEST_RETRY_SECONDS`."""

@@ -6,14 +6,11 @@ The line begins with what was measured when the model was loaded, and follows th
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 
-try:
-    from resource import RUSAGE_THREAD, getrusage
-except ImportError:  # another system than Linux
-    getrusage = None  # type: ignore[assignment]
+from penstock.core.memory import new_memory_seconds
+from penstock.core.tensors import Array
 
 ROUNDING = 1e-9  # of a row, by which a division may come out too small
 
@@ -39,6 +36,7 @@ QUICK_SECONDS = 0.001
 """Of runs that take less than this, which are frequent, only every fourth moves the line after the first
 `SETTLED_RUNS`."""
 SETTLED_RUNS = 64
+NOTED_SECONDS = 0.0005  # the outputs of runs that take less are not so large that their memory matters
 
 REMEMBERED = 4096
 """The most shapes that are known to have run, in two generations; see `RunCosts`."""
@@ -62,10 +60,14 @@ class RunCost:
         is_known: whether any run has been measured. No request is refused because of a guess.
         runs: how many runs the line has learned from; those measured at load do not count.
         most_rows: the most rows of a run that the line has learned from.
+        row_bytes: the bytes of the outputs of one row: the most that were noted.
         spread: how many times longer than expected one run in twenty takes; at most `MOST_SPREAD`.
     """
 
-    __slots__ = ("_base", "_level", "_per_row", "_usual_rows", "is_known", "most_rows", "runs", "spread")
+    __slots__ = (
+        "_base", "_level", "_per_row", "_row_memory", "_usual_rows", "is_known", "most_rows", "row_bytes",
+        "runs", "spread",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class RunCost:
         self._base = max(one_row_seconds - self._per_row, 0.0)
         self._level = 1.0
         self._usual_rows = 0.0
+        self.row_bytes = self._row_memory = 0.0
 
     @property
     def base_seconds(self) -> float:
@@ -97,6 +100,19 @@ class RunCost:
     def expect(self, rows: int) -> float:
         """How long a run of `rows` rows is expected to take, in seconds."""
         return (self._base + rows * self._per_row) * self._level
+
+    def expect_in_new_memory(self, rows: int) -> float:
+        """The same, if the system has to give the run new memory for its outputs.
+
+        Whether it has to depends on what was freed before, and it can take longer than the run itself.
+        """
+        return (self._base + rows * self._per_row) * self._level + rows * self._row_memory
+
+    def note_outputs(self, rows: int, size: float) -> None:
+        """The outputs of a run of `rows` rows had `size` bytes."""
+        row_bytes = size / max(rows, 1)
+        if row_bytes > self.row_bytes:
+            self.row_bytes, self._row_memory = row_bytes, row_bytes * new_memory_seconds()
 
     def rows_within(self, seconds: float) -> float:
         """How many rows nearly always fit into a run of `seconds` seconds; infinity if rows cost nothing."""
@@ -113,8 +129,10 @@ class RunCost:
         base, per_row = self._base + HANDLING_SECONDS / self._level, self._per_row
         return base * (1.0 / BASE_SHARE - 1.0) / per_row if per_row else math.inf
 
-    def learn(self, rows: int, seconds: float) -> None:
-        """Moves the line by what a run of `rows` rows took."""
+    def learn(self, rows: int, seconds: float, outputs: Sequence[Array] = ()) -> None:
+        """Moves the line by what a run of `rows` rows took, and notes how large its outputs were."""
+        if seconds > NOTED_SECONDS:
+            self.note_outputs(rows, sum([output.nbytes for output in outputs]))
         self.runs = runs = self.runs + 1
         if rows > self.most_rows:
             self.most_rows = rows
@@ -261,13 +279,3 @@ def elements(shape_key: object) -> int:
 def bucket(size: int) -> int:
     """The next power of two."""
     return 1 << max(size - 1, 0).bit_length()
-
-
-def own_seconds() -> float:
-    """CPU time that the calling thread has used, in seconds, without what the system did for it.
-
-    Whether the system has to give it new memory depends on what was freed before. That can take longer than
-    the work in this memory: 64 MiB took 90 ms on a virtual machine. Elsewhere than on Linux, this is all CPU
-    time of the thread.
-    """
-    return time.thread_time() if getrusage is None else getrusage(RUSAGE_THREAD).ru_utime

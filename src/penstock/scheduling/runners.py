@@ -1,9 +1,8 @@
 """Chooses the thread that runs a batch: one that takes calls, or a runner thread.
 
-A run that is expected to be short is done by the thread that has taken the requests, after it has handled
-every event that is ready: handing it to another thread would cost more than the run. Such threads are the one
-that polls gRPC and the one that serves HTTP. Longer runs go to runner threads, so that calls are taken
-meanwhile and several batches use the cores at once. All call the same `DynamicBatcher.run_once`.
+A run that is expected to be short is done by the thread that has taken the requests (the one that polls gRPC,
+or the one that serves HTTP), after it has handled every event that is ready: handing it over would cost more.
+Longer runs go to runner threads, so that calls are taken meanwhile and several batches use the cores at once.
 
 Models share the runner threads by their weights, by start-time fair queueing (Goyal, Vin and Cheng 1996): a
 virtual clock counts what each model has used, divided by its weight, and the model with the smallest start
@@ -25,7 +24,6 @@ from typing import NamedTuple
 
 from penstock.core.request import Flush
 from penstock.scheduling.batcher import DynamicBatcher
-from penstock.scheduling.cost import own_seconds
 from penstock.scheduling.execution.run_times import LONG_SECONDS
 from penstock.scheduling.inline import READ_SECONDS, Inline, Suspended
 from penstock.scheduling.verification import Verifier
@@ -35,8 +33,8 @@ OVERRUN_SECONDS, OVERRUN_TIMES = LONG_SECONDS, 5
 No further run of its model is made by a thread that takes calls."""
 IDLE_SECONDS = 0.1  # a run that takes this long but uses little CPU waits for something, such as a device
 GATHER_SECONDS = 0.0005
-"""How long a thread that takes calls may run batches one after another before streams send what has gathered.
-A message costs as much as 50 predictions, so a quick model's answers to one message leave in one message."""
+"""How long a thread that takes calls may run batches, of any models, before streams send what has gathered.
+A message costs as much as 50 predictions, so the answers of quick models to one leave in one message."""
 PATIENCE = 4
 """A run that takes this many times longer than expected is charged for more than was expected."""
 LOOK_SECONDS = 0.005  # how often runs are checked for that
@@ -166,8 +164,14 @@ class Runners:
         return partial(self.work_inline, inline)
 
     def leave(self) -> None:
-        """The calling thread, which had joined, makes no more runs; what waits goes to the runner threads."""
-        inline = self._inline.pop(threading.get_ident())
+        """The calling thread, which had joined, makes no more runs; what waits goes to the runner threads.
+
+        Work in turns is done first: its messages were accepted.
+        """
+        inline = self._inline[threading.get_ident()]
+        while inline.turns:
+            inline.take_turns()
+        del self._inline[threading.get_ident()]
         for batcher in inline.notified:
             self._enqueue(batcher)
 
@@ -189,21 +193,28 @@ class Runners:
 
     def _work_inline(self, inline: Inline) -> None:
         notified, inline.notified = inline.notified, {}
-        now = time.monotonic()
+        gathered: dict[Flush, None] = {}
+        end = time.monotonic() + GATHER_SECONDS
         for batcher in notified:
             if self._is_long(batcher):
                 self._enqueue(batcher)
                 continue
-            gathered: dict[Flush, None] = {}
-            if self._run_inline(inline, batcher, gathered, now + GATHER_SECONDS):
+            if self._run_inline(inline, batcher, gathered, end):
                 inline.notified[batcher] = None
-            for flush in gathered:  # now, so that the next model's run does not hold up these answers
-                self._guarded(flush)
+            if gathered and time.monotonic() >= end:  # other models' runs must not hold these answers up
+                self._flush(gathered)
+                end = time.monotonic() + GATHER_SECONDS
+        if gathered:
+            self._flush(gathered)
+
+    def _flush(self, gathered: dict[Flush, None]) -> None:
+        for flush in gathered:
+            self._guarded(flush)
+        gathered.clear()
 
     def flush_soon(self) -> None:
         """On a thread that takes calls: what waits for it is done before further events are taken."""
-        inline = self._inline.get(threading.get_ident())
-        if inline is not None:
+        if (inline := self._inline.get(threading.get_ident())) is not None:
             inline.flush_now()
 
     def takes_calls(self) -> bool:
@@ -239,7 +250,7 @@ class Runners:
         while True:
             started = time.monotonic()
             if started - inline.cpu_read_at > READ_SECONDS:
-                inline.cpu_read_at, inline.cpu_seconds = started, own_seconds()
+                inline.cpu_read_at, inline.cpu_seconds = started, time.thread_time()
             try:
                 batcher.run_once(gathered)
             except Exception as error:
@@ -313,8 +324,8 @@ class Runners:
                 self._enqueue(batcher)
 
     def _run_measured(self, batcher: DynamicBatcher) -> None:
-        """Runs a batch, and finds out whether it took far longer than its shapes let expect."""
-        expected, before = batcher.measured_seconds(), own_seconds()
+        """Runs a batch, and finds out whether it took far longer than expected from its shapes."""
+        expected, before = batcher.measured_seconds(), time.thread_time()
         self._guarded(batcher.run_once)
         used = batcher.times.cpu_of_long_run(threading.get_ident(), before)
         if used > self._overrun and used > OVERRUN_TIMES * expected:

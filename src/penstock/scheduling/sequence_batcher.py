@@ -42,6 +42,8 @@ class SequenceBatcher(DynamicBatcher):
         step_inputs: the inputs that some steps send and others do not; None if there are none.
     """
 
+    _has_steps = True
+
     def __init__(  # noqa: PLR0913 - what it is composed of
         self,
         backend: Backend,
@@ -76,6 +78,10 @@ class SequenceBatcher(DynamicBatcher):
     def sequences_evicted(self) -> int:
         """How many sequences were ended to make room for those of other callers."""
         return self._sequences.evicted
+
+    @override
+    def is_watched(self) -> bool:
+        return len(self._sequences) > 0 or super().is_watched()
 
     @override
     def backlog(self) -> tuple[int, int]:
@@ -116,6 +122,12 @@ class SequenceBatcher(DynamicBatcher):
             self._count_held()
 
     @override
+    def why_rejected(self, request: Request) -> RequestError | None:
+        """None: what a step needs is only known when it enters its sequence."""
+        self.rejecting = False
+        return None
+
+    @override
     def cancel(self, request: Request) -> None:
         request.cancelled = True
         with self._steps_lock:
@@ -135,9 +147,8 @@ class SequenceBatcher(DynamicBatcher):
             self._count_held()
         if late:
             self._fail(late, expired)
-        super().expire(
-            now
-        )  # after the held steps: otherwise a late one would follow a late head into the queue
+        # After the held steps: otherwise a late one would follow a late head into the queue.
+        super().expire(now)
 
     def release(self, owner: object) -> None:
         """Drops the states of the sequences that began on a stream which has ended."""
@@ -184,10 +195,10 @@ class SequenceBatcher(DynamicBatcher):
     def _ended(self, requests: Sequence[Request], unanswered: Sequence[Request]) -> None:
         lost: list[Request] = []
         rejected: dict[Request, RequestError] = {}
-        now = time.monotonic()
+        now, not_answered = time.monotonic(), frozenset(unanswered)
         with self._steps_lock:
             for request in requests:
-                following, left = self._sequences.leave(request, now, request not in unanswered)
+                following, left = self._sequences.leave(request, now, request not in not_answered)
                 lost += left
                 while following is not None and (error := self._why_not(following)) is not None:
                     rejected[following] = error
@@ -248,7 +259,9 @@ class SequenceBatcher(DynamicBatcher):
             )
         total = self._queue.total
         with total.lock:
-            total.check(request.rows or 1, request.size)
+            full = total.why_full(request.rows or 1, request.size)
+        if full is not None:
+            raise full
 
     def _count_held(self) -> None:
         """Updates the totals of all models with the steps that are held back."""

@@ -2,7 +2,7 @@
 
 A caller may have all sequences while no other asks. If all are in use and a caller asks that has at least two
 fewer than the one with the most, that one loses the sequence that it has used least recently. So callers that
-want as many as they can get end with equal numbers, and no sequence goes to and fro.
+want as many as they can get end with equal numbers, and no sequence is taken and given back again and again.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from penstock.core.request import Request, Step
 from penstock.scheduling.packing.states import State
 from penstock.scheduling.sequence_entry import OVER_HTTP, START, SequenceEntry
 from penstock.scheduling.sequence_shares import MOST_LOOKED_AT, SequenceShares
+from penstock.scheduling.step_inputs import step_of
 
 MADE_ROOM = "it was ended to make room for another caller, when all places were in use"
 NONE = object()
@@ -80,7 +81,7 @@ class SequenceTable:
             TooManySequences: it would begin one sequence too many.
             SequenceTaken: it would begin a sequence that another caller has begun.
         """
-        step = _step(request)
+        step = step_of(request)
         known = self._known.get(step.key)
         if known is not None and step.caller is not None and step.key is not step.owner:
             known = self._of_caller(step, step.caller, known, request.arrived)
@@ -104,7 +105,7 @@ class SequenceTable:
 
     def begins(self, request: Request) -> bool:
         """Whether a step that arrives now, or waits as a head, begins its sequence."""
-        step = _step(request)
+        step = step_of(request)
         known = self._known.get(step.key)
         if known is None:
             return self._may_begin(step)
@@ -112,8 +113,8 @@ class SequenceTable:
 
     def rejected(self, request: Request) -> None:
         """A step that arrived now is rejected before it is entered."""
-        if _step(request).key not in self._known:
-            self._not_begun(_step(request))
+        if step_of(request).key not in self._known:
+            self._not_begun(step_of(request))
 
     def missed(self, owner: object) -> None:
         """A step of a stream's own sequence was rejected, and never arrived here."""
@@ -138,7 +139,7 @@ class SequenceTable:
             The next head of its sequence, if there is one; and the held steps that cannot run any more,
             because the step that they continue from has failed.
         """
-        step = _step(request)
+        step = step_of(request)
         known = self._known.get(step.key)
         if known is None or known.head is not request:
             return None, []
@@ -153,7 +154,7 @@ class SequenceTable:
         while known.held:
             following, _ = known.held.popitem(last=False)
             self._uncount(following)
-            if not must_leave and (known.state is not None or self._may_begin(_step(following))):
+            if not must_leave and (known.state is not None or self._may_begin(step_of(following))):
                 known.head = following
                 return following, lost
             lost.append(following)
@@ -165,19 +166,19 @@ class SequenceTable:
 
     def state_of(self, request: Request) -> State | None:
         """The state that a running step continues from; None if it begins a sequence."""
-        step = _step(request)
+        step = step_of(request)
         known = self._known.get(step.key)
         return None if step.start or known is None else known.state
 
     def advance(self, request: Request, state: State) -> None:
         """A running step has succeeded: `state` is the state after it, once it has been answered."""
-        known = self._known.get(_step(request).key)
+        known = self._known.get(step_of(request).key)
         if known is not None and known.head is request:
             known.fresh = state
 
     def withdraw(self, request: Request) -> bool:
         """Removes a step that is held back; False if it is not held back."""
-        known = self._known.get(_step(request).key)
+        known = self._known.get(step_of(request).key)
         if known is None or request not in known.held:
             return False
         del known.held[request]
@@ -225,7 +226,7 @@ class SequenceTable:
 
     def unknown(self, request: Request) -> UnknownSequence:
         """The error of a step whose sequence has no state."""
-        step = _step(request)
+        step = step_of(request)
         if step.key is step.owner:
             why = self._over.get(step.key, "it never began")
             return UnknownSequence(
@@ -393,8 +394,3 @@ class SequenceTable:
     def _held(self) -> Iterator[Request]:
         for known in self._known.values():
             yield from known.held
-
-
-def _step(request: Request) -> Step:
-    assert request.sequence is not None, "every request for such a model is a step"
-    return request.sequence

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from penstock.core.errors import InvalidRequest
+from penstock.core.names import missing
 from penstock.core.request import Request, Step
 
 
@@ -39,7 +40,7 @@ class StepInputs:
         """
         if self.names.isdisjoint(request.inputs):
             return
-        step, inputs = _step(request), dict(request.inputs)
+        step, inputs = step_of(request), dict(request.inputs)
         given = {name: inputs.pop(name) for name in self.names if name in inputs}
         for name in self.constants:
             if name in given:
@@ -57,12 +58,12 @@ class StepInputs:
         Raises:
             InvalidRequest: it begins a sequence and lacks an input, or it does not and sends a state.
         """
-        given = _step(request).given or {}
+        given = step_of(request).given or {}
         if begins:
-            missing = [name for name in self.required if name not in given]
-            if missing:
+            lacking = [name for name in self.required if name not in given]
+            if lacking:
                 raise InvalidRequest(
-                    f"input {', '.join(missing)} is missing: a step that begins a sequence has to send it; "
+                    f"{missing(lacking)}: a step that begins a sequence has to send it; "
                     "later steps may leave it out"
                 )
             return
@@ -74,6 +75,7 @@ class StepInputs:
             )
 
 
-def _step(request: Request) -> Step:
+def step_of(request: Request) -> Step:
+    """Which step of which sequence a request is."""
     assert request.sequence is not None, "every request for such a model is a step"
     return request.sequence

@@ -5,7 +5,7 @@ So of the batches that are answered, a few are kept. While the server has nothin
 are run alone, one by one. If the answers differ by more than rounding explains, the model's requests run
 alone from then on.
 
-    answered ── one in a thousand is kept ── the server is idle ── run alone ── compared ── let go
+    answered ── one in a thousand is kept ── the server is idle ── run alone ── compared ── dropped
 
 Verification delays no caller. It has a thread of its own, which works only while no request of any model
 waits or runs. A run of any batch interrupts it, and it may take at most `SHARE` of the time.
@@ -74,7 +74,7 @@ class Kept(Protocol):
         """Whether the model's graph does not show that rows keep apart."""
 
     def verify(self) -> None:
-        """Verifies the batch, and lets go of it.
+        """Verifies the batch, and drops it.
 
         Raises:
             Postponed: there is other work, or no time is left. The batch is still kept.
@@ -166,6 +166,10 @@ class Verifier:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
+    def has_work(self) -> bool:
+        """Whether anything is kept for it."""
+        return bool(self._kept)
+
     def look(self, is_idle: Callable[[], bool]) -> None:
         """Lets the thread work if something is kept, time is left, and the server is idle or a batch overdue.
 
@@ -174,7 +178,7 @@ class Verifier:
         Args:
             is_idle: whether no request of any model waits or runs.
         """
-        if self._kept and self.seconds_left() > 0.0 and (is_idle() or self._overdue()):
+        if self.has_work() and self.seconds_left() > 0.0 and (is_idle() or self._overdue()):
             self._is_idle = is_idle
             self._wake.set()
 
@@ -233,7 +237,7 @@ class Verifier:
             self.spend((self.clock() - started) * cores)
 
     def spend(self, seconds: float) -> None:
-        """So much time was used."""
+        """Adds time that verification has used."""
         self.spent_seconds += seconds
 
     def seconds_left(self) -> float:
@@ -251,7 +255,7 @@ class Verifier:
         return min(KEPT_BYTES, ALL_KEPT_BYTES - others)
 
     def has_kept(self, model: Kept, size: int) -> None:
-        """Notes how many bytes of batches a model keeps; 0 once it has let them go."""
+        """Notes how many bytes of batches a model keeps; 0 once it has dropped them."""
         if size:
             self._kept[model] = _KeptBatch(size, self.clock())
         else:

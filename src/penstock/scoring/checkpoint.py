@@ -100,4 +100,14 @@ def stamp_of(output: Path) -> str:
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """What differs between two jobs, for a message; "" if nothing does."""
     names = [name for name in new if old.get(name) != new[name]]
-    return ", ".join(f"{name} ({old.get(name)!r} then, {new[name]!r} now)" for name in names)
+    return ", ".join(_told(name, old.get(name), new[name]) for name in names)
+
+
+def _told(name: str, then: Any, now: Any) -> str:
+    if name != "input" or not isinstance(then, list):
+        return f"{name} ({then!r} then, {now!r} now)"
+    before, after = [each[0] for each in then], [each[0] for each in now]
+    if before != after:
+        return f"input ({', '.join(before)} then, {', '.join(after)} now)"
+    changed = [one[0] for one, other in zip(now, then, strict=True) if one != other]
+    return f"{', '.join(changed)} changed in between"

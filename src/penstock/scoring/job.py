@@ -265,10 +265,7 @@ class Job:
             return ended
         if found is None:
             if plan.inherits and not plan.restart:
-                raise Invalid(
-                    f"{plan.output} exists, and no checkpoint beside it says how to go on; "
-                    "--restart replaces it"
-                )
+                raise Invalid(f"{plan.output} exists, {self._why_not(new)}; --restart replaces it")
             check_rejected(plan.rejects, plan.restart)
             return new
         differs = difference(found.job, job)
@@ -293,9 +290,21 @@ class Job:
         ended = load(beside(output, "done"), is_foreign=True)
         if ended is None or self._plan.restart or self._plan.checkpoint is None:
             return None
-        is_untouched = bool(ended.stamp) and ended.stamp == stamp_of(output)
         is_this = not difference(ended.job, new.job) and ended.is_by(new.version, new.sha256)
-        return ended if is_untouched and is_this else None
+        return ended if is_this and _is_untouched(ended, output) else None
+
+    def _why_not(self, new: Checkpoint) -> str:
+        """Why an output that is there is not what this run would write, as far as it can be told."""
+        output = self._plan.output
+        ended = None if output is None else load(beside(output, "done"), is_foreign=True)
+        if output is None or ended is None:
+            return "and no checkpoint beside it says how to go on"
+        if not _is_untouched(ended, output):
+            return "and has been changed since a run finished it"
+        differs = difference(ended.job, new.job)
+        if differs:
+            return f"of a finished run that is another one: {differs}"
+        return f"of a finished run by another model: {ended.model} then, {new.model} now"
 
     def _open_sink(self, start: Checkpoint) -> Sink:
         """The output, continued where the last run ended.
@@ -317,6 +326,11 @@ class Job:
         file = File(plan.output, start.output)
         answers = [OutputColumns(spec) for spec in self._outputs]
         return TextSink(file, form, first, self.reading.fields, answers, start.output)
+
+
+def _is_untouched(ended: Checkpoint, output: Path) -> bool:
+    """Whether an output is still what a finished run wrote."""
+    return bool(ended.stamp) and ended.stamp == stamp_of(output)
 
 
 def _schema(first: Any) -> Any:

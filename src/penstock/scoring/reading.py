@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import IO, Protocol
 
 from penstock.row_files.fields import Field, Invalid
+from penstock.row_files.lines import Lines
 from penstock.row_files.readers import RowReader, source
 from penstock.scoring.arrow_files import ArrowReader
 from penstock.scoring.chunk import Chunk
@@ -45,7 +46,7 @@ class _Text:
     """An open text file."""
 
     def __init__(self, file: IO[bytes], form: FileFormat | None, is_regular: bool) -> None:
-        lines = self._lines = text_lines(file)
+        lines = self._lines = Lines(file) if is_regular else text_lines(file)
         assert form not in BINARY
         self.reader: RowReader = source(lines, form)  # type: ignore[arg-type]  # just checked
         self.format: FileFormat = self.reader.format

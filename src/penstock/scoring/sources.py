@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import gzip
+import io
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -22,6 +26,8 @@ SUFFIXES: dict[str, FileFormat] = {
     ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow",
 }  # fmt: skip
 BINARY = {"parquet", "arrow"}
+BLOCK_BYTES = 1 << 16
+"""Read at once of a file at an address; its file system reads more of it ahead."""
 _PATTERN = set("*?[")
 
 
@@ -51,15 +57,37 @@ class Source:
             return cast("IO[bytes]", open(0, "rb", closefd=False))
         opened = _opened if "://" in self.name else partial(open, mode="rb")
         packed = cast("IO[bytes]", opened(self.name))
-        return cast("IO[bytes]", _Unpacked(packed)) if self.name.endswith(".gz") else packed
+        return cast("IO[bytes]", _Unpacked(packed, self.name)) if self.name.endswith(".gz") else packed
 
 
 class _Unpacked(gzip.GzipFile):
     """The content of a file that is packed; closing it closes the file as well."""
 
-    def __init__(self, packed: IO[bytes]) -> None:
+    def __init__(self, packed: IO[bytes], name: str) -> None:
         super().__init__(fileobj=packed)
         self._packed = packed
+        self._of = name
+
+    def read(self, size: int | None = -1) -> bytes:
+        with self._said():
+            return super().read(size)
+
+    def read1(self, size: int = -1) -> bytes:
+        with self._said():
+            return super().read1(size)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        with self._said():
+            return super().readline(size)
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except EOFError:
+            raise Invalid(f"{self._of}: the compressed data ends early: the file is not complete") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise Invalid(f"{self._of}: the compressed data is broken: {error}") from None
 
     def close(self) -> None:
         super().close()
@@ -114,12 +142,12 @@ def _at_address(address: str, form: FileFormat | None) -> list[Source]:
     scheme = address.partition("://")[0]
     files, _ = _file_system(address)
     found = []
-    names = sorted(files.glob(address)) if _PATTERN & set(address) else [address]
+    names = sorted(_asked(address, files.glob, address)) if _PATTERN & set(address) else [address]
     if not names:
         raise Invalid(f"{address}: no file matches")
     for name in names:
         full = name if "://" in name else f"{scheme}://{name}"
-        info = files.info(full)
+        info = _asked(full, files.info, full)
         if info.get("type") == "directory":
             raise Invalid(f"{full}: is a folder; for all files in it: {full.rstrip('/')}/*")
         keys = ("ETag", "etag", "md5Hash", "mtime", "created")
@@ -129,9 +157,55 @@ def _at_address(address: str, form: FileFormat | None) -> list[Source]:
     return found
 
 
-def _opened(address: str) -> Any:
+def _asked(address: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a file system answers.
+
+    Raises:
+        OSError: it fails, in whatever way its library says so; names the address.
+    """
+    try:
+        return function(*arguments)
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        is_missing = isinstance(error, FileNotFoundError)
+        # Some say no more than the name of the file.
+        text = "there is no such file" if is_missing and address.endswith(why) else why
+        raise OSError(errno.ENOENT if is_missing else errno.EIO, text, address) from None
+
+
+class _Addressed(io.RawIOBase):
+    """A file at an address: whatever fails while it is read becomes an OSError that names the address."""
+
+    def __init__(self, address: str, file: Any) -> None:
+        self._address = address
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def readinto(self, buffer: Any) -> int:
+        data = _asked(self._address, self._file.read, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(_asked(self._address, self._file.seek, offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _opened(address: str) -> IO[bytes]:
     files, path = _file_system(address)
-    return files.open(path, "rb")
+    return io.BufferedReader(_Addressed(address, _asked(address, files.open, path, "rb")), BLOCK_BYTES)
 
 
 def _file_system(address: str) -> tuple[Any, str]:

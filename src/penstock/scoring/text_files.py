@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from penstock.row_files.columns import ReadRows, columns_reader
 from penstock.row_files.fields import Field, Invalid
-from penstock.row_files.readers import CsvReader, CsvRows, Row, RowReader
+from penstock.row_files.readers import CsvReader, CsvRows, PlainRows, Row, RowReader
 
 _AHEAD = 512
 """Rows that are read ahead of the chunks from a pipe."""
@@ -28,20 +28,26 @@ class TextChunk:
 
     def __init__(
         self,
-        rows: Sequence[Row] | CsvRows,
+        rows: Sequence[Row] | CsvRows | PlainRows,
         read: Callable[[Row], Mapping[str, Any]],
         read_all: ReadRows | None,
     ) -> None:
-        # The cells of CSV rows without an object for each row, unless it is needed.
-        self.cells: list[list[str]] | None = rows.values if isinstance(rows, CsvRows) else None
-        self._given = rows
-        self._count = len(rows.values if isinstance(rows, CsvRows) else rows)
+        # Rows of CSV are there without an object for each, unless it is needed.
+        self.plain = rows if isinstance(rows, PlainRows) else None
+        self._csv = rows if isinstance(rows, CsvRows | PlainRows) else None
+        self._rows = None if isinstance(rows, CsvRows | PlainRows) else rows
+        self._count = len(rows)
         self._read = read
         self._read_all = read_all
         self._inputs: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def cells(self) -> list[list[str]] | None:
+        """The cells of each row, if all have all of them."""
+        return None if self._csv is None else self._csv.values
 
     def unreadable(self) -> dict[int, str]:
         """The rows that cannot be inputs of the model, by their place, and why."""
@@ -70,9 +76,10 @@ class TextChunk:
 
     def rows(self) -> Sequence[Row]:
         """The rows themselves."""
-        if isinstance(self._given, CsvRows):
-            self._given = self._given.rows()
-        return self._given
+        if self._rows is None:
+            assert self._csv is not None
+            self._rows = self._csv.rows()
+        return self._rows
 
     def _read_one(self, row: Row) -> Mapping[str, Any]:
         if row.error:
@@ -82,10 +89,10 @@ class TextChunk:
     def _all_inputs(self) -> Mapping[str, Any]:
         if self._count > 1 and self._read_all is not None:
             try:
-                if self.cells is not None:
-                    return self._read_all(self.cells)
+                if self._csv is not None:
+                    return self._read_all(self._csv.columns())
                 if not any(row.error for row in self.rows()):
-                    return self._read_all([row.values for row in self.rows()], self.rows())
+                    return self._read_all((), self.rows())
             except (ValueError, Invalid):
                 pass  # row by row it becomes clear what is wrong, or how else it is read
         rows = self.rows()
@@ -127,7 +134,7 @@ def text_chunks(
     """
     read = reader.reader(fields)
     read_all = columns_reader(reader, fields) if size > 1 and reader.columns is not None else None
-    groups: Iterable[Sequence[Row] | CsvRows]
+    groups: Iterable[Sequence[Row] | CsvRows | PlainRows]
     if are_all_there:
         groups = reader.groups(size) if isinstance(reader, CsvReader) else _sized(reader, size)
     else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TextIO
 
 from penstock.row_files.fields import Field, Invalid, dumps
-from penstock.row_files.readers import DELIMITERS, Format, Row
+from penstock.row_files.readers import DELIMITERS, Format, PlainRows, Row
 from penstock.scoring.chunk import Chunk, Scored
-from penstock.scoring.outputs import OutputColumns, cell, unused
+from penstock.scoring.outputs import OutputColumns, cell, json_value, unused
 from penstock.scoring.text_files import TextChunk
 from penstock_client import Prediction
 
@@ -92,7 +92,8 @@ def row_writer(  # noqa: PLR0913 - what decides about the columns
     """
     if format in DELIMITERS:
         return CsvWriter(stream, source, fields, answers, format, with_error)
-    return JsonLinesWriter(stream, answers)
+    columns = (source.columns or ()) if source.format in DELIMITERS else ()
+    return JsonLinesWriter(stream, answers, _of_numbers(columns, fields))
 
 
 class CsvWriter:
@@ -124,7 +125,10 @@ class CsvWriter:
         if with_error:
             header.append(unused(ERROR, header))
         self._last: list[str] = [""] if with_error else []
-        self._writer = csv.writer(stream, lineterminator="\n", delimiter=DELIMITERS[format])
+        self._stream = stream
+        self._delimiter = DELIMITERS[format]
+        self._line_end = f"{self._delimiter}\n" if with_error else "\n"
+        self._writer = csv.writer(stream, lineterminator="\n", delimiter=self._delimiter)
         if source.columns is not None:
             self._writer.writerow(header if self._is_csv else map(_encodable, header))
 
@@ -141,6 +145,14 @@ class CsvWriter:
 
     def chunk(self, chunk: Chunk, scored: Scored, with_failed: bool) -> dict[int, str]:
         """Writes the rows of a chunk."""
+        plain = chunk.plain if isinstance(chunk, TextChunk) else None
+        lines = None if plain is None else self._lines(plain, scored)
+        if lines is None:
+            return self._by_cell(chunk, scored, with_failed)
+        self._stream.write(lines)
+        return {}
+
+    def _by_cell(self, chunk: Chunk, scored: Scored, with_failed: bool) -> dict[int, str]:
         errors = dict(scored.errors)
         cells_of: Sequence[Sequence[object]] | None
         cells_of = chunk.cells if isinstance(chunk, TextChunk) and self._is_csv else None
@@ -173,6 +185,22 @@ class CsvWriter:
         self._writer.writerows(line for line in written if line is not None)
         return errors
 
+    def _lines(self, rows: PlainRows, scored: Scored) -> str | None:
+        """The text of rows whose lines can stay as they are; None if a cell needs a closer look."""
+        if rows.delimiter != self._delimiter or scored.errors or len(scored.parts) != 1:
+            return None
+        places, prediction = scored.parts[0]
+        if len(places) != len(rows):
+            return None
+        columns = [rows.lines]
+        for answer in self._answers:
+            texts = answer.joined(prediction, len(rows), self._delimiter)
+            if texts is None:
+                return None
+            columns.append(texts)
+        end = self._line_end
+        return end.join(map(self._delimiter.join, zip(*columns, strict=True))) + end
+
     def _cells(self, row: Row) -> Sequence[object]:
         if self._is_csv:
             return row.values or [""] * len(self._names)
@@ -186,15 +214,25 @@ class CsvWriter:
 
 
 class JsonLinesWriter:
-    """Writes an object per row: its own names and values, then the answers, or `error`."""
+    """Writes an object per row: its own names and values, then the answers, or `error`.
 
-    def __init__(self, stream: TextIO, answers: Sequence[OutputColumns]) -> None:
+    Args:
+        stream: the output.
+        answers: the outputs to write.
+        numbers: the columns of CSV that become JSON numbers, each with its input. All other cells stay
+            texts: "007" may be a name.
+    """
+
+    def __init__(
+        self, stream: TextIO, answers: Sequence[OutputColumns], numbers: Mapping[str, Field]
+    ) -> None:
         self._stream = stream
         self._answers = answers
+        self._numbers = numbers
 
     def answered(self, row: Row, prediction: Prediction) -> None:
         """Writes a row with its answer."""
-        fields = dict(zip(row.names, row.values, strict=True))
+        fields = self._fields(row)
         for answer in self._answers:
             fields[unused(answer.name, fields)] = answer.value(prediction)
         self._stream.write(dumps(fields) + "\n")
@@ -216,7 +254,7 @@ class JsonLinesWriter:
                 errors |= dict.fromkeys(places, str(error))
                 continue
             for number, place in enumerate(places):
-                fields = dict(zip(rows[place].names, rows[place].values, strict=True))
+                fields = self._fields(rows[place])
                 for name, values in columns:
                     fields[unused(name, fields)] = values[number]
                 written[place] = fields
@@ -227,6 +265,25 @@ class JsonLinesWriter:
                 written[place] = fields
         self._stream.writelines(dumps(fields) + "\n" for fields in written if fields is not None)
         return errors
+
+    def _fields(self, row: Row) -> dict[str, object]:
+        fields = dict(zip(row.names, row.values, strict=True))
+        for name, field in self._numbers.items():
+            if name in fields:
+                fields[name] = json_value(field, str(fields[name]))
+        return fields
+
+
+def _of_numbers(columns: Sequence[str], fields: Sequence[Field]) -> Mapping[str, Field]:
+    """The columns of CSV that hold an input of numbers, or the values `x.0`, `x.1` of one."""
+    numbers = {field.name: field for field in fields if not field.is_text}
+    found = {}
+    for column in columns:
+        name, _, place = column.rpartition(".")
+        field = numbers.get(column) or (numbers.get(name) if place.isdecimal() else None)
+        if field is not None:
+            found[column] = field
+    return found
 
 
 def _encodable(text: str) -> str:

@@ -9,12 +9,14 @@ from weakref import WeakSet
 
 import grpc
 
+from penstock_client._aio_calls import close_channel
 from penstock_client._aio_connection import Connection
 from penstock_client._aio_stream import Stream, each
 from penstock_client._deadline import DEFAULT_TIMEOUT, NEVER, Deadline, seconds
 from penstock_client._errors import NotFound, PenstockError
 from penstock_client._frames import Extra, loose
-from penstock_client._messages import COMPLETION_ORDER, DEFAULT_TARGET, Signature, model_info
+from penstock_client._messages import COMPLETION_ORDER, DEFAULT_TARGET, Signature
+from penstock_client._models import model_info
 from penstock_client._mux import MAX_PENDING, Unsupported
 from penstock_client._requests import Metadata, Transport, checked, deadline_of
 from penstock_client._stream import StreamState, check_stream
@@ -34,7 +36,8 @@ class AsyncClient(Connection):
         options: gRPC channel options; they override the client's own, which remove the limit on the size
             of messages.
         timeout: the default timeout of every call, in seconds; None for no limit. With a timeout that is
-            given, here or for a call, a server that is gone is waited for until then.
+            given, here or for a call, a server that is gone is waited for until then, but for a model's
+            first call, which asks for its description.
         metadata: sent with every call: a mapping, or (key, value) pairs.
         transport: how `predict` sends requests: "unary", one call each; "stream", all over one shared
             stream; "auto", the first with a call, later ones over the stream unless they are large.
@@ -90,8 +93,7 @@ class AsyncClient(Connection):
                 floating-point, and an error elsewhere.
             version: a version number or a label; empty for the default.
             outputs: the outputs to return; None for all.
-            timeout: in seconds; None for the client's default, `math.inf`
-                for no limit.
+            timeout: in seconds; None for the client's default, `math.inf` for no limit.
             priority: above 0 runs before normal requests, below 0 after them.
             id: returned in the answer.
             metadata: of this request, such as a trace context: headers of a unary call, and a part of the
@@ -112,8 +114,7 @@ class AsyncClient(Connection):
                 belongs to another client.
             PenstockError: anything else; see its subclasses.
             ValueError: the timeout is not above 0, the metadata cannot be headers, the sequence's id is
-            empty, or
-                `extra` is unknown.
+                empty, or `extra` is unknown.
             TypeError: the id is not a text, or the sequence has another type.
         """
         # long: most predictions pass through no other coroutine
@@ -206,14 +207,13 @@ class AsyncClient(Connection):
             model: the model's name.
             inputs: each item is the inputs of one prediction, as for `predict`; or a pair of these and a
                 `Sequence`, as in `predict`, where an empty id means the stream's own sequence; or a
-                `StreamItem`, which has an id. A plain
-                iterable is read on the event loop, so it should not block; use an asynchronous one if items
-                have to be waited for.
+                `StreamItem`, which has an id. A plain iterable is read on the event loop, so it should not
+                block; use an asynchronous one if items have to be waited for.
             ordered: whether the results come in the order of the items, or as they are ready.
             version: a version number or a label; empty for the default.
             outputs: the outputs to return; None for all.
-            timeout: of each item at the server, in seconds; None for the client's
-                default, `math.inf` for no limit.
+            timeout: of each item at the server, in seconds; None for the client's default, `math.inf` for no
+                limit.
             priority: above 0 runs before normal requests, below 0 after them.
             errors: "raise" ends the stream at the first item that fails, with its error; "return"
                 yields the error in the item's place and continues.
@@ -221,18 +221,17 @@ class AsyncClient(Connection):
             extra: as for `predict`.
 
         Returns:
-            An asynchronous generator of the results; `id` of each, also of errors, is that of its item, and
-            `index` of each, also of errors, is the position of its
-            item.
+            An asynchronous generator of the results. Of each, also of errors, `id` is that of its item, and
+            `index` the position of its item.
 
         Raises:
             PenstockError: the whole call failed, after all earlier answers have been yielded; or, with
                 `errors="raise"`, an item failed.
             ValueError: the timeout, `errors`, `extra` or `max_in_flight` is out of range.
-            TypeError: `inputs` is not iterable.
+            TypeError: `inputs` is not iterable, or is one table, dict or text.
             Exception: whatever the iterable raised, after the results of the items before.
         """
-        check_stream(errors, max_in_flight)
+        check_stream(inputs, errors, max_in_flight)
         loose(inputs, extra)
         encode = Signature.write_item if extra == "error" else Signature.write_loose_item
         limit = seconds(timeout, self._timeout)
@@ -309,7 +308,7 @@ class AsyncClient(Connection):
         # ]
         if self._shared is not None:
             await self._shared.close()
-        await self._channel.close()
+        await close_channel(self._channel)
 
     async def __aenter__(self) -> AsyncClient:
         return self

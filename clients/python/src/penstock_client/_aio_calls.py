@@ -26,6 +26,11 @@ from penstock_proto.v1 import model_pb2
 Lock = asyncio.Lock
 
 
+async def close_channel(channel: Any) -> None:
+    """Closes a channel."""
+    await channel.close()
+
+
 def new_channel(
     target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, object]]
 ) -> Any:

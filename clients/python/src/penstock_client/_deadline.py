@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from threading import TIMEOUT_MAX
 from time import monotonic
 
 
@@ -10,14 +10,15 @@ def seconds(timeout: float | None, default: float | None) -> float | None:
     """The timeout of a call, in seconds; None for no limit.
 
     Args:
-        timeout: the caller's, above 0; None for the default, `math.inf` for no limit.
+        timeout: the caller's, above 0; None for the default. `math.inf` is no limit, and neither is a timeout
+            that Python cannot wait for: 292 years and more, on Windows 49 days and more.
         default: the client's default timeout.
 
     Raises:
         ValueError: the timeout is 0, negative or not a number.
     """
     chosen = default if timeout is None else timeout
-    if chosen is None or chosen == math.inf:
+    if chosen is None or chosen >= TIMEOUT_MAX:
         return None
     if not chosen > 0:
         raise ValueError(f"a timeout is a number of seconds above 0, not {chosen!r}")

@@ -45,6 +45,30 @@ def loose(inputs: Any, extra: Extra) -> Any:
     return inputs
 
 
+def check_items(items: object) -> None:
+    """Checks that the items of a stream are not the inputs of one prediction.
+
+    Iterating over a table or a dict would give its names.
+
+    Raises:
+        TypeError: they are, or they are a text.
+    """
+    if isinstance(items, str | bytes | Mapping):
+        hint = "[inputs] is a stream of one prediction"
+    elif hasattr(items, "to_dicts"):  # polars
+        hint = "table.to_dicts() gives its rows"
+    elif hasattr(items, "to_pylist") and hasattr(items, "column_names"):  # pyarrow
+        hint = "table.to_pylist() gives its rows"
+    elif hasattr(items, "to_dict") and hasattr(items, "columns"):  # pandas
+        hint = 'table.to_dict("records") gives its rows'
+    else:
+        return
+    raise TypeError(
+        f"a stream takes an iterable, of which each item is the inputs of one prediction, not "
+        f"{type(items).__name__}; {hint}"
+    )
+
+
 def columns_of(inputs: Any, names: Collection[str], optional: Collection[str] = ()) -> Mapping[str, Any]:
     """Inputs by name.
 
@@ -80,6 +104,8 @@ def columns_of(inputs: Any, names: Collection[str], optional: Collection[str] = 
 def _of_table(inputs: Any, names: Collection[str], optional: Collection[str]) -> Mapping[str, Any] | None:
     if hasattr(inputs, "column_names") and hasattr(inputs, "column"):  # pyarrow
         return _named(list(inputs.column_names), inputs.column, by_place=True)
+    if hasattr(inputs, "collect_schema") and hasattr(inputs, "collect"):  # polars
+        raise InvalidInput("a LazyFrame has no values yet: send what its collect() gives")
     if hasattr(inputs, "columns") and hasattr(inputs, "__getitem__"):  # pandas, polars
         return _named(list(inputs.columns), inputs.__getitem__, by_place=False)
     if isinstance(inputs, Sequence) and inputs and all(isinstance(each, Mapping) for each in inputs):
@@ -106,10 +132,7 @@ def _of_records(
                 raise InvalidInput(
                     f"record {index} has no value for {key!r}; a missing number is None or NaN"
                 )
-        if all(key in record for record in records):
-            found[key] = [record[key] for record in records]
-        else:
-            found[key] = [record.get(key) for record in records]
+        found[key] = [record.get(key) for record in records]
     return found
 
 

@@ -168,17 +168,21 @@ class InputSpec:
     def _encode_bytes(self, value: object) -> tuple[tuple[int, ...], bytes]:
         is_array = hasattr(value, "__array__")
         array = np.asarray(value) if is_array else _objects(value)
-        if array.dtype.kind not in "OUS":
+        if array.dtype.kind not in "OUS" and not _all_missing(array):
             raise Refusal("it is neither text nor bytes")
         array = fit(array, self.info.shape, strict=is_array)
         elements = array.ravel().tolist()
         try:
-            return array.shape, join_elements([_as_bytes(each) for each in elements])
+            return array.shape, join_elements(_all_as_bytes(elements))
         except Refusal:
             missing = np.fromiter(map(is_missing, elements), bool, len(elements))
-            if missing.any():
+            if not missing.any():
+                raise
+            text = self.info.missing_text
+            if text is None:
                 raise self._is_missing(missing, f" ({describe(elements[int(missing.argmax())])})") from None
-            raise
+        filled = [text if gone else each for each, gone in zip(elements, missing.tolist(), strict=True)]
+        return array.shape, join_elements([_as_bytes(each) for each in filled])
 
 
 def fit(array: Array, shape: Sequence[int | str] | None, *, strict: bool) -> Array:
@@ -208,6 +212,13 @@ def fit(array: Array, shape: Sequence[int | str] | None, *, strict: bool) -> Arr
     raise Refusal(f"it has {array.ndim} axes, expected {rank}")
 
 
+def _all_missing(array: Array) -> bool:
+    """Whether a column of numbers or times has none, as tables have it where all texts are missing."""
+    if array.dtype.kind not in "fmM" or not array.size:
+        return False
+    return bool((np.isnan(array) if array.dtype.kind == "f" else np.isnat(array)).all())
+
+
 def describe(value: object) -> str:
     """A value in a few words, for an error message."""
     if isinstance(value, np.ndarray):
@@ -232,6 +243,13 @@ def _objects(value: object) -> Array:
         return np.array(value, dtype=object)
     except ValueError:
         raise Refusal("its lists are not of equal lengths") from None
+
+
+def _all_as_bytes(elements: list[Any]) -> list[bytes]:
+    try:
+        return list(map(str.encode, elements))
+    except (TypeError, UnicodeEncodeError):  # bytes among them, or what is refused
+        return [_as_bytes(each) for each in elements]
 
 
 def _as_bytes(element: Any) -> bytes:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC
 from secrets import token_hex
 from typing import NamedTuple, TypeAlias
 
 from penstock_client._errors import InvalidInput, Unavailable
 from penstock_client._frames import columns_of, loose
 from penstock_client._inputs import InputSpec
+from penstock_client._models import inputs_of
 from penstock_client._quick import Plan
 from penstock_client._tensors import decode
 from penstock_client._types import (
-    BatchingInfo,
     Inputs,
     Item,
-    KeptState,
-    ModelInfo,
     Prediction,
-    RunCost,
     StreamItem,
-    TensorInfo,
     Timing,
     seconds_of,
     sequence_of,
 )
 from penstock_client._types import Sequence as Step
 from penstock_client._wire import extras, input_of, step
-from penstock_proto.v1 import model_pb2, prediction_pb2, tensor_pb2
+from penstock_proto.v1 import model_pb2, prediction_pb2
 
 DEFAULT_TARGET = "127.0.0.1:8001"
 """The address of a server with default settings."""
@@ -49,6 +45,8 @@ MAX_BYTES = 2**31 - 2**16
 _REMEMBERED = 1024  # combinations of shapes, or of types
 _LEAST_PLANNED = 3
 """With fewer inputs, encoding them one by one is as quick."""
+_HOST_AND_PORT = re.compile(r"(?:\[[^\]]*\]|[^:/\[\]]*)(?::(?P<port>[0-9]*))?")
+_LARGEST_PORT = 65_535
 _UNLIMITED = {"grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1}
 _RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 150}
 """gRPC's own delays grow to two minutes: a server would be back for long before it is noticed."""
@@ -72,11 +70,15 @@ def channel_options(target: str, options: Iterable[tuple[str, object]]) -> list[
     return list({**_UNLIMITED, **_RECONNECTING, **direct, **dict(options)}.items())
 
 
-def checked_target(target: str) -> str:
-    """A target, which is not a URL.
+def checked_target(target: str, *, is_secure: bool = False) -> str:
+    """A target, which is not a URL, and has a port.
+
+    Args:
+        target: as the caller gave it.
+        is_secure: whether there are credentials: then gRPC takes port 443 if the target has none.
 
     Raises:
-        ValueError: it is one.
+        ValueError: it is a URL, it has no port, or its port is above 65535, which gRPC takes modulo 65536.
         TypeError: it is not a text.
     """
     if not isinstance(target, str):
@@ -85,6 +87,20 @@ def checked_target(target: str) -> str:
     if separator and scheme.lower() in ("http", "https", "grpc", "grpcs", "tcp"):
         secure = "; for TLS give credentials" if scheme.lower() in ("https", "grpcs") else ""
         raise ValueError(f'a target is "host:port", not {target!r}: write "{rest.rstrip("/")}"{secure}')
+    plain = _HOST_AND_PORT.fullmatch(target)  # None for gRPC's other forms, such as dns:///models:8001
+    if plain is not None and not plain["port"] and not is_secure:
+        default = DEFAULT_TARGET.partition(":")[2]
+        raise ValueError(f'a target is "host:port", not {target!r}: it has no port, such as {default}')
+    if plain is not None and int(plain["port"] or 0) > _LARGEST_PORT:
+        raise ValueError(f'a target is "host:port", not {target!r}: its port is above {_LARGEST_PORT}')
+    return target
+    host, _, port = target.rpartition(":")
+    if not port.isdecimal() or (":" in host and not host.startswith("[")):  # without brackets, it is IPv6
+        if not is_secure and (not host or ":" in host or not port or target.endswith("]")):
+            default = DEFAULT_TARGET.rpartition(":")[2]
+            raise ValueError(f'a target is "host:port", not {target!r}: it has no port, by default {default}')
+    elif int(port) > _LARGEST_PORT:
+        raise ValueError(f'a target is "host:port", not {target!r}: its port is above {_LARGEST_PORT}')
     return target
 
 
@@ -120,7 +136,7 @@ class Signature:
     __slots__ = ("_batches", "_inputs", "_kept", "_most_rows", "_names", "_optional", "_planned", "_plans")
 
     def __init__(self, model: model_pb2.Model) -> None:
-        self._inputs = {each.name: InputSpec(_tensor_info(each)) for each in model.inputs}
+        self._inputs = {each.name: InputSpec(each) for each in inputs_of(model)}
         self._names = self._inputs.keys()
         self._optional = {name for name, spec in self._inputs.items() if spec.info.optional}
         self._kept = frozenset(model.kept_state.state)
@@ -246,7 +262,8 @@ class Signature:
         )
         kept = ", ".join(name for name in inputs if name in self._kept)
         keeps = f"; the server keeps {kept}; requests must not send it or ask for it" if kept else ""
-        raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected or 'none'}{keeps}")
+        hint = "" if missing or kept else '; extra="ignore" leaves out what the model does not take'
+        raise InvalidInput(f"wrong inputs ({'; '.join(said)}); expected: {expected or 'none'}{keeps}{hint}")
 
 
 def _with_extras(written: list[bytes], sequence: Step | None, id: str) -> list[bytes]:
@@ -323,46 +340,3 @@ def prediction(response: prediction_pb2.PredictResponse, index: int | None = Non
     said = response.timing
     timing = Timing(seconds_of(said.queue), seconds_of(said.compute), said.batch_rows)
     return Prediction(response.model, response.version, response.id, outputs, timing, index)
-
-
-def model_info(model: model_pb2.Model) -> ModelInfo:
-    """The server's description of a model, without protobuf."""
-    batching = model.batching
-    return ModelInfo(
-        name=model.name,
-        version=model.version,
-        state=model_pb2.ModelState.Name(model.state),
-        state_reason=model.state_reason,
-        is_default=model.is_default,
-        labels=list(model.labels),
-        inputs=[_tensor_info(each) for each in model.inputs],
-        outputs=[_tensor_info(each) for each in model.outputs],
-        batching=BatchingInfo(
-            batching.enabled,
-            batching.reason,
-            batching.max_rows,
-            seconds_of(batching.max_delay),
-            tuple(
-                RunCost(each.elements, each.base_seconds, each.row_seconds, each.spread, each.runs)
-                for each in batching.costs
-            ),
-            tuple(batching.why),
-        ),
-        metadata=dict(model.metadata),
-        opsets=dict(model.opsets),
-        sha256=model.sha256,
-        size_bytes=model.size_bytes,
-        providers=list(model.providers),
-        loaded_at=model.loaded_at.ToDatetime(UTC) if model.HasField("loaded_at") else None,
-        kept_state=_kept_state(model.kept_state) if model.HasField("kept_state") else None,
-    )
-
-
-def _kept_state(kept: model_pb2.KeptState) -> KeptState:
-    return KeptState(dict(kept.state), seconds_of(kept.idle), kept.max_sequences)
-
-
-def _tensor_info(spec: model_pb2.TensorSpec) -> TensorInfo:
-    axes = tuple(axis.symbol if axis.HasField("symbol") else axis.size for axis in spec.shape)
-    datatype = tensor_pb2.DataType.Name(spec.datatype)
-    return TensorInfo(spec.name, datatype, None if spec.any_rank else axes, spec.optional, spec.row_axis)

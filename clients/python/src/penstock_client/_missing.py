@@ -83,7 +83,10 @@ def _parted(value: Any) -> tuple[Any, Array] | None:
         return (value[~missing], missing) if missing.any() else None
     count = getattr(value, "null_count", 0)
     if callable(count):  # polars
-        return (value.drop_nulls(), np.asarray(value.is_null(), bool)) if count() else None
+        nulls = count()
+        if not isinstance(nulls, int):
+            return None  # a DataFrame, whose array has NaN for them
+        return (value.drop_nulls(), np.asarray(value.is_null(), bool)) if nulls else None
     if isinstance(count, int) and count > 0:  # pyarrow
         return value.drop_null(), np.asarray(value.is_null(), bool)
     return None

@@ -1,7 +1,7 @@
 """Encodes Python's own scalars without numpy: an array for each of sixty values costs a millisecond a row.
 
-Every function here returns None for a value that needs a closer look; the way through numpy then finds what
-is the matter. What it encodes is the same, bit by bit.
+Every function here returns None for a value that it does not encode; numpy then encodes it, or tells why it
+cannot be sent. Both encode a value in the same way, bit by bit.
 """
 
 from __future__ import annotations

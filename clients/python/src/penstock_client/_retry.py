@@ -26,8 +26,8 @@ class Retry:
     A call is repeated if its error is `retryable`: the server did not run it. Waiting times grow and are
     partly random; a hint of the server (`retry_after_seconds`) is heeded, and one that is longer than
     `max_wait` ends the attempts. Every repetition costs a token, every call that succeeds earns `budget` of
-    one, at most 10 are
-    kept: so if most calls fail, hardly any is repeated, and a server in trouble is not given more work.
+    one, at most 10 are kept: so if most calls fail, hardly any is repeated, and a server in trouble is not
+    given more work.
 
     Args:
         attempts: most attempts of a call, the first one included.

@@ -1,8 +1,8 @@
 """Reads runs of similar results all at once, with numpy.
 
 A server answers similar requests with results that differ only in their tags, ids, timings and values. If the
-first of them has been parsed, and every other one has the same bytes outside of these spans, none of them
-needs parsing: numpy compares them, and each waiter gets its row of one array.
+first of them has been parsed, and every other one has the same bytes outside of these spans, the others need
+no parsing: numpy compares them, and each waiter gets its row of one array.
 """
 
 from __future__ import annotations

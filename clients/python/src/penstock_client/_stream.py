@@ -11,6 +11,7 @@ from collections import deque
 from typing import TypeAlias
 
 from penstock_client._errors import InvalidInput, NotFound, PenstockError, from_status
+from penstock_client._frames import check_items
 from penstock_client._messages import Signature, Signatures, prediction
 from penstock_client._types import Item, Prediction, StreamItem
 from penstock_client._wire import KnownRequest, extras, tagged
@@ -156,12 +157,14 @@ class StreamState:
             self._due += 1
 
 
-def check_stream(errors: str, max_in_flight: int) -> None:
-    """Checks the arguments of `predict_stream` that have a range.
+def check_stream(inputs: object, errors: str, max_in_flight: int) -> None:
+    """Checks the arguments of `predict_stream`.
 
     Raises:
-        ValueError: one is out of its range.
+        TypeError: the inputs are those of one prediction, not an iterable of such.
+        ValueError: another argument is out of its range.
     """
+    check_items(inputs)
     if errors not in ("raise", "return"):
         raise ValueError(f'errors is "raise" or "return", not {errors!r}')
     if max_in_flight < 1:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from threading import Lock
 from time import sleep
 from typing import Any
+from weakref import WeakSet
 
 import grpc
 
-from penstock_client import _health
+from penstock_client import _health, _lost_ends
 from penstock_client._deadline import Deadline
 from penstock_client._errors import (
     Cancelled,
@@ -28,6 +30,24 @@ __all__ = ["Lock", "acquire", "ask", "new_channel", "reach"]
 
 _STATE_SECONDS = 1.0
 """The longest wait for the state of a channel; usually it takes a millisecond."""
+_asked: WeakSet[grpc.Channel] = WeakSet()
+"""The channels whose state was asked for.
+
+A thread of grpc watches such a channel for a while longer. If the program ends meanwhile, that thread ends
+with the interpreter, and grpc, which closes what is left open, waits for it for ever (grpcio 1.85). So they
+are closed before.
+"""
+
+
+@atexit.register
+def _close_asked() -> None:
+    for channel in tuple(_asked):
+        channel.close()
+
+
+def close_channel(channel: Any) -> None:
+    """Closes a channel."""
+    _lost_ends.close(channel)
 
 
 def new_channel(
@@ -128,6 +148,7 @@ def _state(channel: Any) -> grpc.ChannelConnectivity:
     """The state of a channel. Only subscribers get it; their first notification comes at once."""
     told: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
     tell = told.put
+    _asked.add(channel)
     try:
         channel.subscribe(tell)
         return told.get(timeout=_STATE_SECONDS)

@@ -64,7 +64,7 @@ class Connection(Local):
         self._caller = caller_of(self._metadata)
         self._signatures = Signatures()
         self._fetching = Lock()
-        checked_target(target)
+        checked_target(target, is_secure=credentials is not None)
         self._channel: Any = new_channel(target, credentials, channel_options(target, options))
         models: Any = model_pb2_grpc.ModelServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._get_model, self._list_models = models.GetModel, models.ListModels

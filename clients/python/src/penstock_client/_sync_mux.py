@@ -30,6 +30,7 @@ from penstock_client._errors import (
     without_stream,
 )
 from penstock_client._local import Local
+from penstock_client._lost_ends import end_with_status
 from penstock_client._merge import Member
 from penstock_client._messages import BY_ID, COMPLETION_ORDER
 from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
@@ -280,6 +281,7 @@ class SharedStream(Local):
                 return
             self._feed = feed
             self._call = self._open(feed, lambda data: self._deliver(feed, data))
+        end_with_status(self._call)
         ended = PenstockError("the server ended the stream")
         try:
             for _ in self._call:

@@ -14,6 +14,7 @@ import grpc
 
 from penstock_client._errors import InvalidInput, PenstockError, from_call
 from penstock_client._local import FORKED, Local
+from penstock_client._lost_ends import end_with_status
 from penstock_client._messages import Signature
 from penstock_client._stream import StreamState
 from penstock_client._types import Item
@@ -69,6 +70,7 @@ class Stream(Local):
         try:
             if not self._call.add_callback(self._stop):
                 self._stop()
+            end_with_status(self._call)
             self._reader.start()
             more = True
             while more:

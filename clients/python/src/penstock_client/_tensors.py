@@ -48,6 +48,7 @@ SMALL: dict[int, tuple[str, np.dtype[Any]]] = {
 """The names in `ml_dtypes` of the floating-point datatypes that numpy lacks, and the dtype of their bits."""
 
 _LENGTH = struct.Struct("<I")
+_SHORT = tuple(map(_LENGTH.pack, range(256)))
 
 
 @cache
@@ -77,7 +78,12 @@ def widen_bf16(bits: Array) -> Array:
 
 def join_elements(elements: list[bytes]) -> bytes:
     """BYTES elements as `raw`."""
-    return b"".join(part for each in elements for part in (_LENGTH.pack(len(each)), each))
+    lengths = list(map(len, elements))
+    are_short = max(lengths, default=0) < len(_SHORT)
+    parts = [b""] * (2 * len(elements))
+    parts[::2] = map(_SHORT.__getitem__ if are_short else _LENGTH.pack, lengths)
+    parts[1::2] = elements
+    return b"".join(parts)
 
 
 def decode(name: str, tensor: tensor_pb2.Tensor) -> Array:

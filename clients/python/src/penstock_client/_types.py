@@ -174,6 +174,7 @@ class TensorInfo:
             open length, "?" if it has no name. None if the number of axes is open, too.
         optional: whether a request may omit this input; the server then generates it.
         row_axis: the axis along which its rows lie if requests run together.
+        missing_text: of an input of texts, what a missing one is sent as; None if the model has none.
     """
 
     name: str
@@ -181,6 +182,7 @@ class TensorInfo:
     shape: tuple[int | str, ...] | None
     optional: bool = False
     row_axis: int = 0
+    missing_text: str | None = None
 
     def __str__(self) -> str:
         axes = "..." if self.shape is None else ",".join(map(str, self.shape))

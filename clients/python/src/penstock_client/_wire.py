@@ -351,7 +351,7 @@ def layout_of(data: bytes, response: prediction_pb2.PredictResponse) -> Layout |
     """The layout of a valid answer, if it is simple enough to be recognized again; else None.
 
     It must begin with the names of model and version, then optionally timing, id and tag, then all outputs,
-    none of them empty or text, with their raw bytes last.
+    which are neither empty nor text, with their raw bytes last.
     """
     spans, size = _fields(data), len(response.outputs)
     numbers = [field for field, _, _ in spans]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,10 +17,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from penstock.cli.predict.scoring import Counts, Scoring
 from penstock.cli.predict.streaming import OrderedWriter, RowRequest, interruptible, predict_rows
 from penstock.row_files.fields import Field, Invalid
+from penstock.row_files.lines import Lines
 from penstock.row_files.readers import Format, source
 from penstock.scoring.outputs import OutputColumns
 from penstock.scoring.sending import rows_of_requests
-from penstock.scoring.text_files import text_chunks
+from penstock.scoring.text_files import text_chunks, text_lines
 from penstock.scoring.writers import check, row_writer
 from penstock_client import Client, ModelInfo, PenstockError
 
@@ -76,8 +77,9 @@ def predict_file(
         if request.outputs is None or spec.name in request.outputs
     ]
     path = options.path
-    with _reading(path) as lines, _naming("standard input" if path == STANDARD else path):
-        rows = source(lines, _format(path))
+    with _reading(path) as file, _naming("standard input" if path == STANDARD else path):
+        is_regular = _is_regular(file)
+        rows = source(Lines(file) if is_regular else text_lines(file), _format(path))
         columns = rows.columns or ()
         fields = [Field(spec) for spec in info.inputs if not spec.optional or _has(columns, spec.name)]
         read = rows.reader(fields)
@@ -87,13 +89,13 @@ def predict_file(
             writer = row_writer(stream, form, rows, fields, answers)
             if info.kept_state is None:
                 size = rows_of_requests(info)
-                chunks = text_chunks(rows, fields, size, _is_regular(lines))
+                chunks = text_chunks(rows, fields, size, is_regular)
                 scoring = Scoring(client, request, writer, stream.flush, options.fail_fast)
-                with _progress(lines, stream, scoring.counts), _ending(scoring.close, scoring.counts):
+                with _progress(file, stream, scoring.counts), _ending(scoring.close, scoring.counts):
                     interruptible(lambda: scoring.run(chunks, size))
                 return scoring.counts
             line = OrderedWriter(writer, stream.flush, options.fail_fast)
-            with _progress(lines, stream, line), _ending(line.close, line):
+            with _progress(file, stream, line), _ending(line.close, line):
                 interruptible(lambda: predict_rows(client, request, rows, read, line, are_steps=True))
     return line
 
@@ -131,20 +133,18 @@ def _naming(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _reading(path: str) -> Iterator[TextIO]:
-    """The input as text, its line ends untranslated; bytes that are not UTF-8 are kept as they are."""
+def _reading(path: str) -> Iterator[IO[bytes]]:
+    if path.endswith(".gz"):
+        raise Invalid(f"{path} is compressed: unpack it, or use penstock score, which reads it as it is")
     file = open(  # noqa: SIM115 - closed below, unless that could block
-        0 if path == STANDARD else path,
-        encoding="utf-8-sig",
-        errors="surrogateescape",
-        newline="",
-        closefd=path != STANDARD,
+        0 if path == STANDARD else path, "rb", closefd=path != STANDARD
     )
+    is_regular = _is_regular(file)
     try:
         yield file
     finally:
         # The client's thread may be reading from a pipe, and closing would wait for it.
-        if _is_regular(file):
+        if is_regular:
             file.close()
 
 
@@ -158,17 +158,17 @@ def _writing(path: str) -> Iterator[TextIO]:
         yield file
 
 
-def _is_regular(file: TextIO) -> bool:
+def _is_regular(file: IO[bytes]) -> bool:
     return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
 
 
 @contextmanager
-def _progress(lines: TextIO, stream: TextIO, line: Counts | OrderedWriter) -> Iterator[None]:
+def _progress(file: IO[bytes], stream: TextIO, line: Counts | OrderedWriter) -> Iterator[None]:
     """A bar on standard error, if that is a terminal and the rows are not written to it."""
     if not sys.stderr.isatty() or stream.isatty():
         yield
         return
-    with _Bar(lines, line):
+    with _Bar(file, line):
         yield
 
 
@@ -178,10 +178,10 @@ class _Bar(Progress):
     It reads the counts a few times a second, so it adds no cost per row.
     """
 
-    def __init__(self, lines: TextIO, line: Counts | OrderedWriter) -> None:
-        self._file = lines.fileno()
+    def __init__(self, file: IO[bytes], line: Counts | OrderedWriter) -> None:
+        self._file = file.fileno()
         self._line = line
-        size = os.fstat(self._file).st_size if _is_regular(lines) else None
+        size = os.fstat(self._file).st_size if _is_regular(file) else None
         super().__init__(
             BarColumn(),
             TextColumn("{task.fields[rows]:,} rows"),

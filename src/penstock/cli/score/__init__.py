@@ -2,5 +2,6 @@
 
 command       the flags, and how a run begins and ends
 local         a server in this process, for --model
-watching      the progress on a terminal, and signals
+watching      what is said of a run, and signals
+bar, times    the progress on a terminal
 """

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli.target import said, with_target
+from penstock.core.garbage import paused
 
 if TYPE_CHECKING:
     from penstock.scoring.job import Job, Plan
     from penstock.scoring.sources import FileFormat
 
 FORMATS = ["csv", "tsv", "jsonl", "parquet", "arrow"]
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 PATIENCE_SECONDS = 600.0
 ASKING_SECONDS = 30.0
 
@@ -104,9 +106,8 @@ def score(  # noqa: PLR0913 - the flags
 
     A run that ends early - by Ctrl-C, a crash, a server that stays away - goes on where it ended when the
     same command is given again: OUTPUT.checkpoint says how far it came. No row is lost or written twice. A
-    server that
-        restarts is
-    waited for. All rows are scored by the version that was asked for at the beginning.
+    server that restarts is waited for. All rows are scored by the version that was asked for at the
+    beginning.
     """  # noqa: D301 - click needs the real character
     with ExitStack() as stack:
         if model_file is not None:
@@ -118,13 +119,16 @@ def score(  # noqa: PLR0913 - the flags
             model, files = (names[0], names[1:]) if names else ("", ())
         if not files:
             raise click.UsageError("name a model and a file" if model_file is None else "name a file")
-        from penstock.scoring.sending import Request
+        with paused():  # looking through what is imported would take a tenth of the time of the start
+            from penstock.scoring.sending import Request
 
-        wanted = None if outputs is None else [name.strip() for name in outputs.split(",") if name.strip()]
-        request = Request(
-            model, version, wanted, math.inf if timeout is None else timeout, priority, patience
-        )
-        plan = _plan(files, output, form, input_form, rejected, request)
+            wanted = (
+                None if outputs is None else [name.strip() for name in outputs.split(",") if name.strip()]
+            )
+            request = Request(
+                model, version, wanted, math.inf if timeout is None else timeout, priority, patience
+            )
+            plan = _plan(files, output, form, input_form, rejected, request)
         _run(target, replace(plan, restart=restart, save_seconds=checkpoint_seconds))
 
 
@@ -155,13 +159,7 @@ def _plan(  # noqa: PLR0913 - the flags
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror or error}") from None
-    target = None if output == STANDARD else Path(output)
-    if target is not None and not target.name:
-        raise click.UsageError(f"{output} is a folder; name a file to write")
-    if "://" in output:
-        raise click.UsageError(
-            f"{output}: the output is a file of this machine: a run could not go on in another one"
-        )
+    target = None if output == STANDARD else _file_to_write(output)
     was_named = rejected is not None
     if rejected is None:
         if target is None:
@@ -174,6 +172,26 @@ def _plan(  # noqa: PLR0913 - the flags
     except Invalid as error:
         raise click.UsageError(str(error)) from None
     return Plan(found, target, form, rejected, request)
+
+
+def _file_to_write(output: str) -> Path:
+    """The file that the rows are written to.
+
+    Raises:
+        click.UsageError: a run could not go on in it.
+    """
+    if "://" in output:
+        raise click.UsageError(
+            f"{output}: the output is a file of this machine: a run could not go on in another one"
+        )
+    target = Path(output)
+    if not target.name:
+        raise click.UsageError(f"{output} is a folder; name a file to write")
+    if target.suffix.lower() in COMPRESSED:
+        raise click.UsageError(
+            f"{output}: the output is not compressed, so that a run can go on in it: name it {target.stem}"
+        )
+    return target
 
 
 def _run(target: str, plan: Plan) -> None:
@@ -192,7 +210,7 @@ def _run(target: str, plan: Plan) -> None:
             _check_outputs(plan, [spec.name for spec in info.outputs])
             job = Job(plan, client, info, waiting_note)
             if job.is_done:
-                note(f"already done: {job.done:,} rows are in {plan.output}; --restart begins again")
+                note(f"already done: {_written(plan, job)}; --restart begins again")
             elif job.resumed:
                 note(f"going on after {job.resumed:,} rows that are done")
             since = monotonic()
@@ -217,7 +235,8 @@ def _end(plan: Plan, job: Job, seconds: float, came: list[int]) -> None:
     import sys
 
     from penstock.cli import SIGNAL_OFFSET
-    from penstock.cli.score.watching import duration, note
+    from penstock.cli.score.times import duration
+    from penstock.cli.score.watching import note
 
     if came:
         note(_done(plan, job))
@@ -232,6 +251,7 @@ def _end(plan: Plan, job: Job, seconds: float, came: list[int]) -> None:
 
 
 def _failed(target: str, plan: Plan, job: Job | None, error: Exception) -> click.ClickException:
+    from penstock.row_files.fields import Invalid
     from penstock_client import PenstockError
 
     if isinstance(error, PenstockError):
@@ -241,7 +261,17 @@ def _failed(target: str, plan: Plan, job: Job | None, error: Exception) -> click
         text = f"{name}{error.strerror or error}"
     else:
         text = str(error)
-    return click.ClickException(text if job is None else f"{text}\n{_done(plan, job)}")
+    if job is None:
+        return click.ClickException(text)
+    if isinstance(error, Invalid):  # the same files would end the run in the same place again
+        return click.ClickException(f"{text}\n{job.done:,} rows are done" if job.done else text)
+    return click.ClickException(f"{text}\n{_done(plan, job)}")
+
+
+def _written(plan: Plan, job: Job) -> str:
+    """Where the rows of a finished run are."""
+    text = f"{job.done - job.rejected:,} rows are in {plan.output}"
+    return f"{text} and {job.rejected:,} in {plan.rejects}" if job.rejected else text
 
 
 def _done(plan: Plan, job: Job) -> str:

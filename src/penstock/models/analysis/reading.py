@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from penstock.backends.onnx_file import TENSORS
-from penstock.core.wire import LENGTH_DELIMITED, field, fields
+from penstock.core.wire import LENGTH_DELIMITED, field, fields, varint
 
 if TYPE_CHECKING:
     import onnx
@@ -67,13 +67,6 @@ def _without_values(data: bytes, start: int, end: int, kind: str, depth: int) ->
         if inner is None or stop - begin <= KEPT_BYTES:
             parts.append(data[before:stop])
         elif inner != "values":
-            lighter = _without_values(data, begin, stop, inner, depth + 1)
-            parts.append(field(_key(key), lighter))
+            parts.append(field(varint(key), _without_values(data, begin, stop, inner, depth + 1)))
         before = stop
     return b"".join(parts)
-
-
-def _key(number: int) -> bytes:
-    from penstock.core.wire import varint
-
-    return varint(number)

@@ -46,7 +46,7 @@ DEEPEST = 60
 ALIKE_TIMES, ALIKE_MORE = 4, 16
 """Branches of an If are alike if one is at most this many times as much as the other, and this much more."""
 ELEMENTS_A_NODE = 4096
-"""So many elements of constants weigh as much as a node."""
+"""This many elements of constants weigh as much as a node."""
 
 
 class _Found(Exception):

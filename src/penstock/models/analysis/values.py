@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from penstock.models.analysis.expressions import ROWS, Dim, Expr, counts, opaque
+from penstock.models.analysis.expressions import ROWS, Dim, counts, opaque
 
 Data: TypeAlias = "np.ndarray[Any, np.dtype[np.object_]]"
 MOST_ELEMENTS = 4096
@@ -178,21 +178,3 @@ def is_one(value: Value) -> bool:
 def only_data(value: Value) -> list[Any] | None:
     """The known elements of a tensor, in order."""
     return None if value.data is None else value.data.ravel().tolist()
-
-
-__all__ = [
-    "Data",
-    "Dim",
-    "Expr",
-    "Kind",
-    "Value",
-    "is_one",
-    "joined",
-    "known",
-    "like",
-    "mixed",
-    "only_data",
-    "rows",
-    "same",
-    "unknown",
-]

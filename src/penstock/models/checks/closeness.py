@@ -38,6 +38,17 @@ def distance(datatype: DataType, whole: Array, single: Array, row: int) -> float
     if datatype.kind not in (Kind.FLOAT, Kind.DOUBLE):
         return float("inf")
     first, second = (as_float64(datatype, each) for each in (whole[row], single))
+    return relative(first, second, _scales(datatype, whole))
+
+
+def relative(first: Array, second: Array, scales: Array) -> float:
+    """The largest difference relative to the scale of its place; infinite between unequal non-numbers.
+
+    Args:
+        first: FP64.
+        second: FP64, of the same shape.
+        scales: how large the values of each place are; of the same shape, or one that broadcasts to it.
+    """
     finite = np.isfinite(first)
     if not np.array_equal(finite, np.isfinite(second)):
         return float("inf")
@@ -45,7 +56,8 @@ def distance(datatype: DataType, whole: Array, single: Array, row: int) -> float
         return float("inf")
     if not finite.any():
         return 0.0
-    return float((np.abs(first[finite] - second[finite]) / _scales(datatype, whole)[finite]).max())
+    difference = np.abs(np.where(finite, first, 0.0) - np.where(finite, second, 0.0))
+    return float((difference / scales).max())
 
 
 def _scales(datatype: DataType, whole: Array) -> Array:

@@ -13,7 +13,7 @@ from penstock.core.errors import ModelFailed
 from penstock.core.tensors import Array, Kind, TensorSpec
 from penstock.models.analysis.facts import GraphFacts, Verdict
 from penstock.models.checks.closeness import TOLERANCES, accepted, distance
-from penstock.models.checks.trying import Tried, try_in_turn
+from penstock.models.checks.trying import Clock, Tried, try_in_turn
 from penstock.models.fills import WHOLE, Recording, Wide
 from penstock.models.samples import Manner, Sample, manners
 
@@ -51,6 +51,7 @@ class Comparison:
         facts: what its graph says.
         first: how the inputs were made up of which one row ran.
         tolerance: the largest accepted difference that the settings give; 0 for the usual one.
+        clock: what runs are timed with; the wall's, if not given.
 
     Attributes:
         tolerance: as given.
@@ -64,15 +65,16 @@ class Comparison:
         together: how long runs of several rows took at least, in seconds, by the rows.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is known of a model
         self,
         backend: Backend,
         sample: Sample,
         facts: GraphFacts,
         first: Manner | None = None,
         tolerance: float = 0.0,
+        clock: Clock | None = None,
     ) -> None:
-        self.tolerance = tolerance
+        self.tolerance, self._clock = tolerance, clock
         self._backend, self._sample, self._facts = backend, sample, facts
         self._names = tuple(backend.signature.outputs)
         self.ways = list(manners(backend.signature, sample))
@@ -110,7 +112,7 @@ class Comparison:
         """
         try:
             # Other values for every batch size: some models mix rows only if these differ enough.
-            tried = try_in_turn(self._backend, rows, rows, self.ways, self._sample)
+            tried = try_in_turn(self._backend, rows, rows, self.ways, self._sample, self._clock)
         except ModelFailed as error:
             return f"the model fails on {self._sample.tried} of {rows} rows: {self._sample.failure(error)}"
         self._try_first(tried.manner)  # what ran once is tried first from now on
@@ -169,9 +171,10 @@ class Comparison:
         return min(alone for alone, _ in rounds), min(together for _, together in rounds)
 
     def _timed(self, inputs: Mapping[str, Array]) -> float:
-        started = time.monotonic()
+        now = self._clock or time.monotonic
+        started = now()
         self._backend.run(self._names, inputs)
-        return time.monotonic() - started
+        return now() - started
 
     def other_values(self) -> str | None:
         """Compares rows of other values and lengths than usual, as far as the model takes them.
@@ -233,7 +236,7 @@ class Comparison:
     def _compare_way(self, way: Manner, rows: int) -> str | None:
         """Compares rows made up in another manner, if the model takes them."""
         try:
-            tried = try_in_turn(self._backend, rows, rows, [way], self._sample)
+            tried = try_in_turn(self._backend, rows, rows, [way], self._sample, self._clock)
         except ModelFailed:
             return None
         self._run_rows += rows
@@ -272,7 +275,7 @@ class Comparison:
         for high in self._highest():
             manner = Manner(Wide(usual, has_lengths, high, self._facts.index_bounds, signed), size)
             try:
-                tried = try_in_turn(self._backend, rows, high, [manner], self._sample)
+                tried = try_in_turn(self._backend, rows, high, [manner], self._sample, self._clock)
             except ModelFailed:
                 break
             found = tried
@@ -300,7 +303,7 @@ class Comparison:
             ways = [first._replace(size=size) for size in SECOND_LENGTHS.get(first.size, ())]
         for way in ways[:2]:
             try:
-                tried = try_in_turn(self._backend, LENGTH_ROWS, LENGTH_ROWS, [way], self._sample)
+                tried = try_in_turn(self._backend, LENGTH_ROWS, LENGTH_ROWS, [way], self._sample, self._clock)
             except ModelFailed:
                 continue
             reason = self._compare(tried, LENGTH_ROWS)
@@ -311,19 +314,19 @@ class Comparison:
 
     def _compare(self, tried: Tried, rows: int) -> str | None:
         """Compares rows of a batch with the same rows alone; why they do not agree, or None."""
-        specs = self._backend.signature.outputs
+        specs, now = self._backend.signature.outputs, self._clock or time.monotonic
         for name, whole in zip(self._names, tried.outputs, strict=True):
             if whole.shape[:1] != (rows,):
                 return f"output {name} has shape {list(whole.shape)} for {rows} rows"
         for row in self._chosen(rows):
             # Copies, not views of the batch: some sums are rounded differently depending on where in memory
             # their input begins.
-            started = time.monotonic()
+            started = now()
             try:
                 alone = self._backend.run(self._names, _row(tried.inputs, row))
             except ModelFailed as error:
                 return f"rows that run together fail alone: {self._sample.failure(error)}"
-            self._note(1, time.monotonic() - started)
+            self._note(1, now() - started)
             for name, whole, single in zip(self._names, tried.outputs, alone, strict=True):
                 reason = self._row_reason(specs[name], whole, single, row)
                 if reason is not None and not self.is_random and self._draws(tried):

@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from penstock.backends.backend import Backend
 from penstock.core.errors import ModelFailed
 from penstock.core.tensors import Signature, TensorSpec
-from penstock.models.checks.trying import try_in_turn
+from penstock.models.checks.trying import Clock, try_in_turn
 from penstock.models.samples import UNKNOWN, Manner, Sample, manners
 from penstock.scheduling.cost import RunCost
 
@@ -35,12 +36,13 @@ BATCH_BYTES = 1 << 22
 QUEUED_BATCHES = 4
 
 
-def measure_cost(
+def measure_cost(  # noqa: PLR0913 - what is known of a model
     backend: Backend,
     batched: bool,
     max_rows: int,
     sample: Sample = UNKNOWN,
     ways: Sequence[Manner] | None = None,
+    clock: Clock | None = None,
 ) -> RunCost:
     """Runs the model on one row, and on many if it is batched, and measures the time of warm runs.
 
@@ -50,13 +52,16 @@ def measure_cost(
         max_rows: the most rows of a batch.
         sample: what is known of a request.
         ways: how inputs are made up; as usual, if not given.
+        clock: what runs are timed with; the wall's, if not given.
     """
     ways = ways or manners(backend.signature, sample, alone=not batched)
-    one = _shortest_seconds(backend, 1 if batched else None, sample, ways)
+    one = _shortest(backend, 1 if batched else None, sample, ways, clock)
     if one is None:
         return unmeasured()
-    many = _shortest_seconds(backend, max_rows, sample, ways) if batched else None
-    return RunCost(one) if many is None else RunCost(one, max_rows, many)
+    many = _shortest(backend, max_rows, sample, ways, clock) if batched else None
+    cost = RunCost(one.seconds) if many is None else RunCost(one.seconds, max_rows, many.seconds)
+    cost.note_outputs(1, one.output_bytes)
+    return cost
 
 
 def unmeasured() -> RunCost:
@@ -110,27 +115,36 @@ def _row_bytes(spec: TensorSpec) -> int:
     return math.prod(axes) * spec.datatype.dtype.itemsize
 
 
-def _shortest_seconds(
-    backend: Backend, rows: int | None, sample: Sample, ways: Sequence[Manner]
-) -> float | None:
-    """The time of a warm run; None if the model fails on every generated input.
+class _Measured(NamedTuple):
+    """How long a run took, and how large its outputs were."""
+
+    seconds: float
+    output_bytes: int
+
+
+def _shortest(
+    backend: Backend, rows: int | None, sample: Sample, ways: Sequence[Manner], clock: Clock | None
+) -> _Measured | None:
+    """A warm run; None if the model fails on every generated input.
 
     It is the shortest of several: a busy machine makes some runs longer, and what is found is kept for later
     starts, when the machine may have nothing else to do.
     """
-    started = time.monotonic()
+    now = clock or time.monotonic
+    started = now()
     try:
-        inputs = try_in_turn(backend, rows, rows or 1, ways, sample).inputs
+        tried = try_in_turn(backend, rows, rows or 1, ways, sample)
     except ModelFailed:
         return None
-    if (first := time.monotonic() - started) > LONG_SECONDS:  # the time of warming up is small beside that
-        return first
+    output_bytes = sum(output.nbytes for output in tried.outputs)
+    if (first := now() - started) > LONG_SECONDS:  # the time of warming up is small beside that
+        return _Measured(first, output_bytes)
     names = tuple(backend.signature.outputs)
     seconds = []
     for _ in range(TIMED_RUNS):
-        started = time.monotonic()
-        backend.run(names, inputs)
-        seconds.append(time.monotonic() - started)
+        started = now()
+        backend.run(names, tried.inputs)
+        seconds.append(now() - started)
         if sum(seconds) > LONG_SECONDS:  # fewer runs are enough for a slow model
             break
-    return min(seconds)
+    return _Measured(min(seconds), output_bytes)

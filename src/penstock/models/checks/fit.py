@@ -21,7 +21,7 @@ from penstock.models.checks.cost import (
     rows_worth_batching,
     unmeasured,
 )
-from penstock.models.checks.trying import free_memory, run_example
+from penstock.models.checks.trying import Clock, free_memory, run_example
 from penstock.models.model import Batching
 from penstock.models.samples import Sample
 from penstock.scheduling.cost import RunCost
@@ -34,7 +34,7 @@ NEAR = 1.15
 DECIDE_SECONDS = 0.3
 """About how long runs may take that only measure whether batches save time."""
 SEVERAL = 8
-"""So many rows show what two do not: a model may take most of its time for any number of rows."""
+"""This many rows show what two do not: a model may take most of its time for any number of rows."""
 DEARER = 1.25  # how much more a row of a larger batch may seem to cost: measurements vary by as much
 
 
@@ -45,6 +45,7 @@ def fit(  # noqa: PLR0913 - what is known of a model
     sample: Sample,
     facts: GraphFacts = NOT_ANALYSED,
     asked: bool = False,
+    clock: Clock | None = None,
 ) -> tuple[Batching, RunCost, int]:
     """Whether requests may run together, what runs cost, and the most rows of a batch.
 
@@ -59,6 +60,7 @@ def fit(  # noqa: PLR0913 - what is known of a model
         sample: what is known of a request.
         facts: what the graph says about its rows.
         asked: whether other settings ask for batching, as `[padding]` does.
+        clock: what runs are timed with; the wall's, if not given.
     """
     rows = batching.max_rows or min(LEAST_ROWS, max(batching.queue_rows, 2))
     reason = why_alone(backend.signature, enabled is not False, enabled is True, rows, sample, facts)
@@ -68,9 +70,14 @@ def fit(  # noqa: PLR0913 - what is known of a model
         reason = reason or f"the model fails on {sample.tried}: {sample.failure(error)}"
         return alone(reason, facts, batching.exact), unmeasured(), rows
     if reason is not None:
-        return alone(reason, facts, batching.exact), measure_cost(backend, False, rows, sample), rows
-    comparison = Comparison(backend, sample, facts, example.manner, batching.tolerance)
-    fitted = _Fitting(backend, asked or enabled is True, batching, sample, facts, comparison).result(rows)
+        return (
+            alone(reason, facts, batching.exact),
+            measure_cost(backend, False, rows, sample, clock=clock),
+            rows,
+        )
+    comparison = Comparison(backend, sample, facts, example.manner, batching.tolerance, clock)
+    asked = asked or enabled is True
+    fitted = _Fitting(backend, asked, batching, sample, facts, comparison, clock).result(rows)
     free_memory(backend, example.inputs)
     return fitted
 
@@ -86,7 +93,9 @@ class _Fitting:
         sample: Sample,
         facts: GraphFacts,
         comparison: Comparison,
+        clock: Clock | None,
     ) -> None:
+        self._clock = clock
         self._backend, self._asked, self._batching = backend, asked, batching
         self._sample, self._facts = sample, facts
         self._comparison = comparison
@@ -108,7 +117,7 @@ class _Fitting:
         return verdict, self._measured(False, rows), rows
 
     def _measured(self, batched: bool, rows: int) -> RunCost:
-        return measure_cost(self._backend, batched, rows, self._sample, self._comparison.ways)
+        return measure_cost(self._backend, batched, rows, self._sample, self._comparison.ways, self._clock)
 
     def _quick(self, rows: int) -> tuple[Batching, RunCost, int]:
         """As `result`: compares several sizes, and measures warm runs."""
@@ -146,8 +155,29 @@ class _Fitting:
         self._measure(rows)
         line = self._line(rows)
         if verdict.enabled and not self._is_worth(line):
-            return self._not_worth(line)
+            return self._larger(rows) or self._not_worth(line)
         return verdict, line, rows
+
+    def _larger(self, rows: int) -> tuple[Batching, RunCost, int] | None:
+        """As `result`, for more rows than the time of a batch allows, if these cost little; else None.
+
+        Some models take most of a batch's time for any number of rows, which no line through few rows shows.
+        As many requests that come at once have to be answered no later than one by one, by their median.
+        """
+        if self._batching.max_rows or self._line(rows).expect(1) >= HEAVY_SECONDS:
+            return None
+        for more in (SEVERAL, LEAST_ROWS):
+            if more <= rows:
+                continue
+            if more > self._batching.queue_rows or self._comparison.size(more) is not None:
+                return None
+            self._alternate(more)
+            one, together = self._comparison.line(more)
+            if together <= more * one / 2:
+                return self._compared(more), self._line(more), more
+            if together > WORTH * more * one:
+                return None
+        return None
 
     def _measure(self, rows: int) -> None:
         """Measures one row and several in turn, unless that takes long and shows nothing new."""

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from penstock.core.tensors import Array, DataType, Kind, TensorSpec
-from penstock.models.checks.closeness import LEAST_SCALE, accepted, as_float64
+from penstock.models.checks.closeness import LEAST_SCALE, accepted, as_float64, relative
+from penstock.models.checks.turned import front
 from penstock.models.model import Batching
 from penstock.scheduling.verification import Mismatch, Outputs
 
@@ -28,9 +29,17 @@ class LiveCheck:
         outputs: the model's outputs, those of a sequence's state included.
         batching: what the check at load has found.
         tolerance: the largest accepted difference that the settings give; 0 for the usual one.
+        row_axes: the axis of the rows, of every output where it is not the first.
     """
 
-    def __init__(self, outputs: Mapping[str, TensorSpec], batching: Batching, tolerance: float = 0.0) -> None:
+    def __init__(
+        self,
+        outputs: Mapping[str, TensorSpec],
+        batching: Batching,
+        tolerance: float = 0.0,
+        row_axes: Mapping[str, int] | None = None,
+    ) -> None:
+        self._row_axes = row_axes or {}
         self._datatypes = {name: spec.datatype for name, spec in outputs.items()}
         self._exact = batching.exact
         self._rounds = batching.tolerance > 0.0 and not batching.exact
@@ -68,16 +77,14 @@ class LiveCheck:
     def _numbers(
         self, name: str, datatype: DataType, pairs: Sequence[tuple[Array, Array]], different: Sequence[int]
     ) -> Mismatch | None:
-        scales = _Scales(as_float64(datatype, first) for first, _ in pairs)
-        worst, place = max(
-            (
-                _distance(
-                    as_float64(datatype, pairs[place][0]), as_float64(datatype, pairs[place][1]), scales
-                ),
-                place,
-            )
-            for place in different
-        )
+        axis = self._row_axes.get(name, 0)
+        scales = _Scales(as_float64(datatype, front(first, axis)) for first, _ in pairs)
+
+        def difference(place: int) -> float:
+            first, second = (as_float64(datatype, front(each, axis)) for each in pairs[place])
+            return relative(first, second, scales.of(first))
+
+        worst, place = max((difference(place), place) for place in different)
         if worst <= self._allowed(datatype):
             return None
         words = f"output {name} depends on the other rows of a batch"
@@ -119,19 +126,6 @@ class _Scales:
         least = max(LEAST_SCALE * float(sizes.max(initial=0.0)), float(np.finfo(np.float32).tiny))
         scale: Array = np.maximum(sizes, least)
         return scale
-
-
-def _distance(first: Array, second: Array, scales: _Scales) -> float:
-    """The largest difference relative to the scale of its place; infinite between unequal non-numbers."""
-    finite = np.isfinite(first)
-    if not np.array_equal(finite, np.isfinite(second)):
-        return float("inf")
-    if not np.array_equal(first[~finite], second[~finite], equal_nan=True):
-        return float("inf")
-    if not finite.any():
-        return 0.0
-    difference = np.abs(np.where(finite, first, 0.0) - np.where(finite, second, 0.0))
-    return float((difference / scales.of(first)).max())
 
 
 def _shapes(name: str, together: Array, alone: Array) -> str:

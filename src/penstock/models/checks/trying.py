@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from penstock.backends.backend import Backend
 from penstock.core.errors import ModelFailed
 from penstock.core.tensors import Array
 from penstock.models.fills import ones
 from penstock.models.samples import UNKNOWN, Manner, Sample, made, manners
+
+ON_PROCESSORS = ("CPUExecutionProvider",)
+"""The providers of a model that works on processors alone."""
+
+Clock: TypeAlias = Callable[[], float]
+"""Gives the time in seconds. By default the wall's: a backend may work on several threads and devices."""
 
 
 class Tried(NamedTuple):
@@ -36,25 +42,44 @@ class _Freeing:
         """Nothing here ends a run early."""
 
 
-def try_in_turn(
-    backend: Backend, rows: int | None, seed: int, ways: Sequence[Manner], sample: Sample = UNKNOWN
+def try_in_turn(  # noqa: PLR0913 - what is known of a run
+    backend: Backend,
+    rows: int | None,
+    seed: int,
+    ways: Sequence[Manner],
+    sample: Sample = UNKNOWN,
+    clock: Clock | None = None,
 ) -> Tried:
     """The first run that the model makes, of inputs made up in one manner after another.
 
     Raises:
         ModelFailed: it fails on all of them; the last error.
     """
+    now = clock or time.monotonic
     error = ModelFailed("there are no requests to try")
     for manner in ways:
         inputs = made(backend.signature, rows, seed, manner, sample)
-        started = time.monotonic()
+        started = now()
         try:
             outputs = backend.run(tuple(backend.signature.outputs), inputs)
         except ModelFailed as failure:
             error = failure
             continue
-        return Tried(manner, inputs, outputs, time.monotonic() - started)
+        return Tried(manner, inputs, outputs, now() - started)
     raise error
+
+
+def undisturbed(backend: Backend, cores: int) -> Clock | None:
+    """The clock of the calling thread's own processor time, if a run needs nothing else; else None.
+
+    Other programs make a run longer by the wall clock, and a long run more often than a short one. They
+    hardly change how long a processor works on it.
+
+    Args:
+        backend: the model.
+        cores: how many processors, or threads, a run works on.
+    """
+    return time.thread_time if cores == 1 and tuple(backend.providers) == ON_PROCESSORS else None
 
 
 def runs_on_generated_input(backend: Backend, sample: Sample = UNKNOWN) -> bool:

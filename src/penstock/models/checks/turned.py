@@ -44,12 +44,12 @@ class _Turned:
     ) -> Sequence[Array]:
         """Runs the graph once; see `penstock.backends.backend.Backend.run`."""
         if self._inputs:
-            inputs = {each: _back(array, self._inputs.get(each, 0)) for each, array in inputs.items()}
+            inputs = {each: back(array, self._inputs.get(each, 0)) for each, array in inputs.items()}
         results = self._backend.run(outputs, inputs, control)
         if not self._outputs:
             return results
         return [
-            _front(array, self._outputs.get(each, 0)) for each, array in zip(outputs, results, strict=True)
+            front(array, self._outputs.get(each, 0)) for each, array in zip(outputs, results, strict=True)
         ]
 
 
@@ -65,11 +65,11 @@ def _in_front(spec: TensorSpec, decided: Collection[str], name: str) -> TensorSp
     return replace(spec, shape=shape, row_axis=0)
 
 
-def _back(array: Array, axis: int) -> Array:
-    """The array with its first axis where the graph has it."""
+def back(array: Array, axis: int) -> Array:
+    """The array with its rows along an axis, which lie first; contiguous if that is another one."""
     return np.ascontiguousarray(np.moveaxis(array, 0, axis)) if axis else array
 
 
-def _front(array: Array, axis: int) -> Array:
-    """The array with its rows first; as it is if it has fewer axes than declared."""
+def front(array: Array, axis: int) -> Array:
+    """The array with its rows first, which lie along an axis; as it is if it has fewer axes than declared."""
     return np.moveaxis(array, axis, 0) if 0 < axis < array.ndim else array

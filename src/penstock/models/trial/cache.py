@@ -175,11 +175,13 @@ def _content(path: str) -> tuple[bytes, float]:
         ValueError: it is no file, or larger than any that is written here.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_size > MOST_BYTES:
             raise ValueError(f"{path} is no file, or has too many bytes: {about.st_size}")
-        return file.read(), about.st_mtime
+        return os.read(descriptor, about.st_size), about.st_mtime
+    finally:
+        os.close(descriptor)
 
 
 def differed_name(key: str) -> str:

@@ -15,8 +15,7 @@ def graph_facts(path: Path, row_axes: Mapping[str, int | None]) -> GraphFacts:
         path: the file.
         row_axes: see `penstock.models.analysis.proof.analyse`.
     """
-    from penstock.models.analysis.proof import (
-        analyse,  # its import of onnx takes a while, and is seldom needed
-    )
+    # Late: its import of onnx takes a while, and is seldom needed.
+    from penstock.models.analysis.proof import analyse
 
     return analyse(path, row_axes)

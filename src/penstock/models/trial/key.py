@@ -6,15 +6,15 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from operator import is_
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from penstock import __version__
 from penstock.backends.digest import Stamps, digest_before_load
-from penstock.config import ModelConfig
-from penstock.config.section import Section
+from penstock.config import BatchingConfig, ModelConfig, RuntimeConfig
 from penstock.models.opened import Candidate
 
 WITHOUT_EFFECT = {"versions", "labels", "weight", "class_labels", "inline"}
@@ -22,6 +22,9 @@ WITHOUT_EFFECT = {"versions", "labels", "weight", "class_labels", "inline"}
 CODE = Path(__file__).parents[2]
 OF_THE_CODE = ("models", "scheduling", "backends")
 """The packages whose code takes part in a trial."""
+
+
+Settings: TypeAlias = tuple[ModelConfig, BatchingConfig, RuntimeConfig]
 
 
 class Key(NamedTuple):
@@ -56,40 +59,46 @@ def key_of(candidate: Candidate, runtime_version: str) -> Key | None:
         return None
     digest, files = found
     settings = (candidate.settings, candidate.batching, candidate.runtime)
-    parts = [digest, *named, _texts.of(settings), str(candidate.cores), runtime_version, code(), processor()]
-    return Key(_sha256(parts), _sha256([digest, *_batches(candidate)]), files)
+    parts = [digest, *named, *_of_all.of(settings), str(candidate.cores), _surroundings(runtime_version)]
+    return Key(_sha256(parts), _sha256([digest, *_of_batches.of(settings)]), files)
 
 
 def _sha256(parts: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _batches(candidate: Candidate) -> Sequence[object]:
+class _OfSettings:
+    """Texts made of settings. Those of the last model are kept: most models have the same.
+
+    Args:
+        make: makes them.
+    """
+
+    def __init__(self, make: Callable[[Settings], Sequence[object]]) -> None:
+        self._make = make
+        self._last: tuple[Settings, Sequence[object]] | None = None
+
+    def of(self, settings: Settings) -> Sequence[object]:
+        """Equal for equal settings."""
+        if self._last is None or not all(map(is_, self._last[0], settings)):
+            self._last = settings, self._make(settings)
+        return self._last[1]
+
+
+def _all(settings: Settings) -> Sequence[object]:
+    """All settings, as far as a trial depends on them."""
+    return [_sha256([each.model_dump_json(exclude=WITHOUT_EFFECT) for each in settings])]
+
+
+def _batches(settings: Settings) -> Sequence[object]:
     """The settings that decide what a batch is, and what counts as a difference."""
-    settings = candidate.settings
-    sections = (settings.sequence, settings.padding)
+    model, batching, _ = settings
+    sections = (model.sequence, model.padding)
     given = [each.model_dump(mode="json", exclude_defaults=True) for each in sections]
-    return [*given, settings.batching.axes, candidate.batching.exact, candidate.batching.tolerance]
+    return [*given, model.batching.axes, batching.exact, batching.tolerance]
 
 
-class _Texts:
-    """The texts of settings. Those of the last model are kept: most models have the same."""
-
-    def __init__(self) -> None:
-        self._last: tuple[tuple[Section, ...], str] = ((), "")
-
-    def of(self, settings: tuple[Section, ...]) -> str:
-        """Equal for equal settings, as far as a trial depends on them."""
-        last, text = self._last
-        if len(last) != len(settings) or any(
-            one is not other for one, other in zip(last, settings, strict=True)
-        ):
-            text = "\n".join(each.model_dump_json(exclude=WITHOUT_EFFECT) for each in settings)
-            self._last = settings, text
-        return text
-
-
-_texts = _Texts()
+_of_all, _of_batches = _OfSettings(_all), _OfSettings(_batches)
 
 
 def _named(settings: ModelConfig) -> list[str]:
@@ -103,6 +112,12 @@ def _named_file(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, ValueError):  # loading the model says in which way
         return ""
+
+
+@cache
+def _surroundings(runtime_version: str) -> str:
+    """What is the same for all models, as one SHA-256."""
+    return _sha256([runtime_version, code(), processor()])
 
 
 @cache

@@ -7,10 +7,12 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from penstock.backends.onnx_file import FileFacts
 from penstock.config.plain_data import PlainData
 from penstock.core.tensors import Array, Signature, TensorSpec
 from penstock.models.analysis.facts import GraphFacts
@@ -19,7 +21,7 @@ from penstock.models.model import Batching
 from penstock.scheduling.cost import RunCost
 from penstock.scheduling.packing.padding import LengthRule, PaddingPlan
 
-MOST_SECONDS, MOST_COUNT, MOST_AXES = 1e5, 10**7, 64
+MOST_SECONDS, MOST_BYTES, MOST_COUNT, MOST_AXES = 1e5, 1e12, 10**7, 64
 """More than this is no result of a trial."""
 
 
@@ -31,21 +33,25 @@ class LearnedCost:
         one_row_seconds: how long a run of one row takes.
         row_seconds: what each further row adds.
         measured: whether these were measured. If not, they are a guess.
+        row_bytes: the bytes of the outputs of one row, as far as they were noted.
     """
 
     one_row_seconds: float
     row_seconds: float
     measured: bool
+    row_bytes: float = 0.0
 
     @classmethod
     def of(cls, cost: RunCost) -> LearnedCost:
         """What `cost` expects now."""
-        return cls(cost.expect(1), cost.row_seconds, cost.is_known)
+        return cls(cost.expect(1), cost.row_seconds, cost.is_known, cost.row_bytes)
 
     def run_cost(self) -> RunCost:
         """An estimate that begins with this."""
         two_rows = self.one_row_seconds + self.row_seconds
-        return RunCost(self.one_row_seconds, 2, two_rows, measured=self.measured)
+        cost = RunCost(self.one_row_seconds, 2, two_rows, measured=self.measured)
+        cost.note_outputs(1, self.row_bytes)
+        return cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +86,27 @@ class LearnedArray:
         Raises:
             ValueError: this is no array, as if a file were wrong.
         """
-        if self.dtype:
-            flat = np.frombuffer(b64decode(self.data), _dtype(self.dtype))
-        else:
-            flat = np.array(self.texts, dtype=object)
-        if flat.size != 1 or math.prod(self.shape) == 1:
-            return flat.reshape(self.shape)
-        if self.dtype:  # as np.broadcast_to, which takes many times as long
-            return np.ndarray(self.shape, flat.dtype, flat, strides=(0,) * len(self.shape))
-        return np.broadcast_to(flat, self.shape)
+        return _array(self)
 
     @property
     def size(self) -> int:
         """About how many bytes it takes in a file."""
         return len(self.data) + sum(map(len, self.texts))
+
+
+@lru_cache(maxsize=32)
+def _array(learned: LearnedArray) -> Array:
+    """As `LearnedArray.array`, read-only: an array is checked and used, and many models have the same."""
+    if learned.dtype:
+        flat = np.frombuffer(b64decode(learned.data), _dtype(learned.dtype))
+    else:
+        flat = np.array(learned.texts, dtype=object)
+        flat.flags.writeable = False
+    if flat.size != 1 or math.prod(learned.shape) == 1:
+        return flat.reshape(learned.shape)
+    if learned.dtype:  # as np.broadcast_to, which takes many times as long
+        return np.ndarray(learned.shape, flat.dtype, flat, strides=(0,) * len(learned.shape))
+    return np.broadcast_to(flat, learned.shape)
 
 
 def _dtype(name: str) -> np.dtype[Any]:
@@ -160,6 +173,7 @@ class Learned:
         shapes: the shapes of inputs that ran, by the inputs' names.
         facts: what the graph says about its rows.
         layout: where the rows of its tensors lie.
+        file: what was read from the file; None if that says nothing.
         changes: what is served otherwise than the file says; see `ModelFile.changes`.
         cut: the `PaddingPlan.outputs` that were found, if requests are padded.
         rules: the `PaddingPlan.rules` that were found.
@@ -176,6 +190,7 @@ class Learned:
     shapes: tuple[Mapping[str, tuple[int, ...]], ...]
     facts: GraphFacts
     layout: Layout
+    file: FileFacts | None = None
     changes: tuple[str, ...] = ()
     cut: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     rules: Mapping[str, Mapping[int, tuple[int, int, int]]] = field(default_factory=dict)
@@ -190,10 +205,13 @@ class Learned:
             ValueError: a trial finds no such number, or an array cannot be read.
         """
         seconds = (self.cost.one_row_seconds, self.cost.row_seconds)
+        row_bytes = self.cost.row_bytes
         counts = (self.max_rows, self.runs_in_parallel, self.cores)
         axes = self.layout.row_axes.values()
         if not all(0.0 <= each < MOST_SECONDS for each in seconds):
             raise ValueError(f"runs do not take {seconds} s")
+        if not 0.0 <= row_bytes < MOST_BYTES:
+            raise ValueError(f"a row's outputs do not have {row_bytes} bytes")
         if not all(1 <= each < MOST_COUNT for each in counts) or not all(
             0 <= each < MOST_AXES for each in axes
         ):
@@ -204,7 +222,7 @@ class Learned:
         """Checks that this can have been learned of a model with this signature.
 
         Raises:
-            ValueError: it speaks of tensors or axes that the model does not have.
+            ValueError: it names tensors or axes that the model does not have.
         """
         inputs, outputs = declared.inputs.keys(), declared.outputs.keys()
         unknown = {

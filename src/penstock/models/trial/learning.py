@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from penstock.backends.onnx_ends import file_facts
 from penstock.core.tensors import Array
 from penstock.models.analysis.facts import GraphFacts, Verdict
 from penstock.models.checks.announced import announce_as_it_comes
 from penstock.models.checks.axes import RowAxes, find_row_axes
 from penstock.models.checks.cost import measure_cost
 from penstock.models.checks.fit import fit
+from penstock.models.checks.trying import Clock, undisturbed
 from penstock.models.loaded_shapes import ShapeNotes
 from penstock.models.opened import Candidate, OpenBackend, Opened, opened
 from penstock.models.output_lengths import find_output_lengths
@@ -52,14 +54,10 @@ def learn(candidate: Candidate, open_backend: OpenBackend) -> tuple[Learned, Ope
     noted = ShapeNotes(found.rows_first)
     if found.padding is not None:
         found = found._replace(padding=find_output_lengths(noted, found.padding, sample))
-    verdict, cost, max_rows = fit(
-        found.to_be_tried(noted),
-        settings.batching.enabled,
-        candidate.batching,
-        sample,
-        facts,
-        asked=found.padding is not None,
-    )
+    enabled, asked = settings.batching.enabled, found.padding is not None
+    clock = _clock(candidate, found)
+    tried = found.to_be_tried(noted)
+    verdict, cost, max_rows = fit(tried, enabled, candidate.batching, sample, facts, asked, clock)
     if found.padding is not None:
         verdict = check_padding(noted, found.padding, verdict, candidate.padded_tolerance, sample)
     learned = Learned(
@@ -71,6 +69,7 @@ def learn(candidate: Candidate, open_backend: OpenBackend) -> tuple[Learned, Ope
         shapes=noted.shapes(),
         changes=tuple(found.backend.file.changes),
         layout=Layout.of(found.axes, declared),
+        file=file_facts(candidate.path),
         facts=facts,
         example=_example(noted.example, found.sample),
         advice="" if found.sequence_state else tried_proposal(found.backend, found.sample),
@@ -96,6 +95,12 @@ def _input_axes(found: Opened) -> dict[str, int | None]:
         kept = (*found.sequence_state.tensors, *found.sequence_state.constants)
         axes |= {each.input: each.axis for each in kept}
     return axes
+
+
+def _clock(candidate: Candidate, found: Opened) -> Clock | None:
+    """What runs are timed with."""
+    runtime = candidate.runtime
+    return undisturbed(found.backend, max(found.cores, runtime.intra_op_threads, runtime.inter_op_threads))
 
 
 def _row_axes(candidate: Candidate, found: Opened, facts: GraphFacts) -> RowAxes:
@@ -135,7 +140,9 @@ def _shared_out(candidate: Candidate, open_backend: OpenBackend) -> Opened:
         runs = wanted or max(cores // (threads or 1), 1)
         return opened(candidate, open_backend, runs, min(threads or max(cores // runs, 1), cores))
     light = opened(candidate, open_backend, cores, 1)
-    cost = measure_cost(light.rows_first, batched=False, max_rows=1, sample=light.sample_rows_first)
+    clock = _clock(candidate, light)
+    sample = light.sample_rows_first
+    cost = measure_cost(light.rows_first, batched=False, max_rows=1, sample=sample, clock=clock)
     if cost.expect(1) < HEAVY_SECONDS:
         return light
     light.backend.close()

@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
 from penstock.config import TrialConfig
+from penstock.core.blocked_signals import blocked
 from penstock.core.errors import ModelLoadError
 from penstock.core.memory import available_bytes, resident_bytes
 from penstock.models.opened import Candidate
@@ -28,7 +28,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 START_SECONDS = 60.0
 STARTS = 2  # how often it is started, if it ends before it begins to try a model
 LOOK_SECONDS = 0.02  # how often its memory is looked at
-EXIT_SECONDS = 5.0
+EXIT_SECONDS = 5.0  # for the child to end, once it has closed its connection
 LARGE_BYTES = 1 << 30
 """A child that holds more memory than this after a trial is replaced: it is not the next model's."""
 AVAILABLE_SHARE = 0.9
@@ -181,7 +181,7 @@ class _Child:
         self._connection, theirs = Pipe()
         command = [*COMMAND, opener, str(self._page), str(os.getpid())]
         try:
-            with theirs, _signals_blocked():
+            with theirs, blocked(SIGNALS):
                 self._process = subprocess.Popen(
                     command,
                     stdin=theirs.fileno(),
@@ -223,7 +223,15 @@ class _Child:
                     raise _Stopped(f"took more than {most_bytes:,} bytes of memory", MEMORY_ADVICE)
             return self._connection.recv()
         except (EOFError, OSError):
-            raise _Ended from None
+            raise self._closed() from None
+
+    def _closed(self) -> _Ended | _Stopped:
+        """What has become of it, once it has closed its connection."""
+        try:
+            self._process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            return _Stopped("stopped answering", "its process closed the connection and did not end")
+        return _Ended()
 
     def resident_bytes(self) -> int:
         """The memory that it takes."""
@@ -276,13 +284,3 @@ def _memory_file() -> IO[bytes]:
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("penstock-trial-errors", os.MFD_CLOEXEC), "w+b")
     return TemporaryFile()
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """A process that is started meanwhile never gets these signals."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

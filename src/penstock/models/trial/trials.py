@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from penstock.backends.digest import CHANGED
-from penstock.backends.onnx_file import reading_once
+from penstock.backends.onnx_file import reading_once, remember
 from penstock.core.errors import ModelLoadError
 from penstock.models.opened import Candidate, OpenBackend, Opened, opened
 from penstock.models.trial.cache import LearnedCache, differed_name
@@ -42,12 +42,14 @@ class Prepared(NamedTuple):
     Attributes:
         learned: what its scheduling needs.
         opened: the model.
+        why: what the verdict on its batching rests on as well; see `Batching.why`.
         keep_difference: see `Model.keep_difference`.
         forget: lets the next start try the model again.
     """
 
     learned: Learned
     opened: Opened
+    why: tuple[str, ...] = ()
     keep_difference: Callable[[str], str] = lambda _: ""
     forget: Callable[[], None] = lambda: None
 
@@ -92,21 +94,23 @@ class Trials:
         Raises:
             ModelLoadError: it cannot be served.
         """
-        if self._cache is None:
-            return Prepared(*self._tried(candidate))
         with reading_once():
-            key = key_of(candidate, self._runtime_version)
-        if key is None:
-            return Prepared(*self._tried(candidate))
-        learned, found = self._learned(candidate, key, self._cache)
-        differed = self._cache.read_differed(key.batches)
+            cache = self._cache
+            key = key_of(candidate, self._runtime_version) if cache else None
+            if cache is None or key is None:
+                return Prepared(*self._tried(candidate))
+            learned, found, why = self._learned(candidate, key, cache)
+        differed = cache.read_differed(key.batches)
         if differed is not None:
-            learned = alone_since(differed, learned, differed_name(key.batches))
-        forget = partial(self._cache.forget, key.text)
-        return Prepared(learned, found, partial(_keep_difference, self._cache, key.batches), forget)
+            learned = replace(learned, batching=learned.batching.saying(learned.batching.reason, *why))
+            learned, why = alone_since(differed, learned, differed_name(key.batches)), ()
+        forget = partial(cache.forget, key.text)
+        return Prepared(learned, found, why, partial(_keep_difference, cache, key.batches), forget)
 
-    def _learned(self, candidate: Candidate, key: Key, cache: LearnedCache) -> tuple[Learned, Opened]:
-        """What the cache has, or what a trial finds, which is then kept."""
+    def _learned(
+        self, candidate: Candidate, key: Key, cache: LearnedCache
+    ) -> tuple[Learned, Opened, tuple[str, ...]]:
+        """What the cache has, or what a trial finds, which is then kept; see `Prepared`."""
         known = self._known(candidate, key, cache)
         if known is None:
             with cache.alone(key.text):
@@ -115,9 +119,10 @@ class Trials:
                     learned, found = self._tried(candidate)
                     found = self._unchanged(found, key)
                     cache.write(key.text, learned)
-                    return learned, found
+                    return learned, found, ()
         learned, found = known
-        return _from_cache(learned), self._unchanged(found, key)
+        said = f"this and the costs were learned on {learned.date} and come from the cache"
+        return learned, self._unchanged(found, key), (said,)
 
     def _known(self, candidate: Candidate, key: Key, cache: LearnedCache) -> tuple[Learned, Opened] | None:
         """What the cache has, and the model; None if there is nothing that fits the model."""
@@ -166,22 +171,24 @@ class Trials:
             Misfit: the file is damaged.
             ModelLoadError: the model cannot be opened.
         """
-        with reading_once():
-            found = opened(candidate, self._open_backend, learned.runs_in_parallel, learned.cores)
+        if learned.file is not None:
+            remember(candidate.path, learned.file)
+        found = opened(
+            candidate,
+            self._open_backend,
+            learned.runs_in_parallel,
+            learned.cores,
+            learned.layout.row_axes_of,
+        )
         if of_file:
             try:
                 learned.check_model(found.states_first.signature)
             except ValueError as error:
                 found.backend.close()
                 raise Misfit(str(error)) from error
-        found.backend.file = replace(found.backend.file, changes=learned.changes)
-        axes = learned.layout.row_axes_of(found.states_first.signature)
-        return found._replace(padding=learned.of_padding(found.padding)).with_axes(axes)
-
-
-def _from_cache(learned: Learned) -> Learned:
-    said = f"this and the costs were learned on {learned.date} and come from the cache"
-    return replace(learned, batching=replace(learned.batching, why=(*learned.batching.why, said)))
+        if learned.changes:
+            found.backend.file = replace(found.backend.file, changes=learned.changes)
+        return found if found.padding is None else found._replace(padding=learned.of_padding(found.padding))
 
 
 def _keep_difference(cache: LearnedCache, key: str, reason: str) -> str:

@@ -65,14 +65,18 @@ class RecentErrors:
     Args:
         code_of: the name of the status code that an error is answered with.
         clock: gives the time, in seconds since 1970.
+
+    Attributes:
+        clock: as given.
+        lock: held while an entry is changed.
     """
 
     def __init__(
         self, code_of: Callable[[RequestError], str], clock: Callable[[], float] = time.time
     ) -> None:
         self._code_of = code_of
-        self._clock = clock
-        self._lock = Lock()
+        self.clock = clock
+        self.lock = Lock()
         self._entries: dict[Entry, None] = {}  # the newest last
         self.unknown = ErrorWatch(self, "", "")
 
@@ -82,13 +86,13 @@ class RecentErrors:
 
     def entries(self) -> list[dict[str, Any]]:
         """The entries, the newest first; see `Entry`."""
-        with self._lock:
+        with self.lock:
             return [each.fields() for each in reversed(self._entries)]
 
     def keep(self, watch: ErrorWatch, rpc: str, error: RequestError, count: int) -> None:
         """Keeps an error, in a new entry or by counting it in one."""
-        kind, now = type(error), self._clock()
-        with self._lock:
+        kind, now = type(error), self.clock()
+        with self.lock:
             last = watch.last.get(kind)
             if last is not None and 0 <= now - last.at < MERGED_SECONDS:
                 last.count += count
@@ -124,11 +128,17 @@ class ErrorWatch(SilentObserver):
         self.model = model
         self.version = version
         self.last: dict[type[RequestError], Entry] = {}
-        self._keep = kept.keep
+        self._keep, self._clock, self._lock = kept.keep, kept.clock, kept.lock
 
     def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
         """Keeps an error. A caller that is gone got none."""
-        if not isinstance(error, RequestCancelled):
+        last = self.last.get(type(error))
+        if (
+            last is not None and 0 <= self._clock() - last.at < MERGED_SECONDS
+        ):  # as `keep`, but without a call
+            with self._lock:
+                last.count += count
+        elif not isinstance(error, RequestCancelled):
             self._keep(self, rpc, error, count)
 
 

@@ -1,4 +1,7 @@
-"""Sends news to all who watch the page: one look a second for all of them, and none while no one watches."""
+"""Sends the events of the page to all browsers that show it.
+
+The metrics are read once a second for all of them, and not at all while there are none.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ class TooManyWatchers(Exception):
 class Feed:
     """The event stream of the page. May be called from any thread.
 
-    A thread looks once every `every_seconds` while somebody watches. A watcher is sent the newest of what
-    it has not seen: one that is slow misses what came between, and nothing waits for it.
+    A thread reads the metrics every `every_seconds` while there are watchers. A watcher is sent the newest of
+    what it has not seen: one that is slow misses what came between, and nothing waits for it.
 
     Args:
         look: returns the data of each event, by the event's name; JSON without line breaks.

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from penstock.observability.families import Family
 
 WINDOW_SECONDS = 5.0
-"""Rates, percentiles and batch sizes are those of as long."""
+"""The time over which rates, percentiles and batch sizes are taken."""
 PERCENTILES = (0.5, 0.9, 0.99)
 DIGITS = 4
 

@@ -1,8 +1,8 @@
-"""Known rejections: a request is rejected unparsed if it names the same unknown model as an earlier one.
+"""Known rejections: a request is rejected unparsed if it is wrong in the same way as an earlier one.
 
-A caller with a wrong name or version sends such requests again and again, as fast as it is answered. They
-are recognised as known requests are (`known_requests.py`): all bytes but the spans are compared. What the
-error says depends on the models that exist, so it holds until these change.
+A caller with a wrong name, version, input or shape sends such requests again and again, as fast as it is
+answered. They are recognised as known requests are (`known_requests.py`): all bytes but the spans are
+compared. What the error says depends on the models that exist, so it holds until these change.
 """
 
 from __future__ import annotations
@@ -11,17 +11,37 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from penstock.core.errors import RequestError
+from penstock.core.tensors import DataType
+from penstock.models.model import Model
 from penstock.protocols.fast_path.known_lists import KnownLists
 from penstock.protocols.fast_path.pattern import Pattern
+from penstock.protocols.fast_path.reading import LISTS
 from penstock.protocols.fast_path.spans import Kind, Span
 
 LEARNING_SECONDS = 0.02  # least time between new known rejections: limits the cost if all requests differ
 
 TEXTS = frozenset({Kind.ID, Kind.TEXT})
 VARIED = TEXTS | {Kind.RAW, Kind.FLOATS, Kind.DOUBLES}
-"""The spans that may differ: whatever is in them, a parser accepts it, except texts that are no UTF-8."""
+"""The spans that may differ: whatever is in them, a parser accepts it, except texts that are not UTF-8."""
 
 S = TypeVar("S")
+
+
+def _varies(span: Span, model: Model | None) -> bool:
+    """Whether a span may differ between requests that get the same error.
+
+    Args:
+        span: the span.
+        model: the model whose signature the request does not fit; None if no model answers it.
+    """
+    if span.kind not in VARIED:
+        return False
+    spec = None if model is None else model.signature.inputs.get(span.name)
+    if spec is None or span.kind in TEXTS:
+        return True  # it is not read
+    if span.kind is Kind.RAW:
+        return spec.datatype not in (DataType.BOOL, DataType.BYTES)  # of these, values may be wrong as well
+    return (span.kind, spec.datatype) in LISTS
 
 
 class KnownRejection(Generic[S]):
@@ -33,28 +53,35 @@ class KnownRejection(Generic[S]):
         error: the error.
         status: what the error is answered with.
         models: the models that exist.
+        model: the model whose signature the request does not fit; None if no model answers it.
 
     Attributes:
         error: an error like the one that was given.
-        status, models: as given.
+        status, models, model: as given.
         uses: how often a request matched.
 
     Raises:
         ValueError: its spans cannot vary, or there is too much to compare.
     """
 
-    __slots__ = ("_pattern", "_texts", "error", "models", "status", "uses")
+    __slots__ = ("_pattern", "_texts", "error", "model", "models", "status", "uses")
 
-    def __init__(
-        self, data: bytes, spans: Sequence[Span], error: RequestError, status: S, models: object
+    def __init__(  # noqa: PLR0913 - what makes up a known rejection
+        self,
+        data: bytes,
+        spans: Sequence[Span],
+        error: RequestError,
+        status: S,
+        models: object,
+        model: Model | None = None,
     ) -> None:
-        varied = [each for each in spans if each.kind in VARIED]
+        varied = [each for each in spans if _varies(each, model)]
         varied.sort(key=lambda each: each.start)
         self._pattern = Pattern(data, varied, [each.kind not in TEXTS for each in varied])
         self._texts = [number for number, each in enumerate(varied) if each.kind in TEXTS]
         # A new one: an error that was raised keeps the frames that it went through, and with them the call.
         self.error = type(error)(str(error))
-        self.status, self.models = status, models
+        self.status, self.models, self.model = status, models, model
         self.uses = 0
 
     @property
@@ -96,6 +123,7 @@ class KnownRejections(Generic[S]):
         self._spans_of = spans_of
         self._status_of = status_of
         self._lists: KnownLists[KnownRejection[S]] = KnownLists()
+        self._models: object = None  # for which these hold; None if there are none
         self._next = 0.0
 
     def __len__(self) -> int:
@@ -111,6 +139,9 @@ class KnownRejections(Generic[S]):
         lists = self._lists
         if not lists.all:
             return None
+        if models is not self._models:
+            self._forget()
+            return None
         for known in lists.of_length(data):
             if known.models is models and known.matches(data) is not None:
                 known.uses += 1
@@ -123,14 +154,34 @@ class KnownRejections(Generic[S]):
         return None
 
     def learn(
-        self, data: bytes, error: RequestError, models: Mapping[tuple[str, str], object], now: float
+        self,
+        data: bytes,
+        error: RequestError,
+        models: Mapping[tuple[str, str], object],
+        now: float,
+        model: Model | None = None,
     ) -> None:
-        """Notes that a request which came at `now` was rejected, as all are that name the same model."""
+        """Notes that a request which came at `now` was rejected, as all are that differ in its spans only.
+
+        Args:
+            data: the request.
+            error: why: there is no such model, or it does not fit `model`, whatever its values.
+            models: the models that exist, by name and version.
+            now: the time, by `time.monotonic()`.
+            model: the model; None if there is none.
+        """
         if now < self._next:
             return
         self._next = now + LEARNING_SECONDS
+        if models is not self._models:
+            self._forget()
         try:
-            known = KnownRejection(data, self._spans_of(data), error, self._status_of(error), models)
+            known = KnownRejection(data, self._spans_of(data), error, self._status_of(error), models, model)
         except (ValueError, KeyError):
             return
+        self._models = models
         self._lists.add(known, data)
+
+    def _forget(self) -> None:
+        """Forgets all: they hold for other models, and would keep these in memory."""
+        self._models, self._lists = None, KnownLists()

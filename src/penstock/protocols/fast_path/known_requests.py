@@ -21,11 +21,13 @@ import numpy as np
 from penstock.core.errors import InvalidRequest
 from penstock.core.large_bytes import LARGE_BYTES, part_of
 from penstock.core.tensors import Array, TensorSpec
+from penstock.core.wire import LAST_BYTE
 from penstock.models.model import Model
 from penstock.protocols.codec import Asked
 from penstock.protocols.fast_path import reading
 from penstock.protocols.fast_path.known_lists import KnownLists
 from penstock.protocols.fast_path.pattern import Pattern, Places
+from penstock.protocols.fast_path.reading import LONGEST_VARINT
 from penstock.protocols.fast_path.spans import INPUTS, Kind, Span
 
 LEARNING_SECONDS = 0.02  # least time between new known requests: limits the cost if all requests differ
@@ -89,7 +91,7 @@ class KnownRequest:
     """
 
     __slots__ = (
-        "_inputs", "_parsed", "_plain", "_scalars", "_seconds_of", "asked", "id", "is_own_step",
+        "_inputs", "_integers", "_plain", "_scalars", "_seconds_of", "_texts", "asked", "id", "is_own_step",
         "may_be_many", "pattern", "plain_texts", "reading", "sequence", "tag", "texts", "timeout", "uses",
     )  # fmt: skip
 
@@ -128,9 +130,9 @@ class KnownRequest:
                 self.timeout, self._seconds_of = number, TIMEOUTS[kind]
         self.texts = {name: number for (kind, name), number in numbers.items() if kind is Kind.TEXT}
         self.plain_texts = (*self.texts.values(), *([] if self.id is None else [self.id]))
-        self._parsed = [
-            (number, reading.PARSED[kind]) for (kind, _), number in numbers.items() if kind in reading.PARSED
-        ]
+        texts = (Kind.TEXT, Kind.STRING, Kind.SEQUENCE)
+        self._texts = [number for (kind, _), number in numbers.items() if kind in texts]
+        self._integers = [number for (kind, _), number in numbers.items() if kind is Kind.INTEGERS]
         self.is_own_step = model.sequence_state is not None and self.sequence is None
         self.may_be_many = (
             self._plain
@@ -190,11 +192,12 @@ class KnownRequest:
             if self._seconds_of is not None:
                 assert self.timeout is not None
                 seconds = self._seconds_of(data, *places[self.timeout])
-            if self.sequence is not None:
-                self.sequence_of(data, places)  # must be text
-            for number, check in self._parsed:
-                check(data, *places[number])
-            for number in self.texts.values():
+            # A parser rejects the whole message, if a text or a list of integers is encoded wrongly.
+            for number in self._integers:
+                start, end = places[number]
+                if data[end - 1] > LAST_BYTE or end - start > LONGEST_VARINT:
+                    reading.check_integers(data, start, end)
+            for number in self._texts:
                 start, end = places[number]
                 text = data[start:end]
                 if not text.isascii():

@@ -88,6 +88,7 @@ class Pattern:
 
     Attributes:
         size: the length of matching requests; None if it may differ.
+        first: what matching requests begin with.
         places: where the spans of the request itself are.
         constants: the bytes between them, with their positions. If the size is fixed, requests of this size
             with these bytes match, and nothing else has to be looked at.
@@ -96,7 +97,7 @@ class Pattern:
         ValueError: a span cannot vary, or there is too much to compare with every request.
     """
 
-    __slots__ = ("_came", "_layouts", "_steps", "_tail", "constants", "places", "size")
+    __slots__ = ("_came", "_layouts", "_steps", "_tail", "constants", "first", "places", "size")
 
     def __init__(self, data: bytes, spans: Sequence[Span], fixed: Sequence[bool]) -> None:
         self._steps: list[Step] = []
@@ -119,13 +120,9 @@ class Pattern:
         self._tail = data[position:]
         self.constants.append((position, self._tail))
         self.size = len(data) if all(fixed) else None
+        self.first = self._steps[0][0] if self._steps else self._tail
         if compared + len(self._tail) > LARGEST:
             raise ValueError("too much of the request is not values")
-
-    @property
-    def first(self) -> bytes:
-        """What matching requests begin with."""
-        return self._steps[0][0] if self._steps else self._tail
 
     def places_in(self, data: bytes) -> Places | None:
         """Where the spans of a request are; None if it does not fit the pattern.

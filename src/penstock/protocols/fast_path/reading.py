@@ -92,7 +92,7 @@ def _text(shape: tuple[int, ...], data: bytes) -> Array:
 
 
 def _integer(shape: tuple[int, ...], dtype: np.dtype[np.generic], low: int, high: int, data: bytes) -> Array:
-    sent, end = wire.read_varint(data, 0)
+    sent, end = (data[0], 1) if len(data) == 1 else wire.read_varint(data, 0)
     number = sent if sent <= LARGEST_INTEGER else sent - LARGEST_VARINT - 1
     if end != len(data) or sent > LARGEST_VARINT or not low <= number <= high:
         raise ValueError("there are more or fewer values, or the value does not fit")
@@ -125,17 +125,6 @@ def _converted(
     return np.ndarray(shape, sent, data).astype(dtype)
 
 
-def check_text(data: bytes, start: int, end: int) -> None:
-    """Makes sure that a parser accepts a text.
-
-    Raises:
-        UnicodeDecodeError: it does not.
-    """
-    text = data[start:end]
-    if not text.isascii():
-        text.decode()
-
-
 def check_integers(data: bytes, start: int, end: int) -> None:
     """Makes sure that a parser accepts a packed list of integers.
 
@@ -149,13 +138,6 @@ def check_integers(data: bytes, start: int, end: int) -> None:
             number, start = wire.read_varint(data, start)
             if number > LARGEST_VARINT:
                 raise ValueError("the number is too long")
-
-
-PARSED: Mapping[Kind, Callable[[bytes, int, int], None]] = {
-    Kind.STRING: check_text,
-    Kind.INTEGERS: check_integers,
-}
-"""The inputs that a parser rejects with the whole message, if they are encoded wrongly."""
 
 
 def tag(data: bytes, start: int, end: int) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from typing_extensions import override
 
 from penstock.core.errors import InvalidRequest
+from penstock.core.names import missing
 from penstock.core.tensors import Array, DataType, TensorSpec
 from penstock.models.model import Model
 from penstock.protocols import typed_lists as values
@@ -114,7 +115,7 @@ class Inputs:
         """
         tensors, raws = message.inputs, message.raw_input_contents
         if raws and len(raws) != len(tensors):
-            raise InvalidRequest(
+            raise InvalidRequest.of_form(
                 f"raw_input_contents has {len(raws)} entries for {len(tensors)} inputs; "
                 "expected one for each, in their order"
             )
@@ -134,14 +135,14 @@ class Inputs:
         if name in self._inputs:
             return InvalidRequest(f"input {name} appears twice")
         sent = {each.name for each in message.inputs}
-        return InvalidRequest(f"there is no input {name}: {expected_inputs(self._model, sent)}")
+        return InvalidRequest.of_form(f"there is no input {name}: {expected_inputs(self._model, sent)}")
 
     def _check_missing(self, message: pb.ModelInferRequest, arrays: Mapping[str, Array]) -> None:
         optional = self._model.optional_inputs
-        missing = ", ".join(name for name in self._inputs if name not in arrays and name not in optional)
-        if missing:
+        lacking = [name for name in self._inputs if name not in arrays and name not in optional]
+        if lacking:
             sent = {each.name for each in message.inputs}
-            raise InvalidRequest(f"input {missing} is missing: {expected_inputs(self._model, sent)}")
+            raise InvalidRequest.of_form(f"{missing(lacking)}: {expected_inputs(self._model, sent)}")
 
 
 class _Input:
@@ -172,7 +173,7 @@ class _Input:
             return np.ndarray(shape, self._dtype, raw)
         self._check(tensor)
         if tensor.HasField("contents"):
-            raise InvalidRequest(
+            raise InvalidRequest.of_form(
                 f"input {self._spec.name} has values in both raw_input_contents and contents; send one"
             )
         array = shaped(of_raw(self._spec, raw), shape, self._spec)
@@ -195,12 +196,12 @@ class _Input:
             return shaped(of_nothing(spec, shape), shape, spec)
         came = ", ".join(field.name for field, _ in lists)
         if spec.datatype not in LISTS:
-            raise InvalidRequest(
+            raise InvalidRequest.of_form(
                 f"input {spec.name} has values in {came}; {spec.datatype} must be sent in raw_input_contents"
             )
         name, dtype = LISTS[spec.datatype]
         if came != name:
-            raise InvalidRequest(
+            raise InvalidRequest.of_form(
                 f"input {spec.name} has values in {came}; {spec.datatype} is expected in {name}"
             )
         return shaped(values.of_list(spec, lists[0][1], dtype), shape, spec)
@@ -208,9 +209,9 @@ class _Input:
     def _check(self, tensor: Tensor) -> None:
         spec = self._spec
         if not tensor.shape and spec.shape:  # the protocol has no way to omit the shape
-            raise InvalidRequest(f"input {spec.name} has shape [], expected {spec}")
+            raise InvalidRequest.of_form(f"input {spec.name} has shape [], expected {spec}")
         if tensor.datatype and tensor.datatype != self._label:
-            raise InvalidRequest(
+            raise InvalidRequest.of_form(
                 f"input {spec.name} has datatype {tensor.datatype}, expected {spec.datatype}"
             )
         if SHARED_MEMORY in tensor.parameters:

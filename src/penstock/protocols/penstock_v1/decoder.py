@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from penstock.core import wire
 from penstock.core.errors import InvalidRequest
+from penstock.core.names import missing
 from penstock.core.tensors import Array, DataType, TensorSpec
 from penstock.models.model import Model
 from penstock.protocols import typed_lists as values
@@ -127,12 +128,12 @@ class Inputs:
             if tensor is None:
                 if name in self._model.optional_inputs:
                     continue
-                raise InvalidRequest(f"input {name} is missing: {expected_inputs(self._model, sent)}")
+                raise InvalidRequest.of_form(f"{missing([name])}: {expected_inputs(self._model, sent)}")
             arrays[name], raw = known.read(tensor)
             any_raw = any_raw or raw
         if len(sent) != len(arrays):
             unknown = ", ".join(sorted(set(sent) - set(arrays)))
-            raise InvalidRequest(f"there is no input {unknown}: {expected_inputs(self._model, sent)}")
+            raise InvalidRequest.of_form(f"there is no input {unknown}: {expected_inputs(self._model, sent)}")
         return arrays, any_raw
 
 
@@ -184,7 +185,7 @@ def array_of(tensor: tensor_pb2.Tensor, spec: TensorSpec) -> tuple[Array, bool]:
         number = field.number
         if number == DATATYPE_FIELD:
             if value != NUMBERS[spec.datatype]:
-                raise InvalidRequest(
+                raise InvalidRequest.of_form(
                     f"input {spec.name} has datatype {label_of(value)}, expected {spec.datatype}"
                 )
         elif number == SHAPE_FIELD:

@@ -45,7 +45,9 @@ def requests_in(
             stop = first + length
             message = data[first:stop]
             known = following or known_requests.find(message)
-            following = _following(data, start, first, stop, known) if known else None
+            following = None
+            if known and data.startswith(known[0].pattern.first, stop + first - start):
+                following = _following(data, start, first, stop, known)
             many = None
             if known and following and are_near(known, following):
                 many = _alike(data, start, first, stop, known)

@@ -42,6 +42,10 @@ PARTS = 4
 FEW = 8
 """So many requests begin in one turn, and the results that are known then leave in one message. A thread that
 was interrupted among them would otherwise take its turn for over, and run the first of them alone."""
+ONE_TURN, ONE_TURN_BYTES = 32, 32 * 512
+"""A message of at most this many requests and bytes takes one turn, however long: it is little work. If the
+thread is interrupted, its first requests would otherwise run before the others are read, and those of many
+models each run alone."""
 LEAST_BYTES = 16  # of a message that may be one known request; fewer are too few for a length and a model
 NO_TAG = {0}  # what requests without a tag have: `cancel` names none of them
 
@@ -102,7 +106,8 @@ class PredictStream(Stream):
         except InvalidRequest as error:
             self._cannot_read(error)
             return
-        yield from self._take(requests, cancelled, count, clock)
+        is_little = count <= ONE_TURN and len(data) <= ONE_TURN_BYTES
+        yield from self._take(requests, cancelled, count, None if is_little or count <= FEW else clock)
         self._took()
 
     def _read(self, data: bytes, clock: Clock) -> Generator[bool, None, _Message]:
@@ -112,12 +117,13 @@ class PredictStream(Stream):
             InvalidRequest: the message cannot be parsed, or has too many requests.
         """
         known_requests, most = self.service.known_requests, self.service.bounds.requests
+        least = ONE_TURN if len(data) <= ONE_TURN_BYTES else 1
         requests: list[_Read] = []
         cancelled: set[int] = set()
         fields = count = 0  # what is counted against the bound, and the requests among it
         try:
             for found in requests_in(data, known_requests, cancelled):
-                if fields and clock.is_over():
+                if fields >= least and clock.is_over():
                     yield False
                 if found is None:
                     fields += 1
@@ -170,9 +176,16 @@ class PredictStream(Stream):
         )
 
     def _take(
-        self, requests: Sequence[_Read], cancelled: Set[int], count: int, clock: Clock
+        self, requests: Sequence[_Read], cancelled: Set[int], count: int, clock: Clock | None
     ) -> Iterator[bool]:
-        """Begins the requests, `count` in all; once the call is over, the others are only counted."""
+        """Begins the requests, `count` in all; once the call is over, the others are only counted.
+
+        Args:
+            requests: those of a message.
+            cancelled: the tags that it cancels.
+            count: how many requests there are.
+            clock: says when a turn is over; None if all are begun in one.
+        """
         self._coming(count)
         self._gathers = count <= FEW
         if cancelled:
@@ -183,7 +196,7 @@ class PredictStream(Stream):
         begun = 0
         for more in self._begin_all(requests):
             begun += more
-            if begun < count and not self._gathers and clock.is_over():
+            if clock is not None and begun < count and clock.is_over():
                 yield False
                 if self._closed:
                     self._drop_submitted()
@@ -196,12 +209,14 @@ class PredictStream(Stream):
             if isinstance(data, Alike):
                 yield from self._begin_many(data)
                 continue
-            if isinstance(read, Decoded):
+            if type(read) is tuple:
+                assert data is not None, "a known request is found by its bytes"
+                if not self.begin_known(data, read):
+                    self.begin_decoded(self.service.codec.decode(data), data)
+            elif isinstance(read, Decoded):
                 self.begin_decoded(read, data)
             elif isinstance(read, InvalidRequest):
                 self._refuse(read, data or b"")
-            elif data is not None:
-                self._begin(data, read)
             yield 1
 
     def _skip(self, requests: Sequence[_Read], begun: int) -> Iterator[bool]:

@@ -8,6 +8,7 @@ from typing import Any
 from typing_extensions import override
 
 from penstock.core.errors import InvalidRequest
+from penstock.core.names import listed
 from penstock.models.model import Model
 from penstock.protocols.codec import Contents, Decoded, SequenceStep, attached
 from penstock.protocols.rest.errors import AT_ONCE, not_too_deep, parsed
@@ -86,7 +87,9 @@ class DecodedRecords(HttpDecoded):
         outputs: Sequence[str] = model.output_names
         if self.call.has_query:
             values = self.call.query.get(OUTPUTS, ())
-            wanted = [each.strip() for value in values for each in value.split(",") if value]
+            wanted = [each.strip() for value in values for each in value.split(",")]
+            if "" in wanted:
+                raise InvalidRequest(f"{OUTPUTS} has an empty name; {model} has {listed(model.output_names)}")
             outputs = wanted_outputs(model, wanted) if wanted else outputs
         priority = _priority(self.call.headers)
         return Contents(inputs, outputs, form, priority=priority, sequence=self._sequence(model))

@@ -15,6 +15,7 @@ from penstock.models.model import Model
 from penstock.protocols.codec import AnswerTo, attached
 from penstock.protocols.rest.classifier import PREDICTION, PROBABILITY, Classifier
 from penstock.protocols.rest.forms import Form, Kind
+from penstock.protocols.rest.row_texts import Records
 from penstock.protocols.rest.values import SLICE, dumped, in_pieces, plain
 
 FP64_BYTES = 8
@@ -24,6 +25,8 @@ def encode(response: Response, asked: AnswerTo) -> bytes | RequestError:
     """The answer as JSON; an error if it cannot be encoded."""
     outputs, form = attached(asked.model, Outputs), asked.form
     try:
+        if form.kind is Kind.RECORD and (record := outputs.texts.record(response)) is not None:
+            return record
         if form.kind is Kind.INSTANCES and response_size(response) > SLICE:
             return outputs.predictions(response, form.rows)
         return dumped(outputs.fields(response, form))
@@ -36,6 +39,9 @@ class Outputs:
 
     Args:
         model: the model.
+
+    Attributes:
+        texts: writes answers with one record, those of a run together where it can.
     """
 
     def __init__(self, model: Model) -> None:
@@ -49,6 +55,7 @@ class Outputs:
             name for name, spec in outputs.items() if not spec.row_axis and spec.datatype not in BY_BITS
         }
         self._classifier = Classifier(model)
+        self.texts = Records(self._single, self._rows_first, self._classifier)
 
     def fields(self, response: Response, form: Form) -> dict[str, Any]:
         """The answer to a request.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from penstock.core.errors import InvalidRequest
+from penstock.core.names import missing
 from penstock.core.tensors import Array, TensorSpec
 from penstock.models.model import Model
 from penstock.protocols.rest.single import reader
@@ -175,9 +176,7 @@ class Inputs:
     def _missing(self, name: str, records: Sequence[Mapping[str, Any]]) -> InvalidRequest:
         index = next(index for index, each in enumerate(records) if name not in each)
         where = f" in instance {index}" if len(records) > 1 else ""
-        return InvalidRequest(
-            f"input {name} is missing{where}: {expected_inputs(self._model, records[index])}"
-        )
+        return InvalidRequest(f"{missing([name])}{where}: {expected_inputs(self._model, records[index])}")
 
     def _unknown(self, sent: Mapping[str, Any], where: str = "") -> InvalidRequest:
         names = ", ".join(sorted(sent.keys() - self._specs.keys()))

@@ -40,7 +40,8 @@ RPC = "HttpInfer"
 MODELS, OF_MODEL = "/v2/models", "/v2/models/{model}"
 OF_VERSION = f"{OF_MODEL}/versions/{{version}}"
 BINARY_EXTENSION = "binary_tensor_data"
-OCTETS = "application/octet-stream"
+OCTETS = b"application/octet-stream"
+JSON_BYTES_HEADER = JSON_BYTES.encode()
 NOT_READY = HttpStatus(grpc.StatusCode.UNAVAILABLE, retry_after_seconds=1.0)
 
 
@@ -151,12 +152,13 @@ class InferCall(HttpUnaryCall):
     __slots__ = ()
 
     @override
-    def _ended_well(self, request: ProtocolRequest) -> Status:
+    def _say_type(self, request: ProtocolRequest) -> None:
         size = request.form.json_bytes
         if size is None:
-            return OK
-        headers = (("content-type", OCTETS), (JSON_BYTES, str(size)))
-        return HttpStatus(grpc.StatusCode.OK, headers=headers)
+            super()._say_type(request)
+            return
+        self.call.answer_type = OCTETS
+        self.call.answer_headers.append((JSON_BYTES_HEADER, b"%d" % size))
 
 
 class HttpInferService(HttpService):

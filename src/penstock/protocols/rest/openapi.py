@@ -164,12 +164,12 @@ class _Described:
         """The schemas of a record and of its answer, by name."""
         inputs = self._model.signature.inputs
         fields = {name: self._field(spec) for name, spec in inputs.items()}
-        outputs = {name: _row(spec) for name, spec in self._model.signature.outputs.items()}
+        outputs = {name: _row(spec, is_sent=False) for name, spec in self._model.signature.outputs.items()}
         if self._classifier.label:
             label = self._model.signature.outputs[self._classifier.label].datatype
-            outputs[PREDICTION] = {**_element(label), "description": "The label."}
+            outputs[PREDICTION] = {**_any(_values(label)), "description": "The label."}
             rows = self._model.signature.outputs[self._classifier.probabilities].datatype
-            outputs[PROBABILITY] = {**_element(rows), "description": "Its probability."}
+            outputs[PROBABILITY] = {**_any(_values(rows)), "description": "Its probability."}
         record: Schema = {"type": "object", "properties": fields, "required": self._needed}
         record["additionalProperties"] = False
         example = self._example()
@@ -227,7 +227,7 @@ class _Described:
             {"name": name, "in": "header", "description": words, "schema": schema}
             for name, (words, schema) in headers.items()
         ]
-        names = {"type": "array", "items": {"enum": [*self._model.signature.outputs]}}
+        names = {"type": "array", "items": {"enum": [*self._model.signature.outputs]}, "minItems": 1}
         parameters.append({**OUTPUTS_QUERY, "schema": names})
         name = ".".join(filter(None, (what, self._key, of)))
         return {"operationId": name, "summary": summary, "tags": [self._model.name], "parameters": parameters}
@@ -244,7 +244,7 @@ class _Described:
         return {"$ref": f"#/components/schemas/{self._key}.{what}"}
 
     def _field(self, spec: TensorSpec) -> Schema:
-        schema = _tensor(spec) if spec.name in self._whole else _row(spec)
+        schema = (_tensor if spec.name in self._whole else _row)(spec, is_sent=True)
         return {**schema, "description": str(spec)}
 
     def _example(self) -> Schema | None:
@@ -289,24 +289,35 @@ def _object(properties: Schema) -> Schema:
     }
 
 
-def _element(datatype: DataType) -> Schema:
+def _values(datatype: DataType, is_sent: bool = False, may_be_null: bool = False) -> list[Schema]:
+    """The kinds of JSON values that an element has in answers, or may have where it is sent."""
     if datatype.kind is Kind.BYTES:
-        return {"type": "string"}
+        return [{"type": ["string", "null"] if may_be_null else "string"}]
     if datatype.kind is Kind.BOOL:
-        return {"type": "boolean"}
+        return [{"type": "boolean"}]
     if datatype.kind in (Kind.INT, Kind.UINT):
         bounds = np.iinfo(datatype.dtype)
-        return {"type": "integer", "minimum": int(bounds.min), "maximum": int(bounds.max)}
+        whole = {"type": "integer", "minimum": int(bounds.min), "maximum": int(bounds.max)}
+        return [whole, {"type": "boolean"}] if is_sent else [whole]
     number: Schema = {"type": "number"}
     if datatype in (DataType.FP16, DataType.FP32):
         form = np.finfo(datatype.dtype)
         beyond = float(form.max) + 2.0 ** (int(form.maxexp) - 2 - int(form.nmant))  # is rounded to infinity
         number |= {"exclusiveMinimum": -beyond, "exclusiveMaximum": beyond}
-    return {"anyOf": [number, {"enum": list(NOT_FINITE)}]}
+    found: list[Schema] = [number, {"enum": list(NOT_FINITE)}]
+    return [*found, {"type": ["boolean", "null"]}] if is_sent else found
 
 
-def _nested(datatype: DataType, axes: Sequence[int | str]) -> Schema:
-    schema = _element(datatype)
+def _elements(spec: TensorSpec, is_sent: bool) -> list[Schema]:
+    return _values(spec.datatype, is_sent, is_sent and spec.missing_text is not None)
+
+
+def _any(schemas: Sequence[Schema]) -> Schema:
+    return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
+
+
+def _nested(spec: TensorSpec, axes: Sequence[int | str], is_sent: bool) -> Schema:
+    schema = _any(_elements(spec, is_sent))
     for inner, length in enumerate(reversed(axes)):
         schema = {"type": "array", "items": schema}
         if isinstance(length, int):
@@ -316,8 +327,8 @@ def _nested(datatype: DataType, axes: Sequence[int | str]) -> Schema:
     return schema
 
 
-def _tensor(spec: TensorSpec) -> Schema:
-    return {} if spec.shape is None else _nested(spec.datatype, spec.shape)
+def _tensor(spec: TensorSpec, is_sent: bool) -> Schema:
+    return {} if spec.shape is None else _nested(spec, spec.shape, is_sent)
 
 
 def _column(spec: TensorSpec) -> Schema:
@@ -325,10 +336,10 @@ def _column(spec: TensorSpec) -> Schema:
 
     Where a list must have 3, 6, 9, ... values, no schema can say so, and it is left out.
     """
-    schema, axes = _tensor(spec), spec.shape or ()
+    schema, axes = _tensor(spec, is_sent=True), spec.shape or ()
     lengths = [length for length in axes if isinstance(length, int)]
     if len(axes) > 1 and len(axes) - len(lengths) == 1 and set(lengths) == {1}:
-        schema = {"anyOf": [schema, {**_nested(spec.datatype, ("values",)), "minItems": 1}]}
+        schema = {"anyOf": [schema, {**_nested(spec, ("values",), is_sent=True), "minItems": 1}]}
     return {**schema, "description": str(spec)}
 
 
@@ -338,10 +349,12 @@ def _inner(spec: TensorSpec) -> tuple[int | str, ...]:
     return shape[: spec.row_axis] + shape[spec.row_axis + 1 :]
 
 
-def _row(spec: TensorSpec) -> Schema:
+def _row(spec: TensorSpec, is_sent: bool) -> Schema:
     """A tensor without its rows; a single value needs no list around it."""
     if not spec.shape:
-        return _tensor(spec)
+        return _tensor(spec, is_sent)
     axes = _inner(spec)
-    schema = _nested(spec.datatype, axes)
-    return {"anyOf": [_element(spec.datatype), schema]} if axes and set(axes) <= {1} else schema
+    schema = _nested(spec, axes, is_sent)
+    # An open axis has the length 1 then; in answers, only what is declared is certain.
+    lengths = {each for each in axes if isinstance(each, int) or not is_sent}
+    return _any([*_elements(spec, is_sent), schema]) if axes and lengths <= {1} else schema

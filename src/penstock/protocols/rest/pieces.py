@@ -32,7 +32,6 @@ MOST_OPEN = 1024
 
 QUOTE, BACKSLASH, COMMA, LIST = b'"\\,['
 LOWER = 0x20  # makes "{" of "[", and "}" of "]"
-SPACE = b" \t\n\r"
 ENDS = {"[": b"]", "{": b"}"}
 
 KEY = f"continued-{token_hex(8)}"

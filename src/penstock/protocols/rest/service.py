@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from penstock.core.errors import InvalidRequest, RequestError
 from penstock.core.request import Response
-from penstock.protocols.codec import AnswerTo, Codec
+from penstock.models.model import Model
+from penstock.protocols.codec import AnswerTo, Codec, attached
 from penstock.protocols.fast_path.spans import Span
 from penstock.protocols.request import ProtocolRequest, UnaryCall
 from penstock.protocols.rest.decoder import (
@@ -29,15 +30,19 @@ from penstock.protocols.rest.stream import RPC, LineStream
 from penstock.protocols.rest.work import WORK
 from penstock.protocols.send_buffer import SMALL_BYTES
 from penstock.protocols.service import Service
-from penstock.transport.grpc.call import IGNORING, OK, CallHandler, Kind, Method, Methods, ServerCall, Status
-from penstock.transport.http.call import HttpCall
+from penstock.transport.grpc.call import IGNORING, OK, CallHandler, Kind, Method, Methods, ServerCall
+from penstock.transport.http.call import HttpCall, header_value
 from penstock.transport.http.lines import LineCall
 from penstock.transport.http.routes import Route
+from penstock.transport.http.status import JSON
 
 UNARY = "RestPredict"
 PREDICT = "/penstock.rest/Predict"
 STREAM = "/penstock.rest/PredictStream"
 VERSION_HEADER = b"penstock-model-version"
+TYPE = JSON.encode()
+CHECKED = "checked"
+"""The note that a head has been checked; see `HttpCall.notes`."""
 TIMING = "penstock-timing"
 """The header of a request that asks how long its parts took."""
 TIMING_HEADER = b"server-timing"
@@ -48,6 +53,20 @@ ROUTES = (
     Route("POST", "/predict/{model}/stream", STREAM),
     Route("POST", "/predict/{model}/versions/{version}/stream", STREAM),
 )
+
+
+class _VersionHeader:
+    """The header that names a model's version.
+
+    Args:
+        model: the model.
+
+    Attributes:
+        pair: its name and value.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.pair = (VERSION_HEADER, header_value(model.version_text))
 
 
 def no_spans(data: bytes) -> Sequence[Span]:
@@ -76,17 +95,25 @@ class HttpUnaryCall(UnaryCall):
     @override
     def answered(self, request: ProtocolRequest, answer: bytes | RequestError) -> None:
         call = self.call
-        call.header(VERSION_HEADER, request.model.version_text)
+        call.answer_headers.append(attached(request.model, _VersionHeader).pair)
         if isinstance(answer, bytes):
             if len(answer) > SMALL_BYTES or self.account is not None:
                 self._count(request, len(answer))
-            call.finish(self._ended_well(request), answer)
+            self._say_type(request)
+            call.finish(OK, answer)
         else:
             call.finish(self.service.codec.error(answer))
 
-    def _ended_well(self, request: ProtocolRequest) -> Status:
-        """The status of an answer."""
-        return OK
+    def _say_type(self, request: ProtocolRequest) -> None:
+        """Sets the content type of the answer, and the headers that depend on it."""
+        self.call.answer_type = TYPE
+
+    @override
+    def received(self, message: bytes) -> None:
+        if len(message) > self.service.offload_bytes:
+            self.service.offload(self.call, message, self._take)
+        else:
+            self._take(message)
 
     @override
     def _take(self, data: bytes) -> None:
@@ -96,9 +123,11 @@ class HttpUnaryCall(UnaryCall):
     @override
     def _decode(self, data: bytes) -> None:
         try:
-            self._check()
-            decoded = self.service.codec.decode(data)
-            assert isinstance(decoded, HttpDecoded), "the codecs of this package decode to nothing else"
+            if CHECKED not in self.call.notes:
+                self._check()
+                self.call.notes[CHECKED] = True
+            # The codecs of this package decode to nothing else; asking an abstract class costs two calls.
+            decoded: HttpDecoded = self.service.codec.decode(data)  # type: ignore[assignment]
             decoded.came_by(self.call)
         except InvalidRequest as error:
             self._reject(error)

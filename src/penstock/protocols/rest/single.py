@@ -24,38 +24,40 @@ def reader(spec: TensorSpec) -> Reader | None:
     shape = spec.shape or ()
     if spec.row_axis or any(length != 1 for length in shape[1:]):
         return None
-    ones = (1,) * len(shape)
+    axes = len(shape)
     if spec.datatype in FLOATS:
-        return _float(spec, ones)
+        return _float(spec, axes)
     if spec.datatype.kind in (Kind.INT, Kind.UINT):
-        return _integer(spec, ones)
-    return _text(ones) if spec.datatype is DataType.BYTES else None
+        return _integer(spec, axes)
+    return _text(axes) if spec.datatype is DataType.BYTES else None
 
 
-def _float(spec: TensorSpec, ones: tuple[int, ...]) -> Reader:
+def _float(spec: TensorSpec, axes: int) -> Reader:
     dtype, largest = spec.datatype.dtype, float(np.finfo(spec.datatype.dtype).max)
 
     def read(value: Any) -> Array | None:
         if type(value) not in (float, int) or not -largest <= value <= largest:
             return None
-        return np.array(value, dtype).reshape(ones)
+        return np.array(value, dtype, ndmin=axes)
 
     return read
 
 
-def _integer(spec: TensorSpec, ones: tuple[int, ...]) -> Reader:
+def _integer(spec: TensorSpec, axes: int) -> Reader:
     dtype, bounds = spec.datatype.dtype, np.iinfo(spec.datatype.dtype)
     low, high = int(bounds.min), int(bounds.max)
 
     def read(value: Any) -> Array | None:
         if type(value) is not int or not low <= value <= high:
             return None
-        return np.array(value, dtype).reshape(ones)
+        return np.array(value, dtype, ndmin=axes)
 
     return read
 
 
-def _text(ones: tuple[int, ...]) -> Reader:
+def _text(axes: int) -> Reader:
+    ones = (1,) * axes
+
     def read(value: Any) -> Array | None:
         if type(value) is not str:
             return None

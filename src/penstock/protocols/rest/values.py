@@ -3,7 +3,8 @@
 JSON has one kind of number. For an integer input, a number must be whole and in range. For a floating-point
 input, every number is read as FP64 first and may then be rounded, but stays finite. "NaN", "Infinity" and
 "-Infinity" stand for what JSON has no number for, in both directions, as in protobuf's JSON; null, which
-tables have for a missing value, is read as NaN, too.
+tables have for a missing value, is read as NaN, too. Where a number is expected, true and false, which tables
+have in columns of booleans, are 1 and 0.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ NAMES = {bool: "true or false", int: "a number", float: "a number", str: "a text
 NAMES |= {list: "a list", dict: "an object"}
 """What a type of Python is in JSON."""
 
-_NUMBERS = {int, float}
+_NUMBERS = {int, float, bool}
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -95,6 +96,9 @@ def _array_of(spec: TensorSpec, values: Sequence[Any], start: int) -> Array:
     """As `array_of`; the first value is at position `start`."""
     types, kind = set(map(type, values)), spec.datatype.kind
     if kind is Kind.BYTES:
+        if type(None) in types and spec.missing_text is not None:
+            values = [spec.missing_text if each is None else each for each in values]
+            types.discard(type(None))
         _check(types <= {str}, spec, values, {str}, start)
         return typed_lists.text_array(list(values))
     if kind is Kind.BOOL:
@@ -201,6 +205,11 @@ def dumped(fields: object) -> bytes:
     if b"null" in data:  # perhaps for a number that is not finite
         data = orjson.dumps(_named(fields), option=_OPTIONS)
     return data
+
+
+def in_numbers(array: Array) -> bytes:
+    """JSON of numbers; one that is not finite becomes null."""
+    return orjson.dumps(np.ascontiguousarray(array), option=_OPTIONS)
 
 
 def _named(fields: Any) -> Any:

@@ -47,7 +47,7 @@ class Breaker:
     def admit(self, now: float) -> None:
         """Accepts a request. While open, one request is accepted as a probe whenever the time is over.
 
-        This probe may never be run: if it has no result after as long again, another one is accepted.
+        This probe may never be run: if it has no result after the same time again, another one is accepted.
 
         Raises:
             Unavailable: requests are rejected; says for how long.
@@ -55,16 +55,23 @@ class Breaker:
         if not self.is_open:
             return
         with self._lock:
-            left = self._until - now
-            if left <= 0.0:
+            error = self.why_rejected(now)
+            if error is None:
                 self._probing, self._until = True, now + self._seconds
-                return
+        if error is not None:
+            raise error
+
+    def why_rejected(self, now: float) -> Unavailable | None:
+        """Why `admit` would reject a request while the breaker is open; None if it would be a probe."""
+        left = self._until - now
+        if left <= 0.0:
+            return None
         error = Unavailable(
             "the model fails on every input; requests are rejected for now (circuit breaker open); "
             "see the server's log"
         )
         error.retry_after_seconds, error.shut_off = left, True
-        raise error
+        return error
 
     def failed(self) -> bool:
         """Notes that every request of a batch has failed.

@@ -17,7 +17,7 @@ from penstock.backends.backend import Backend
 from penstock.core.errors import ModelFailed, RequestError
 from penstock.core.request import CutReason, Flush, Observer, Request, Response, Run
 from penstock.scheduling.batch_watch import BatchWatch
-from penstock.scheduling.cost import RunCost, own_seconds
+from penstock.scheduling.cost import RunCost
 from penstock.scheduling.execution.breaker import Breaker
 from penstock.scheduling.execution.failures import (
     LIMITS,
@@ -97,9 +97,11 @@ class Responder:
 
     Attributes:
         unanswered: the requests that ended without an answer.
+        flushes: what lets streams send, until it is called.
+        error: the first exception of a reply, a flush or the observer.
     """
 
-    __slots__ = ("_error", "_flushes", "_gathered", "_most", "_observer", "unanswered")
+    __slots__ = ("_gathered", "_most", "_observer", "error", "flushes", "unanswered")
 
     def __init__(
         self, observer: Observer, gathered: dict[Flush, None] | None = None, most: int = 2**31 - 1
@@ -107,8 +109,8 @@ class Responder:
         self._observer = observer
         self._gathered = gathered
         self._most = most
-        self._flushes: dict[Flush, None] = {}
-        self._error: Exception | None = None
+        self.flushes: dict[Flush, None] = {}
+        self.error: Exception | None = None
         self.unanswered: list[Request] = []
 
     def answer(self, batch: Sequence[Request], responses: Sequence[Response], run: Run) -> None:
@@ -136,8 +138,8 @@ class Responder:
                 continue
             answered.append(request)
             if flush is not None:
-                self._flushes[flush] = None
-        if self._flushes:
+                self.flushes[flush] = None
+        if self.flushes:
             self.flush()
         try:
             self._observer.batch_done(answered, run, time.monotonic())
@@ -148,7 +150,7 @@ class Responder:
         """Ends a request with an error; streams send it with the next `flush`."""
         flush = self._call(request.reply, error)
         if flush is not None:
-            self._flushes[flush] = None
+            self.flushes[flush] = None
         self._count_failure(request, error)
 
     def drop(self, request: Request) -> None:
@@ -161,7 +163,7 @@ class Responder:
 
     def flush(self) -> None:
         """Lets streams send what has gathered, each once."""
-        flushes, self._flushes = self._flushes, {}
+        flushes, self.flushes = self.flushes, {}
         if self._gathered is not None:
             self._gathered.update(flushes)
             return
@@ -170,10 +172,10 @@ class Responder:
 
     def close(self) -> None:
         """Flushes, and raises the first exception of a reply, a flush or the observer, if there was one."""
-        if self._flushes:
+        if self.flushes:
             self.flush()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
     def _count_failure(self, request: Request, error: RequestError) -> None:
         self.unanswered.append(request)
@@ -188,7 +190,7 @@ class Responder:
             return None
 
     def _keep(self, error: Exception) -> None:
-        self._error = self._error or error
+        self.error = self.error or error
 
 
 class Execution:
@@ -277,15 +279,15 @@ class Execution:
         try:
             inputs = packing.assemble(batch) if is_packed else first.inputs
             assembled = time.monotonic()
-            if assembled - started > NOTICEABLE_SECONDS:
-                self.times.cpu_before[thread] = own_seconds()
+            if assembled - started > NOTICEABLE_SECONDS or cut_reason is CutReason.RETRY:
+                self.times.cpu_before[thread] = time.thread_time()
             try:
                 outputs = self._backend.run(names, inputs, in_flight)
             finally:
                 finished = time.monotonic()
                 self.times.took[thread] = seconds = finished - assembled
                 if seconds > LONG_SECONDS:  # for short runs, reading this clock takes too long
-                    self.times.cpu_after[thread] = own_seconds()
+                    self.times.cpu_after[thread] = time.thread_time()
             run = Run(started, assembled, finished, rows, dict(zip(names, outputs, strict=True)), cut_reason)
             responses = packing.split(batch, run) if is_packed else _response_of_one(first, packing, run)
         except Exception as error:
@@ -299,7 +301,7 @@ class Execution:
         if responses is None:
             self._abandon(batch, started, responder)
             return None
-        cost.learn(rows, finished - started)
+        cost.learn(rows, finished - started, outputs)
         if self.breaker.failures_in_row and self.breaker.succeeded():
             responder.on_event("closed")
         responder.answer(batch, responses, run)

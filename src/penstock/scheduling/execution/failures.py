@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,12 +11,17 @@ from penstock.core.errors import (
     AnswerTooLarge,
     DeadlineExpired,
     ModelFailed,
+    Overloaded,
     RequestCancelled,
     RequestError,
     SequenceTooLong,
     StatesTooLarge,
 )
 from penstock.core.request import Request
+from penstock.scheduling.cost import RunCost
+
+LONGEST_RETRY_SECONDS = 60.0
+"""The longest retry hint, however long the queue: by then the load may have changed."""
 
 LIMITS = (SequenceTooLong, StatesTooLarge)
 """Errors of a run that say nothing about the model: its request exceeds a limit."""
@@ -56,6 +62,33 @@ def expired(request: Request) -> RequestError:
             "run is expected to take longer"
         )
     return DeadlineExpired(f"the deadline passed after {waited * 1000:.1f} ms in the queue")
+
+
+def too_late(
+    request: Request, now: float, seconds: float, ahead: float, cost: RunCost
+) -> Overloaded | DeadlineExpired | None:
+    """The error of a request that is expected to be answered after its deadline; None if it is in time.
+
+    Args:
+        request: the request.
+        now: the time, by `time.monotonic()`.
+        seconds: in how many seconds its answer is expected.
+        ahead: how many rows wait ahead of it.
+        cost: the cost of runs.
+    """
+    late = now + seconds - request.deadline
+    if late <= 0.0:
+        return None
+    waiting = f"{ahead:.0f} rows ahead, and " if ahead >= 1 else ""
+    error = (Overloaded if waiting else DeadlineExpired)(
+        f"the answer would be too late: expected in {seconds * 1000:.1f} ms ({waiting}the run in "
+        f"flight), but the deadline is in {(request.deadline - now) * 1000:.1f} ms"
+    )
+    # When it would be in time if no other request came, but at least until a run has ended. In whole
+    # milliseconds, as gRPC's clients take it: so many requests get the same status, made once.
+    seconds = math.ceil(max(late, cost.expect(request.rows)) * 1000) / 1000
+    error.retry_after_seconds = min(seconds, LONGEST_RETRY_SECONDS)
+    return error
 
 
 def cancelled_by_tag() -> RequestCancelled:

@@ -11,8 +11,8 @@ class RunTimes:
 
     Attributes:
         took: how long the run itself took, in seconds, without what is done around it.
-        cpu_before: how much CPU the thread had used, of all that it ever did, before its last run whose
-            inputs took long to assemble.
+        cpu_before: how much CPU the thread had used, of all that it ever did, before its last run that was
+            a second attempt, or whose inputs took long to assemble.
         cpu_after: the same, after its last long run.
     """
 

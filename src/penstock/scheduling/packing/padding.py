@@ -161,7 +161,7 @@ class PaddedRows:
         plan: what is padded, and how.
     """
 
-    batched = packs_single = rows_first = True
+    batched = packs_single = True
 
     def __init__(self, plan: PaddingPlan) -> None:
         self._plan = plan

@@ -37,12 +37,10 @@ class Packing(Protocol):
         batched: whether requests run together, so that outputs have one entry for each row.
         packs_single: whether a request that runs alone is packed, too. If not, its inputs are those of the
             run, and the outputs of the run are its response.
-        rows_first: whether rows lie along the first axis of every tensor.
     """
 
     batched: bool
     packs_single: bool
-    rows_first: bool
 
     def wanted(self, batch: Sequence[Request]) -> Sequence[str]:
         """The names of the outputs that the run is to give."""
@@ -81,7 +79,6 @@ class Alone:
 
     batched = False
     packs_single = True
-    rows_first = True
 
     def wanted(self, batch: Sequence[Request]) -> Sequence[str]:
         """The outputs that the request asks for."""
@@ -118,7 +115,6 @@ class Rows:
     """
 
     packs_single = False
-    rows_first = True
 
     def __init__(self, batched: bool) -> None:
         self.batched = batched
@@ -198,7 +194,6 @@ class RowsAlong(Rows):
     """
 
     packs_single = True
-    rows_first = False
 
     def __init__(self, axes: Mapping[str, int], scalars: Collection[str] = ()) -> None:
         super().__init__(batched=True)

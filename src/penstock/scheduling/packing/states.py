@@ -96,7 +96,7 @@ class States:
         may_be_sent: bool = False,
     ) -> None:
         self._rows = rows
-        self.batched, self.rows_first = rows.batched, rows.rows_first
+        self.batched = rows.batched
         self._tensors = tensors
         self._changing = [each for each in tensors if each.output]
         self._limits = limits

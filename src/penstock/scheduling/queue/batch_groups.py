@@ -10,6 +10,8 @@ from itertools import islice
 from typing import TypeAlias
 
 from penstock.core.request import Request
+from penstock.scheduling.queue.fair_share import FairShare
+from penstock.scheduling.queue.limits import LargeRequest, counted
 from penstock.scheduling.queue.priority_line import PriorityLine, due_of
 
 HIGH, NORMAL, LOW = range(3)
@@ -73,16 +75,15 @@ class BatchGroups(dict[object, BatchGroup]):
         super().__init__()
         self.class_rows = [0, 0, 0]
         self.latest_due = [-math.inf] * 3
-        self._spare: BatchGroup | None = (
-            None  # an empty one to use again: creating a group is the most expensive step
-        )
+        # An empty one to use again: creating a group is the most expensive step.
+        self._spare: BatchGroup | None = None
         self._heap: list[_Entry] | None = None  # while there are many groups
         self._order = itertools.count()  # of equal entries
 
     def add(self, request: Request) -> None:
         """Puts a request into its group."""
-        index = class_of(request)
-        key = request.shape_key
+        priority, key = request.priority, request.shape_key
+        index = NORMAL if priority == 0 else HIGH if priority > 0 else LOW
         group = self.get(key)
         if group is None:
             group = self[key] = self._spare or BatchGroup()
@@ -120,19 +121,45 @@ class BatchGroups(dict[object, BatchGroup]):
             for line in group.lines:
                 yield from line.requests()
 
+    def has_lower_than(self, request: Request) -> bool:
+        """Whether requests of lower classes wait."""
+        return any(self.class_rows[class_of(request) + 1 :])
+
     def lower_than(self, request: Request) -> Iterator[Request]:
         """Waiting requests of lower classes: the lowest class first, in a class the last to arrive first."""
         for index in range(LOW, class_of(request), -1):
             lines = (group.lines[index].newest_first() for group in self.values())
             yield from heapq.merge(*lines, key=lambda each: -each.arrived)
 
+    def in_place_of(
+        self, request: Request, missing: tuple[int, int], share: FairShare | None, *large: LargeRequest
+    ) -> list[Request]:
+        """The requests of lower classes whose places are enough for a request; empty if there are too few.
+
+        Args:
+            request: the request.
+            missing: how many rows and bytes it needs.
+            share: if given, only places of its own sender are taken.
+            large: the parts of large requests that do not count.
+        """
+        (rows, size), found = missing, []
+        for each in self.lower_than(request):
+            if rows <= 0 and size <= 0:
+                break
+            if share is None or share.holds(each, request.sender):
+                found.append(each)
+                freed_rows, freed_size = counted(each, *large)
+                rows, size = rows - freed_rows, size - freed_size
+        return [] if rows > 0 or size > 0 else found
+
     def rows_ahead(self, request: Request, now: float) -> float:
         """How many rows will be taken before a request that arrives now, if what waits is due evenly."""
-        index = class_of(request)
-        ahead: float = sum(self.class_rows[:index])
+        priority, class_rows = request.priority, self.class_rows  # as `class_of`, but without a call
+        index = NORMAL if priority == 0 else HIGH if priority > 0 else LOW
+        ahead: float = class_rows[0] if index == 1 else sum(class_rows[:index])
         span = self.latest_due[index] - now
         share = (due_of(request) - now) / span if span > 0.0 else 1.0
-        return ahead + self.class_rows[index] * min(share, 1.0)
+        return ahead + class_rows[index] * (share if share < 1.0 else 1.0)
 
     def first_deadline(self) -> float:
         """The deadline of the next request; infinity if there are several groups, or nothing waits."""
@@ -144,11 +171,9 @@ class BatchGroups(dict[object, BatchGroup]):
 
     def most_urgent(self) -> object:
         """The key of the group whose first request is next; there must be a group."""
-        if len(self) == 1:
-            return next(iter(self))
         if len(self) <= FEW:
-            self._heap = None
-            return min(self, key=lambda key: self[key].urgency())
+            self._heap = None  # also of one group: each that is added would leave an entry in it
+            return next(iter(self)) if len(self) == 1 else min(self, key=lambda key: self[key].urgency())
         heap = self._heap
         if heap is None or len(heap) > 2 * len(self) + SPARE:
             heap = self._heap = self._build_heap()

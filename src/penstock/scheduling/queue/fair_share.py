@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from itertools import islice
 
+from penstock.core.errors import QueueFull
 from penstock.core.request import Request
 from penstock.scheduling.queue.limits import QueueLimits
 
 RECENT_SECONDS = 1.0
 """How long a caller gets a share after its last request, accepted or not. Otherwise a caller that fills the
 queue as soon as a place becomes free would block the others for ever."""
-AT_ONCE = 8  # how many callers are checked for being forgotten, each time one comes
+AT_ONCE = 1024
+"""The most callers that are looked at to be forgotten, each time one comes, which takes 0.6 ms. A caller is
+looked at once in `RECENT_SECONDS`, so usually there are few."""
 
 
 class FairShare:
@@ -50,22 +52,22 @@ class FairShare:
         if not held.rows:
             del self._held[caller]
 
-    def check(self, request: Request, caller: object, now: float) -> None:
-        """Makes sure that a request is within its caller's share.
-
-        Raises:
-            QueueFull: it is not within it.
-        """
-        self._came(caller, now)
+    def why_full(self, request: Request, caller: object, now: float) -> QueueFull | None:
+        """Why a request that has just arrived is not within its caller's share; None if it is."""
+        recent = self._recent
+        recent[caller] = now
+        recent.move_to_end(caller)
+        if next(iter(recent.values())) < now - RECENT_SECONDS:
+            self._forget(now)
         held = self._held.get(caller)
         if held is None:
-            return
-        self._forget(now - RECENT_SECONDS)
-        among = len(self._recent)
-        if among > 1:
-            share = QueueLimits(self._limits.rows // among, self._limits.bytes // among)
-            where = f"this caller's fair share of the queue (1 of {among} callers) is used up"
-            share.check(where, held, request.rows or 1, request.size)
+            return None
+        among = len(recent)
+        if among == 1:
+            return None
+        share = QueueLimits(self._limits.rows // among, self._limits.bytes // among)
+        where = f"this caller's fair share of the queue (1 of {among} callers) is used up"
+        return share.why_full(where, held, request.rows or 1, request.size)
 
     def holds(self, request: Request, caller: object) -> bool:
         """Whether a waiting request is this caller's."""
@@ -75,14 +77,15 @@ class FairShare:
         self._recent[caller] = now
         self._recent.move_to_end(caller)
 
-    def _forget(self, before: float) -> None:
-        """Forgets callers that came last before a time, unless something of them waits."""
+    def _forget(self, now: float) -> None:
+        """Forgets callers that came last longer ago than `RECENT_SECONDS`, unless something of them waits."""
         recent = self._recent
-        for caller, when in tuple(islice(recent.items(), AT_ONCE)):
-            if when >= before:
+        for _ in range(AT_ONCE):
+            caller, when = next(iter(recent.items()))  # there is always the one that has just come
+            if when >= now - RECENT_SECONDS:
                 return
             if caller in self._held:
-                recent.move_to_end(caller)
+                self._came(caller, now)
             else:
                 del recent[caller]
 

@@ -20,10 +20,10 @@ class QueueLimits(NamedTuple):
     rows: int
     bytes: int = 2**63
 
-    def check(
+    def why_full(
         self, where: str, waiting: Waiting, rows: int, size: int, large: LargeRequest | None = None
-    ) -> None:
-        """Checks that a request fits into the limits, together with the requests that wait.
+    ) -> QueueFull | None:
+        """Why a request does not fit into the limits, together with the requests that wait; None if it does.
 
         Args:
             where: the first words of the error.
@@ -31,18 +31,16 @@ class QueueLimits(NamedTuple):
             rows: of the request.
             size: of the request, in bytes.
             large: a part of what waits that does not count.
-
-        Raises:
-            QueueFull: it does not fit.
         """
         if waiting.rows + rows > self.rows or waiting.bytes + size > self.bytes:
-            missing_rows, missing_bytes = self.missing(waiting, rows, size, large)
-            if missing_rows > 0:
-                said = _waiting(waiting.rows, "rows", 0 if large is None else large.rows)
-                raise QueueFull(f"{where}: {said}, {rows} more arrived, the limit is {self.rows}")
-            if missing_bytes > 0:
-                said = _waiting(waiting.bytes, "bytes", 0 if large is None else large.bytes)
-                raise QueueFull(f"{where}: {said}, {size} more arrived, the limit is {self.bytes}")
+            uncounted_rows, uncounted_bytes = (0, 0) if large is None else (large.rows, large.bytes)
+            if waiting.rows + rows - uncounted_rows > self.rows:
+                said = _waiting(waiting.rows, "rows", uncounted_rows)
+                return QueueFull(f"{where}: {said}, {rows} more arrived, the limit is {self.rows}")
+            if waiting.bytes + size - uncounted_bytes > self.bytes:
+                said = _waiting(waiting.bytes, "bytes", uncounted_bytes)
+                return QueueFull(f"{where}: {said}, {size} more arrived, the limit is {self.bytes}")
+        return None
 
     def half_of_least(self, other: QueueLimits) -> QueueLimits:
         """Half of the lower of two limits."""
@@ -79,6 +77,16 @@ class Limited(Waiting, Protocol):
     large: LargeRequest
 
 
+class LimitedOfAll(Limited, Protocol):
+    """The same of one model, among others.
+
+    Attributes:
+        total: what waits for all models.
+    """
+
+    total: QueueTotal
+
+
 class QueueTotal:
     """How much waits for all models together.
 
@@ -105,13 +113,9 @@ class QueueTotal:
             self.rows += rows
             self.bytes += size
 
-    def check(self, rows: int, size: int) -> None:
-        """Checks that a request fits, together with the requests that wait for all models.
-
-        Raises:
-            QueueFull: it does not fit.
-        """
-        self.limits.check("the queues of all models are full", self, rows, size, self.large)
+    def why_full(self, rows: int, size: int) -> QueueFull | None:
+        """Why a request does not fit, together with what waits for all models; None if it does."""
+        return self.limits.why_full("the queues of all models are full", self, rows, size, self.large)
 
 
 class LargeRequest:
@@ -155,6 +159,45 @@ class LargeRequest:
         if request is self.request:
             self.request = None
             self.rows = self.bytes = 0
+
+
+def why_full(queue: LimitedOfAll, rows: int, size: int) -> QueueFull | None:
+    """Why a request does not fit into a queue, or into all queues together; None if it does."""
+    full = None
+    if queue.rows:
+        full = queue.limits.why_full("the queue is full", queue, rows, size, queue.large)
+    return queue.total.why_full(rows, size) if full is None else full
+
+
+class LastFull:
+    """Why the last request did not fit: while nothing changes, the next one gets the same error.
+
+    A full queue rejects one request after another, and making an error takes longer than deciding.
+    """
+
+    __slots__ = ("_error", "_state")
+
+    def __init__(self) -> None:
+        self._state: object = None
+        self._error: QueueFull | None = None
+
+    def of(self, queue: LimitedOfAll, request: Request, runs: int) -> QueueFull | None:
+        """Why a request does not fit; None if it does.
+
+        Args:
+            queue: the queue.
+            request: the request.
+            runs: how many runs there were: how long the queue takes to empty depends on them.
+        """
+        rows, size, total = request.rows or 1, request.size, queue.total
+        large, of_all = queue.large, total.large
+        state = (
+            queue.rows, queue.bytes, total.rows, total.bytes, rows, size, runs,
+            large.rows, large.bytes, of_all.rows, of_all.bytes,
+        )  # fmt: skip
+        if state != self._state:
+            self._state, self._error = state, why_full(queue, rows, size)
+        return self._error
 
 
 def counted(request: Request, *large: LargeRequest) -> tuple[int, int]:

@@ -45,7 +45,9 @@ class PriorityLine:
 
     def put(self, request: Request) -> float:
         """Adds a request, and returns when it is due."""
-        due = due_of(request)
+        due = request.arrived + PATIENCE_SECONDS
+        if request.deadline < due:
+            due = request.deadline
         if self._line and (self._heap is not None or due < self._latest):
             self._put_out_of_turn(request, due)
             return due

@@ -3,8 +3,7 @@
 It is a plain data structure that is given the time, so every rule can be tested without waiting:
 
 - a higher class of priority goes first, and within a class what is due first;
-- every eighth batch begins with the request that has waited longest, if it has waited long, so that every
-  request is run at some time (if there are many shapes, the longest of some of them, in turn);
+- every eighth batch begins with the request that has waited longest (of many shapes, of some), if long;
 - requests of equal shapes share a batch, which is cut where one more row would make a request late;
 - the first request of a shape that has never run gets a batch of its own;
 - requests that are late, or cannot be in time any more, are removed before they cost a run.
@@ -14,21 +13,23 @@ from __future__ import annotations
 
 import math
 
-from penstock.core.errors import DeadlineExpired, QueueFull
+from penstock.core.errors import DeadlineExpired, QueueFull, RequestError
 from penstock.core.request import CutReason, Request
 from penstock.scheduling.cost import RunCost, RunCosts
 from penstock.scheduling.queue.batch_groups import LOW, BatchGroups
 from penstock.scheduling.queue.fair_share import FairShare
 from penstock.scheduling.queue.limits import (
     LargeRequest,
+    LastFull,
     QueueLimits,
     QueueTotal,
-    counted,
     most_missing,
     note_large,
+    why_full,
 )
 from penstock.scheduling.queue.priority_line import PriorityLine
 
+PASSED = "the deadline had passed when the request arrived"
 AGED_SECONDS = 0.5
 AGED_TURN = 8
 """Every `AGED_TURN`th batch begins with the request that has waited longest, if that is longer than
@@ -43,18 +44,18 @@ class BatchBuilder:
         now: the time, by the clock of the deadlines.
 
     Attributes:
+        max_rows, now: as given.
         batch: the requests that are to be run together.
         rows: the rows of these.
         late: requests that were found to be late, or that cannot be in time any more.
         cost: the cost of runs of their shape.
         is_first_run: whether their shape has never run: then only one request is taken.
-        now: as given.
         cut_reason: why the batch has no more requests.
     """
 
     __slots__ = (
-        "_deadline", "_fitting_by", "_fitting_rows", "_max_rows", "batch", "cost", "cut_reason",
-        "is_first_run", "late", "now", "rows",
+        "_deadline", "_fitting_by", "_fitting_rows", "batch", "cost", "cut_reason", "is_first_run", "late",
+        "max_rows", "now", "rows",
     )  # fmt: skip
 
     cost: RunCost
@@ -66,7 +67,7 @@ class BatchBuilder:
         self.cut_reason = CutReason.FREE
         self.is_first_run = False
         self.rows = 0
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._deadline = math.inf  # the earliest deadline of the batch
         self._fitting_rows: float = max_rows  # the rows that can be run
         self._fitting_by = math.inf  # by this deadline; worked out only for a second request
@@ -79,8 +80,7 @@ class BatchBuilder:
     def is_late(self, request: Request, waiting_rows: int) -> bool:
         """Whether a request's deadline has passed, or will have passed when its run ends.
 
-        If nothing waits behind a request, it is run even if it is expected to be late: otherwise the estimate
-        would never learn that runs have become faster.
+        If nothing waits behind it, it is run even so: else the estimate would never learn of faster runs.
         """
         deadline = request.deadline
         if deadline <= self.now:
@@ -98,14 +98,14 @@ class BatchBuilder:
             if self._deadline != self._fitting_by:
                 self._fitting_by = self._deadline
                 fitting = -1 if self.is_first_run else self.cost.rows_within(self._deadline - self.now)
-                self._fitting_rows = min(self._max_rows, fitting)
+                self._fitting_rows = min(self.max_rows, fitting)
             if rows > self._fitting_rows:
                 reason = CutReason.NEW_SHAPE if self.is_first_run else CutReason.DEADLINE
-                self.cut_reason = CutReason.FULL if rows > self._max_rows else reason
+                self.cut_reason = CutReason.FULL if rows > self.max_rows else reason
                 return False
         self.rows = rows
         self.batch.append(request)
-        if rows >= self._max_rows:
+        if rows >= self.max_rows:
             self.cut_reason = CutReason.FULL
         return True
 
@@ -122,8 +122,7 @@ class RequestQueue:
         rows: the rows that wait, cancelled requests not among them. A request of no rows counts as one.
         bytes: the bytes that wait.
         earliest_deadline: no waiting request has an earlier deadline; infinity if none has a deadline.
-        limits: as given.
-        total: as given, or one without limits.
+        limits, total: as given; without a total, one without limits.
         large: the part of a request above the limits that does not count.
     """
 
@@ -140,6 +139,7 @@ class RequestQueue:
         self._only: Request | None = None  # the one request that waits, in no group: see `_group_only`
         self._groups = BatchGroups()
         self._class_rows = self._groups.class_rows
+        self._last_full = LastFull()
         self._fair_share: FairShare | None = None  # while more than half of a limit is used
 
     def put(self, request: Request, now: float) -> None:
@@ -150,35 +150,44 @@ class RequestQueue:
             DeadlineExpired: its deadline has passed already.
         """
         if request.deadline <= now:
-            raise DeadlineExpired("the deadline had passed when the request arrived")
+            raise DeadlineExpired(PASSED)
         with self._lock:
-            if self.total.rows:
-                self._check_room(request, now)
+            if self.total.rows and (full := self._why_full(request, now)) is not None:
+                raise full
             self._add(request)
+
+    def why_rejected(self, request: Request, now: float) -> RequestError | None:
+        """Why `put` would raise an error now; None if it would not, or if `displace` might help."""
+        with self._lock:
+            if self._only is not None:
+                self._group_only()
+            _, normal, low = self._class_rows
+            has_lower = low or normal if request.priority > 0 else low and request.priority == 0
+            if request.deadline <= now or has_lower or not self.total.rows:
+                return None if request.deadline > now else DeadlineExpired(PASSED)
+            share = self._fair_share
+            full = None if share is None else share.why_full(request, request.sender, now)
+            return full or self._last_full.of(self, request, self._costs.first.runs)
 
     def displace(self, request: Request, now: float) -> list[Request]:
         """Adds a request to a full queue, in the place of requests of lower priority.
 
         Returns:
-            The requests that were taken out: the lowest class first, in a class the last to arrive first.
-            Empty if removing all of them would not be enough; then the request is not added.
+            The requests that were taken out. Empty if all are not enough, or there is room by now: then the
+            request is not added.
         """
         with self._lock:
             self._group_only()
-            share, (rows, size) = self._missing(request, now)
-            displaced: list[Request] = []
-            for each in self._groups.lower_than(request):
-                if rows <= 0 and size <= 0:
-                    break
-                if share is None or share.holds(each, request.sender):
-                    displaced.append(each)
-                    freed_rows, freed_size = counted(each, self.large, self.total.large)
-                    rows, size = rows - freed_rows, size - freed_size
-            if rows > 0 or size > 0:
+            if not self._groups.has_lower_than(request):
                 return []
+            missing, share = (request.rows or 1, request.size), self._fair_share
+            if share is None or share.why_full(request, request.sender, now) is None:
+                missing, share = most_missing(*missing, self, self.total), None
+            displaced = self._groups.in_place_of(request, missing, share, self.large, self.total.large)
             for each in displaced:
                 self._remove(each)
-            self._add(request)
+            if displaced:
+                self._add(request)
             return displaced
 
     def add_held(self, request: Request) -> None:
@@ -195,8 +204,7 @@ class RequestQueue:
     def take(self, max_rows: int, now: float) -> BatchBuilder:
         """Takes out the next batch.
 
-        It begins with the most urgent request, and the others may run with it. A request of more than
-        `max_rows` rows is taken alone.
+        It begins with the most urgent request. A request of more than `max_rows` rows is taken alone.
 
         Args:
             max_rows: the most rows of the batch.
@@ -215,17 +223,15 @@ class RequestQueue:
 
     def expire(self, now: float) -> list[Request]:
         """Takes out every request whose deadline has passed."""
-        if now < self.earliest_deadline:
-            return []
         with self._lock:
+            if now < self.earliest_deadline:
+                return []
             self._group_only()
             waiting = list(self._groups.requests())
-            expired = [request for request in waiting if request.deadline <= now]
-            for request in expired:
+            for request in (expired := [request for request in waiting if request.deadline <= now]):
                 self._remove(request)
-            self.earliest_deadline = min(
-                (request.deadline for request in waiting if request.deadline > now), default=math.inf
-            )
+            left = [request.deadline for request in waiting if request.deadline > now]
+            self.earliest_deadline = min(left, default=math.inf)
             return expired
 
     def oldest(self) -> float:
@@ -284,37 +290,32 @@ class RequestQueue:
     def _group_only(self) -> None:
         """Puts the only request that waits into its group.
 
-        Most requests are taken before another one arrives. Grouping them would double the cost of the queue,
-        so a request is grouped only when another one arrives.
+        Most are taken before another one arrives. Grouping them at once would double the cost of the queue.
         """
         if self._only is not None:
             self._groups.add(self._only)
             self._only = None
 
-    def _check_room(self, request: Request, now: float) -> None:
-        rows, size = request.rows or 1, request.size
-        if self._fair_share is not None:
-            self._fair_share.check(request, request.sender, now)
-        if self.rows:
-            self.limits.check("the queue is full", self, rows, size, self.large)
-        self.total.check(rows, size)
-
-    def _missing(self, request: Request, now: float) -> tuple[FairShare | None, tuple[int, int]]:
-        """How many rows and bytes are missing for a request; the shares, if its caller's share is used up."""
-        rows, size = request.rows or 1, request.size
-        try:
-            if self._fair_share is not None:
-                self._fair_share.check(request, request.sender, now)
-        except QueueFull:
-            return self._fair_share, (rows, size)
-        return None, most_missing(rows, size, self, self.total)
+    def _why_full(self, request: Request, now: float) -> QueueFull | None:
+        rows, size, share = request.rows or 1, request.size, self._fair_share
+        half, total = self._half, self.total
+        if share is None and total.rows + rows <= half.rows and total.bytes + size <= half.bytes:
+            return None  # as below, but without a call
+        full = None if share is None else share.why_full(request, request.sender, now)
+        return why_full(self, rows, size) if full is None else full
 
     def _take_only(self, request: Request, builder: BatchBuilder) -> None:
-        self._begin(request.shape_key, builder)
+        if (cost := self._cost_by_shape.get(request.shape_key)) is None:
+            self._begin(request.shape_key, builder)
+        else:
+            builder.cost = cost
         if request.deadline != math.inf and builder.is_late(request, self.rows):
             builder.late.append(request)
-        else:
-            builder.takes(request)
+        else:  # as `takes`, but without a call
+            builder.batch.append(request)
+            if (rows := request.rows) >= builder.max_rows:
+                builder.cut_reason = CutReason.FULL
+            builder.rows = rows
         self._only, self.earliest_deadline = None, math.inf
         self.total.rows -= self.rows
         self.total.bytes -= self.bytes
@@ -392,8 +393,7 @@ class RequestQueue:
             total.large.left(request)
 
     def _remove(self, request: Request) -> bool:
-        found = self._groups.find(request)
-        if found is None:
+        if (found := self._groups.find(request)) is None:
             return False
         self._take_out(*found, request)
         self._groups.drop_if_empty(request.shape_key)

@@ -19,8 +19,7 @@ The handler tells the call, from any thread:
     finish(...)         a last message, if any and if no send() is under way, and the status; once
 
 After finish() only closed() is called. A call that is finished or over ignores what it is told, so a late
-answer need not ask first. An exception that a handler raises ends its call with INTERNAL and is passed to
-`failed`.
+answer need not ask first. An exception of a handler ends its call with INTERNAL and is passed to `failed`.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Protocol, TypeAlias
 
 import grpc
@@ -42,7 +42,7 @@ from penstock.core.errors import StartupError
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
-KEY = re.compile(r"[0-9a-z_.-]+")
+IS_KEY = lru_cache(64)(re.compile(r"[0-9a-z_.-]+").fullmatch)
 TEXT = re.compile(r"[ -~]*")
 
 
@@ -70,11 +70,10 @@ class Status:
 
 
 def _can_be_carried(key: str, value: str | bytes) -> bool:
-    if KEY.fullmatch(key) is None:
+    if IS_KEY(key) is None:
         return False
-    if key.endswith("-bin"):
-        return isinstance(value, bytes)
-    return isinstance(value, str) and TEXT.fullmatch(value) is not None
+    is_text = isinstance(value, str) and TEXT.fullmatch(value) is not None
+    return isinstance(value, bytes) if key.endswith("-bin") else is_text
 
 
 OK = Status(grpc.StatusCode.OK)
@@ -88,10 +87,11 @@ class ServerCall(ABC):
         metadata: what the client sent in its headers, keys in lower case.
         deadline: when the client stops waiting, by `time.monotonic()`; `math.inf` for never.
         can_exchange: whether it has `exchange`, which sends a message and asks for the next, without sent().
+        copies: whether it has copied a message when the method that sends it returns.
     """
 
     __slots__ = ("deadline", "metadata", "method")
-    can_exchange = False
+    can_exchange = copies = False
 
     def __init__(self, method: str, metadata: Metadata, deadline: float = math.inf) -> None:
         self.method = method
@@ -256,7 +256,7 @@ class Transport(ABC):
         self._flush_due = False
         self._refusal: Status | None = None
         self._spared: Collection[str] = ()
-        self._in_flight = 0  # changed by the polling thread only
+        self.in_flight = 0  # calls that have begun and not ended; changed by the polling thread only
 
     @abstractmethod
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
@@ -321,19 +321,19 @@ class Transport(ABC):
         now = time.monotonic()
         # A message may still be on its way, as of a call that has just arrived.
         end, next_look = now + seconds, now + UNREAD_SECONDS
-        while self._in_flight and now < end:
+        while self.in_flight and now < end:
             if now >= next_look:
                 self.end_unread()
                 next_look = now + UNREAD_SECONDS
             time.sleep(0.002)
             now = time.monotonic()
-        ended = not self._in_flight  # later ones are calls of spared methods, such as probes
+        ended = not self.in_flight  # later ones are calls of spared methods, such as probes
         time.sleep(LAST_WRITES_SECONDS)
         return ended
 
     def calls_in_flight(self) -> int:
         """How many calls have arrived and not ended."""
-        return self._in_flight
+        return self.in_flight
 
     def report(self, error: BaseException) -> None:
         """Passes an exception to `failed`; an exception that `failed` raises must not end the thread."""
@@ -352,7 +352,7 @@ class Transport(ABC):
         if method is None:
             words = f"unknown method {name}; `grpcurl -plaintext HOST:PORT list` shows the services"
             return Status(grpc.StatusCode.UNIMPLEMENTED, words)
-        if self._in_flight >= self._limits.calls:
+        if self.in_flight >= self._limits.calls:
             words = f"{self._limits.calls} calls are in flight, the server's limit"
             return Status(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
         return None

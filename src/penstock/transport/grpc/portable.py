@@ -44,6 +44,8 @@ every call ran in a batch of its own (32 in flight: 1.1 rows a batch and 268 µs
 23 rows and 140 µs). A lone call pays 16 µs for it."""
 EVENTS_A_TURN = 256
 """After this number of events idle work gets its turn, even if more events are ready."""
+TURN_SECONDS = 0.016
+"""After this time, too: see `penstock.transport.grpc.reactor`."""
 STREAM_SECONDS = 0.002
 """For this long in a pass of the loop, messages of streams are handled as they come. The rest waits, in
 order, for the streams' next turn. Their streams are not read meanwhile: see `READING_SECONDS`."""
@@ -69,6 +71,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         self._handlers = {name: self._rpc_handler(name, method) for name, method in methods.items()}
         self._idle_scheduled = self._stopping = False
         self.unread: set[UnaryCall] = set()
+        self._idle_at = 0.0  # when idle work gets its turn, even if more events are ready
         self._told = self._empty_passes = 0  # events since the last idle work; passes since the last event
         self._later: deque[tuple[StreamCall, bytes]] = deque()  # messages of streams that wait for their turn
         self._streams_until = 0.0  # when the streams' time in this pass is over; 0.0 before their first one
@@ -153,6 +156,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         self._empty_passes = 0
         if not self._idle_scheduled:
             self._idle_scheduled = True
+            self._idle_at = time.monotonic() + TURN_SECONDS
             self._loop.call_soon(self._pass)
 
     def stream_message(self, call: StreamCall, message: bytes) -> None:
@@ -195,11 +199,11 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
 
     def call_opened(self) -> None:
         """Counts a call that has begun."""
-        self._in_flight += 1
+        self.in_flight += 1
 
     def call_closed(self) -> None:
         """Counts a call that has ended."""
-        self._in_flight -= 1
+        self.in_flight -= 1
 
     def _rpc_handler(self, name: str, method: Method) -> grpc.RpcMethodHandler:
         """What runs the calls of a method.
@@ -268,7 +272,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
             with contextlib.suppress(grpc.aio.UsageError):  # it no longer takes calls
                 await self._servers[-1].start()  # only a server that has run releases its ports
             # With no call in flight, the last statuses may still be on their way.
-            grace = None if self._in_flight else STOP_SECONDS / 2
+            grace = None if self.in_flight else STOP_SECONDS / 2
             stops = [self._loop.create_task(server.stop(grace)) for server in self._servers]
             await asyncio.wait(stops, timeout=STOP_SECONDS)
             # Grpc's tasks end with the calls that they wait for. What core still has to tell a task that was
@@ -300,7 +304,8 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
 
         While messages of streams wait, there are enough events in a pass.
         """
-        if self._empty_passes < EMPTY_PASSES and self._told < EVENTS_A_TURN and not self._later:
+        gathers = self._empty_passes < EMPTY_PASSES and self._told < EVENTS_A_TURN and not self._later
+        if gathers and time.monotonic() < self._idle_at:
             self._empty_passes += 1
             self._loop.call_soon(self._pass)
         else:

@@ -18,6 +18,7 @@ from typing_extensions import override
 from penstock.transport.grpc.call import BROKEN, IGNORING, OK, CallHandler, Kind, ServerCall, Status
 
 NO_FLAGS = 0
+NEVER = 1e11  # core's own lies beyond the year 5000
 
 # Operations that are the same for every call, and keep nothing of a call.
 GREETING = core.SendInitialMetadataOperation((), NO_FLAGS)
@@ -30,15 +31,12 @@ class Events(Protocol):
     def report(self, error: BaseException) -> None:
         """Passes on an exception that a handler raised."""
 
-    def call_opened(self, call: ReactorCall) -> set[ReactorCall]:
-        """Counts a call that has begun.
+    in_flight: int
+    """How many calls have begun and not ended."""
 
-        Returns:
-            The set that holds the call until it is watched or answered: then the call takes itself out.
-        """
-
-    def call_closed(self) -> None:
-        """Counts a call that has ended."""
+    unwatched: set[ReactorCall]
+    """The unary calls that have begun and are neither watched nor answered. It may become another set; a call
+    takes itself out of the one that it put itself into."""
 
     def stream_opened(self, peer: str) -> None:
         """Counts a stream that has begun, by the far end of its connection."""
@@ -87,7 +85,7 @@ class ReactorCall(ServerCall):
         "_unwatched", "_watched",
     )  # fmt: skip
 
-    can_exchange = True
+    can_exchange = copies = True
 
     def __init__(self, method: str, kind: Kind, event: Any, deadline: float, reactor: Events) -> None:
         self.method = method
@@ -105,14 +103,18 @@ class ReactorCall(ServerCall):
 
     def open(self, make_handler: Callable[[ServerCall], CallHandler]) -> None:
         """Makes the handler and starts the operations that give it messages and the end of the call."""
-        self._unwatched: set[ReactorCall] = self._reactor.call_opened(self)
+        self._reactor.in_flight += 1
+        self._unwatched: set[ReactorCall] = self._reactor.unwatched
+        self._unwatched.add(self)
         is_stream = self._kind is Kind.STREAM
         if is_stream:
             self._peer = self.peer()
             self._reactor.stream_opened(self._peer)
             self.watch()
-        else:
-            start(self._call, (core.ReceiveMessageOperation(NO_FLAGS),), self._received)
+        elif error := self._call.start_server_batch(
+            (core.ReceiveMessageOperation(NO_FLAGS),), self._received
+        ):
+            raise refused(error)
         try:
             self._handler = make_handler(self)
         except Exception as error:
@@ -150,12 +152,18 @@ class ReactorCall(ServerCall):
     def fail(self, error: Exception) -> None:
         """Ends the call because its handler raised an exception."""
         self._reactor.report(error)
-        self.finish(BROKEN)
+        try:
+            self.finish(BROKEN)
+        except Exception as second:  # it must not end the thread that all calls need
+            self._reactor.report(second)
 
     @override
     def peer(self) -> str:
         call = self._call
-        return "" if call is None else text(call.peer())
+        if call is None:
+            return ""
+        peer: str | bytes = call.peer()
+        return peer if type(peer) is str else text(peer)
 
     @override
     def identities(self) -> Sequence[bytes]:
@@ -207,8 +215,9 @@ class ReactorCall(ServerCall):
             if self._watched:
                 start(self._call, operations, _ignore)
             else:
-                last = core.ReceiveCloseOnServerOperation(NO_FLAGS)
-                start(self._call, (*operations, last), self._closed)
+                operations = (*operations, core.ReceiveCloseOnServerOperation(NO_FLAGS))
+                if error := self._call.start_server_batch(operations, self._closed):
+                    raise refused(error)
                 self._watched = True
                 self._unwatched.discard(self)
             self._over = True
@@ -264,7 +273,7 @@ class ReactorCall(ServerCall):
         finally:
             if self._kind is Kind.STREAM:
                 self._reactor.stream_closed(self._peer)
-            self._reactor.call_closed()
+            self._reactor.in_flight -= 1
 
 
 def start(call: Any, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
@@ -275,7 +284,12 @@ def start(call: Any, operations: tuple[Any, ...], tag: Callable[[Any], None]) ->
     """
     error = call.start_server_batch(operations, tag)
     if error:
-        raise RuntimeError(f"gRPC refuses the operations {operations} with error {error}")
+        raise refused(error)
+
+
+def refused(error: int) -> RuntimeError:
+    """The error of operations that gRPC does not start."""
+    return RuntimeError(f"gRPC refuses the operations with error {error}")
 
 
 def _end_of(status: Status) -> Any:
@@ -296,7 +310,7 @@ def refuse(call: Any, status: Status) -> None:
 
 def by_monotonic_clock(deadline: float | None) -> float:
     """A deadline of gRPC, in the time of `time.monotonic()`."""
-    if deadline is None or deadline > 1e11:  # core's "never" lies beyond the year 5000
+    if deadline is None or deadline > NEVER:
         return math.inf
     return time.monotonic() + deadline - time.time()
 

@@ -15,7 +15,6 @@ from penstock.transport.http.call import HttpCall, Mailbox
 from penstock.transport.http.exchange import (
     BadRequest,
     Bounds,
-    Exchange,
     broken,
     is_cancelled,
     set_deadline,
@@ -24,10 +23,10 @@ from penstock.transport.http.lines import LineCall
 from penstock.transport.http.origins import Origins
 from penstock.transport.http.routes import Routes
 from penstock.transport.http.status import bad_request, too_large, wrong_host
+from penstock.transport.http.whole import Head, WholeCall
 
 if TYPE_CHECKING:
     from penstock.transport.http.connection import Connection
-    from penstock.transport.http.whole import WholeRequest
 
 UNUSUAL = frozenset(("origin", "content-encoding", "expect"))
 """The headers of requests that are answered by a task."""
@@ -91,7 +90,6 @@ class Application:
             return
         kind = HttpCall if method.kind is Kind.UNARY else LineCall
         call = kind(found, headers, scope["query_string"], scope["client"], self._mailbox)
-        call.has_error = answer.has_error
         self._gate.began()
         connection.call = call
         try:
@@ -100,35 +98,42 @@ class Application:
             connection.call = None
             self._gate.ended()
 
-    def at_once(self, connection: Connection, request: WholeRequest) -> bool:
+    def at_once(self, connection: Connection, head: Head, body: bytes) -> bool:
         """Answers a request that has come completely, which takes half the time without a task.
 
         Args:
             connection: the connection that it came by.
-            request: the request.
+            head: the request's head.
+            body: its body.
 
         Returns:
             Whether it is, or will be, answered; if not, nothing was done: it needs a task.
         """
-        headers = _headers_of(request.headers)
-        if not UNUSUAL.isdisjoint(headers) or request.method == "HEAD":
+        if not head.fits and not self._is_found(head):
             return False
-        found = self._routes.find(request.method, request.path)
-        if "host" not in headers or len(headers) != len(request.headers):
-            found = wrong_host(request.version, request.headers) or found
-        answer = Answer(request.path, headers, request, connection, self._gate)
-        if isinstance(found, Status):
-            return answer.now(found, None)
-        method = self._methods[found.method]
-        if method.kind is not Kind.UNARY:
-            return False
-        refusal = self._gate.why_not(method, found.method)
+        connection.cycle = call = WholeCall(head, connection, self._gate, self._mailbox)  # type: ignore[assignment]
+        refusal = head.refusal or self._gate.why_not(head.target, head.found.method)
         if refusal is not None:
-            return answer.now(refusal, None)
-        call = HttpCall(found, headers, request.query, connection.client, self._mailbox)
-        call.has_error = answer.has_error
-        Exchange(call, answer, connection, self._gate).begin(method, self._bounds, request.body)
+            call.refuse(refusal)
+        else:
+            call.begin(self._bounds, body)
         return True
+
+    def _is_found(self, head: Head) -> bool:
+        """Finds what takes a request; False if it needs a task."""
+        texts = _headers_of(head.headers)
+        if not UNUSUAL.isdisjoint(texts) or head.method == "HEAD":
+            return False
+        head.read(texts)
+        found = self._routes.find(head.method, head.path)
+        if "host" not in texts or len(texts) != len(head.headers):
+            found = wrong_host(head.version, head.headers) or found
+        if isinstance(found, Status):
+            head.refusal = found
+            return True
+        head.found = found
+        head.target = self._methods[found.method]
+        return head.target.kind is Kind.UNARY
 
     async def _handle(self, call: HttpCall, method: Method, receive: Receive, answer: Answer) -> None:
         timer = None
@@ -145,13 +150,13 @@ class Application:
                 await self._unary(call, handler, receive)
                 await call.wait()
                 if call.result is not None:
-                    await answer.end(*call.result, call.answer_headers)
+                    await answer.end(*call.result, call.all_headers())
         except Gone:
             call.gone()
         except Exception as error:
             call.finish(broken(error, self._gate))
             if call.result is not None:
-                await answer.end(*call.result, call.answer_headers)
+                await answer.end(*call.result, call.all_headers())
         finally:
             if timer is not None:
                 timer.cancel()
@@ -182,7 +187,7 @@ class Application:
     async def _stream(self, call: LineCall, handler: CallHandler, receive: Receive, answer: Answer) -> None:
         """Sends messages while the body is being read."""
         if call.result is not None:
-            await answer.end(*call.result, call.answer_headers)
+            await answer.end(*call.result, call.all_headers())
             return
         if call.headers.get("content-encoding", "identity") != "identity":
             raise BadRequest(bad_request("the body of a stream cannot be compressed", 415))

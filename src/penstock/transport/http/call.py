@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 from typing_extensions import override
 
-from penstock.transport.grpc.call import OK, ServerCall, Status
+from penstock.transport.grpc.call import OK, Metadata, ServerCall, Status
 from penstock.transport.http.routes import Found
 
 REQUEST_ID = "x-request-id"
@@ -58,7 +58,10 @@ class Mailbox:
     def _deliver(self) -> None:
         self._is_awake = False  # before the news are read: what comes later wakes the loop again
         while self._news:
-            self._news.popleft().look()
+            try:
+                self._news.popleft().look()
+            except Exception as error:  # the others must not wait for the next news
+                self._loop.call_exception_handler({"message": "a call failed", "exception": error})
 
 
 class HttpCall(ServerCall):
@@ -70,43 +73,53 @@ class HttpCall(ServerCall):
         query: the query string, without "?".
         client: the client's host and port; None if they are unknown.
         mailbox: of the event loop.
+        metadata: the headers as metadata, if they are at hand.
 
     Attributes:
         parameters: the parts of the path that the route names.
         json_size: as `Route` has it.
         headers: as given.
-        has_error: whether problem reports have the member `error`; see `status.problem`.
+        notes: what handlers keep for all requests with the same head; see `whole.Head`.
         answer_headers: headers of the answer, besides those of its status.
+        answer_type: the content type of an answer that ends well; b"" if it is among `answer_headers`, or
+            for JSON.
         result: the status and the last message, once the call is finished.
         on_news: called on the event loop once the call is finished or its client has gone; None for no one.
     """
 
     __slots__ = (
-        "_client", "_mailbox", "_open", "_query", "answer_headers", "has_error", "headers", "is_gone",
-        "json_size", "on_news", "parameters", "result",
+        "_client", "_mailbox", "_open", "_query", "answer_headers", "answer_type", "headers", "is_gone",
+        "json_size", "notes", "on_news", "parameters", "result",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a request consists of
         self,
         found: Found,
         headers: Mapping[str, str],
         query: bytes,
         client: tuple[str, int] | None,
         mailbox: Mailbox,
+        metadata: Metadata | None = None,
     ) -> None:
-        super().__init__(found.method, tuple(headers.items()))
+        super().__init__(found.method, tuple(headers.items()) if metadata is None else metadata)
         self.parameters = found.parameters
         self.json_size = found.json_size
         self.headers = headers
-        self.has_error = False
         self.is_gone = False
         self.answer_headers: list[tuple[bytes, bytes]] = []
+        self.answer_type = b""
         self.result: Result | None = None
         self._query = query
         self._client = client
         self._mailbox = mailbox
         self._open = [True]
         self.on_news: Callable[[], None] | None = None
+        self.notes: dict[str, object] = {}
+
+    def all_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of the answer, its content type among them if it has one."""
+        kind = self.answer_type
+        return [*self.answer_headers, (b"content-type", kind)] if kind else self.answer_headers
 
     @property
     def has_query(self) -> bool:

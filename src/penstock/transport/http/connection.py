@@ -15,18 +15,28 @@ import httptools
 from typing_extensions import override
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from penstock.transport.grpc.call import STOPPING, Status
+from penstock.transport.grpc.call import BROKEN, STOPPING, Status
 from penstock.transport.http.call import REQUEST_ID, HttpCall
+from penstock.transport.http.intake import Intake
 from penstock.transport.http.lines import LineCall
-from penstock.transport.http.status import bad_request, headers_too_large, no_room, too_slow, whole_answer
-from penstock.transport.http.whole import WholeRequest
+from penstock.transport.http.lingering import LINGER_BYTES, UNTOLD_BYTES, CycleTransport, Lingering
+from penstock.transport.http.status import (
+    bad_request,
+    headers_too_large,
+    no_room,
+    status_line,
+    too_slow,
+    whole_answer,
+)
+from penstock.transport.http.upgrade import AfterUpgrade
+from penstock.transport.http.whole import END, Head, KnownHeads, WholeCall
 
 WAIT_SECONDS = 30.0
-"""How long a client may take for the headers of a request; to take any of an answer; and for its body, with
-a second more for every `LEAST_RATE` bytes."""
+"""How long a client may take for the headers of a request; to take `LEAST_TAKEN` bytes of an answer; and for
+its body, with a second more for every `LEAST_RATE` bytes."""
 LEAST_RATE = 16_384
 KEEP_SECONDS = 75
 """How long a connection is kept without a request."""
@@ -62,48 +72,6 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class _AfterUpgrade:
-    """What a parser calls that begins in the middle of a request; see `_unsupported_upgrade_warning`.
-
-    Args:
-        connection: gets what comes after the head of that request.
-
-    Attributes:
-        is_muted: whether the head is being parsed.
-        is_complete: whether the request has no body.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.is_muted = True
-        self.is_complete = False
-
-    def on_message_begin(self) -> None:
-        if not self.is_muted:
-            self._connection.on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if not self.is_muted:
-            self._connection.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.is_muted:
-            self._connection.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if not self.is_muted:
-            self._connection.on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._connection.on_body(body)
-
-    def on_message_complete(self) -> None:
-        if self.is_muted:
-            self.is_complete = True
-        else:
-            self._connection.on_message_complete()
-
-
 class Connection(HttpToolsProtocol):
     """A connection; see `HttpToolsProtocol`.
 
@@ -114,6 +82,8 @@ class Connection(HttpToolsProtocol):
         loop: the event loop.
         is_full: whether there is no room for another connection.
         at_once: answers a request that has come completely, or returns False; see `Application.at_once`.
+        alone: the same for one that is all that has come; see `Turn`.
+        heads: those that have come before.
 
     Attributes:
         call: the call that is being answered.
@@ -126,53 +96,64 @@ class Connection(HttpToolsProtocol):
         header_bytes: int,
         loop: asyncio.AbstractEventLoop,
         is_full: Callable[[], bool],
-        at_once: Callable[[Connection, WholeRequest], bool],
+        at_once: Callable[[Connection, Head, bytes], bool],
+        alone: Callable[[Connection, Head, bytes], bool],
+        heads: KnownHeads,
     ) -> None:
         super().__init__(config, state, {"connection": self}, loop)
         self.call: HttpCall | None = None
         self._header_bytes = header_bytes
         self._is_full = is_full
-        self._at_once = at_once
-        self._body: bytes | None = None  # of a request that may come completely at once; see `WholeRequest`
+        self._at_once, self._alone = at_once, alone
+        self._heads = heads
+        self._is_between = self._began_between = True  # requests: now, and when what is parsed had come
+        self._body: bytes | None = None  # of a request that may come completely at once; see `WholeCall`
         self._refusal: Status | None = None  # ends the connection once what came before is answered
         self._refused: Any = None  # the request that it is for, if it waits behind those
+        self._lingering: Lingering | None = None
         self._idle: float | None = None  # since when no request has come, as far as `check` has seen
         self._in_head = True
         self._began: float | None = time.monotonic()  # the request that is being read; None between requests
         self._received = 0  # bytes of it
         self._aside = 0  # bytes since the last of its body: more of them are headers behind it
         self._data = b""  # what is being parsed
-        self._unsent, self._stuck = 0, 0.0  # bytes that wait to leave, and since when none has left
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        self._intake = Intake(transport)
         if self._is_full():
-            self._refuse(FULL)
+            self.transport.write(whole_answer(FULL))
+            self.transport.close()  # at once: there is no room for what lingers
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self.call is not None:
             self.call.gone()
+        self._lingering = None  # it refers to the transport
 
     @override
     def data_received(self, data: bytes) -> None:
+        if self._lingering is not None:
+            self._lingering.received(len(data))
+            return
         if self._refusal is not None:
             return
-        self._received += len(data)
-        if self._in_head and self._received - len(data) > self._header_bytes:
-            self._refuse(headers_too_large(self._header_bytes))
+        if self._is_between and self._is_answered_known(data):
             return
+        self._began_between = self._is_between
+        most = max(self._aside, self._received if self._in_head else 0)
+        self._received += len(data)
         self._aside += len(data)
-        if self._aside - len(data) > self._header_bytes:
+        if most > self._header_bytes:
             self._refuse(headers_too_large(self._header_bytes))
             return
         self._data = data
         self._idle = None
         super().data_received(data)
-        if self._body is not None and not self.transport.is_closing():  # the rest of it comes later
+        if self._body is not None and not self._is_over():  # the rest of it comes later
             self._begin_cycle()
 
     @override
@@ -180,20 +161,23 @@ class Connection(HttpToolsProtocol):
         # Not uvicorn's: most requests need no scope of ASGI, which `_begin_cycle` makes for the others.
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_head = True
+        self._is_between = False
         self._began = time.monotonic()
         self._received = self._aside = 0
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
-        if (
-            self._in_head
-        ):  # else it comes behind the body, where proxies seldom look, and must replace nothing
+        # Behind the body, where proxies seldom look, one must replace nothing.
+        if self._in_head:
             super().on_header(name, value)
 
     @override
     def on_body(self, body: bytes) -> None:
         self._aside = 0
         if self._body is None:
+            if self.cycle.response_complete and self._received > LINGER_BYTES:
+                self._reset()
+                raise ValueError("the body of a request that has been answered goes on for too long")
             super().on_body(body)
         else:
             self._body += body
@@ -201,6 +185,8 @@ class Connection(HttpToolsProtocol):
     @override
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self.expect_100_continue and self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # its clients take the first answer for the only one
         if len(self.pipeline) >= MOST_PIPELINED:
             self._reset()
             raise ValueError("too many requests were sent ahead")  # stops the parser
@@ -225,18 +211,32 @@ class Connection(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers += headers
         super().on_headers_complete()
+        self.cycle.transport = CycleTransport(self.transport, self.close_after_answer)  # type: ignore[assignment]
         if body:
             super().on_body(body)
 
     @override
     def on_message_complete(self) -> None:
         self._began = None
+        self._is_between = True
         self._received = self._aside = 0
         if self._body is None:
             super().on_message_complete()
         elif not self._answered_at_once(self._body):
             self._begin_cycle()
             super().on_message_complete()
+
+    def _is_answered_known(self, data: bytes) -> bool:
+        """Answers a request that has come completely and begins with a known head, without parsing it."""
+        end = data.find(END) + len(END)
+        head = self._heads.find(data[:end])
+        if head is None or len(data) != end + head.length or self.flow.write_paused:
+            return False
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        self._idle = self._began = None
+        self._in_head = False
+        return self._alone(self, head, data[end:])
 
     def _answered_at_once(self, body: bytes) -> bool:
         """Answers a request that has come completely, if it is one that needs no task."""
@@ -245,18 +245,18 @@ class Connection(HttpToolsProtocol):
         version = parser.get_http_version()
         keep_alive = parser.should_keep_alive() and version != "1.0"
         method = parser.get_method().decode()
-        request = WholeRequest(version, method, path, query, self.headers, body, keep_alive)
-        before, self.cycle = self.cycle, request  # type: ignore[assignment]
-        if self._at_once(self, request):
-            self._body = None
-            return True
-        self.cycle = before
-        return False
+        head = Head(version, method, path, query, self.headers, keep_alive)
+        if not self._at_once(self, head, body):
+            return False
+        self._body = None
+        if self._began_between:
+            self._heads.learn(self._data, head, body)
+        return True
 
     @override
     def on_response_complete(self) -> None:
         # Without uvicorn's timer for each answer: `check` closes connections without requests.
-        if self.transport.is_closing():
+        if self._is_over():
             return
         self.flow.resume_reading()
         cycle = self.pipeline.pop()[0] if self.pipeline else self._refused
@@ -276,11 +276,12 @@ class Connection(HttpToolsProtocol):
         error = sys.exc_info()[1]
         assert isinstance(error, httptools.HttpParserUpgrade), "called for nothing else"
         rest = self._data[error.args[0] :]
-        reader = _AfterUpgrade(self)
+        reader = AfterUpgrade(self)
         self.parser = httptools.HttpRequestParser(reader)
         lines = [b"%b: %b\r\n" % each for each in self.headers if each[0] in FRAMING]
         self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines))
         reader.is_muted = False
+        self._is_between = reader.is_complete
         if not reader.is_complete:
             self.cycle.more_body = True
             self.cycle.message_event.clear()
@@ -289,9 +290,9 @@ class Connection(HttpToolsProtocol):
             self.data_received(rest)
 
     def answer_whole(
-        self, request: WholeRequest, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+        self, request: WholeCall, status: int, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> None:
-        """Sends the answer to a request; see `answer` for the other arguments."""
+        """Sends the answer to a request; see `Connected`."""
         if request.disconnected or self.transport.is_closing():
             return
         lines = [b"%b: %b\r\n" % each for each in (*self.server_state.default_headers, *headers)]
@@ -300,44 +301,15 @@ class Connection(HttpToolsProtocol):
         elif not request.keep_alive:
             lines.append(b"connection: close\r\n")
         request.response_started = request.response_complete = True
-        self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+        self.transport.write(b"".join((status_line(status), *lines, b"\r\n", body)))
         if not request.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
-    def answer(self, send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Sends a whole answer in one part, which takes half the time of two messages of ASGI.
-
-        Args:
-            send: sends the messages of the request that is answered; a later one may be read meanwhile.
-            status: the status code.
-            headers: those of the answer, with its length; names in lower case, values without line ends.
-            body: the body.
-
-        Returns:
-            Whether it has been sent; if not, it must be sent by messages.
-        """
-        cycle: RequestResponseCycle = send.__self__
-        if self.flow.write_paused or cycle.response_started or cycle.scope["method"] == "HEAD":
-            return False
-        if cycle.disconnected:
-            return True
-        parts = [STATUS_LINE[status]]
-        for name, value in (*cycle.default_headers, *headers):
-            parts += (name, b": ", value, b"\r\n")
-            if name == b"connection":
-                cycle.keep_alive = False  # the only value that is ever sent is "close"
-        if not cycle.keep_alive and parts[-4] != b"connection":
-            parts.append(b"connection: close\r\n")
-        parts += (b"\r\n", body)
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
-        self.transport.write(b"".join(parts))
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
-        cycle.on_response()
-        return True
+    def go_on(self) -> None:
+        """Goes on with the next request behind an answer, if there is one."""
+        if self.pipeline or self._refusal is not None or self.flow.read_paused:
+            self.on_response_complete()
 
     def check(self, now: float) -> None:
         """Cuts the client off if it takes too long.
@@ -345,11 +317,12 @@ class Connection(HttpToolsProtocol):
         Args:
             now: the time, by `time.monotonic()`.
         """
-        unsent = self.transport.get_write_buffer_size()
-        if not unsent or unsent != self._unsent:
-            self._unsent, self._stuck = unsent, now
-        elif now - self._stuck > WAIT_SECONDS:
+        if self._intake.is_stuck(now, WAIT_SECONDS):
             self._reset()
+            return
+        if self._lingering is not None:
+            if not self.transport.get_write_buffer_size():
+                self._lingering.check(now)
             return
         if self._began is None and self.call is None and not self.pipeline:
             if self._idle is None:
@@ -377,12 +350,17 @@ class Connection(HttpToolsProtocol):
 
     @override
     def send_400_response(self, msg: str) -> None:
-        words = str(sys.exc_info()[1])[:LONGEST_WORDS]
+        error = sys.exc_info()[1]
+        if isinstance(error, httptools.HttpParserCallbackError) and not self._is_over():
+            self.loop.call_exception_handler({"message": msg, "exception": error.__context__ or error})
+            self._refuse(BROKEN)
+            return
+        words = str(error)[:LONGEST_WORDS]
         self._refuse(bad_request(f"what came is not a request of HTTP/1.1: {words}"))
 
     def _refuse(self, status: Status) -> None:
         """Ends the connection with an answer, where none has begun, after the answers to earlier requests."""
-        if self.transport.is_closing():
+        if self._is_over():
             return
         cycle, is_between = self.cycle, self._in_head or self._began is None
         if cycle is not None and not cycle.response_complete and (self.pipeline or is_between):
@@ -395,4 +373,28 @@ class Connection(HttpToolsProtocol):
             is_known = not self._in_head and self._began is not None
             ids = [value for name, value in self.headers or () if name == REQUEST_ID.encode()]
             self.transport.write(whole_answer(status, ids[-1] if is_known and ids else b""))
-        self.transport.close()
+        self._linger()
+
+    def close_after_answer(self) -> None:
+        """Closes the connection once its last answer has left, and its client has sent the rest."""
+        if self._is_between:
+            self.transport.close()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Ends the connection but for reading what its client is still sending; see `Lingering`."""
+        cycle, call = self.cycle, self.call
+        is_told = not self._in_head and any(name == FRAMING[0] for name, _ in self.headers or ())
+        self._lingering = Lingering(self.transport, LINGER_BYTES if is_told else UNTOLD_BYTES)
+        self.pipeline.clear()  # else reading stays paused
+        self.flow.resume_reading()
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if call is not None:
+            call.gone()
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is sent."""
+        return self._lingering is not None or self.transport.is_closing()

@@ -1,19 +1,16 @@
-"""The life of one request over HTTP, from its head to its answer."""
+"""What a request may be, and how its call ends, with a task or without."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from penstock.transport.grpc.call import BROKEN, CallHandler, Method, Status
-from penstock.transport.http.answer import Answer, Gate
+from penstock.transport.grpc.call import BROKEN, Status
+from penstock.transport.http.answer import Gate
 from penstock.transport.http.call import HttpCall
 from penstock.transport.http.status import bad_request, deadline_passed, too_large
-
-if TYPE_CHECKING:
-    from penstock.transport.http.connection import Connection
 
 LONGEST_SIZE = 20  # digits
 TIMEOUT = "penstock-timeout"
@@ -88,88 +85,3 @@ def set_deadline(call: HttpCall) -> asyncio.TimerHandle | None:
         )
     call.deadline = time.monotonic() + seconds
     return asyncio.get_running_loop().call_later(min(seconds, 1e6), call.finish, _EXPIRED)
-
-
-class Exchange:
-    """A request that has come completely, and its answer: what the application does, without a task.
-
-    All methods are called on the event loop.
-
-    Args:
-        call: the request.
-        answer: sends its answer.
-        connection: the connection that it came by.
-        gate: the server.
-    """
-
-    __slots__ = ("_answer", "_call", "_connection", "_gate", "_handler", "_timer")
-
-    def __init__(self, call: HttpCall, answer: Answer, connection: Connection, gate: Gate) -> None:
-        self._call = call
-        self._answer = answer
-        self._connection = connection
-        self._gate = gate
-        self._handler: CallHandler | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, method: Method, bounds: Bounds, body: bytes) -> None:
-        """Gives the request to its handler; the answer follows at once or later."""
-        call = self._call
-        self._gate.began()
-        self._connection.call = call
-        try:
-            self._timer = set_deadline(call)
-            self._handler = method.handler(call)
-            limit, is_json = bounds.of(call)
-            if len(body) > limit:
-                raise BadRequest(too_large(limit, is_json=is_json))
-            if call.result is None:
-                self._handler.received(body)
-        except Exception as error:
-            call.finish(broken(error, self._gate))
-        if call.result is None:
-            call.on_news = self._over
-        else:
-            self._over()
-
-    def _over(self) -> None:
-        """The call is finished, or its client has gone."""
-        call = self._call
-        call.on_news = None
-        try:
-            if call.result is not None and not call.is_gone:
-                status, message = call.result
-                if not self._answer.now(status, message, call.answer_headers):
-                    task = asyncio.get_running_loop().create_task(self._answer_later(status, message))
-                    self._connection.tasks.add(task)
-                    task.add_done_callback(self._connection.tasks.discard)
-                    return
-        except Exception as error:
-            self._failed(error)
-        self._end()
-
-    async def _answer_later(self, status: Status, message: bytes | None) -> None:
-        """Sends an answer that takes long to compress."""
-        try:
-            await self._answer.end(status, message, self._call.answer_headers)
-        except Exception as error:
-            self._failed(error)
-        finally:
-            self._end()
-
-    def _failed(self, error: Exception) -> None:
-        self._gate.report(error)
-        self._connection.transport.close()
-
-    def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        try:
-            if self._handler is not None:
-                self._handler.closed(is_cancelled(self._call))
-        except Exception as error:
-            self._gate.report(error)
-        finally:
-            self._handler = None  # it refers to the call, which refers to this
-            self._connection.call = None
-            self._gate.ended()

@@ -94,7 +94,7 @@ class Routes:
         path = "/".join(parts) or "/"
         if allowed:
             words = f"{verb} is not allowed for {path}, only {', '.join(allowed)}"
-            headers = (("allow", ", ".join(allowed)),)
+            headers = (("allow", ", ".join(allowed).replace("GET", "GET, HEAD")),)
             return HttpStatus(grpc.StatusCode.UNIMPLEMENTED, words, http=405, headers=headers)
         return Status(grpc.StatusCode.NOT_FOUND, f"there is no path {path[:200]}; {self._like(path)}")
 

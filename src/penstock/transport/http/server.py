@@ -79,6 +79,7 @@ class HttpTransport:
         self._allow_origins = allow_origins
         self._work = work
         self._do_work: Callable[[], bool] = lambda: False
+        self._work_soon: Callable[[], None] = lambda: None
         self._sockets: list[socket.socket] = []
         self._connections: Callable[[], Collection[Any]] = tuple  # each a Connection
         self._refusal: Status | None = None
@@ -220,11 +221,13 @@ class HttpTransport:
         for each in self._connections():
             each.transport.abort()
 
-    def _work_soon(self) -> None:
-        asyncio.get_running_loop().call_soon(self._work_now)
-
     def _work_now(self) -> None:
-        if self._do_work():
+        more = True  # if this fails: what is left would not wake the thread again
+        try:
+            more = self._do_work()
+        except Exception as error:
+            self.report(error)
+        if more:
             self._work_soon()
 
     def _end_unread(self) -> None:
@@ -251,17 +254,13 @@ class HttpTransport:
         from penstock.transport.http.call import Mailbox
         from penstock.transport.http.connection import KEEP_SECONDS, Connection
         from penstock.transport.http.origins import Origins
+        from penstock.transport.http.turn import Turn
+        from penstock.transport.http.whole import KnownHeads
 
         limits = self._limits
-        application = Application(
-            self._routes,
-            self._methods,
-            self,
-            Mailbox(loop),
-            limits.message_bytes,
-            self._json_bytes,
-            Origins(self._allow_origins),
-        )
+        sizes = (limits.message_bytes, self._json_bytes)
+        origins = Origins(self._allow_origins)
+        application = Application(self._routes, self._methods, self, Mailbox(loop), *sizes, origins)
         config = Config(
             application,
             http=Connection,
@@ -277,8 +276,10 @@ class HttpTransport:
         )
         config.load()
         state = ServerState()
-        each = (config, state, limits.metadata_bytes, loop, self._is_full, application.at_once)
-        return state, partial(Connection, *each)
+        turn = Turn(loop, application.at_once, self._work_now)
+        self._work_soon = turn.work_soon
+        settings = (config, state, limits.metadata_bytes, loop, self._is_full)
+        return state, partial(Connection, *settings, application.at_once, turn.answer, KnownHeads())
 
     def _unsent(self) -> bool:
         return any(each.transport.get_write_buffer_size() for each in self._connections())
@@ -292,7 +293,9 @@ class HttpTransport:
 
 
 def _set_date(state: Any) -> None:
-    state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+    date = formatdate(usegmt=True).encode()
+    state.default_headers = [(b"date", date)]
+    state.begin = b"HTTP/1.1 200 OK\r\ndate: %b\r\n" % date  # of an answer that ends well
 
 
 def _listening(host: str, port: int, shares_port: bool) -> list[socket.socket]:

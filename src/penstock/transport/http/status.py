@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -55,6 +56,12 @@ class HttpStatus(Status):
     http: int = 0
     retry_after_seconds: float | None = None
     headers: Metadata = ()
+
+
+@cache
+def status_line(http: int) -> bytes:
+    """The first line of an answer with this status code, and its end."""
+    return f"HTTP/1.1 {http} {TITLES.get(http) or HTTPStatus(http).phrase}\r\n".encode()
 
 
 def status_of(status: Status) -> int:

@@ -19,10 +19,6 @@ def _plain(value: Value) -> Value:
     return replace(value, data=None, filler=False, source="")
 
 
-def _with_bias(node: Node) -> Result:
-    return broadcast(node.values)
-
-
 def _fused_matmul(node: Node) -> Result:
     one, other = node.value(0), node.value(1)
     if node.get("transBatchA", 0) or node.get("transBatchB", 0):
@@ -64,7 +60,7 @@ def _embed_norm(node: Node) -> Result:
         placed += [node.value(8)] if node.value(8).has_rows else []
         if not node.value(8).has_rows and (node.dims(8)[0] != 1):
             raise Unknown("takes a fixed number of places")
-    found = first_axis(node, placed)
+    found = first_axis(placed)
     for place in (0, 2), (1, 3):
         _note_table(node, *place)
     dims = node.dims(0)
@@ -93,10 +89,10 @@ def _heads_first(
             if not node.has(place) or place in weights:
                 continue
             if place in masked:
-                check_mask(node, node.value(place), masked[place])
+                check_mask(node.value(place), masked[place])
             else:
                 placed.append(node.value(place))
-        found = first_axis(node, placed)
+        found = first_axis(placed)
         dims = node.dims(0)
         results = []
         for output, rank in enumerate(outputs):
@@ -109,10 +105,12 @@ def _heads_first(
     return follow
 
 
-def _mask_by_rows(node: Node) -> None:
+def _mask_by_rows(node: Node, place: int) -> None:
     """A mask of lengths [N], [N, T] or [N, S, T] has rows; other forms of it are laid out by batch."""
-    if node.has(3) and not (node.value(3).has_rows and node.value(3).axis == 0 and node.value(3).whole_rows):
-        raise Unknown("has a mask that is the same whatever the rows")
+    if node.has(place):
+        mask = node.value(place)
+        if not (mask.has_rows and mask.axis == 0 and mask.whole_rows):
+            raise Unknown("has a mask that is the same whatever the rows")
 
 
 def _attention(node: Node) -> Result:
@@ -121,12 +119,12 @@ def _attention(node: Node) -> Result:
     if node.is_settled:
         return [same(None)] * 2
     node.rows_only_in(0, 3, 4, 5)
-    found = first_axis(node, [data])
-    _mask_by_rows(node)
+    found = first_axis([data])
+    _mask_by_rows(node, 3)
     if node.has(4) and not (node.value(4).has_rows and node.value(4).axis == 1):
         raise Unknown("has a past that is laid out in another way")
     if node.has(5):
-        check_mask(node, node.value(5), 4)
+        check_mask(node.value(5), 4)
     width = node.fresh(2)
     sizes = node.get("qkv_hidden_sizes")
     if sizes:
@@ -145,11 +143,10 @@ def _quantized_attention(node: Node) -> Result:
     if node.is_settled:
         return [same(None)] * 2
     node.rows_only_in(0, 5, 8)
-    found = first_axis(node, [data])
+    found = first_axis([data])
     if not is_one(node.value(3)):
         raise Unknown("has several scales for its input with rows")
-    if node.has(5) and not (node.value(5).has_rows and node.value(5).axis == 0 and node.value(5).whole_rows):
-        raise Unknown("has a mask that is the same whatever the rows")
+    _mask_by_rows(node, 5)
     if node.has(8):
         raise Unknown("has a past")
     return [
@@ -164,10 +161,10 @@ def _rotary(node: Node) -> Result:
     if node.is_settled:
         return same(dims)
     node.rows_only_in(0, 1)
-    first_axis(node, [data])
+    first_axis([data])
     places = node.value(1)
     if places.has_rows:
-        first_axis(node, [data, places])
+        first_axis([data, places])
     elif not is_one(places):
         raise Unknown("takes places that are the same whatever the rows")
     return like(data, dims, 0)
@@ -267,7 +264,7 @@ def _group_query(node: Node) -> Result:
     placed = [node.value(place) for place in range(6) if node.has(place)]
     if any(node.has(place) for place in range(9, len(node.inputs))):
         raise Unknown("has inputs that are not followed")
-    found = first_axis(node, placed)
+    found = first_axis(placed)
     state = [1, *(node.fresh(axis, 1) for axis in range(1, 4))]
     return [like(found, [1, node.dims(0)[1], node.fresh(2)], 0), like(found, state, 0), like(found, state, 0)]
 
@@ -308,10 +305,7 @@ HEADS = "the rows are the first axis of each input but weights and caches"
 ONE_SCALE = "never: one scale over the whole batch"
 
 RULES: Mapping[str, Rule] = {
-    **{
-        name: Rule(_with_bias, elementwise.BROADCAST)
-        for name in ("BiasGelu", "FastGelu", "AddGelu", "BiasAdd")
-    },
+    **dict.fromkeys(("BiasGelu", "FastGelu", "AddGelu", "BiasAdd"), elementwise.RULES["Add"]),
     **dict.fromkeys(("Gelu", "QuickGelu"), elementwise.RULES["Relu"]),
     **{name: elementwise.RULES[name] for name in ("QuantizeLinear", "DequantizeLinear")},
     "LayerNormalization": reductions.RULES["LayerNormalization"],

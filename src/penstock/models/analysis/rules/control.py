@@ -61,7 +61,7 @@ def _loop(node: Node) -> Result:
     count = node.inputs[0] if node.has(0) else None
     stops = [value for value in (count, condition) if value is not None]
     if any(value.kind is Kind.COUNT for value in stops):
-        raise Unknown("goes round by the number of rows")
+        raise Unknown("is repeated as often as there are rows")
     counter = replace(same(()), asked=False)
     given = list(states)
     result: Sequence[Value] = []
@@ -111,9 +111,7 @@ def _states(node: Node, before: Sequence[Value], after: Sequence[Value]) -> list
 
 
 def _named(dim: Any, name: str) -> bool:
-    return (isinstance(dim, Expr) and str(dim).startswith(f"{name}:")) or (
-        isinstance(dim, Expr) and name in str(dim)
-    )
+    return isinstance(dim, Expr) and name in str(dim)
 
 
 def _with_dims(value: Value, dims: Sequence[Any]) -> Value:
@@ -203,7 +201,7 @@ def _random(node: Node) -> Result:
     raise Random("draws random numbers")
 
 
-def _varying(how: str, follow: Callable[[Node], Result]) -> Callable[[Node], Result]:
+def _varying(follow: Callable[[Node], Result]) -> Callable[[Node], Result]:
     """An operator whose work, or the length of its result, depends on values."""
 
     def noted(node: Node) -> Result:
@@ -217,7 +215,7 @@ def _varying(how: str, follow: Callable[[Node], Result]) -> Callable[[Node], Res
 def noting(rules: Mapping[str, Rule], *names: str) -> dict[str, Rule]:
     """The rules, of which these note that their node's work depends on values."""
     return {
-        name: replace(rule, follow=_varying(name, rule.follow)) if name in names else rule
+        name: replace(rule, follow=_varying(rule.follow)) if name in names else rule
         for name, rule in rules.items()
     }
 

@@ -200,7 +200,7 @@ RULES: Mapping[str, Rule] = {
     **{name: Rule(_broadcast, BROADCAST) for name in BINARY},
     "Identity": Rule(_kept, ALWAYS),
     "Cast": Rule(_kept, ALWAYS),
-    "CastLike": Rule(_kept, ALWAYS, takes_all=False),
+    "CastLike": Rule(_kept, ALWAYS),
     "Clip": Rule(_scalars, "its bounds do not come from rows"),
     "PRelu": Rule(_prelu, BROADCAST),
     "Dropout": Rule(_dropout, "outside training"),

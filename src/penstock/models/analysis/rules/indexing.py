@@ -269,8 +269,8 @@ def _pad(node: Node) -> Result:
     return like(data, lengths, data.axis) if data.has_rows else same(lengths)
 
 
-def _col_to_crop(node: Node) -> Result:
-    """CenterCropPad: cuts or fills axes to given lengths."""
+def _center_crop_pad(node: Node) -> Result:
+    """Cuts or fills axes to given lengths."""
     data, dims = node.value(0), node.dims(0)
     axes = [normal(axis, len(dims)) for axis in node.get("axes") or range(len(dims))]
     wanted: list[Dim] = node.numbers(1)
@@ -296,7 +296,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "Slice": Rule(_slice, OFF_ROWS + ", or it takes all of them", shapes=(1, 2)),
     "Pad": Rule(_pad, "it adds nothing along the rows", shapes=(1,)),
-    "CenterCropPad": Rule(_col_to_crop, "it leaves the axis of the rows alone", shapes=(1,)),
+    "CenterCropPad": Rule(_center_crop_pad, "it leaves the axis of the rows alone", shapes=(1,)),
     "OneHot": Rule(_one_hot, "its depth and its values do not come from rows"),
     "ReverseSequence": Rule(_reverse_sequence, "the rows are its batch axis"),
     "Compress": Rule(_compress, "its condition does not come from rows, and its axis is not theirs"),

@@ -50,7 +50,7 @@ def _recurrent(node: Node) -> Result:
     return [like(found, whole, 0 if layout else 2), like(found, last, batch), like(found, last, batch)]
 
 
-def first_axis(node: Node, values: Sequence[Value]) -> Value:
+def first_axis(values: Sequence[Value]) -> Value:
     """Checks that rows are the first axis of all these tensors, and gives one of them.
 
     Raises:
@@ -66,10 +66,10 @@ def _attention(node: Node) -> Result:
     if node.is_settled:
         return [same(None)] * 4
     placed = [node.value(place) for place in (0, 1, 2, 4, 5, 6) if node.has(place)]
-    found = first_axis(node, placed)
+    found = first_axis(placed)
     rank = node.rank(0)
     if node.has(3):
-        check_mask(node, node.value(3), 4)
+        check_mask(node.value(3), 4)
     dims, values = node.dims(0), node.dims(2)
     heads = dims[1] if rank == 4 else node.get("q_num_heads", 1)
     last = values[-1] if rank == 4 else node.fresh(2)
@@ -83,7 +83,7 @@ def _attention(node: Node) -> Result:
     ]
 
 
-def check_mask(node: Node, mask: Value, rank: int) -> None:
+def check_mask(mask: Value, rank: int) -> None:
     """Checks that a mask of scores of a rank, rows first, does not set rows against rows.
 
     Raises:
@@ -101,16 +101,16 @@ def _rotary(node: Node) -> Result:
     dims = node.dims(0)
     if node.is_settled:
         return same(dims)
-    first_axis(node, [data])
+    first_axis([data])
     caches = [node.value(1), node.value(2)]
     if node.has(3):
         places = node.value(3)
         node.rows_only_in(0, 3)
         if not places.has_rows:
             raise Unknown("takes places that are the same whatever the rows")
-        first_axis(node, [data, places])
+        first_axis([data, places])
     else:
-        first_axis(node, [data, *caches])
+        first_axis([data, *caches])
     return like(data, dims, 0)
 
 
