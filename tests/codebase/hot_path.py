@@ -25,8 +25,8 @@ WATCHERS = ("penstock-sweeper", "penstock-files")
 """Threads that look about now and then, whatever is called."""
 CALLS = 5
 MOST_TRIES = 50
-AFTER_LONG_RUN = "scheduling/execution/run_times.py"
-"""Entered only after a run that took longer than `LONG_SECONDS`."""
+AFTER_LONG_RUN = {"scheduling/execution/run_times.py", "scheduling/cost.py:RunCost.note_outputs"}
+"""Entered only after a run that took longer than `LONG_SECONDS` or `NOTED_SECONDS`."""
 QUIET_SECONDS = 0.3  # what earlier calls leave behind is done by then
 
 
@@ -91,7 +91,7 @@ def trace_predict() -> Trace:
                     predict(request)
                     time.sleep(QUIET_SECONDS)
                     trace.on = False
-                    if AFTER_LONG_RUN not in trace.files:
+                    if AFTER_LONG_RUN.isdisjoint([*trace.files, *trace.functions]):
                         seen.append((len(trace.functions), trace.files, trace.functions))
         finally:
             threading.setprofile(None)
