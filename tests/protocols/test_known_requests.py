@@ -542,3 +542,29 @@ def test_what_is_no_row_of_requests_is_parsed() -> None:
     for odd in (one[:-1], one + b"\x12\x00", b"\x0a", b"\x0a\xff", b"\x0a\x05abc"):
         with pytest.raises(ValueError, match=r"."):
             list(message_parts.requests_in(odd, known))
+
+
+def test_a_message_of_requests_that_are_all_alike_is_read_at_once() -> None:
+    """And as it is read part by part; anything else in it is left to that."""
+    server = Server(add)
+    server.stream([message(request(0, tag=200))])
+    known, several = server.service.known_requests, [request(number, tag=200 + number) for number in range(6)]
+
+    def all_alike(data: bytes, most: int = 32) -> Any:
+        length, first = wire_format.read_varint(data, 1)
+        return message_parts.all_alike(data, first, first + length, known, most)
+
+    found, ((part, _),) = all_alike(message(*several)), message_parts.requests_in(message(*several), known)
+    assert found.count == part.count == 6
+    assert (found.known, found.seconds) == (part.known, part.seconds)
+    assert found.messages.tobytes() == part.messages.tobytes()
+    for other in (
+        message(*several[:3]),
+        message(*several, request(6, tag=2)),
+        message(*several[:5], request(6, tag=206, priority=1)),
+        message(*several) + pb.PredictStreamRequest(cancel=[200]).SerializeToString(),
+        message(*several)[:-1],
+        message(*[request(number, tag=200, version="2") for number in range(6)]),
+    ):
+        assert all_alike(other) is None
+    assert all_alike(message(*several), most=5) is None

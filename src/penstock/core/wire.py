@@ -48,8 +48,13 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     Raises:
         ValueError: the data ends within it, or it has more bytes than any number.
     """
-    if position < len(data) and data[position] < 0x80:  # nearly all lengths
-        return data[position], position + 1
+    try:  # nearly all lengths have one or two bytes
+        if (low := data[position]) < 0x80:
+            return low, position + 1
+        if (high := data[position + 1]) < 0x80:
+            return low & 0x7F | high << 7, position + 2
+    except IndexError:
+        pass  # the error is said below
     value = shift = 0
     while True:
         if position >= len(data) or shift > LAST_SHIFT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from threading import get_ident
 from typing import Literal, overload
 from weakref import WeakSet
 
@@ -12,7 +13,7 @@ import grpc
 from penstock_client._aio_calls import close_channel
 from penstock_client._aio_connection import Connection
 from penstock_client._aio_stream import Stream, each
-from penstock_client._deadline import DEFAULT_TIMEOUT, NEVER, Deadline, seconds
+from penstock_client._deadline import DEFAULT_TIMEOUT, Deadline, seconds
 from penstock_client._errors import NotFound, PenstockError
 from penstock_client._frames import Extra, loose
 from penstock_client._messages import COMPLETION_ORDER, DEFAULT_TARGET, Signature
@@ -64,7 +65,7 @@ class AsyncClient(Connection):
         super().__init__(target, credentials, options, timeout, metadata, transport, merge_rows, max_pending)
         # [async
         self._streams: WeakSet[Stream] = WeakSet()
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         # ]
 
     async def predict(  # noqa: PLR0913 - the fields of a request
@@ -123,12 +124,11 @@ class AsyncClient(Connection):
             known = known.of_step(sequence)
         if extra != "error":
             inputs = loose(inputs, extra)
-        deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
+        deadline = Deadline(self._timeout) if timeout is None else deadline_of(timeout)
         # [async
-        sent = None
-        self._check_loop()
-        if not metadata:
-            sent = self._sent(known, inputs, id, deadline)
+        if get_ident() != self._thread or not self._loop.is_running():
+            self._check_loop()
+        sent = None if metadata else self._sent(known, inputs, id, deadline)
         if sent is not None:
             signature, written, future = sent
             failed: PenstockError | Unsupported | None = None
@@ -256,6 +256,7 @@ class AsyncClient(Connection):
 
     # [async
     def _check_loop(self) -> None:
+        # To ask which loop runs takes a system call in Python 3.11, so that is done in case of doubt only.
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("this client belongs to another event loop: make one in each loop")
 

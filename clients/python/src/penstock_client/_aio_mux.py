@@ -54,8 +54,7 @@ class SharedStream(Local):
         self._running: asyncio.Task[None] | None = None
         self._idle: Future | None = None  # what the writer waits for
         self._line: deque[Future] = deque()  # callers that wait for a free slot
-        self._deadlines: dict[int, tuple[float, Future]] = {}
-        self._sweep_at = inf
+        self._sweep_at = inf  # when callers are next told that they are late
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -94,9 +93,13 @@ class SharedStream(Local):
     def send(self, parts: list[bytes], deadline: Deadline) -> Future:
         """Sends a request; the future receives the serialized answer, or the error."""
         future = self._loop.create_future()
-        slot = self._mux.add(future, parts)
-        if deadline.at is not None:
-            self._watch(slot, deadline.at, future)
+        due = deadline.at
+        if due is None:
+            self._mux.add(future, parts)
+        else:
+            self._mux.add(future, parts, due)
+            if due < self._sweep_at:
+                self._sweep_later(due)
         idle = self._idle
         if idle is not None:
             self._idle = None
@@ -108,9 +111,10 @@ class SharedStream(Local):
     def send_member(self, member: Member, deadline: Deadline) -> Future:
         """Sends a request that may be merged; the future receives the prediction, or the answer."""
         member.waiter = future = self._loop.create_future()
-        slot = self._mux.add_member(member)
-        if deadline.at is not None:
-            self._watch(slot, deadline.at, future)
+        due = inf if deadline.at is None else deadline.at
+        self._mux.add_member(member, due)
+        if due < self._sweep_at:
+            self._sweep_later(due)
         self._kick()
         return future
 
@@ -269,11 +273,6 @@ class SharedStream(Local):
         """The error of a request whose deadline has passed; without a stream, nothing pending was sent."""
         return DeadlineExceeded(message) if self._open_now else without_stream(self._failed)
 
-    def _watch(self, slot: int, at: float, future: Future) -> None:
-        self._deadlines[slot] = (at, future)
-        if at < self._sweep_at:
-            self._sweep_later(at)
-
     def _sweep_later(self, at: float) -> None:
         if self._sweep is not None:
             self._sweep.cancel()
@@ -283,16 +282,10 @@ class SharedStream(Local):
 
     def _expire(self) -> None:
         """Ends requests whose deadline has passed. One timer serves all, set to the next deadline."""
-        now, earliest = monotonic(), inf
-        for slot, (at, future) in list(self._deadlines.items()):
-            if future.done():
-                del self._deadlines[slot]
-            elif at <= now:
-                del self._deadlines[slot]
-                future.set_exception(self._too_late(TOO_LATE))
-                self.abandon()
-            else:
-                earliest = min(earliest, at)
+        late, earliest = self._mux.late(monotonic())
+        for future in late:
+            future.set_exception(self._too_late(TOO_LATE))
+            self.abandon()
         self._sweep, self._sweep_at = None, inf
         if earliest < inf:
             self._sweep_later(earliest)

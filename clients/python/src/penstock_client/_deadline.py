@@ -57,7 +57,3 @@ class Deadline:
     def remaining(self) -> float | None:
         """The seconds that are left, not below 0; None for no limit."""
         return None if self.at is None else max(0.0, self.at - monotonic())
-
-
-NEVER = Deadline(None)
-"""No limit."""

@@ -147,16 +147,17 @@ class Signature:
         self._planned = len(self._inputs) >= _LEAST_PLANNED
         self._plans: dict[tuple[tuple[str, ...], tuple[type, ...]], Plan | None] = {}
 
-    def write(self, inputs: Inputs) -> list[bytes]:
+    def write(self, inputs: Inputs, apart: bool = False) -> list[bytes]:
         """The encoded inputs of a request, in parts.
 
         Args:
             inputs: by name; or a table, see `columns_of`.
+            apart: whether each input is two parts: what comes before its raw bytes, and these bytes.
 
         Raises:
             InvalidInput: a name is missing or unknown, or a value does not fit.
         """
-        if self._planned and type(inputs) is dict:
+        if self._planned and not apart and type(inputs) is dict:
             try:
                 plan = self._plans[tuple(inputs), tuple(map(type, inputs.values()))]
             except KeyError:
@@ -166,26 +167,23 @@ class Signature:
                 if written is not None:
                     _check_size(sum(map(len, written)))
                     return written
-        return self.write_apart(inputs)
-
-    def write_apart(self, inputs: Inputs) -> list[bytes]:
-        """The encoded inputs of a request: for each, the part before its raw bytes, and these bytes.
-
-        Raises:
-            InvalidInput: a name is missing or unknown, or a value does not fit.
-        """
         if type(inputs) is not dict:
             inputs = columns_of(inputs, self._names, self._optional)
         if inputs.keys() != self._names:
             inputs = self._checked(inputs)
-        written: list[bytes] = []
+        written = []
         specs, size = self._inputs, 0
         for name, value in inputs.items():
             head, raw = specs[name].write(value)
             written += (head, raw)
             size += len(raw)
-        _check_size(size)
+        if size > MAX_BYTES:  # as `_check_size`, without a call
+            _check_size(size)
         return written
+
+    def write_apart(self, inputs: Inputs) -> list[bytes]:
+        """As `write`, with two parts for each input."""
+        return self.write(inputs, apart=True)
 
     def _add_plan(self, inputs: Inputs) -> Plan | None:
         names, types = tuple(inputs), tuple(map(type, inputs.values()))

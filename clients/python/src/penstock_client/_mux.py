@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from math import inf
 from typing import Any, Protocol, TypeAlias
 
 import grpc
@@ -88,6 +89,7 @@ class Multiplexer:
         self._limit = limit
         self._free = list(range(_LOWEST + limit - 1, _LOWEST - 1, -1))
         self._waiting: list[Any] = [None] * (_LOWEST + limit)
+        self._due = [inf] * (_LOWEST + limit)  # until when they wait
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._merger = Merger() if merging else None
@@ -116,26 +118,41 @@ class Multiplexer:
         """Whether anything is queued or unanswered."""
         return len(self._free) < self._limit
 
-    def add(self, waiter: Waiter, parts: list[bytes]) -> int:
+    def add(self, waiter: Waiter, parts: list[bytes], due: float = inf) -> int:
         """Adds a request to be sent and returns its slot; only while `room` is above 0.
 
         Args:
             waiter: the object on which the caller waits for the answer.
             parts: the request's serialized fields, without its tag.
+            due: until when the caller waits, by the clock of `late`.
         """
         slot = self._free.pop()
         self._waiting[slot] = waiter
+        self._due[slot] = due
         self._enqueue(slot, parts)
         return slot
 
-    def add_member(self, member: Member) -> int:
-        """Adds a request that may be merged and returns its slot; only while `room` is above 0."""
+    def add_member(self, member: Member, due: float = inf) -> int:
+        """As `add`, for a request that may be merged."""
         member.slot = self._free.pop()
         self._waiting[member.slot] = member.waiter
+        self._due[member.slot] = due
         assert self._merger is not None
         self._bytes += member.size
         self._merger.add(member)
         return member.slot
+
+    def late(self, now: float) -> tuple[list[Any], float]:
+        """The waiters whose time has passed, and when the next one's will have passed; infinity for never."""
+        late, earliest = [], inf
+        for slot, waiter in self._pending():
+            due = self._due[slot]
+            if due < inf and not waiter.done():
+                if due <= now:
+                    late.append(waiter)
+                elif due < earliest:
+                    earliest = due
+        return late, earliest
 
     def take(self) -> bytes | None:
         """The next message to send: queued requests, up to a number and a size; None if there are none."""
@@ -292,16 +309,7 @@ class Multiplexer:
 
     def _abandoned(self) -> set[int]:
         """The slots of requests for which no caller waits; for a merged request its first member's slot."""
-        found: set[int] = set()
-        pending = self._limit - len(self._free)
-        for slot in range(_LOWEST, len(self._waiting)):  # the lowest slots are used first, so this ends early
-            if not pending:
-                break
-            waiter = self._waiting[slot]
-            if waiter is not None:
-                pending -= 1
-                if waiter.done():
-                    found.add(slot)
+        found = {slot for slot, waiter in self._pending() if waiter.done()}
         for slot, merged in self._merged.items():
             members = merged.slots()
             if members <= found:
@@ -310,6 +318,17 @@ class Multiplexer:
             else:
                 found -= members
         return found
+
+    def _pending(self) -> Iterator[tuple[int, Any]]:
+        """The slots of pending requests, and their waiters."""
+        pending = self._limit - len(self._free)
+        for slot in range(_LOWEST, len(self._waiting)):  # the lowest slots are used first, so this ends early
+            if not pending:
+                return
+            waiter = self._waiting[slot]
+            if waiter is not None:
+                pending -= 1
+                yield slot, waiter
 
     def _release(self, slots: Iterable[int]) -> list[Any]:
         waiters = []

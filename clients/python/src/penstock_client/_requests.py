@@ -92,13 +92,13 @@ class Requests:
         self.by_stream = False
 
 
-def deadline_of(timeout: float | None, default: float | None) -> Deadline:
-    """The deadline of a call with this timeout; with the client's default if it is None.
+def deadline_of(timeout: float) -> Deadline:
+    """The deadline of a call with this timeout.
 
     Raises:
         ValueError: the timeout is not above 0.
     """
-    return Deadline(default if timeout is None else seconds(timeout, None))
+    return Deadline(seconds(timeout, None))
 
 
 def pairs_of(metadata: Any) -> tuple[tuple[Any, Any], ...]:

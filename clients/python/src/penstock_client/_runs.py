@@ -66,11 +66,19 @@ class _Spans(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """The bytes of a kind of results, and a mask (uint8) of the bits that must be equal in all of them."""
+    """A kind of results.
+
+    Attributes:
+        layout: of its answers.
+        spans: where its results differ.
+        mask: the bits that must be equal in all of them, uint8.
+        first: the bytes of one of them with its field, uint8.
+    """
 
     layout: Layout
     spans: _Spans
     mask: Array
+    first: Array
 
 
 class Runs:
@@ -92,13 +100,15 @@ class Runs:
         count = min(len(data) - at, MOST_BYTES) // stride
         if count < LEAST or data[stop : stop + start - at] != data[at:start]:
             return None
-        try:
-            kind = self._kind(data, at, start, stop)
-        except (IndexError, PenstockError):  # reading it alone raises the proper error
-            return None
+        rows = np.frombuffer(data, np.uint8, count * stride, at).reshape(count, stride)
+        kind = self._known.get(stride)
+        if kind is None or ((rows[0] ^ kind.first) & kind.mask).any():
+            try:
+                kind = self._kind(data, at, start, stop)
+            except (IndexError, PenstockError):  # reading it alone raises the proper error
+                return None
         if kind is None:
             return None
-        rows = np.frombuffer(data, np.uint8, count * stride, at).reshape(count, stride)
         different = (rows ^ rows[0]) & kind.mask
         if different.any():
             count = int(different.any(axis=1).argmax())
@@ -129,11 +139,10 @@ class Runs:
             spans = None if layout is None else _spans(layout, data, at, (start, response, end), ids)
         if layout is None or spans is None:
             return None
-        if known is not None and known.spans == spans and known.layout is layout:
-            return known
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        kind = self._known[stride] = _Kind(layout, spans, _mask(stride, layout, spans))
+        first = np.frombuffer(data, np.uint8, stride, at).copy()
+        kind = self._known[stride] = _Kind(layout, spans, _mask(stride, layout, spans), first)
         return kind
 
 

@@ -8,7 +8,7 @@ from typing import Literal, overload
 
 import grpc
 
-from penstock_client._deadline import DEFAULT_TIMEOUT, NEVER, Deadline, seconds
+from penstock_client._deadline import DEFAULT_TIMEOUT, Deadline, seconds
 from penstock_client._errors import NotFound, PenstockError
 from penstock_client._frames import Extra, loose
 from penstock_client._messages import COMPLETION_ORDER, DEFAULT_TARGET, Signature
@@ -118,7 +118,7 @@ class Client(Connection):
             known = known.of_step(sequence)
         if extra != "error":
             inputs = loose(inputs, extra)
-        deadline = NEVER if timeout is None is self._timeout else deadline_of(timeout, self._timeout)
+        deadline = Deadline(self._timeout) if timeout is None else deadline_of(timeout)
         signature, written = self._prepare(known.key, self._requests.encode, inputs, deadline)
         return self._predicted(known, signature, written, id, deadline, checked(metadata, id))
 

@@ -63,6 +63,29 @@ def requests_in(
         raise ValueError("a field ends after the message")
 
 
+def all_alike(data: bytes, first: int, stop: int, known_requests: KnownRequests, most: int) -> Alike | None:
+    """The requests of a PredictStreamRequest, if nothing else is in it and all are alike.
+
+    Args:
+        data: the message.
+        first: where the bytes of its first request begin, after key and length.
+        stop: where they end.
+        known_requests: the known requests.
+        most: the most requests that are looked at.
+
+    Returns:
+        None if they are not, or if they are fewer than `LEAST` or more than `most`.
+    """
+    count, rest = divmod(len(data), stop)
+    if rest or not LEAST <= count <= most or not data.startswith(data[:first], stop):
+        return None
+    found = known_requests.find(data[first:stop])
+    if found is None or not found[0].may_be_many or not data.startswith(found[0].pattern.first, stop + first):
+        return None
+    many = _alike(data, 0, first, stop, found)
+    return many if many is not None and many.count == count else None
+
+
 def _read_cancelled(data: bytes, start: int, cancelled: set[int]) -> int:
     """Reads the tags of a field `cancel`, and returns its end."""
     value, first = wire.read_varint(data, start + 1)
