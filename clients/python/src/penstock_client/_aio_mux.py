@@ -13,11 +13,10 @@ from typing import Any
 from penstock_client import _health
 from penstock_client._aio_calls import reach
 from penstock_client._aio_stream import Ending, answer
-from penstock_client._deadline import Deadline
+from penstock_client._deadline import FULL, Deadline
 from penstock_client._errors import (
     CLOSED,
     Cancelled,
-    DeadlineExceeded,
     PenstockError,
     not_run,
     without_stream,
@@ -25,7 +24,7 @@ from penstock_client._errors import (
 from penstock_client._local import Local
 from penstock_client._merge import Member
 from penstock_client._messages import BY_ID, COMPLETION_ORDER
-from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
+from penstock_client._mux import OPENINGS, Multiplexer, Settled, Unsupported, backoff, lost
 from penstock_client._requests import PREDICT_STREAM
 
 Future = asyncio.Future[Any]
@@ -54,7 +53,7 @@ class SharedStream(Local):
         self._running: asyncio.Task[None] | None = None
         self._idle: Future | None = None  # what the writer waits for
         self._line: deque[Future] = deque()  # callers that wait for a free slot
-        self._deadlines: dict[int, tuple[float, Future]] = {}
+        self._deadlines: dict[int, tuple[Deadline, Future]] = {}
         self._sweep_at = inf
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
@@ -84,7 +83,7 @@ class SharedStream(Local):
                         return
                     put = self._line.appendleft  # another caller was faster: this one is next
         except TimeoutError:
-            raise self._too_late(f"{TOO_LATE}: too many requests are pending") from None
+            raise self._too_late(deadline, FULL) from None
         finally:
             if turn in self._line:
                 self._line.remove(turn)
@@ -96,7 +95,7 @@ class SharedStream(Local):
         future = self._loop.create_future()
         slot = self._mux.add(future, parts)
         if deadline.at is not None:
-            self._watch(slot, deadline.at, future)
+            self._watch(slot, deadline, future)
         idle = self._idle
         if idle is not None:
             self._idle = None
@@ -110,7 +109,7 @@ class SharedStream(Local):
         member.waiter = future = self._loop.create_future()
         slot = self._mux.add_member(member)
         if deadline.at is not None:
-            self._watch(slot, deadline.at, future)
+            self._watch(slot, deadline, future)
         self._kick()
         return future
 
@@ -265,12 +264,13 @@ class SharedStream(Local):
                 turn.set_result(None)
                 room -= 1
 
-    def _too_late(self, message: str) -> PenstockError:
+    def _too_late(self, deadline: Deadline, why: str = "") -> PenstockError:
         """The error of a request whose deadline has passed; without a stream, nothing pending was sent."""
-        return DeadlineExceeded(message) if self._open_now else without_stream(self._failed)
+        return deadline.passed(why) if self._open_now else without_stream(self._failed)
 
-    def _watch(self, slot: int, at: float, future: Future) -> None:
-        self._deadlines[slot] = (at, future)
+    def _watch(self, slot: int, deadline: Deadline, future: Future) -> None:
+        self._deadlines[slot] = (deadline, future)
+        at = inf if deadline.at is None else deadline.at
         if at < self._sweep_at:
             self._sweep_later(at)
 
@@ -284,12 +284,13 @@ class SharedStream(Local):
     def _expire(self) -> None:
         """Ends requests whose deadline has passed. One timer serves all, set to the next deadline."""
         now, earliest = monotonic(), inf
-        for slot, (at, future) in list(self._deadlines.items()):
+        for slot, (deadline, future) in list(self._deadlines.items()):
+            at = inf if deadline.at is None else deadline.at
             if future.done():
                 del self._deadlines[slot]
             elif at <= now:
                 del self._deadlines[slot]
-                future.set_exception(self._too_late(TOO_LATE))
+                future.set_exception(self._too_late(deadline))
                 self.abandon()
             else:
                 earliest = min(earliest, at)

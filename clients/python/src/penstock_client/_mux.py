@@ -51,9 +51,6 @@ _LOWEST = 1 << 7
 _TAGS = [bytes((_REQUEST_TAG_KEY, n & 0x7F | 0x80, n >> 7)) for n in range(2**14)]
 
 
-TOO_LATE = "the timeout passed before an answer came"
-
-
 class Waiter(Protocol):
     """The object on which a caller waits for the answer to a request."""
 

@@ -13,6 +13,7 @@ import click
 
 from penstock.cli.target import said, with_target
 from penstock.core.garbage import paused
+from penstock.core.names import are, many
 
 if TYPE_CHECKING:
     from penstock.scoring.job import Job, Plan
@@ -212,7 +213,8 @@ def _run(target: str, plan: Plan) -> None:
             if job.is_done:
                 note(f"already done: {_written(plan, job)}; --restart begins again")
             elif job.resumed:
-                note(f"going on after {job.resumed:,} rows that are done")
+                verb = "is" if job.resumed == 1 else "are"
+                note(f"going on after {many(job.resumed, 'row', ',')} that {verb} done")
             since = monotonic()
             with ended_by_signals(job) as came, shown(job):
                 job.run()
@@ -243,7 +245,8 @@ def _end(plan: Plan, job: Job, seconds: float, came: list[int]) -> None:
         raise SystemExit(SIGNAL_OFFSET + came[0])
     rows = job.done - job.resumed
     if sys.stderr.isatty():
-        note(f"{job.done:,} rows; {rows:,} in {duration(seconds)}, {rows / max(seconds, 1e-9):,.0f} rows/s")
+        rate = rows / max(seconds, 1e-9)
+        note(f"{many(job.done, 'row', ',')}; {rows:,} in {duration(seconds)}, {rate:,.0f} rows/s")
     if job.rejected:
         raise click.ClickException(
             f"{job.rejected:,} of {job.done:,} rows have no answer; their reasons are in {plan.rejects}"
@@ -264,17 +267,17 @@ def _failed(target: str, plan: Plan, job: Job | None, error: Exception) -> click
     if job is None:
         return click.ClickException(text)
     if isinstance(error, Invalid):  # the same files would end the run in the same place again
-        return click.ClickException(f"{text}\n{job.done:,} rows are done" if job.done else text)
+        return click.ClickException(f"{text}\n{are(job.done, 'row', ',')} done" if job.done else text)
     return click.ClickException(f"{text}\n{_done(plan, job)}")
 
 
 def _written(plan: Plan, job: Job) -> str:
     """Where the rows of a finished run are."""
-    text = f"{job.done - job.rejected:,} rows are in {plan.output}"
+    text = f"{are(job.done - job.rejected, 'row', ',')} in {plan.output}"
     return f"{text} and {job.rejected:,} in {plan.rejects}" if job.rejected else text
 
 
 def _done(plan: Plan, job: Job) -> str:
     """How much is done, and how it goes on."""
-    text = f"{job.done:,} rows are done"
+    text = f"{are(job.done, 'row', ',')} done"
     return f"{text}; the same command goes on from there" if plan.checkpoint is not None else text

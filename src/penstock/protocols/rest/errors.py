@@ -10,6 +10,7 @@ import orjson
 
 from penstock.core.errors import InvalidRequest, RequestError
 from penstock.core.garbage import paused
+from penstock.core.names import many
 from penstock.protocols.rest import pieces
 from penstock.protocols.status import CODES, HTTP_CODES, TRITON_CODES, Codes, words
 from penstock.transport.http.status import HttpStatus
@@ -66,6 +67,8 @@ def parsed(data: bytes, more: str = "") -> object:
     except (orjson.JSONDecodeError, pieces.NotJson) as error:
         words = str(error)
         if NOT_UTF8 in words:
-            raise InvalidRequest(f"the body ({len(data)} bytes) is not JSON: it is not UTF-8") from None
+            raise InvalidRequest(
+                f"the body ({many(len(data), 'byte')}) is not JSON: it is not UTF-8"
+            ) from None
         advice = f"; {more}" if more and MORE in words else ""
-        raise InvalidRequest(f"the body ({len(data)} bytes) is not JSON: {words}{advice}") from None
+        raise InvalidRequest(f"the body ({many(len(data), 'byte')}) is not JSON: {words}{advice}") from None
