@@ -31,6 +31,8 @@ LINES = (
     "lines of a file)"
 )
 """What to do with several records after each other."""
+BODY, LINE = "the body", "the line"
+"""What JSON came as, for messages."""
 
 SEQUENCE_HEADERS = (SEQUENCE_ID, SEQUENCE_START, SEQUENCE_END)
 
@@ -76,14 +78,22 @@ class HttpDecoded(Decoded):
 
 
 class DecodedRecords(HttpDecoded):
-    """A plain request; see `HttpDecoded` for the arguments."""
+    """A plain request; see `HttpDecoded` for the other arguments.
 
-    __slots__ = ()
+    Args:
+        what: what its JSON came as.
+    """
+
+    __slots__ = ("_what",)
+
+    def __init__(self, body: Any, size: int, what: str = BODY) -> None:
+        super().__init__(body, size)
+        self._what = what
 
     @override
     @not_too_deep
     def contents(self, model: Model) -> Contents:
-        inputs, form = attached(model, Inputs).read(self.body)
+        inputs, form = attached(model, Inputs).read(self.body, self._what)
         outputs: Sequence[str] = model.output_names
         if self.call.has_query:
             values = self.call.query.get(OUTPUTS, ())
@@ -149,12 +159,21 @@ def check_stream(call: HttpCall) -> None:
 
 
 def decode(data: bytes) -> HttpDecoded:
-    """The request in a body, or in a line of a stream.
+    """The request in a body.
 
     Raises:
         InvalidRequest: it is not JSON.
     """
     return DecodedRecords(parsed(data, LINES), len(data))
+
+
+def decode_line(data: bytes) -> HttpDecoded:
+    """The request on a line of a stream.
+
+    Raises:
+        InvalidRequest: it is not JSON.
+    """
+    return DecodedRecords(parsed(data, LINES, LINE), len(data), LINE)
 
 
 def _priority(headers: Mapping[str, str]) -> int:
