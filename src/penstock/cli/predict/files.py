@@ -29,6 +29,7 @@ from penstock_client import Client, ModelInfo, PenstockError
 STANDARD = "-"
 """Standard input or output instead of a file."""
 
+FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl")
 _FORMATS: dict[str, Format] = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from penstock.scoring.job import Job, Plan
     from penstock.scoring.sources import FileFormat
 
-FORMATS = ["csv", "tsv", "jsonl", "parquet", "arrow"]
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+FORMATS: list[FileFormat] = ["csv", "tsv", "jsonl", "parquet", "arrow"]
 PATIENCE_SECONDS = 600.0
 ASKING_SECONDS = 30.0
 
@@ -35,7 +34,10 @@ ASKING_SECONDS = 30.0
 )
 @click.option("--output", "-o", default="-", help="The file to write.  [standard output]")
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="How to write.  [by its suffix, else as the input]"
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="How to write.  [by the suffix of the output, without one as the input]",
 )
 @click.option(
     "--input-format",
@@ -160,7 +162,7 @@ def _plan(  # noqa: PLR0913 - the flags
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror or error}") from None
-    target = None if output == STANDARD else _file_to_write(output)
+    target = None if output == STANDARD else _file_to_write(output, form)
     was_named = rejected is not None
     if rejected is None:
         if target is None:
@@ -175,12 +177,15 @@ def _plan(  # noqa: PLR0913 - the flags
     return Plan(found, target, form, rejected, request)
 
 
-def _file_to_write(output: str) -> Path:
+def _file_to_write(output: str, form: FileFormat | None) -> Path:
     """The file that the rows are written to.
 
     Raises:
-        click.UsageError: a run could not go on in it.
+        click.UsageError: a run could not go on in it, or its ending tells no format and no flag does.
     """
+    from penstock.row_files.fields import Invalid
+    from penstock.scoring.sources import not_compressed, written_format
+
     if "://" in output:
         raise click.UsageError(
             f"{output}: the output is a file of this machine: a run could not go on in another one"
@@ -188,10 +193,12 @@ def _file_to_write(output: str) -> Path:
     target = Path(output)
     if not target.name:
         raise click.UsageError(f"{output} is a folder; name a file to write")
-    if target.suffix.lower() in COMPRESSED:
-        raise click.UsageError(
-            f"{output}: the output is not compressed, so that a run can go on in it: name it {target.stem}"
-        )
+    try:
+        not_compressed(output, ", so that a run can go on in it")
+        if form is None and not target.is_dir():
+            written_format(output, FORMATS)
+    except Invalid as error:
+        raise click.UsageError(str(error)) from None
     return target
 
 
@@ -243,6 +250,8 @@ def _end(plan: Plan, job: Job, seconds: float, came: list[int]) -> None:
     if came:
         note(_done(plan, job))
         raise SystemExit(SIGNAL_OFFSET + came[0])
+    if not job.done and not job.is_done:
+        note(f"{_input(plan)} no rows, so nothing was scored")
     rows = job.done - job.resumed
     if sys.stderr.isatty():
         rate = rows / max(seconds, 1e-9)
@@ -253,12 +262,20 @@ def _end(plan: Plan, job: Job, seconds: float, came: list[int]) -> None:
         )
 
 
+def _input(plan: Plan) -> str:
+    """What was read, and "has" or "have"."""
+    if len(plan.sources) > 1:
+        return f"the {len(plan.sources)} files have"
+    name = plan.sources[0].name
+    return f"{'standard input' if name == '-' else name} has"
+
+
 def _failed(target: str, plan: Plan, job: Job | None, error: Exception) -> click.ClickException:
     from penstock.row_files.fields import Invalid
     from penstock_client import PenstockError
 
     if isinstance(error, PenstockError):
-        text = said(target, error)
+        text = said(target, error, plan.request.model)
     elif isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         text = f"{name}{error.strerror or error}"
