@@ -72,9 +72,9 @@ def predict(  # noqa: PLR0913 - the flags
       penstock predict iris x='[5.1, 3.5, 1.4, 0.2]' --json
       penstock predict lead_scoring --file leads.csv -o scored.csv
 
-    A VALUE is read according to the model's signature: a number (null for a missing one), true or
-    false, a text, a JSON list (x='[1, 2, 3]'; lists of rows too), or the name of a file with an array or JSON (x=@x.npy, x=@x.json).
-    A text that starts with @ is written with two.
+    A VALUE is read according to the model's signature: a number (null for a missing one), true or false, a
+    text, a JSON list (x='[1, 2, 3]'; lists of rows too), or the name of a file with an array or JSON
+    (x=@x.npy, x=@x.json). A text that starts with @ is written with two.
 
     A CSV file has a header with the names of the inputs; the values of a vector x are in columns x.0,
     x.1, ... or in one column as a JSON list. A JSON Lines file has an object on every line. All columns
