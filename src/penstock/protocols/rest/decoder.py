@@ -78,22 +78,19 @@ class HttpDecoded(Decoded):
 
 
 class DecodedRecords(HttpDecoded):
-    """A plain request; see `HttpDecoded` for the other arguments.
+    """A plain request; see `HttpDecoded` for the arguments.
 
-    Args:
+    Attributes:
         what: what its JSON came as.
     """
 
-    __slots__ = ("_what",)
-
-    def __init__(self, body: Any, size: int, what: str = BODY) -> None:
-        super().__init__(body, size)
-        self._what = what
+    __slots__ = ()
+    what = BODY
 
     @override
     @not_too_deep
     def contents(self, model: Model) -> Contents:
-        inputs, form = attached(model, Inputs).read(self.body, self._what)
+        inputs, form = attached(model, Inputs).read(self.body, self.what)
         outputs: Sequence[str] = model.output_names
         if self.call.has_query:
             values = self.call.query.get(OUTPUTS, ())
@@ -113,6 +110,13 @@ class DecodedRecords(HttpDecoded):
         return SequenceStep(
             headers.get(SEQUENCE_ID, ""), _boolean(headers, SEQUENCE_START), _boolean(headers, SEQUENCE_END)
         )
+
+
+class DecodedLine(DecodedRecords):
+    """A plain request on a line of a stream; see `HttpDecoded` for the arguments."""
+
+    __slots__ = ()
+    what = LINE
 
 
 def check_query(call: HttpCall) -> None:
@@ -173,7 +177,7 @@ def decode_line(data: bytes) -> HttpDecoded:
     Raises:
         InvalidRequest: it is not JSON.
     """
-    return DecodedRecords(parsed(data, LINES, LINE), len(data), LINE)
+    return DecodedLine(parsed(data, LINES, LINE), len(data))
 
 
 def _priority(headers: Mapping[str, str]) -> int:
