@@ -13,7 +13,7 @@ import numpy as np
 
 from penstock import __version__
 from penstock.core.minifloats import BY_BITS, widened
-from penstock.core.names import on_lines
+from penstock.core.names import many, on_lines
 from penstock.core.tensors import Array, Kind, TensorSpec
 from penstock.models.model import Model
 
@@ -100,7 +100,7 @@ def _model(model: Model) -> Iterator[str]:
     if model.golden:
         yield f"    golden     {model.golden}"
     if model.batching.enabled:
-        yield f"    batched    up to {model.batcher.policy.max_rows} rows: {model.batching.reason}"
+        yield f"    batched    up to {many(model.batcher.policy.max_rows, 'row')}: {model.batching.reason}"
     else:
         yield f"    alone      {model.batching.reason}"
 

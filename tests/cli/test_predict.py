@@ -276,3 +276,23 @@ def test_usage(cli: Cli, args: list[str], why: str) -> None:
     assert (run.code, run.out) == (2, "")
     assert run.err.startswith("Usage: ")
     assert why in run.err
+
+
+def test_null_is_a_missing_number(predict: Cli) -> None:
+    """As in lists; it was "not a number"."""
+    assert json.loads(predict("doubles", "x=null", "--json").out)["outputs"] == {"y": [["NaN"]]}
+    assert predict("doubles", "x=[null]", "--json").out.count("NaN") == 1
+    ran = predict("below_100", "x=null")
+    assert ran.code == 1
+    assert "its value is missing, and INT64 has no missing values: fill them in first" in ran.err
+    assert json.loads(predict("text", "x=null", "--json").out)["outputs"] == {"y": [["null"]]}
+
+
+@pytest.mark.parametrize("value", ["9007199254740993", "-9007199254740993", "[9007199254740993]"])
+def test_a_whole_number_that_fp64_does_not_have_is_refused(predict: Cli, value: str) -> None:
+    ran = predict("doubles", f"x={value}")
+    assert ran.code == 1
+    assert "FP64 does not have this whole number, only " in ran.err
+    assert "9007199254740992 near it" in ran.err
+    for exact in ("9007199254740992", "9007199254740994", "9007199254740993.0", "1e25"):
+        assert predict("doubles", f"x={exact}").code == 0

@@ -157,8 +157,54 @@ def test_bytes_that_are_not_utf8_pass_through(through: Cli, tmp_path: Path) -> N
         ("rows", "", ""),
     ],
 )
-def test_nothing_to_do(through: Cli, name: str, content: str, out: str) -> None:
-    assert through("below_100", name, content) == out
+def test_nothing_to_do(predict: Cli, tmp_path: Path, name: str, content: str, out: str) -> None:
+    """It is no failure, as with jq and csvkit, but it is said."""
+    (tmp_path / name).write_text(content)
+    ran = predict("below_100", "--file", tmp_path / name)
+    assert (ran.code, ran.out) == (0, out)
+    assert ran.err == f"{tmp_path / name} has no rows, so nothing was predicted\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("out.xlsx", ".xlsx cannot be written, only .csv, .tsv, .tab, .jsonl, .ndjson; with --format"),
+        ("out.txt", ".txt cannot be written"),
+        ("out.parquet", ".parquet cannot be written, only .csv, .tsv, .tab, .jsonl, .ndjson; with --format"),
+        ("out.csv.gz", "the output is not compressed: name it out.csv"),
+    ],
+)
+def test_an_ending_that_cannot_be_written_is_refused(
+    predict: Cli, tmp_path: Path, name: str, why: str
+) -> None:
+    rows, out = tmp_path / "rows.csv", tmp_path / name
+    rows.write_text("x\n1\n")
+    ran = predict("below_100", "--file", rows, "-o", out)
+    assert ran.code == 2
+    assert f"{out}: {why}" in ran.err
+    assert not out.exists()
+    if not name.endswith(".gz"):
+        assert predict("below_100", "--file", rows, "-o", out, "--format", "csv").code == 0
+        assert out.read_text() == "x,y,error\n1,1,\n"
+
+
+@pytest.mark.parametrize("name", ["out", "out.CSV"])
+def test_a_name_without_an_ending_is_written_as_the_input(predict: Cli, tmp_path: Path, name: str) -> None:
+    rows, out = tmp_path / "rows.csv", tmp_path / name
+    rows.write_text("x\n1\n")
+    assert predict("below_100", "--file", rows, "-o", out).code == 0
+    assert out.read_text() == "x,y,error\n1,1,\n"
+
+
+def test_cells_are_the_same_with_and_without_an_answer(through: Cli) -> None:
+    """Rows with an answer had numbers, the others texts."""
+    out = through("below_100", "rows.csv", "x,z\n1,007\n200,007\nabc,1\n", "--format", "jsonl", code=1)
+    good, failed, unreadable = objects_of(out)
+    assert good == {"x": 1, "z": "007", "y": 1}
+    assert (failed["x"], failed["z"]) == (200, "007")
+    assert (unreadable["x"], unreadable["z"]) == ("abc", "1"), "what is no number stays as it is"
+    one = through("below_100", "rows.csv", "x\n200\n", "--format", "jsonl", code=1)
+    assert objects_of(one)[0]["x"] == 200
 
 
 def test_names_that_clash(through: Cli) -> None:

@@ -143,10 +143,73 @@ def test_a_model_file_without_a_server(models: Path, tmp_path: Path) -> None:
     check_scored(out, 500)
 
 
+@pytest.mark.parametrize("content", ["", "x\n", "x\n\n"])
+def test_files_without_rows_are_said(
+    score: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """It is no failure, as with jq and csvkit: a day without rows must not stop what comes after it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.csv", "two.csv"):
+        Path(name).write_text(content)
+    ran = score("below_100", "one.csv", "-o", "out.csv")
+    assert (ran.code, ran.err) == (0, "one.csv has no rows, so nothing was scored\n")
+    ran = score("below_100", "one.csv", "two.csv", "-o", "both.csv")
+    assert (ran.code, ran.err) == (0, "the 2 files have no rows, so nothing was scored\n")
+
+
+def test_rejected_rows_have_the_cells_of_the_others(
+    score: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("x,z\n1,007\n200,007\nabc,1\n5\n")
+    for out in ("out.jsonl", "out.csv"):
+        assert score("below_100", "rows.csv", "-o", out).code == 1
+        values = [each["values"] for each in lines_of(Path(f"{out}.rejected.jsonl"))]
+        assert values[:2] == [{"x": 200, "z": "007"}, {"x": "abc", "z": "1"}]
+    assert lines_of(Path("out.jsonl")) == [{"x": 1, "z": "007", "y": 1}]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("models/below_100", "is the folder of one model: name its file, --model {}/2/model.onnx; or"),
+        ("models/below_100/2", "or name the file: --model {}/model.onnx"),
+        ("models", "models has 2 models: below_100, more; name the file of one, such as models/"),
+        ("nothing", "no model found in nothing"),
+    ],
+)
+def test_a_folder_where_a_model_file_belongs(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = zoo.fails_on(100)
+    zoo.repository(tmp_path / "models", {"below_100": {1: model, 2: model}, "more": model})
+    Path("nothing").mkdir()
+    Path("rows.csv").write_text("x\n1\n")
+    ran = cli("score", "--model", path, "rows.csv", "-o", "out.csv")
+    assert ran.code == 1
+    assert why.format(path) in ran.err
+    assert "serve the folder above it, /" not in ran.err
+
+
+def test_a_path_where_the_name_of_a_model_belongs(
+    score: Cli, predict: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models/tickets").mkdir(parents=True)
+    Path("rows.csv").write_text("x\n1\n")
+    said = "models/tickets is a path, and what is expected here is the name of a model of the server"
+    assert said in score("models/tickets", "rows.csv", "-o", "out.csv").err
+    assert said in predict("models/tickets", "x=1").err
+    assert "is a path" not in predict("models/others", "x=1").err
+
+
 @pytest.mark.parametrize(
     ("args", "why"),
     [
         (["below_100"], "name a model and a file"),
+        (["below_100", "rows.csv", "-o", "o.xlsx"], "o.xlsx: .xlsx cannot be written, only .csv, .tsv, "),
+        (["below_100", "rows.csv", "-o", "o.json"], ".parquet, .pq, .arrow, .ipc, .feather; with --format"),
         (["below_100", "nowhere.csv", "-o", "o"], "nowhere.csv: No such file"),
         (["below_100", "no*.csv", "-o", "o"], "no*.csv: no file matches"),
         (["below_100", ".", "-o", "o"], "Is a directory; for all files in it: '*'"),

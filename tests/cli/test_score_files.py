@@ -290,7 +290,7 @@ def test_a_finished_run_is_known_as_such(score: Cli, value: str) -> None:
     written = Path("out.csv").read_text()
     again = score("below_100", "rows.csv", "-o", "out.csv")
     assert again.code == first.code == int(value == "200")
-    rows = "1 rows are in out.csv and 1 in out.csv.rejected.jsonl" if first.code else "2 rows are in out.csv"
+    rows = "1 row is in out.csv and 1 in out.csv.rejected.jsonl" if first.code else "2 rows are in out.csv"
     assert again.err == f"already done: {rows}; --restart begins again\n{first.err}"
     # A run that was killed between the two has its record, and its checkpoint still.
     Path("out.csv.checkpoint").write_bytes(Path("out.csv.done").read_bytes())

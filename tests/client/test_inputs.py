@@ -63,15 +63,15 @@ def test_values_get_the_shape_of_the_model(spec, value, expected) -> None:
 @pytest.mark.parametrize(
     ("spec", "value", "reason"),
     [
-        ("FP32 N,3", np.zeros(3, np.float32), "it has 1 axes, expected 2; got a float32 "
+        ("FP32 N,3", np.zeros(3, np.float32), "it has 1 axis, expected 2; got a float32 "
          r"array of shape \(3,\), expected FP32\[N,3\]"),
-        ("FP32 N,3,1", np.zeros(3, np.float32), "1 axes, expected 3"),
+        ("FP32 N,3,1", np.zeros(3, np.float32), "1 axis, expected 3"),
         ("FP32 N", np.zeros((1, 3), np.float32), "2 axes, expected 1"),
         ("FP32 N,3", 1.0, "0 axes, expected 2.*got float 1.0"),
-        ("FP32 N,3", [1.0, 2.0], "1 axes, expected 2"),
+        ("FP32 N,3", [1.0, 2.0], "1 axis, expected 2"),
         ("FP32 2,3", [[1.0], [2, 3]], "not of equal lengths"),
         ("FP32 N", [[1.0], [2.0]], "2 axes, expected 1"),
-        ("FP32", [1.0], "1 axes, expected 0"),
+        ("FP32", [1.0], "1 axis, expected 0"),
         ("INT64 N", [1.5], "would not survive"),
         ("INT64 N", 1.5, r"got float 1.5, expected INT64\[N\]"),
         ("FP32 N", np.array([0, 1e39]), "the value 1e.39 at position 1 is too large for float32"),
@@ -96,7 +96,7 @@ def test_values_get_the_shape_of_the_model(spec, value, expected) -> None:
         ("BYTES N", np.array([1.0]), "neither text nor bytes"),
         ("BYTES N", ["\ud800"], "cannot be written as UTF-8"),
         ("BYTES N,1", [["a"], ["b", "c"]], "neither text nor bytes"),
-        ("BYTES N,2", np.array(["a", "b"]), "1 axes, expected 2"),
+        ("BYTES N,2", np.array(["a", "b"]), "1 axis, expected 2"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_what_came_and_what_was_expected(spec, value, reason) -> None:
@@ -201,5 +201,5 @@ def test_things_that_turn_into_arrays_are_arrays() -> None:
 
     assert send("FP32 N", Column()).tolist() == [1.5, 2.5]
     assert send("FP32 N,1", Column()).tolist() == [[1.5], [2.5]]
-    with pytest.raises(penstock_client.InvalidInput, match="1 axes, expected 2"):
+    with pytest.raises(penstock_client.InvalidInput, match="1 axis, expected 2"):
         send("FP32 N,2", Column())

@@ -219,3 +219,132 @@ async def test_the_asynchronous_context_manager_closes(server: StandIn) -> None:
         assert (await client.predict("echo", {"x": X}))["x"].shape == (2, 3)
     with pytest.raises(Cancelled, match="the client was closed"):
         await client.predict("echo", {"x": X})
+
+
+WRONG = [
+    ({"timeout": "1"}, "a timeout is a number of seconds above 0, not '1'"),
+    ({"timeout": True}, "a timeout is a number of seconds above 0, not True"),
+    ({"timeout": [1]}, r"a timeout is a number of seconds above 0, not \[1\]"),
+    ({"priority": "1"}, "priority is an integer, .*, not '1'"),
+    ({"priority": 1.5}, "priority is an integer, .*, not 1.5"),
+    ({"priority": [1]}, r"priority is an integer, .*, not \[1\]"),
+    ({"model": 7}, "model is a str, not 7"),
+    ({"model": ["echo"]}, r"model is a str, not \['echo'\]"),
+    ({"version": None}, 'version is a number, a label, or "" for the default, not None'),
+    ({"version": 1.0}, 'version is a number, a label, or "" for the default, not 1.0'),
+    ({"outputs": 7}, "outputs is a list of names, a name, or None for all, not 7"),
+    ({"outputs": [1]}, "outputs is a list of names, a name, or None for all, not .*1"),
+    ({"outputs": [["x"]]}, "outputs is a list of names, a name, or None for all, not .*'x'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), WRONG)
+def test_an_argument_of_a_wrong_type_is_named(server, client, arguments, text) -> None:
+    given = {"model": "echo", **arguments}
+    name = given.pop("model")
+    with pytest.raises(TypeError, match=text):
+        client.predict(name, {"x": X}, **given)
+    with pytest.raises(TypeError, match=text):
+        list(client.predict_stream(name, [{"x": X}], **given))
+    assert server.requests == []
+
+
+def test_a_priority_of_more_than_32_bits_is_named(server, client) -> None:
+    with pytest.raises(ValueError, match="priority is -2147483648 to 2147483647, not 2147483648"):
+        client.predict("echo", {"x": X}, priority=2**31)
+    assert client.predict("echo", {"x": X}, priority=np.int64(2**31 - 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"timeout": "1"}, "a timeout is a number of seconds above 0, not '1'"),
+        ({"max_pending": "1"}, "max_pending is an integer, 1 to 16256, not '1'"),
+        ({"max_pending": 1.5}, "max_pending is an integer, 1 to 16256, not 1.5"),
+        ({"metadata": {"k": 1}}, "metadata is a str, or bytes, for a str, not 1 for 'k'"),
+        ({"metadata": [(1, "v")]}, "metadata is a str, or bytes, for a str, not 'v' for 1"),
+    ],
+)
+def test_a_setting_of_a_wrong_type_is_named(server, connect, settings, text) -> None:
+    with pytest.raises(TypeError, match=text):
+        connect(server.target, **settings)
+
+
+def test_other_methods_name_an_argument_of_a_wrong_type(server, client) -> None:
+    for call, text in (
+        (lambda: client.model(7), "name is a str, not 7"),
+        (lambda: client.model("echo", None), 'version is a number, a label, or "" for the default, not None'),
+        (lambda: client.health(7), "model is a str, not 7"),
+        (lambda: list(client.predict_stream("echo", [], max_in_flight="1")), "max_in_flight is an integer"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            call()
+    for arguments, text in (
+        ({"attempts": "3"}, "attempts is an integer, at least 1, not '3'"),
+        ({"budget": "1"}, "budget is a number, 0 to 1, not '1'"),
+        ({"max_wait": None}, "max_wait is a number of seconds above 0, not None"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            penstock_client.Retry(**arguments)
+
+
+def test_a_timeout_of_numpy_is_not_rounded_to_the_past(server, client) -> None:
+    """Added to the clock as float32, two seconds were over at once."""
+    for timeout in (np.float32(20), np.float64(20), np.int64(20)):
+        assert client.predict("echo", {"x": X}, timeout=timeout)["x"].tolist() == X.tolist()
+
+
+def test_an_error_has_the_id_of_its_call(server, client) -> None:
+    def failed(*arguments, **settings) -> penstock_client.PenstockError:
+        with pytest.raises(penstock_client.PenstockError) as caught:
+            client.predict(*arguments, **settings)
+        return caught.value
+
+    assert failed("none", {"x": X}, id="first").id == "first"
+    assert failed("echo", {"x": "no number"}, id="second").id == "second"
+    assert client.predict("echo", {"x": X}, id="third").id == "third"
+    server.answer = lambda _: status(grpc.StatusCode.INTERNAL, "no")
+    assert failed("echo", {"x": X}, id="fourth").id == "fourth"
+    assert failed("echo", {"x": X}).id == ""
+
+
+def test_each_of_many_callers_gets_an_error_with_its_own_id(server, client) -> None:
+    assert client.predict("echo", {"x": X})
+    server.answer = lambda _: status(grpc.StatusCode.UNAUTHENTICATED, "no")
+
+    def id_of(id: str) -> str:
+        with pytest.raises(penstock_client.Unauthenticated) as caught:
+            client.predict("echo", {"x": X}, id=id)
+        return caught.value.id
+
+    ids = [f"call {number}" for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(id_of, ids)) == ids
+
+
+def test_a_timeout_says_what_was_waited_for(server, client) -> None:
+    assert client.predict("echo", {"x": X})
+    release = threading.Event()
+    server.answer = lambda request: release.wait(20) and echo(request)
+    try:
+        with pytest.raises(penstock_client.DeadlineExceeded) as caught:
+            client.predict("echo", {"x": X}, timeout=0.25, id="late")
+    finally:
+        release.set()
+    assert str(caught.value) == 'the timeout of 0.25 s passed before model "echo" answered'
+    assert caught.value.id == "late"
+
+
+def test_a_timeout_of_other_calls_says_what_was_waited_for(server, connect) -> None:
+    client = connect(server.target, timeout=0.25)
+    release = threading.Event()
+    server._note = lambda *_: release.wait(20)
+    try:
+        with pytest.raises(penstock_client.DeadlineExceeded) as caught:
+            client.models()
+        assert str(caught.value) == "the timeout of 0.25 s passed before the server answered"
+        with pytest.raises(penstock_client.DeadlineExceeded) as caught:
+            client.predict("echo", {"x": X})
+        assert str(caught.value) == 'the timeout of 0.25 s passed before model "echo" answered'
+    finally:
+        release.set()

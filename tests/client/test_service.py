@@ -19,6 +19,7 @@ from client.standin import StandIn, echo, status
 from penstock_client import (
     AsyncClient,
     Client,
+    DeadlineExceeded,
     Exhausted,
     InvalidInput,
     PenstockError,
@@ -128,6 +129,8 @@ def test_a_port_that_does_not_speak_grpc(connect: Callable[..., Any]) -> None:
     [
         (Exhausted("full", retry_after_seconds=0.1), True),
         (Exhausted("too large"), False),
+        (DeadlineExceeded("a run is in flight", retry_after_seconds=0.1), True),
+        (DeadlineExceeded("the timeout passed"), False),
         (not_run(Unavailable("loading")), True),
         (Unavailable("the server is stopping"), True),
         (Unavailable("the connection was lost after the request had been sent"), False),

@@ -104,7 +104,7 @@ def test_an_item_the_client_refuses_has_its_error_in_its_place(server, client, o
     results.sort(key=lambda each: each.index) if not ordered else None
     assert [each.index for each in results] == [0, 1, 2, 3, 4, 5]
     assert [isinstance(each, penstock_client.InvalidInput) for each in results] == [False, True] * 3
-    assert 'input "x": it has 1 axes' in str(results[1])
+    assert 'input "x": it has 1 axis' in str(results[1])
     assert "a dict by name, not str" in str(results[3])
     assert "unknown: 'y'; missing: 'x'; expected" in str(results[5]).replace("(", "").replace(")", "")
     assert len(server.requests) == 3

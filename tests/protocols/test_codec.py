@@ -92,7 +92,7 @@ def test_a_shape_that_the_signature_settles_may_be_left_out(
         (("N", 3), 4, "has 4 values, which do not fill x FP32[N,3]"),
         ((4,), 3, "has 3 values, which do not fill x FP32[4]"),
         ((4,), 8, "has 8 values, which do not fill x FP32[4]"),
-        (("N", 0), 1, "has 1 values, which do not fill x FP32[N,0]"),
+        (("N", 0), 1, "has 1 value, which does not fill x FP32[N,0]"),
     ],
 )
 def test_a_shape_that_the_signature_does_not_settle_is_asked_for(
@@ -203,9 +203,10 @@ def varint(number: int) -> bytes:
 )
 def test_bytes_that_are_no_whole_number_of_values_are_refused(datatype: DataType, count: int) -> None:
     size = datatype.dtype.itemsize
+    came = "1 byte" if count == 1 else f"{count} bytes"
     assert (
         refusal(tensor(raw=bytes(count)), spec("x", ("N",), datatype))
-        == f"input x has {count} bytes, not a multiple of the {size} bytes of {datatype}"
+        == f"input x has {came}, not a multiple of the {size} bytes of {datatype}"
     )
 
 
@@ -217,7 +218,7 @@ def test_truth_is_0_or_1(value: int) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"\1", "element 0 ends after the 1 bytes"),
+        (b"\1", "element 0 ends after the 1 byte"),
         (b"\0\0\0", "element 0 ends after the 3 bytes"),
         (b"\1\0\0\0", "element 0 ends after the 4 bytes"),
         (b"\xff\xff\xff\xffabc", "element 0 ends after the 7 bytes"),

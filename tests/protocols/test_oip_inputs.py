@@ -137,7 +137,7 @@ def test_raw_contents_follow_the_order_of_the_inputs_and_arrays_that_of_the_sign
         ),
         (
             request(tensor(), raws=[X.tobytes()] * 2),
-            "raw_input_contents has 2 entries for 1 inputs; expected one for each, in their order",
+            "raw_input_contents has 2 entries for 1 input; expected one for each, in their order",
         ),
         (
             request(tensor()),

@@ -16,7 +16,7 @@ from protocols.test_known_requests import request as asked
 
 PREDICT = "/penstock.v1.PredictionService/Predict"
 STREAM = "/penstock.v1.PredictionService/PredictStream"
-FULL = "the queue is full: 1 rows are waiting, 1 more arrived, the limit is 1"
+FULL = "the queue is full: 1 row is waiting, 1 more arrived, the limit is 1"
 
 
 @pytest.fixture(autouse=True)

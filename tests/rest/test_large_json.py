@@ -204,6 +204,10 @@ def test_the_limit_of_json_is_not_that_of_binary_data(tmp_path: Path) -> None:
         assert (too_large.status, "http_max_body_bytes" in too_large.json["detail"]) == (413, True)
         [line] = client.call("POST", "/predict/wide/stream", large).body.splitlines()
         assert json.loads(line)["error"]["status"] == 413
+        for before in (b"", b"\n\n", b'{"x": [[1]]}\n\n'):
+            answer = client.call("POST", "/predict/wide/stream", before + large)
+            error = json.loads(answer.body.splitlines()[-1])["error"]
+            assert (error["status"], error["line"]) == (413, before.count(b"\n") + 1)
 
 
 @pytest.mark.alone

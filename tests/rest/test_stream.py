@@ -14,6 +14,8 @@ from penstock.server import Server
 from rest import kit
 from rest.kit import Client
 
+PATH = "/predict/identity/stream"
+
 
 class Stream:
     """A stream that is written and read line by line.
@@ -74,10 +76,66 @@ def test_an_error_is_the_answer_to_its_line(opened: Any) -> None:
     error = stream.line()["error"]
     assert (error["status"], error["code"]) == (400, "INVALID_ARGUMENT")
     assert "input x has shape [1, 1]" in error["detail"]
-    assert "the body is not an object" in stream.line()["error"]["detail"]
+    assert "the line is not an object" in stream.line()["error"]["detail"]
     assert stream.line() == {"predictions": [{"y": [1, 2, 3]}]}
     stream.connection.send(b'5\r\n{"x":\r\n1\r\n\n\r\n')
     assert "is not JSON" in stream.line()["error"]["detail"]
+
+
+def test_an_error_says_which_line_it_is_of(client: Client) -> None:
+    good = b'{"x": [1, 2, 3]}'
+    lines = [
+        good, b"", b"[]", good, b" \r", b'{"x":', b'{"x": [1]}', good,
+        b'{"instances": [], "more": 1}', good + good, b'{"x": "\xff"}',
+    ]  # fmt: skip
+    found = [json.loads(each) for each in client.call("POST", PATH, b"\n".join(lines)).body.splitlines()]
+    told = {each["error"]["line"]: each["error"]["detail"] for each in found if "error" in each}
+    assert [*told] == [3, 6, 7, 9, 10, 11]
+    assert told[3].startswith("the line is not an object")
+    assert told[6].startswith("the line (5 bytes) is not JSON: ")
+    assert told[7].startswith("input x has shape [1, 1]")
+    assert told[9].startswith("the line has instances and also more")
+    assert told[10].endswith("(-d joins the lines of a file)")
+    assert told[11] == "the line (10 bytes) is not JSON: it is not UTF-8"
+    assert not any("body" in words or "line 1" in words for words in told.values())
+    assert "line" not in client.post("/predict/identity", {"x": [1]}).json
+
+
+def test_an_error_of_an_event_says_which_line_it_is_of(client: Client) -> None:
+    body = b'{"x": [1, 2, 3]}\n\n{}\n'
+    answer = client.call("POST", PATH, body, {"accept": "text/event-stream"})
+    data = answer.body.split(b"event: error\ndata: ")[1]
+    assert json.loads(data)["error"]["line"] == 3
+
+
+@pytest.mark.parametrize("accept", [b"", b"accept: text/event-stream\r\n"])
+def test_a_client_of_the_older_http_gets_a_stream_without_chunks(client: Client, accept: bytes) -> None:
+    """HTTP/1.0 does not know them: its clients would take their lengths for lines."""
+    body = b'{"x": [1, 2, 3]}\n{}\n{"x": [4, 5, 6]}\n'
+    head = b"POST %b HTTP/1.0\r\n%bcontent-length: %d\r\n" % (PATH.encode(), accept, len(body))
+    for keep in (b"", b"connection: keep-alive\r\n"):
+        with client.raw() as connection:
+            connection.sendall(head + keep + b"\r\n" + body)
+            came, _, lines = kit.until_closed(connection).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in came
+        assert b"\r\nconnection: close" in came
+        first, *others = [each for each in lines.split(b"\n") if each]
+        assert first.removeprefix(b"data: ") == b'{"y":[1.0,2.0,3.0]}'
+        assert json.loads(others[-2].removeprefix(b"data: "))["error"]["line"] == 2
+        assert others[-1].removeprefix(b"data: ") == b'{"y":[4.0,5.0,6.0]}'
+
+
+def test_answers_come_at_once_with_the_older_http_too(client: Client) -> None:
+    line = b'{"x": [1, 2, 3]}\n'
+    with client.raw() as connection:
+        connection.sendall(b"POST %b HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % (PATH.encode(), 3 * len(line)))
+        came = b""
+        for count in (1, 2, 3):
+            connection.sendall(line)
+            while came.count(b'{"y":') < count:
+                came += connection.recv(65_536)
+        assert kit.until_closed(connection) == b""
+    assert came.endswith(b'{"y":[1.0,2.0,3.0]}\n' * 3)
 
 
 def test_lines_of_any_cut_and_number_keep_their_order(client: Client) -> None:

@@ -65,7 +65,7 @@ def test_while_nothing_changes_requests_get_the_same_error() -> None:
         return batcher.why_rejected(Sent("a", rows, NOW, math.inf, 0, 10))
 
     first = error()
-    assert str(first) == "the queue is full: 1 rows are waiting, 1 more arrived, the limit is 1"
+    assert str(first) == "the queue is full: 1 row is waiting, 1 more arrived, the limit is 1"
     assert error() is first
     assert "2 more arrived" in str(error(2))
     assert first is not None

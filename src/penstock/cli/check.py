@@ -13,6 +13,7 @@ import click
 
 from penstock.cli.output import say
 from penstock.cli.target import said, with_target
+from penstock.core.names import many
 
 if TYPE_CHECKING:
     from penstock.core.tensors import Array, TensorSpec
@@ -146,7 +147,7 @@ class _Files:
         for number, (row, expected) in enumerate(itertools.zip_longest(given, wanted)):
             if row is None or expected is None:
                 short = self.rows if row is None else self.expect
-                raise Invalid(f"{short} has {number} rows, the other file has more")
+                raise Invalid(f"{short} has {many(number, 'row')}, the other file has more")
             yield GoldenRow(row, expected)
 
 

@@ -19,6 +19,7 @@ import click
 
 from penstock.cli.loading import Progress, progress
 from penstock.cli.output import say
+from penstock.core.names import many
 
 TOLERANCE = 1e-4
 LEAVE_OUT = click.Choice(["missing", "unseen", "extremes", "texts"])
@@ -256,7 +257,8 @@ def _found(report: dict[str, Any]) -> Iterator[str]:
     if report["hard"]:
         yield f"  hard rows  {report['hard']}"
     if report["ties"]:
-        yield f"  ties       {report['ties']} rows with two classes as probable: either label is right"
+        ties = many(report["ties"], "row")
+        yield f"  ties       {ties} with two classes as probable: either label is right"
     if report["largest"] > TOLERANCE and "refused" not in report:
         yield (
             f"  warning    outputs differ by up to {report['largest']:.2g}, more than {TOLERANCE:g}: "
@@ -275,7 +277,7 @@ def _next_steps(version: Path, report: dict[str, Any]) -> Iterator[str]:
     """The lines to serve and to call, with the first row of the sample."""
     model, root = version.parent.name, version.parent.parent
     example = report["example"]
-    golden = f"golden.jsonl ({report['golden']:,} rows)"
+    golden = f"golden.jsonl ({many(report['golden'], 'row', ',')})"
     yield f"  written    {version}: model.onnx, {golden}, profile.json, version.toml"
     yield ""
     yield "Serve it:"

@@ -8,7 +8,7 @@ import click
 
 from penstock.cli.output import say
 from penstock.cli.target import said, with_target_argument
-from penstock.core.names import on_lines
+from penstock.core.names import many, on_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ def _lines(model: ModelInfo, with_why: bool = False) -> Iterator[str]:
         pairs = ", ".join(f"{name} from {output}" for name, output in sorted(model.kept_state.state.items()))
         yield f"  state      {pairs}, dropped {model.kept_state.idle_seconds:g} s after the last step"
     if model.batching.enabled:
-        yield f"  batched    up to {model.batching.max_rows} rows: {model.batching.reason}"
+        yield f"  batched    up to {many(model.batching.max_rows, 'row')}: {model.batching.reason}"
     else:
         yield f"  alone      {model.batching.reason}"
     for sentence in model.batching.why if with_why else ():
@@ -64,8 +64,8 @@ def _lines(model: ModelInfo, with_why: bool = False) -> Iterator[str]:
 
 
 def _cost(cost: RunCost, batched: bool = True) -> str:
-    size = f", rows of up to {cost.elements} elements" if cost.elements else ""
-    learned = f"after {cost.runs} runs" if cost.runs else "as measured when it was tried, no runs yet"
+    size = f", rows of up to {many(cost.elements, 'element')}" if cost.elements else ""
+    learned = f"after {many(cost.runs, 'run')}" if cost.runs else "as measured when it was tried, no runs yet"
     known = cost.spread > 1 and cost.runs >= RUNS_FOR_SPREAD
     spread = f", 5 % of runs take more than {cost.spread:.2g} times that" if known else ""
     return f"{_line(cost, batched)}{spread} ({learned}{size})"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli.output import say
+from penstock.core.names import many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,7 +95,7 @@ HEADER = ("", "size", "1 row", "8 rows", "32 rows", "difference", "same top", "b
 def _lines(source: Source, found: Comparison, written: Path | None) -> Iterator[str]:
     reports = (found.original, *found.variants)
     version = f" version {source.number}" if source.number else ""
-    yield f"{source.name}{version}, on {found.rows} rows of {source.requests_file}"
+    yield f"{source.name}{version}, on {many(found.rows, 'row')} of {source.requests_file}"
     yield ""
     yield from _table([HEADER, *(_cells(each) for each in reports)])
     yield ""

@@ -68,13 +68,21 @@ def with_target_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("place", metavar="[TARGET]", required=False)(with_target(command))
 
 
-def said(target: str, error: PenstockError) -> str:
-    """An error on one line, with the server's address if the error concerns the server."""
+def said(target: str, error: PenstockError, model: str = "") -> str:
+    """An error on one line, with the server's address if the error concerns the server.
+
+    Args:
+        target: the server.
+        error: the error.
+        model: what the user gave as the name of a model.
+    """
     from penstock_client import InvalidInput, ModelFailed, NotFound
 
     texts = [str(error) or error.status.name, *getattr(error, "__notes__", ())]
     texts += [hint for part, hint in HINTS.items() if part in texts[0]]
     text = "; ".join(" ".join(each.split()) for each in texts)
+    if isinstance(error, NotFound) and os.sep in model and os.path.exists(model):
+        text += f"; {model} is a path, and what is expected here is the name of a model of the server"
     return text if isinstance(error, InvalidInput | ModelFailed | NotFound) else f"{target}: {text}"
 
 

@@ -1,4 +1,4 @@
-"""Names in messages: a name that a caller sent, and the names that exist, both of limited length."""
+"""Names and numbers in messages: a name that a caller sent, the names that exist, how many there are."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ def listed(names: Sequence[str]) -> str:
     """Names, at most `LISTED` of them and each at most `SHOWN_LENGTH` long, and how many more there are."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return (", ".join(map(short, names[:LISTED])) or "none") + more
+
+
+def many(number: int, noun: str, separator: str = "") -> str:
+    """A number with its noun, in the singular for one; `separator` is that of thousands."""
+    return f"{number:{separator}} {noun}{'' if number == 1 else 's'}"
+
+
+def are(number: int, noun: str, separator: str = "") -> str:
+    """As `many`, with "is" or "are"."""
+    return f"{many(number, noun, separator)} {'is' if number == 1 else 'are'}"
 
 
 def on_lines(title: str, texts: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.core.names import many
 from penstock.importing.coded_trees import CodedTrees, graph_of
 from penstock.importing.errors import Refused
 from penstock.importing.table import Inputs, column, in_order
@@ -33,7 +34,7 @@ class Booster:
         if len(names) != self._features:
             wanted = f" ({', '.join(self._names[:20])})" if self._names else ""
             raise Refused(
-                f"{self.title} takes {self._features} columns{wanted}, the sample has {len(names)}: "
+                f"{self.title} takes {many(self._features, 'column')}{wanted}, the sample has {len(names)}: "
                 f"{', '.join(names)}"
             )
         columns = [column(frame, each) for each in names]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.core.names import many
 from penstock.importing import categories as kept
 from penstock.importing.coded_trees import CodedTrees, graph_of
 from penstock.importing.errors import Refused
@@ -47,7 +48,7 @@ class OnCategories:
         count = len(self._own_names or names)
         if len(names) != count:
             raise Refused(
-                f"{self.title} takes {count} columns, the sample has {len(names)}: {', '.join(names)}"
+                f"{self.title} takes {many(count, 'column')}, the sample has {len(names)}: {', '.join(names)}"
             )
         if not self._are_known:
             self._categories = kept.of_sample(self._booster, self.title, frame, names)

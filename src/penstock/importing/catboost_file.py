@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.core.names import many
 from penstock.importing.catboost_categories import CategoryColumns, load_json
 from penstock.importing.categories import MOST_EXACT
 from penstock.importing.coded_trees import CodedTrees, graph_of
@@ -83,7 +84,7 @@ class CatBoost:
         names, by_position = in_order(self.title, own, frame)
         if len(names) != len(self.model.feature_names_):
             raise Refused(
-                f"{self.title} takes {len(self.model.feature_names_)} columns "
+                f"{self.title} takes {many(len(self.model.feature_names_), 'column')} "
                 f"({', '.join(map(str, self.model.feature_names_))}), the sample has "
                 f"{', '.join(frame.columns)}"
             )

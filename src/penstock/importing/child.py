@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from penstock.core.names import many
 from penstock.importing.errors import LacksColumns, Refused
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _imported(job: dict[str, Any]) -> dict[str, Any]:
     model, path = original.convert(inputs), folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     verifier = Verifier(original, inputs, path)
-    _say(job, f"comparing {len(frame):,} rows, and rows made to be hard")
+    _say(job, f"comparing {many(len(frame), 'row', ',')}, and rows made to be hard")
     verified = verifier.verify(frame, job["tolerance"], job["leave_out"])
     ignored = [each for each in frame.columns if each not in {one.name for one in inputs.columns}]
     report: dict[str, Any] = {
@@ -148,10 +149,10 @@ def _with_na(original: Any, inputs: Inputs, frame: Any, job: dict[str, Any]) -> 
     found = na_counts(frame, inputs.columns) if is_csv and not job["na"] else {}
     if not found:
         return inputs
-    lines = [
-        f'  column "{name}": {", ".join(f"{text} ({count:,} rows)" for text, count in counts.items())}'
-        for name, counts in found.items()
-    ]
+    lines = []
+    for name, counts in found.items():
+        texts = [f"{text} ({many(count, 'row', ',')})" for text, count in counts.items()]
+        lines.append(f'  column "{name}": {", ".join(texts)}')
     raise Refused(
         "\n".join(
             [

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from penstock.core.names import many
 from penstock.importing.errors import Refused
 from penstock.importing.network import OPSET, Network
 from penstock.importing.network_ends import Tensor
@@ -133,7 +134,7 @@ def _tensor(title: str, own: Any) -> Tensor:
     batch, *shape = own.shape
     if batch is not None:
         raise Refused(
-            f"{title}: its input {own.name} takes {batch} rows at a time: give keras.Input a shape, and no "
-            "batch size"
+            f"{title}: its input {own.name} takes {many(batch, 'row')} at a time: give keras.Input a "
+            "shape, and no batch size"
         )
     return Tensor(own.name, shape, str(own.dtype))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from penstock.core.names import many
 from penstock.importing.errors import Refused
 from penstock.importing.network import OPSET, Network
 from penstock.importing.network_ends import Tensor
@@ -93,6 +94,6 @@ def _tensor(title: str, name: str, spec: Any) -> Tensor:
     batch, *shape = spec.shape.as_list()
     if batch is not None:
         raise Refused(
-            f"{title}: its input {name} takes {batch} rows at a time: export it without a batch size"
+            f"{title}: its input {name} takes {many(batch, 'row')} at a time: export it without a batch size"
         )
     return Tensor(name, shape, spec.dtype.name)

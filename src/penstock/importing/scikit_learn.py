@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.core.names import many
 from penstock.importing import estimators
 from penstock.importing.categories import WAY_OUT, has_categories
 from penstock.importing.errors import LacksColumns, Refused
@@ -68,8 +69,9 @@ class ScikitLearn:
         count = getattr(self.model, "n_features_in_", None) or getattr(self._first, "n_features_in_", None)
         if count is not None and count != len(wanted):
             raise Refused(
-                f"the model was fitted on {count} columns without names, the sample has {len(wanted)}: "
-                f"{', '.join(wanted)}; name the target with --target, and what else is no feature with --drop"
+                f"the model was fitted on {many(count, 'column')} without names, the sample has "
+                f"{len(wanted)}: {', '.join(wanted)}; name the target with --target, and what else is no "
+                "feature with --drop"
             )
         columns = [column(frame, each) for each in self._used(wanted)]
         texts = [each.name for each in columns if each.text]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.core.names import many
 from penstock.importing.errors import Refused, exporting
 from penstock.importing.graph_ends import finished
 from penstock.importing.recurrent import keep_missing
@@ -162,7 +163,9 @@ class TorchModule:
                 f"{self.title}: its inputs are {listed}, expected one [rows, {axes}], {of} of the sample"
             )
         if isinstance(shapes[0][0], int):
-            raise Refused(f"{self.title}: it takes {shapes[0][0]} rows at a time: write it with {WRITTEN}")
+            raise Refused(
+                f"{self.title}: it takes {many(shapes[0][0], 'row')} at a time: write it with {WRITTEN}"
+            )
 
     def predict(self, frame: Any) -> Mapping[str, Any]:
         """See `Original`."""

@@ -12,6 +12,7 @@ import numpy as np
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import RuntimeConfig
 from penstock.core.errors import ModelFailed, ModelLoadError
+from penstock.core.names import many
 from penstock.core.tensors import DataType
 from penstock.importing.errors import Refused
 from penstock.importing.hard_rows import hard_rows
@@ -82,7 +83,7 @@ def _missing_in(inputs: Inputs, frame: Any) -> str:
     """The columns with missing texts, which may be why an original fails."""
     given = inputs.as_trained(frame)
     counts = {each.name: int(given[each.name].isna().sum()) for each in inputs.columns if each.text}
-    named = ", ".join(f"{name} ({count:,} rows)" for name, count in counts.items() if count)
+    named = ", ".join(f"{name} ({many(count, 'row', ',')})" for name, count in counts.items() if count)
     way = "if it takes none, leave these rows out of the sample, or put a text there"
     return f"; missing texts are in {named}: {way}" if named else ""
 
@@ -185,7 +186,7 @@ def _check_rows(came: Mapping[str, Any], rows: int) -> None:
     for name, values in came.items():
         if not values.ndim or len(values) != rows:
             raise Refused(
-                f"the converted file gives {name} in the shape {list(values.shape)} for {rows} rows, "
+                f"the converted file gives {name} in the shape {list(values.shape)} for {many(rows, 'row')}, "
                 "expected one for each row"
             )
 

@@ -119,7 +119,7 @@ class ModelCounts:
         answered: seconds from arrival to the answer, by RPC, of each answered request.
         failed: requests by RPC and status code that ended with an error.
         rejected: requests rejected because of a limit, by its name.
-        expired: requests whose deadline passed.
+        expired: requests whose deadline passed, or could not be met.
         cancelled: requests that their caller cancelled.
         failed_seconds: from arrival to the end, of all requests that ended with an error.
         batches: runs by their rows, for up to `BATCH_SIZES` different numbers of rows.

@@ -178,7 +178,7 @@ def outcome_families(models: Sequence[ModelSnapshot]) -> Iterator[Metric]:
         [((*m.labels, reason), number) for m in models for reason, number in m.counts.rejected.items()],
     )
     expired = [(each.labels, each.counts.expired) for each in models]
-    yield _counter("expired", "Requests whose deadline passed.", _MODEL, expired)
+    yield _counter("expired", "Requests whose deadline passed, or could not be met.", _MODEL, expired)
     cancelled = [(each.labels, each.counts.cancelled) for each in models]
     yield _counter("cancelled", "Requests that their caller cancelled.", _MODEL, cancelled)
 

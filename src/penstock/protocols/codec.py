@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from penstock.core.errors import InvalidRequest, RequestError
+from penstock.core.names import many
 from penstock.core.request import Response
 from penstock.core.tensors import Array
 from penstock.models.model import Model
@@ -180,7 +181,9 @@ def parsed(kind: type[M], data: bytes) -> M:
     try:
         return kind.FromString(data)
     except DecodeError:
-        raise InvalidRequest(f"the request ({len(data)} bytes) cannot be parsed as {kind.__name__}") from None
+        raise InvalidRequest(
+            f"the request ({many(len(data), 'byte')}) cannot be parsed as {kind.__name__}"
+        ) from None
 
 
 def attached(model: Model, kind: type[T]) -> T:

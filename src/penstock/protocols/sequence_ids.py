@@ -143,7 +143,7 @@ def step_of(model: Model, origin: StepOrigin, id: str, start: bool, end: bool) -
     Args:
         model: the model, which has a state.
         origin: the unary call or the stream that it came on.
-        id: the sequence's id, unique among all callers of the model; "" for the stream's own sequence.
+        id: the sequence's id, which is its owner's while it lives; "" for the stream's own sequence.
         start: whether it is the first step.
         end: whether it is the last step.
 

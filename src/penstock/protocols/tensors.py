@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from penstock.core.errors import InvalidRequest
-from penstock.core.names import listed
+from penstock.core.names import listed, many
 from penstock.core.tensors import Array, DataType, TensorSpec
 from penstock.models.model import Model
 from penstock.protocols import typed_lists as values
@@ -186,7 +186,8 @@ def of_raw(spec: TensorSpec, raw: bytes) -> Array:
     size = spec.datatype.dtype.itemsize
     if len(raw) % size:
         raise InvalidRequest.of_form(
-            f"input {spec.name} has {len(raw)} bytes, not a multiple of the {size} bytes of {spec.datatype}"
+            f"input {spec.name} has {many(len(raw), 'byte')}, not a multiple of the {size} bytes of "
+            f"{spec.datatype}"
         )
     flat = np.frombuffer(raw, spec.datatype.dtype)
     if spec.datatype is DataType.BOOL and flat.view(np.uint8).max(initial=0) > 1:
@@ -204,7 +205,7 @@ def _unpacked(spec: TensorSpec, raw: bytes) -> list[str]:
         position = start + length
         if position > end:
             raise InvalidRequest(
-                f"input {spec.name}: element {len(texts)} ends after the {end} bytes of the input"
+                f"input {spec.name}: element {len(texts)} ends after the {many(end, 'byte')} of the input"
             )
         append(decoded(spec, len(texts), raw[start:position]))
     return texts
@@ -219,7 +220,7 @@ def shaped(flat: Array, shape: tuple[int, ...], spec: TensorSpec) -> Array:
         raise InvalidRequest.of_form(f"input {spec.name} has shape {list(shape)}, expected {spec}")
     holds = math.prod(shape)
     if holds != count:
-        sent = f"{count} values, but shape {list(shape)} needs {holds}"
+        sent = f"{many(count, 'value')}, but shape {list(shape)} needs {holds}"
         raise InvalidRequest.of_form(f"input {spec.name} has {sent}")
     if not count and math.prod(filter(None, shape)) > MAX_EMPTY:
         raise InvalidRequest(f"input {spec.name} is empty, and its shape {list(shape)} is too large")
@@ -259,7 +260,8 @@ def _inferred(count: int, spec: TensorSpec) -> tuple[int, ...]:
     if not open_axes and count == fixed:
         return tuple(size for size in declared if isinstance(size, int))
     if not open_axes or not fixed or count % fixed:
-        raise InvalidRequest(f"input {spec.name} has {count} values, which do not fill {spec}")
+        do = "does" if count == 1 else "do"
+        raise InvalidRequest(f"input {spec.name} has {many(count, 'value')}, which {do} not fill {spec}")
     return tuple(size if isinstance(size, int) else count // fixed for size in declared)
 
 

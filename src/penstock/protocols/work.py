@@ -92,9 +92,9 @@ def too_many_names(data: bytes, names: Names, most: int) -> InvalidRequest | Non
     found, fields = wire.count_names(data, names, most, limit)
     if found <= most and fields <= limit:
         return None
-    came = f"{limit} or more fields"
-    if found > most:
-        came = f"{found} or more inputs, outputs and parameters"
+    came = f"{found} or more inputs, outputs and parameters"
+    if found <= most:  # how many fields there are is not known: some count as several
+        came = f"more fields than {most} inputs, outputs and parameters need"
     return InvalidRequest(
         f"the request ({len(data)} bytes) has {came}; at most {most} inputs, outputs and parameters are "
         "allowed (server.max_request_names)"

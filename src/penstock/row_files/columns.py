@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from penstock.core.tensors import Array, DataType, Kind
-from penstock.row_files.fields import MISSING, TRUTH, Field
+from penstock.row_files.fields import EXACT, MISSING, TRUTH, Field, inexact
 from penstock.row_files.readers import CsvReader, Row, RowReader
 
 
@@ -88,11 +88,12 @@ def _of_values(values: list[Any], field: Field) -> Any:
     if field.is_one_value and not field.is_text and types <= {int, float, bool, type(None)}:
         if field.is_float:
             try:
-                return _shaped(
-                    np.array([math.nan if each is None else float(each) for each in values]), field
-                )
+                numbers = [math.nan if each is None else float(each) for each in values]
             except OverflowError:
                 raise ValueError("a number is too large") from None
+            if field.datatype is DataType.FP64 and int in types and _are_rounded(values, numbers):
+                raise ValueError("a whole number that FP64 does not have")
+            return _shaped(np.array(numbers), field)
         if field.datatype.kind in _INTEGERS and types <= {int, bool}:
             return _shaped(np.array(values), field)
     if field.is_one_value and field.is_text and types == {str}:
@@ -104,10 +105,17 @@ def _of_values(values: list[Any], field: Field) -> Any:
     raise ValueError("these values are read one by one")
 
 
+def _are_rounded(values: list[Any], numbers: list[float]) -> bool:
+    """Whether a whole number among the values is another one as FP64."""
+    return any(type(value) is int and value != number for value, number in zip(values, numbers, strict=True))
+
+
 def _column_of(field: Field) -> Callable[[Sequence[str]], Any]:
     """What reads the cells of a column."""
     if field.is_text:
         return lambda texts: np.array(texts, object)
+    if field.datatype is DataType.FP64:
+        return _doubles
     if field.is_float:
         return _floats
     if field.datatype is DataType.BOOL:
@@ -127,6 +135,14 @@ def _floats(texts: Sequence[str]) -> Array:
                 raise ValueError("a number is too large")
     if "_" in "".join(texts):  # 1_000 is a number in Python only
         raise ValueError("an underscore")
+    return array
+
+
+def _doubles(texts: Sequence[str]) -> Array:
+    array = _floats(texts)
+    for place in np.flatnonzero(np.abs(array) >= EXACT).tolist():
+        if inexact(texts[place]) is not None:
+            raise ValueError("a whole number that FP64 does not have")
     return array
 
 

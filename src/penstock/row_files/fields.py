@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,10 @@ _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 MISSING = frozenset({"", "na", "<na>", "n/a", "nan", "nat", "none", "null"})
 """What tables have in the cell of a missing value, in lower case."""
 _SHOWN = 40
+EXACT = 2.0**53
+"""FP64 has every whole number up to this one."""
+_EXACT_DIGITS = sys.float_info.dig + 1
+_WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
 class Invalid(Exception):
@@ -94,6 +99,17 @@ def _plain(value: object) -> object:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
+def inexact(text: str) -> int | None:
+    """The whole number that a text has and FP64 does not, such as an id; None for any other text."""
+    if len(text) < _EXACT_DIGITS or not _WHOLE.fullmatch(text := text.strip()):
+        return None
+    digits = text.lstrip("+-0")
+    if not _EXACT_DIGITS <= len(digits) <= sys.float_info.max_10_exp:
+        return None
+    whole = -int(digits) if text.startswith("-") else int(digits)
+    return None if whole == float(text) else whole
+
+
 def shown(value: object) -> str:
     """A value as the user wrote it, shortened, for a message."""
     text = dumps(value)
@@ -151,6 +167,8 @@ class Field:
             except (ValueError, RecursionError):
                 if not self.is_text:
                     raise self.refuse("it is not a JSON list", text) from None
+        if text == "null" and not self.is_text:
+            return self.parse_cell(text)
         return self._parse(text)
 
     def cell(self, text: str) -> object:
@@ -285,6 +303,8 @@ class Field:
         except ValueError:
             value = float(TRUTH.get(text.strip(), math.nan))
         if math.isfinite(value) and "_" not in text:
+            if self.datatype is DataType.FP64 and inexact(text) is not None:
+                raise self.refuse(f"FP64 does not have this whole number, only {value:.0f} near it", text)
             return value
         if _NOT_FINITE.fullmatch(text.strip()):
             return value

@@ -22,7 +22,7 @@ from penstock.scoring.run import Stopping, run
 from penstock.scoring.sending import Request, Sender, rows_of_requests
 from penstock.scoring.sinks import ArrowSink, File, RejectsSink, Sink, TextSink
 from penstock.scoring.sources import BINARY, FileFormat, Source, format_of
-from penstock.scoring.writers import check
+from penstock.scoring.writers import check, of_numbers
 from penstock_client import Client, ModelInfo, PenstockError
 
 SAVE_SECONDS = 1.0
@@ -136,7 +136,9 @@ class Job:
         request = replace(plan.request, version=start.version)
         self._sender = Sender(client, request, on_waiting, self.stopping, self._one_model)
         self._sink = self._open_sink(start)
-        self._rejects = RejectsSink(plan.rejects, start.rejects)
+        self._rejects = RejectsSink(
+            plan.rejects, start.rejects, of_numbers(self.reading.first, self.reading.fields)
+        )
         self._has_begun = False
         self._save_at = monotonic() + self._plan.save_seconds
 

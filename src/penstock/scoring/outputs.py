@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from penstock.core.tensors import Array
-from penstock.row_files.fields import Field, Invalid, dumps, has_row_axis, is_one_value, row_shape
+from penstock.row_files.fields import Field, Invalid, dumps, has_row_axis, inexact, is_one_value, row_shape
 from penstock_client import Prediction, TensorInfo
 
 MOST_COLUMNS = 1024
@@ -56,8 +56,11 @@ def cell(value: object) -> str:
 def json_value(field: Field, text: str) -> object:
     """What JSON has for a CSV cell of an input of numbers: a missing one is null.
 
-    A cell that is no value of the input stays as it is.
+    A cell that is no value of the input stays as it is, and so does a whole number that FP64 does not have.
     """
+    whole = inexact(text) if field.is_float else None
+    if whole is not None:
+        return whole
     try:
         return _standard(json.loads(text) if text.startswith("[") else field.parse_cell(text))
     except (ValueError, RecursionError, Invalid):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -14,7 +14,7 @@ from penstock.row_files.readers import Format, Row, is_utf8
 from penstock.scoring import arrow_files, files
 from penstock.scoring.chunk import Chunk, Scored
 from penstock.scoring.outputs import OutputColumns, unused
-from penstock.scoring.writers import Columns, row_writer
+from penstock.scoring.writers import Columns, json_fields, row_writer
 from penstock_client import TensorInfo
 
 
@@ -143,9 +143,11 @@ class RejectsSink:
     Args:
         path: the file, which is made when there is a row for it.
         start: where it is continued.
+        numbers: the columns of CSV that become JSON numbers, as in the output.
     """
 
-    def __init__(self, path: Path, start: int) -> None:
+    def __init__(self, path: Path, start: int, numbers: Mapping[str, Field]) -> None:
+        self._numbers = numbers
         self._path = path
         self._start = start
         self._file = File(path, start)
@@ -164,7 +166,7 @@ class RejectsSink:
             source: the name of its file.
             why: why it has no answer.
         """
-        values = dict(zip(row.names, row.values, strict=False))
+        values = json_fields(dict(zip(row.names, row.values, strict=False)), self._numbers)
         said = {"row": number, "file": source, "line": row.line, "error": why, "values": values}
         self._file.write(dumps(said) + "\n")
 

@@ -8,7 +8,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ SUFFIXES: dict[str, FileFormat] = {
     ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow",
 }  # fmt: skip
 BINARY = {"parquet", "arrow"}
+COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".zip"}
 BLOCK_BYTES = 1 << 16
 """Read at once of a file at an address; its file system reads more of it ahead."""
 _PATTERN = set("*?[")
@@ -97,6 +98,44 @@ class _Unpacked(gzip.GzipFile):
 def format_of(name: str) -> FileFormat | None:
     """The format that the suffix of a file's name tells; None if it tells none."""
     return SUFFIXES.get(PurePosixPath(name.removesuffix(".gz")).suffix.lower())
+
+
+def written_format(name: str, forms: Collection[FileFormat]) -> FileFormat | None:
+    """The format that the ending of a file to write tells; None for a name without one.
+
+    Args:
+        name: of the file.
+        forms: the formats that can be written.
+
+    Raises:
+        Invalid: it has the ending of another format, or of none that is known.
+    """
+    path = PurePosixPath(name)
+    if not path.suffix:
+        return None
+    form = SUFFIXES.get(path.suffix.lower())
+    if form in forms:
+        return form
+    endings = ", ".join(ending for ending, each in SUFFIXES.items() if each in forms)
+    raise Invalid(
+        f"{name}: {path.suffix} cannot be written, only {endings}; with --format, the name may have any "
+        "ending"
+    )
+
+
+def not_compressed(name: str, why: str = "") -> None:
+    """Checks that the name of a file to write does not promise compression.
+
+    Args:
+        name: of the file.
+        why: why nothing is compressed, for the message.
+
+    Raises:
+        Invalid: it does.
+    """
+    path = PurePosixPath(name)
+    if path.suffix.lower() in COMPRESSED:
+        raise Invalid(f"{name}: the output is not compressed{why}: name it {path.stem}")
 
 
 def sources(names: Iterable[str], form: FileFormat | None) -> list[Source]:

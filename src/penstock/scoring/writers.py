@@ -92,8 +92,7 @@ def row_writer(  # noqa: PLR0913 - what decides about the columns
     """
     if format in DELIMITERS:
         return CsvWriter(stream, source, fields, answers, format, with_error)
-    columns = (source.columns or ()) if source.format in DELIMITERS else ()
-    return JsonLinesWriter(stream, answers, _of_numbers(columns, fields))
+    return JsonLinesWriter(stream, answers, of_numbers(source, fields))
 
 
 class CsvWriter:
@@ -239,7 +238,7 @@ class JsonLinesWriter:
 
     def failed(self, row: Row, why: str) -> None:
         """Writes a row that has no answer."""
-        fields = dict(zip(row.names, row.values, strict=True))
+        fields = self._fields(row)
         fields[unused(ERROR, fields)] = why
         self._stream.write(dumps(fields) + "\n")
 
@@ -260,22 +259,27 @@ class JsonLinesWriter:
                 written[place] = fields
         if with_failed:
             for place, why in errors.items():
-                fields = dict(zip(rows[place].names, rows[place].values, strict=True))
+                fields = self._fields(rows[place])
                 fields[unused(ERROR, fields)] = why
                 written[place] = fields
         self._stream.writelines(dumps(fields) + "\n" for fields in written if fields is not None)
         return errors
 
     def _fields(self, row: Row) -> dict[str, object]:
-        fields = dict(zip(row.names, row.values, strict=True))
-        for name, field in self._numbers.items():
-            if name in fields:
-                fields[name] = json_value(field, str(fields[name]))
-        return fields
+        return json_fields(dict(zip(row.names, row.values, strict=True)), self._numbers)
 
 
-def _of_numbers(columns: Sequence[str], fields: Sequence[Field]) -> Mapping[str, Field]:
+def json_fields(values: dict[str, object], numbers: Mapping[str, Field]) -> dict[str, object]:
+    """The values of a row as JSON has them, changed in place; see `of_numbers`."""
+    for name, field in numbers.items():
+        if name in values:
+            values[name] = json_value(field, str(values[name]))
+    return values
+
+
+def of_numbers(source: Columns, fields: Sequence[Field]) -> Mapping[str, Field]:
     """The columns of CSV that hold an input of numbers, or the values `x.0`, `x.1` of one."""
+    columns = (source.columns or ()) if source.format in DELIMITERS else ()
     numbers = {field.name: field for field in fields if not field.is_text}
     found = {}
     for column in columns:

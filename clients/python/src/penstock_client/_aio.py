@@ -13,6 +13,7 @@ import grpc
 from penstock_client._aio_calls import close_channel
 from penstock_client._aio_connection import Connection
 from penstock_client._aio_stream import Stream, each
+from penstock_client._arguments import check_text, check_version
 from penstock_client._deadline import DEFAULT_TIMEOUT, Deadline, seconds
 from penstock_client._errors import NotFound, PenstockError
 from penstock_client._frames import Extra, loose
@@ -47,6 +48,7 @@ class AsyncClient(Connection):
             further callers wait.
 
     Raises:
+        TypeError: an argument has a wrong type.
         ValueError: the timeout is not above 0, the target is a URL, or one of the last three is invalid.
     """
 
@@ -114,42 +116,45 @@ class AsyncClient(Connection):
             FailedPrecondition: the sequence has no state: it never began, has ended or has expired; or it
                 belongs to another client.
             PenstockError: anything else; see its subclasses.
-            ValueError: the timeout is not above 0, the metadata cannot be headers, the sequence's id is
-                empty, or `extra` is unknown.
-            TypeError: the id is not a text, or the sequence has another type.
+            ValueError: the timeout is not above 0, the priority has more than 32 bits, the metadata cannot
+                be headers, the sequence's id is empty, or `extra` is unknown.
+            TypeError: an argument has another type, such as an id that is not a text.
         """
         # long: most predictions pass through no other coroutine
-        known = self._requests.known(model, version, outputs, priority)
-        if sequence is not None:
-            known = known.of_step(sequence)
-        if extra != "error":
-            inputs = loose(inputs, extra)
-        deadline = Deadline(self._timeout) if timeout is None else deadline_of(timeout)
-        # [async
-        if get_ident() != self._thread or not self._loop.is_running():
+        try:
+            known = self._requests.known(model, version, outputs, priority)
+            if sequence is not None:
+                known = known.of_step(sequence)
+            if extra != "error":
+                inputs = loose(inputs, extra)
+            deadline = Deadline(self._timeout, model) if timeout is None else deadline_of(timeout, model)
+            # [async
             self._check_loop()
-        sent = None if metadata else self._sent(known, inputs, id, deadline)
-        if sent is not None:
-            signature, written, future = sent
-            failed: PenstockError | Unsupported | None = None
-            if future is not None:  # awaiting here saves most predictions a second coroutine
-                try:
-                    answered = await future
-                except asyncio.CancelledError:
-                    self._shared_stream().abandon()
-                    raise
-                except (PenstockError, Unsupported) as error:
-                    failed = error  # it may be possible to send it again
-                else:
-                    if type(answered) is Prediction:
-                        answered.id = id
+            sent = None if metadata else self._sent(known, inputs, id, deadline)
+            if sent is not None:
+                signature, written, future = sent
+                failed: PenstockError | Unsupported | None = None
+                if future is not None:  # awaiting here saves most predictions a second coroutine
+                    try:
+                        answered = await future
+                    except asyncio.CancelledError:
+                        self._shared_stream().abandon()
+                        raise
+                    except (PenstockError, Unsupported) as error:
+                        failed = error  # it may be possible to send it again
                     else:
-                        answered = known.read(answered, written[0] if written else b"", id)
-                    return answered
-            return await self._predicted(known, signature, written, id, deadline, None, failed)
-        # ]
-        signature, written = await self._prepare(known.key, self._requests.encode, inputs, deadline)
-        return await self._predicted(known, signature, written, id, deadline, checked(metadata, id))
+                        if type(answered) is Prediction:
+                            answered.id = id
+                        else:
+                            answered = known.read(answered, written[0] if written else b"", id)
+                        return answered
+                return await self._predicted(known, signature, written, id, deadline, None, failed)
+            # ]
+            signature, written = await self._prepare(known.key, self._requests.encode, inputs, deadline)
+            return await self._predicted(known, signature, written, id, deadline, checked(metadata, id))
+        except PenstockError as error:
+            error.id = id
+            raise
 
     @overload
     def predict_stream(
@@ -228,7 +233,8 @@ class AsyncClient(Connection):
             PenstockError: the whole call failed, after all earlier answers have been yielded; or, with
                 `errors="raise"`, an item failed.
             ValueError: the timeout, `errors`, `extra` or `max_in_flight` is out of range.
-            TypeError: `inputs` is not iterable, or is one table, dict or text.
+            TypeError: `inputs` is not iterable, or is one table, dict or text; or another argument has a
+                wrong type.
             Exception: whatever the iterable raised, after the results of the items before.
         """
         check_stream(inputs, errors, max_in_flight)
@@ -238,11 +244,11 @@ class AsyncClient(Connection):
         known = self._requests.known(model, version, outputs, priority)
 
         async def prepare(item: Item) -> tuple[Signature, list[bytes]]:
-            return await self._prepare(known.key, encode, item, Deadline(limit))
+            return await self._prepare(known.key, encode, item, Deadline(limit, model))
 
         async def start() -> None:
             if self._signatures.get(known.key) is None:
-                await self._fetch(known.key, Deadline(limit), None)
+                await self._fetch(known.key, Deadline(limit, model), None)
 
         state = StreamState(known, limit, self._signatures, ordered, max_in_flight)
         metadata = (*self._caller, *self._metadata)
@@ -256,7 +262,8 @@ class AsyncClient(Connection):
 
     # [async
     def _check_loop(self) -> None:
-        # To ask which loop runs takes a system call in Python 3.11, so that is done in case of doubt only.
+        if get_ident() == self._thread and self._loop.is_running():
+            return  # in Python 3.11, it takes a system call to ask which loop runs
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("this client belongs to another event loop: make one in each loop")
 
@@ -276,7 +283,10 @@ class AsyncClient(Connection):
         Raises:
             NotFound: there is no such model or version; the message names what exists.
             PenstockError: the call failed.
+            TypeError: an argument has a wrong type.
         """
+        check_text("name", name)
+        check_version(version)
         request = model_pb2.GetModelRequest(model=name, version=str(version))
         return model_info(await self._call(self._get_model, request))
 
@@ -289,7 +299,9 @@ class AsyncClient(Connection):
         Raises:
             Unavailable: there is no server.
             PenstockError: the call failed.
+            TypeError: the model is not a text.
         """
+        check_text("model", model)
         try:
             state: str = await self._call(self._check, model)
         except NotFound:

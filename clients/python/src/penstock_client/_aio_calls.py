@@ -11,7 +11,7 @@ import grpc.aio
 
 from penstock_client import _health
 from penstock_client._aio_stream import answer
-from penstock_client._deadline import Deadline
+from penstock_client._deadline import WAITED, Deadline, in_words
 from penstock_client._errors import (
     Cancelled,
     DeadlineExceeded,
@@ -40,29 +40,30 @@ def new_channel(
     return grpc.aio.secure_channel(target, credentials, options)
 
 
-async def ask(channel: Any, method: Any, request: object, timeout: float | None, metadata: object) -> Any:
+async def ask(channel: Any, method: Any, request: object, deadline: Deadline, metadata: object) -> Any:
     """Makes a unary call and returns the answer.
 
     Args:
         channel: the channel of the method.
         method: gRPC's method.
         request: its request.
-        timeout: in seconds; None for no limit.
+        deadline: of the call.
         metadata: of the call.
 
     Raises:
         Cancelled: the channel is closed.
+        DeadlineExceeded: the deadline passed.
         Unavailable: there is no server, or none could be connected to within the timeout.
         PenstockError: the call failed.
     """
     try:
-        call = method(request, timeout=timeout, metadata=metadata)
+        call = method(request, timeout=deadline.remaining(), metadata=metadata)
     except grpc.aio.UsageError as error:
         raise if_closed(error) from error
     try:
         return await answer(call, call)
     except DeadlineExceeded as error:
-        raise if_unconnected(error, channel.get_state()) from error.__cause__
+        raise if_unconnected(in_words(error, deadline), channel.get_state()) from error.__cause__
 
 
 async def acquire(lock: Lock, deadline: Deadline, channel: Any) -> None:
@@ -76,8 +77,7 @@ async def acquire(lock: Lock, deadline: Deadline, channel: Any) -> None:
         async with asyncio.timeout(deadline.remaining()):
             await lock.acquire()
     except TimeoutError:
-        late = DeadlineExceeded("the timeout passed while waiting for the model's signature")
-        raise if_unconnected(late, channel.get_state()) from None
+        raise if_unconnected(deadline.passed(WAITED), channel.get_state()) from None
 
 
 async def pause(attempt: int, deadline: Deadline, failed: PenstockError) -> None:
@@ -110,7 +110,7 @@ async def reach(channel: Any, check: Any, get_model: Any, metadata: object) -> N
         Unavailable: there is no such server.
     """
     try:
-        if await ask(channel, check, "", PROBE_SECONDS, metadata) != _health.NOT_SERVING:
+        if await ask(channel, check, "", Deadline(PROBE_SECONDS), metadata) != _health.NOT_SERVING:
             return
     except DeadlineExceeded as error:
         raise Unavailable(f"the server does not answer: {error}") from error
@@ -119,7 +119,7 @@ async def reach(channel: Any, check: Any, get_model: Any, metadata: object) -> N
     except PenstockError:
         return  # an error also shows that there is a server
     try:  # it is stopping, and may still accept calls: one that it would reject tells
-        await ask(channel, get_model, model_pb2.GetModelRequest(), PROBE_SECONDS, metadata)
+        await ask(channel, get_model, model_pb2.GetModelRequest(), Deadline(PROBE_SECONDS), metadata)
     except (Cancelled, DeadlineExceeded, Unavailable) as error:
         raise Unavailable(_health.TAKES_NOTHING) from error
     except PenstockError:

@@ -11,6 +11,7 @@ import grpc
 from penstock_client import _health
 from penstock_client._aio_calls import Lock, acquire, ask, new_channel, pause
 from penstock_client._aio_mux import Future, SharedStream, share
+from penstock_client._arguments import check_headers
 from penstock_client._deadline import Deadline, seconds
 from penstock_client._errors import InvalidInput, NotFound, PenstockError, Unavailable
 from penstock_client._local import Local
@@ -67,6 +68,7 @@ class Connection(Local):
         self._max_pending = max_pending
         self._shared: SharedStream | None = None
         self._metadata = pairs_of(metadata)
+        check_headers(self._metadata)
         self._caller = caller_of(self._metadata)
         self._signatures = Signatures()
         self._fetching = Lock()
@@ -230,9 +232,7 @@ class Connection(Local):
         attempt = 1
         while True:
             try:
-                answered: bytes = await ask(
-                    self._channel, self._predict, request, deadline.remaining(), headers
-                )
+                answered: bytes = await ask(self._channel, self._predict, request, deadline, headers)
                 return answered
             except Unavailable as error:
                 if not deadline.is_given or not is_gone(error):
@@ -271,5 +271,4 @@ class Connection(Local):
             self._fetching.release()
 
     def _call(self, method: Any, request: object, deadline: Deadline | None = None) -> Awaitable[Any]:
-        timeout = self._timeout if deadline is None else deadline.remaining()
-        return ask(self._channel, method, request, timeout, self._metadata)
+        return ask(self._channel, method, request, deadline or Deadline(self._timeout), self._metadata)

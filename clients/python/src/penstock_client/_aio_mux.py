@@ -13,11 +13,10 @@ from typing import Any
 from penstock_client import _health
 from penstock_client._aio_calls import reach
 from penstock_client._aio_stream import Ending, answer
-from penstock_client._deadline import Deadline
+from penstock_client._deadline import FULL, Deadline
 from penstock_client._errors import (
     CLOSED,
     Cancelled,
-    DeadlineExceeded,
     PenstockError,
     not_run,
     without_stream,
@@ -25,7 +24,7 @@ from penstock_client._errors import (
 from penstock_client._local import Local
 from penstock_client._merge import Member
 from penstock_client._messages import BY_ID, COMPLETION_ORDER
-from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
+from penstock_client._mux import OPENINGS, Multiplexer, Settled, Unsupported, backoff, lost
 from penstock_client._requests import PREDICT_STREAM
 
 Future = asyncio.Future[Any]
@@ -83,7 +82,7 @@ class SharedStream(Local):
                         return
                     put = self._line.appendleft  # another caller was faster: this one is next
         except TimeoutError:
-            raise self._too_late(f"{TOO_LATE}: too many requests are pending") from None
+            raise self._too_late(deadline, FULL) from None
         finally:
             if turn in self._line:
                 self._line.remove(turn)
@@ -93,13 +92,9 @@ class SharedStream(Local):
     def send(self, parts: list[bytes], deadline: Deadline) -> Future:
         """Sends a request; the future receives the serialized answer, or the error."""
         future = self._loop.create_future()
-        due = deadline.at
-        if due is None:
-            self._mux.add(future, parts)
-        else:
-            self._mux.add(future, parts, due)
-            if due < self._sweep_at:
-                self._sweep_later(due)
+        self._mux.add(future, parts, deadline)
+        if deadline.at is not None and deadline.at < self._sweep_at:
+            self._sweep_later(deadline.at)
         idle = self._idle
         if idle is not None:
             self._idle = None
@@ -111,10 +106,9 @@ class SharedStream(Local):
     def send_member(self, member: Member, deadline: Deadline) -> Future:
         """Sends a request that may be merged; the future receives the prediction, or the answer."""
         member.waiter = future = self._loop.create_future()
-        due = inf if deadline.at is None else deadline.at
-        self._mux.add_member(member, due)
-        if due < self._sweep_at:
-            self._sweep_later(due)
+        self._mux.add_member(member, deadline)
+        if deadline.at is not None and deadline.at < self._sweep_at:
+            self._sweep_later(deadline.at)
         self._kick()
         return future
 
@@ -269,9 +263,9 @@ class SharedStream(Local):
                 turn.set_result(None)
                 room -= 1
 
-    def _too_late(self, message: str) -> PenstockError:
+    def _too_late(self, deadline: Deadline, why: str = "") -> PenstockError:
         """The error of a request whose deadline has passed; without a stream, nothing pending was sent."""
-        return DeadlineExceeded(message) if self._open_now else without_stream(self._failed)
+        return deadline.passed(why) if self._open_now else without_stream(self._failed)
 
     def _sweep_later(self, at: float) -> None:
         if self._sweep is not None:
@@ -283,8 +277,8 @@ class SharedStream(Local):
     def _expire(self) -> None:
         """Ends requests whose deadline has passed. One timer serves all, set to the next deadline."""
         late, earliest = self._mux.late(monotonic())
-        for future in late:
-            future.set_exception(self._too_late(TOO_LATE))
+        for future, deadline in late:
+            future.set_exception(self._too_late(deadline))
             self.abandon()
         self._sweep, self._sweep_at = None, inf
         if earliest < inf:

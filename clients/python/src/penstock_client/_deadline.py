@@ -5,6 +5,9 @@ from __future__ import annotations
 from threading import TIMEOUT_MAX
 from time import monotonic
 
+from penstock_client._arguments import is_number
+from penstock_client._errors import DeadlineExceeded
+
 
 def seconds(timeout: float | None, default: float | None) -> float | None:
     """The timeout of a call, in seconds; None for no limit.
@@ -15,14 +18,20 @@ def seconds(timeout: float | None, default: float | None) -> float | None:
         default: the client's default timeout.
 
     Raises:
-        ValueError: the timeout is 0, negative or not a number.
+        TypeError: the timeout is not a number.
+        ValueError: the timeout is 0, negative or NaN.
     """
     chosen = default if timeout is None else timeout
-    if chosen is None or chosen >= TIMEOUT_MAX:
+    if chosen is None:
+        return None
+    if not isinstance(chosen, float) and not is_number(chosen):
+        raise TypeError(f"a timeout is a number of seconds above 0, not {chosen!r}")
+    if chosen >= TIMEOUT_MAX:
         return None
     if not chosen > 0:
         raise ValueError(f"a timeout is a number of seconds above 0, not {chosen!r}")
-    return chosen
+    # numpy's float32 would round the time that it is added to
+    return chosen if isinstance(chosen, float) else float(chosen)
 
 
 class _Default(float):
@@ -38,6 +47,7 @@ class Deadline:
 
     Args:
         timeout: in seconds; None for no limit.
+        model: whose answer is waited for, for the text of an error; "" for the server itself.
 
     Attributes:
         at: the deadline on the monotonic clock; None for no limit.
@@ -47,9 +57,10 @@ class Deadline:
             default is the client's own, which cancels the request when it has passed.
     """
 
-    __slots__ = ("at", "is_given", "timeout")
+    __slots__ = ("_model", "at", "is_given", "timeout")
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None, model: str = "") -> None:
+        self._model = model
         self.timeout = timeout
         self.at = None if timeout is None else monotonic() + timeout
         self.is_given = timeout is not None and type(timeout) is not _Default
@@ -57,3 +68,19 @@ class Deadline:
     def remaining(self) -> float | None:
         """The seconds that are left, not below 0; None for no limit."""
         return None if self.at is None else max(0.0, self.at - monotonic())
+
+    def passed(self, why: str = "") -> DeadlineExceeded:
+        """The error of a call for which it has passed; `why` is what held it up, if that is known."""
+        after = "" if self.timeout is None else f" of {self.timeout:g} s"
+        awaited = f'model "{self._model}"' if self._model else "the server"
+        return DeadlineExceeded(f"the timeout{after} passed before {awaited} answered{why and ': '}{why}")
+
+
+WAITED = "it waited for the model's description"
+FULL = "too many requests are pending"
+_OF_GRPC = "Deadline Exceeded"
+
+
+def in_words(error: DeadlineExceeded, deadline: Deadline) -> DeadlineExceeded:
+    """The error of a call with this deadline: gRPC's own text does not say what was waited for."""
+    return deadline.passed() if error.message == _OF_GRPC else error

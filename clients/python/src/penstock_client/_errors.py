@@ -50,7 +50,7 @@ class PenstockError(Exception):
         retry_after_seconds: when a retry may help, according to the server; None if it gives no time.
         index: on a stream the position of the item in the iterable, from 0; None elsewhere, and if the
             whole stream failed.
-        id: on a stream the id of the item; "" elsewhere, and for an item without an id.
+        id: of the call of `predict`, or on a stream of the item; "" if it has none.
     """
 
     _status: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
@@ -73,7 +73,7 @@ class PenstockError(Exception):
     @property
     def retryable(self) -> bool:
         """Whether sending the request again may help, and is safe: the server has not run it."""
-        if isinstance(self, Exhausted):
+        if isinstance(self, (Exhausted, DeadlineExceeded)):  # a hint comes with what was rejected on arrival
             return self.retry_after_seconds is not None
         is_gone = self.message.startswith((*GONE, UNCONNECTED))
         return isinstance(self, Unavailable) and (self._not_run or is_gone)

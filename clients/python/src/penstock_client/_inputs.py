@@ -209,7 +209,7 @@ def fit(array: Array, shape: Sequence[int | str] | None, *, strict: bool) -> Arr
             return array[np.newaxis]
         if _matches((*array.shape, 1), shape) and shape[-1] == 1:
             return array[..., np.newaxis]
-    raise Refusal(f"it has {array.ndim} axes, expected {rank}")
+    raise Refusal(f"it has {array.ndim} {'axis' if array.ndim == 1 else 'axes'}, expected {rank}")
 
 
 def _all_missing(array: Array) -> bool:

@@ -52,9 +52,6 @@ _LOWEST = 1 << 7
 _TAGS = [bytes((_REQUEST_TAG_KEY, n & 0x7F | 0x80, n >> 7)) for n in range(2**14)]
 
 
-TOO_LATE = "the timeout passed before an answer came"
-
-
 class Waiter(Protocol):
     """The object on which a caller waits for the answer to a request."""
 
@@ -89,7 +86,7 @@ class Multiplexer:
         self._limit = limit
         self._free = list(range(_LOWEST + limit - 1, _LOWEST - 1, -1))
         self._waiting: list[Any] = [None] * (_LOWEST + limit)
-        self._due = [inf] * (_LOWEST + limit)  # until when they wait
+        self._deadlines: list[Deadline | None] = [None] * (_LOWEST + limit)
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._merger = Merger() if merging else None
@@ -118,40 +115,40 @@ class Multiplexer:
         """Whether anything is queued or unanswered."""
         return len(self._free) < self._limit
 
-    def add(self, waiter: Waiter, parts: list[bytes], due: float = inf) -> int:
+    def add(self, waiter: Waiter, parts: list[bytes], deadline: Deadline | None = None) -> int:
         """Adds a request to be sent and returns its slot; only while `room` is above 0.
 
         Args:
             waiter: the object on which the caller waits for the answer.
             parts: the request's serialized fields, without its tag.
-            due: until when the caller waits, by the clock of `late`.
+            deadline: until when the caller waits, for `late`.
         """
         slot = self._free.pop()
         self._waiting[slot] = waiter
-        self._due[slot] = due
+        self._deadlines[slot] = deadline
         self._enqueue(slot, parts)
         return slot
 
-    def add_member(self, member: Member, due: float = inf) -> int:
+    def add_member(self, member: Member, deadline: Deadline | None = None) -> int:
         """As `add`, for a request that may be merged."""
         member.slot = self._free.pop()
         self._waiting[member.slot] = member.waiter
-        self._due[member.slot] = due
+        self._deadlines[member.slot] = deadline
         assert self._merger is not None
         self._bytes += member.size
         self._merger.add(member)
         return member.slot
 
-    def late(self, now: float) -> tuple[list[Any], float]:
-        """The waiters whose time has passed, and when the next one's will have passed; infinity for never."""
+    def late(self, now: float) -> tuple[list[tuple[Any, Deadline]], float]:
+        """The waiters whose deadlines have passed, and the next deadline; infinity if there is none."""
         late, earliest = [], inf
         for slot, waiter in self._pending():
-            due = self._due[slot]
-            if due < inf and not waiter.done():
-                if due <= now:
-                    late.append(waiter)
-                elif due < earliest:
-                    earliest = due
+            deadline = self._deadlines[slot]
+            if deadline is not None and deadline.at is not None and not waiter.done():
+                if deadline.at <= now:
+                    late.append((waiter, deadline))
+                elif deadline.at < earliest:
+                    earliest = deadline.at
         return late, earliest
 
     def take(self) -> bytes | None:

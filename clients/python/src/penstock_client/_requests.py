@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from penstock_client._arguments import check_fields, check_whole, no_names
 from penstock_client._deadline import Deadline, seconds
 from penstock_client._errors import no_utf8
 from penstock_client._messages import Signature
@@ -40,12 +41,12 @@ class Requests:
         encode: encodes the inputs of a call.
 
     Raises:
+        TypeError: `max_pending` is no integer.
         ValueError: the transport is unknown or cannot merge rows, or `max_pending` is out of range.
     """
 
     def __init__(self, transport: Transport, merge_rows: bool, max_pending: int) -> None:
-        if not 1 <= max_pending <= MOST_PENDING:
-            raise ValueError(f"max_pending is 1 to {MOST_PENDING}, not {max_pending!r}")
+        check_whole("max_pending", max_pending, 1, MOST_PENDING)
         if transport not in ("auto", "unary", "stream"):
             raise ValueError(f'transport is "auto", "unary" or "stream", not {transport!r}')
         if merge_rows and transport == "unary":
@@ -64,12 +65,21 @@ class Requests:
 
         Raises:
             InvalidInput: one cannot be written as UTF-8.
+            TypeError: one has a wrong type.
+            ValueError: the priority has more than 32 bits.
         """
         if outputs is not None:
-            outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+            try:
+                outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+            except TypeError:
+                raise TypeError(no_names(outputs)) from None
         key = (model, version, outputs, priority)
-        known = self._known.get(key)
+        try:
+            known = self._known.get(key)
+        except TypeError:  # something in it has no hash, so it is of a wrong type
+            known = None
         if known is None:
+            check_fields(*key)
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()  # far more combinations than usual: a cache would not help
             try:
@@ -92,13 +102,14 @@ class Requests:
         self.by_stream = False
 
 
-def deadline_of(timeout: float) -> Deadline:
-    """The deadline of a call with this timeout.
+def deadline_of(timeout: float, model: str) -> Deadline:
+    """The deadline of a call for a model with this timeout.
 
     Raises:
+        TypeError: the timeout is not a number.
         ValueError: the timeout is not above 0.
     """
-    return Deadline(seconds(timeout, None))
+    return Deadline(seconds(timeout, None), model)
 
 
 def pairs_of(metadata: Any) -> tuple[tuple[Any, Any], ...]:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from threading import Lock
 from typing import TypeVar
 
+from penstock_client._arguments import check_whole, is_number
 from penstock_client._errors import PenstockError, Unavailable
 
 T = TypeVar("T")
@@ -37,16 +38,20 @@ class Retry:
             whose answers have no side effects, if it does not matter that some are computed twice.
 
     Raises:
+        TypeError: an argument is no number.
         ValueError: an argument is out of its range.
     """
 
     def __init__(
         self, *, attempts: int = 3, budget: float = 0.1, max_wait: float = 1.0, pure: bool = False
     ) -> None:
-        if attempts < 1:
-            raise ValueError(f"attempts is at least 1, not {attempts!r}")
+        check_whole("attempts", attempts, 1)
+        if not is_number(budget):
+            raise TypeError(f"budget is a number, 0 to 1, not {budget!r}")
         if not 0 <= budget <= 1:
             raise ValueError(f"budget is 0 to 1, not {budget!r}")
+        if not is_number(max_wait):
+            raise TypeError(f"max_wait is a number of seconds above 0, not {max_wait!r}")
         if not max_wait > 0:
             raise ValueError(f"max_wait is a number of seconds above 0, not {max_wait!r}")
         self._attempts = attempts

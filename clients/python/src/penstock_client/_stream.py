@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeAlias
 
+from penstock_client._arguments import check_whole
 from penstock_client._errors import InvalidInput, NotFound, PenstockError, from_status
 from penstock_client._frames import check_items
 from penstock_client._messages import Signature, Signatures, prediction
@@ -161,11 +162,11 @@ def check_stream(inputs: object, errors: str, max_in_flight: int) -> None:
     """Checks the arguments of `predict_stream`.
 
     Raises:
-        TypeError: the inputs are those of one prediction, not an iterable of such.
+        TypeError: the inputs are those of one prediction, not an iterable of such; or `max_in_flight` is
+            no integer.
         ValueError: another argument is out of its range.
     """
     check_items(inputs)
     if errors not in ("raise", "return"):
         raise ValueError(f'errors is "raise" or "return", not {errors!r}')
-    if max_in_flight < 1:
-        raise ValueError(f"max_in_flight is at least 1, not {max_in_flight!r}")
+    check_whole("max_in_flight", max_in_flight, 1)

@@ -8,6 +8,7 @@ from typing import Literal, overload
 
 import grpc
 
+from penstock_client._arguments import check_text, check_version
 from penstock_client._deadline import DEFAULT_TIMEOUT, Deadline, seconds
 from penstock_client._errors import NotFound, PenstockError
 from penstock_client._frames import Extra, loose
@@ -45,6 +46,7 @@ class Client(Connection):
             further callers wait.
 
     Raises:
+        TypeError: an argument has a wrong type.
         ValueError: the timeout is not above 0, the target is a URL, or one of the last three is invalid.
     """
 
@@ -108,19 +110,23 @@ class Client(Connection):
             FailedPrecondition: the sequence has no state: it never began, has ended or has expired; or it
                 belongs to another client.
             PenstockError: anything else; see its subclasses.
-            ValueError: the timeout is not above 0, the metadata cannot be headers, the sequence's id is
-                empty, or `extra` is unknown.
-            TypeError: the id is not a text, or the sequence has another type.
+            ValueError: the timeout is not above 0, the priority has more than 32 bits, the metadata cannot
+                be headers, the sequence's id is empty, or `extra` is unknown.
+            TypeError: an argument has another type, such as an id that is not a text.
         """
         # long: most predictions pass through no other coroutine
-        known = self._requests.known(model, version, outputs, priority)
-        if sequence is not None:
-            known = known.of_step(sequence)
-        if extra != "error":
-            inputs = loose(inputs, extra)
-        deadline = Deadline(self._timeout) if timeout is None else deadline_of(timeout)
-        signature, written = self._prepare(known.key, self._requests.encode, inputs, deadline)
-        return self._predicted(known, signature, written, id, deadline, checked(metadata, id))
+        try:
+            known = self._requests.known(model, version, outputs, priority)
+            if sequence is not None:
+                known = known.of_step(sequence)
+            if extra != "error":
+                inputs = loose(inputs, extra)
+            deadline = Deadline(self._timeout, model) if timeout is None else deadline_of(timeout, model)
+            signature, written = self._prepare(known.key, self._requests.encode, inputs, deadline)
+            return self._predicted(known, signature, written, id, deadline, checked(metadata, id))
+        except PenstockError as error:
+            error.id = id
+            raise
 
     @overload
     def predict_stream(
@@ -198,7 +204,8 @@ class Client(Connection):
             PenstockError: the whole call failed, after all earlier answers have been yielded; or, with
                 `errors="raise"`, an item failed.
             ValueError: the timeout, `errors`, `extra` or `max_in_flight` is out of range.
-            TypeError: `inputs` is not iterable, or is one table, dict or text.
+            TypeError: `inputs` is not iterable, or is one table, dict or text; or another argument has a
+                wrong type.
             Exception: whatever the iterable raised, after the results of the items before.
         """
         check_stream(inputs, errors, max_in_flight)
@@ -208,11 +215,11 @@ class Client(Connection):
         known = self._requests.known(model, version, outputs, priority)
 
         def prepare(item: Item) -> tuple[Signature, list[bytes]]:
-            return self._prepare(known.key, encode, item, Deadline(limit))
+            return self._prepare(known.key, encode, item, Deadline(limit, model))
 
         def start() -> None:
             if self._signatures.get(known.key) is None:
-                self._fetch(known.key, Deadline(limit), None)
+                self._fetch(known.key, Deadline(limit, model), None)
 
         state = StreamState(known, limit, self._signatures, ordered, max_in_flight)
         metadata = (*self._caller, *self._metadata)
@@ -236,7 +243,10 @@ class Client(Connection):
         Raises:
             NotFound: there is no such model or version; the message names what exists.
             PenstockError: the call failed.
+            TypeError: an argument has a wrong type.
         """
+        check_text("name", name)
+        check_version(version)
         request = model_pb2.GetModelRequest(model=name, version=str(version))
         return model_info(self._call(self._get_model, request))
 
@@ -249,7 +259,9 @@ class Client(Connection):
         Raises:
             Unavailable: there is no server.
             PenstockError: the call failed.
+            TypeError: the model is not a text.
         """
+        check_text("model", model)
         try:
             state: str = self._call(self._check, model)
         except NotFound:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 import grpc
 
 from penstock_client import _health, _lost_ends
-from penstock_client._deadline import Deadline
+from penstock_client._deadline import WAITED, Deadline, in_words
 from penstock_client._errors import (
     Cancelled,
     DeadlineExceeded,
@@ -59,27 +59,28 @@ def new_channel(
     return grpc.secure_channel(target, credentials, options)
 
 
-def ask(channel: Any, method: Any, request: object, timeout: float | None, metadata: object) -> Any:
+def ask(channel: Any, method: Any, request: object, deadline: Deadline, metadata: object) -> Any:
     """Makes a unary call and returns the answer.
 
     Args:
         channel: the channel of the method.
         method: gRPC's method.
         request: its request.
-        timeout: in seconds; None for no limit.
+        deadline: of the call.
         metadata: of the call.
 
     Raises:
         Cancelled: the channel is closed.
+        DeadlineExceeded: the deadline passed.
         Unavailable: there is no server, or none could be connected to within the timeout.
         PenstockError: the call failed.
     """
     try:
-        return method(request, timeout=timeout, metadata=metadata)
+        return method(request, timeout=deadline.remaining(), metadata=metadata)
     except grpc.RpcError as failed:
         error = from_call(failed)
         if isinstance(error, DeadlineExceeded):
-            error = if_unconnected(error, _state(channel))
+            error = if_unconnected(in_words(error, deadline), _state(channel))
         raise error from failed
     except ValueError as failed:
         raise if_closed(failed) from failed
@@ -94,8 +95,7 @@ def acquire(lock: Lock, deadline: Deadline, channel: Any) -> None:
     """
     remaining = deadline.remaining()
     if not lock.acquire(timeout=-1 if remaining is None else remaining):
-        late = DeadlineExceeded("the timeout passed while waiting for the model's signature")
-        raise if_unconnected(late, _state(channel))
+        raise if_unconnected(deadline.passed(WAITED), _state(channel))
 
 
 def pause(attempt: int, deadline: Deadline, failed: PenstockError) -> None:
@@ -128,7 +128,7 @@ def reach(channel: Any, check: Any, get_model: Any, metadata: object) -> None:
         Unavailable: there is no such server.
     """
     try:
-        if ask(channel, check, "", PROBE_SECONDS, metadata) != _health.NOT_SERVING:
+        if ask(channel, check, "", Deadline(PROBE_SECONDS), metadata) != _health.NOT_SERVING:
             return
     except DeadlineExceeded as error:
         raise Unavailable(f"the server does not answer: {error}") from error
@@ -137,7 +137,7 @@ def reach(channel: Any, check: Any, get_model: Any, metadata: object) -> None:
     except PenstockError:
         return  # an error also shows that there is a server
     try:  # it is stopping, and may still accept calls: one that it would reject tells
-        ask(channel, get_model, model_pb2.GetModelRequest(), PROBE_SECONDS, metadata)
+        ask(channel, get_model, model_pb2.GetModelRequest(), Deadline(PROBE_SECONDS), metadata)
     except (Cancelled, DeadlineExceeded, Unavailable) as error:
         raise Unavailable(_health.TAKES_NOTHING) from error
     except PenstockError:

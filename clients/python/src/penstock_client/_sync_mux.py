@@ -19,11 +19,10 @@ from weakref import finalize
 import grpc
 
 from penstock_client import _health
-from penstock_client._deadline import Deadline
+from penstock_client._deadline import FULL, Deadline
 from penstock_client._errors import (
     CLOSED,
     Cancelled,
-    DeadlineExceeded,
     PenstockError,
     from_call,
     not_run,
@@ -33,7 +32,7 @@ from penstock_client._local import Local
 from penstock_client._lost_ends import end_with_status
 from penstock_client._merge import Member
 from penstock_client._messages import BY_ID, COMPLETION_ORDER
-from penstock_client._mux import OPENINGS, TOO_LATE, Multiplexer, Settled, Unsupported, backoff, lost
+from penstock_client._mux import OPENINGS, Multiplexer, Settled, Unsupported, backoff, lost
 from penstock_client._requests import PREDICT_STREAM
 from penstock_client._sync_calls import reach
 
@@ -197,7 +196,7 @@ class SharedStream(Local):
                 lambda: self._mux.has_room or self._closed.is_set(), deadline.remaining()
             )
             if not ready:
-                raise self._too_late(f"{TOO_LATE}: too many requests are pending")
+                raise self._too_late(deadline, FULL)
         if self._closed.is_set():
             raise Cancelled(CLOSED)
 
@@ -217,26 +216,26 @@ class SharedStream(Local):
             remaining = deadline.remaining()
             answered = waiter.answered.acquire(timeout=-1 if remaining is None else remaining)
         except BaseException:  # such as KeyboardInterrupt
-            self._abandon(waiter)
+            self._abandon(waiter, deadline)
             raise
         if not answered:
-            raise self._abandon(waiter)
+            raise self._abandon(waiter, deadline)
         if isinstance(waiter.outcome, Exception):
             raise waiter.outcome
         return waiter.outcome
 
-    def _abandon(self, waiter: _Waiter) -> PenstockError:
+    def _abandon(self, waiter: _Waiter, deadline: Deadline) -> PenstockError:
         """A caller has stopped waiting: its request is dropped or cancelled; returns a timeout's error."""
         with self._lock:
             waiter.abandoned = True
             self._mux.abandoned = True
             if self._feed is not None:
                 self._feed.wake()
-            return self._too_late(TOO_LATE)
+            return self._too_late(deadline)
 
-    def _too_late(self, message: str) -> PenstockError:
+    def _too_late(self, deadline: Deadline, why: str = "") -> PenstockError:
         """The error of a request whose deadline has passed; without a stream, nothing pending was sent."""
-        return without_stream(self._failed) if self._feed is None else DeadlineExceeded(message)
+        return without_stream(self._failed) if self._feed is None else deadline.passed(why)
 
     def _run(self) -> None:
         """Keeps a stream open while there is something to send: the work of our own thread."""

@@ -35,8 +35,8 @@ class Sequence:
     change the state.
 
     Attributes:
-        id: the sequence's id, unique among all callers of the model, such as a UUID. Empty means the stream's
-            own sequence, for items of `predict_stream` only.
+        id: the sequence's id, which no other caller of the model uses, such as a UUID: a sequence is its
+            caller's that began it. Empty means the stream's own sequence, for items of `predict_stream` only.
         start: this is the first step; an earlier state is dropped.
         end: this is the last step; the state is dropped after its answer.
     """

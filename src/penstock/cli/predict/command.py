@@ -28,7 +28,7 @@ ONE_TIMEOUT_SECONDS = 30.0
     "--format",
     "form",
     type=click.Choice(["csv", "tsv", "jsonl"]),
-    help="How to write the rows of --file.  [by the suffix of --output, else as the input]",
+    help="How to write the rows of --file.  [by the suffix of --output, without one as the input]",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first row of --file that fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -72,15 +72,15 @@ def predict(  # noqa: PLR0913 - the flags
       penstock predict iris x='[5.1, 3.5, 1.4, 0.2]' --json
       penstock predict lead_scoring --file leads.csv -o scored.csv
 
-    A VALUE is read according to the model's signature: a number, true or false, a text, a JSON list
-    (x='[1, 2, 3]'; lists of rows too), or the name of a file with an array or JSON (x=@x.npy, x=@x.json).
-    A text that starts with @ is written with two.
+    A VALUE is read according to the model's signature: a number (null for a missing one), true or false, a
+    text, a JSON list (x='[1, 2, 3]'; lists of rows too), or the name of a file with an array or JSON
+    (x=@x.npy, x=@x.json). A text that starts with @ is written with two.
 
     A CSV file has a header with the names of the inputs; the values of a vector x are in columns x.0,
     x.1, ... or in one column as a JSON list. A JSON Lines file has an object on every line. All columns
     are kept, in their order, and the outputs follow: vectors as y.0, y.1, ... in CSV. An output that has
     the name of a column is called <name>_answer. A row that fails has no answer; the reason is in the column
-    "error", and the exit code is 1.
+    "error", and the exit code is 1. A file without rows is no failure; it is said.
 
     For a model with a state, send one step of a --sequence per call, or many with --file: all lines are
     steps of one sequence, the file's own or --sequence. --start marks the first line as the first step, --end
@@ -116,8 +116,17 @@ def _file_options(  # noqa: PLR0913 - the flags
         raise click.UsageError("--json is for a single prediction; with --file use --format jsonl")
     if output is not None and _same(path, output):
         raise click.UsageError("--output is the input file itself")
-    from penstock.cli.predict.files import STANDARD, FileOptions
+    from penstock.cli.predict.files import FORMATS, STANDARD, FileOptions
+    from penstock.row_files.fields import Invalid
+    from penstock.scoring.sources import not_compressed, written_format
 
+    try:
+        if output is not None and output != STANDARD:
+            not_compressed(output)
+            if form is None:
+                written_format(output, FORMATS)
+    except Invalid as error:
+        raise click.UsageError(str(error)) from None
     return FileOptions(path, output or STANDARD, form, fail_fast)
 
 
@@ -195,7 +204,7 @@ def _run(
             else:
                 _file(client, info, request, file)
     except PenstockError as error:
-        raise click.ClickException(said(target, error)) from None
+        raise click.ClickException(said(target, error, request.model)) from None
     except Invalid as error:
         raise click.ClickException(str(error)) from None
     except BrokenPipeError:
@@ -262,8 +271,11 @@ def _one(
 
 
 def _file(client: Client, info: ModelInfo, request: RowRequest, options: FileOptions) -> None:
-    from penstock.cli.predict.files import predict_file
+    from penstock.cli.predict.files import STANDARD, predict_file
 
     line = predict_file(client, info, request, options)
+    if not line.rows:
+        name = "standard input" if options.path == STANDARD else options.path
+        click.echo(f"{name} has no rows, so nothing was predicted", err=True)
     if line.failed:
         raise click.ClickException(f'{line.failed:,} of {line.rows:,} rows failed; see their column "error"')

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from penstock.cli.predict.scoring import Counts, Scoring
 from penstock.cli.predict.streaming import OrderedWriter, RowRequest, interruptible, predict_rows
+from penstock.core.names import many
 from penstock.row_files.fields import Field, Invalid
 from penstock.row_files.lines import Lines
 from penstock.row_files.readers import Format, source
@@ -28,6 +29,7 @@ from penstock_client import Client, ModelInfo, PenstockError
 STANDARD = "-"
 """Standard input or output instead of a file."""
 
+FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl")
 _FORMATS: dict[str, Format] = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip
@@ -115,7 +117,7 @@ def _ending(close: Callable[[], bool], line: Counts | OrderedWriter) -> Iterator
             os._exit(130)  # a write to a pipe without a reader would block forever
         raise
     except PenstockError as error:
-        error.add_note(f"{line.rows:,} rows were written before")
+        error.add_note(f"{many(line.rows, 'row', ',')} {'was' if line.rows == 1 else 'were'} written before")
         raise
 
 

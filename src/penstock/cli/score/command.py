@@ -13,13 +13,13 @@ import click
 
 from penstock.cli.target import said, with_target
 from penstock.core.garbage import paused
+from penstock.core.names import are, many
 
 if TYPE_CHECKING:
     from penstock.scoring.job import Job, Plan
     from penstock.scoring.sources import FileFormat
 
-FORMATS = ["csv", "tsv", "jsonl", "parquet", "arrow"]
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+FORMATS: list[FileFormat] = ["csv", "tsv", "jsonl", "parquet", "arrow"]
 PATIENCE_SECONDS = 600.0
 ASKING_SECONDS = 30.0
 
@@ -34,7 +34,10 @@ ASKING_SECONDS = 30.0
 )
 @click.option("--output", "-o", default="-", help="The file to write.  [standard output]")
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="How to write.  [by its suffix, else as the input]"
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="How to write.  [by the suffix of the output, without one as the input]",
 )
 @click.option(
     "--input-format",
@@ -159,7 +162,7 @@ def _plan(  # noqa: PLR0913 - the flags
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror or error}") from None
-    target = None if output == STANDARD else _file_to_write(output)
+    target = None if output == STANDARD else _file_to_write(output, form)
     was_named = rejected is not None
     if rejected is None:
         if target is None:
@@ -174,12 +177,15 @@ def _plan(  # noqa: PLR0913 - the flags
     return Plan(found, target, form, rejected, request)
 
 
-def _file_to_write(output: str) -> Path:
+def _file_to_write(output: str, form: FileFormat | None) -> Path:
     """The file that the rows are written to.
 
     Raises:
-        click.UsageError: a run could not go on in it.
+        click.UsageError: a run could not go on in it, or its ending tells no format and no flag does.
     """
+    from penstock.row_files.fields import Invalid
+    from penstock.scoring.sources import not_compressed, written_format
+
     if "://" in output:
         raise click.UsageError(
             f"{output}: the output is a file of this machine: a run could not go on in another one"
@@ -187,10 +193,12 @@ def _file_to_write(output: str) -> Path:
     target = Path(output)
     if not target.name:
         raise click.UsageError(f"{output} is a folder; name a file to write")
-    if target.suffix.lower() in COMPRESSED:
-        raise click.UsageError(
-            f"{output}: the output is not compressed, so that a run can go on in it: name it {target.stem}"
-        )
+    try:
+        not_compressed(output, ", so that a run can go on in it")
+        if form is None and not target.is_dir():
+            written_format(output, FORMATS)
+    except Invalid as error:
+        raise click.UsageError(str(error)) from None
     return target
 
 
@@ -212,7 +220,8 @@ def _run(target: str, plan: Plan) -> None:
             if job.is_done:
                 note(f"already done: {_written(plan, job)}; --restart begins again")
             elif job.resumed:
-                note(f"going on after {job.resumed:,} rows that are done")
+                verb = "is" if job.resumed == 1 else "are"
+                note(f"going on after {many(job.resumed, 'row', ',')} that {verb} done")
             since = monotonic()
             with ended_by_signals(job) as came, shown(job):
                 job.run()
@@ -241,13 +250,24 @@ def _end(plan: Plan, job: Job, seconds: float, came: list[int]) -> None:
     if came:
         note(_done(plan, job))
         raise SystemExit(SIGNAL_OFFSET + came[0])
+    if not job.done and not job.is_done:
+        note(f"{_input(plan)} no rows, so nothing was scored")
     rows = job.done - job.resumed
     if sys.stderr.isatty():
-        note(f"{job.done:,} rows; {rows:,} in {duration(seconds)}, {rows / max(seconds, 1e-9):,.0f} rows/s")
+        rate = rows / max(seconds, 1e-9)
+        note(f"{many(job.done, 'row', ',')}; {rows:,} in {duration(seconds)}, {rate:,.0f} rows/s")
     if job.rejected:
         raise click.ClickException(
             f"{job.rejected:,} of {job.done:,} rows have no answer; their reasons are in {plan.rejects}"
         )
+
+
+def _input(plan: Plan) -> str:
+    """What was read, and "has" or "have"."""
+    if len(plan.sources) > 1:
+        return f"the {len(plan.sources)} files have"
+    name = plan.sources[0].name
+    return f"{'standard input' if name == '-' else name} has"
 
 
 def _failed(target: str, plan: Plan, job: Job | None, error: Exception) -> click.ClickException:
@@ -255,7 +275,7 @@ def _failed(target: str, plan: Plan, job: Job | None, error: Exception) -> click
     from penstock_client import PenstockError
 
     if isinstance(error, PenstockError):
-        text = said(target, error)
+        text = said(target, error, plan.request.model)
     elif isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         text = f"{name}{error.strerror or error}"
@@ -264,17 +284,17 @@ def _failed(target: str, plan: Plan, job: Job | None, error: Exception) -> click
     if job is None:
         return click.ClickException(text)
     if isinstance(error, Invalid):  # the same files would end the run in the same place again
-        return click.ClickException(f"{text}\n{job.done:,} rows are done" if job.done else text)
+        return click.ClickException(f"{text}\n{are(job.done, 'row', ',')} done" if job.done else text)
     return click.ClickException(f"{text}\n{_done(plan, job)}")
 
 
 def _written(plan: Plan, job: Job) -> str:
     """Where the rows of a finished run are."""
-    text = f"{job.done - job.rejected:,} rows are in {plan.output}"
+    text = f"{are(job.done - job.rejected, 'row', ',')} in {plan.output}"
     return f"{text} and {job.rejected:,} in {plan.rejects}" if job.rejected else text
 
 
 def _done(plan: Plan, job: Job) -> str:
     """How much is done, and how it goes on."""
-    text = f"{job.done:,} rows are done"
+    text = f"{are(job.done, 'row', ',')} done"
     return f"{text}; the same command goes on from there" if plan.checkpoint is not None else text

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 STOP_SECONDS = 5.0
+MODEL_FILE = "model.onnx"
 
 
 @contextmanager
@@ -49,12 +50,37 @@ def local_server(path: Path) -> Iterator[tuple[str, str]]:
         names = sorted({model.name for model in server.models})
         if len(names) != 1:
             raise click.ClickException(
-                f"{path} has {len(names)} models: {', '.join(names)}; name the file of one"
+                f"{path} has {len(names)} models: {', '.join(names)}; name the file of one, such as "
+                f"{_file_in(path)}"
             )
         yield address("127.0.0.1", server.port), names[0]
     except StartupError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(_words(path, error)) from None
     finally:
         if server is not None:
             server.stop(STOP_SECONDS)
             server.close()
+
+
+def _words(path: Path, error: Exception) -> str:
+    """Why a model cannot be loaded; for a folder that is no repository, which file to name."""
+    found = _file_in(path) if path.is_dir() and not any(path.glob(f"*/*/{MODEL_FILE}")) else None
+    if found is None:
+        return str(error)
+    if not any(map(_version, path.glob(f"*/{MODEL_FILE}"))):
+        return f"{error}; or name the file: --model {found}"
+    return (
+        f"{path} is the folder of one model: name its file, --model {found}; or, with its model.toml, serve "
+        "the folder above it and give the model's name without --model"
+    )
+
+
+def _file_in(folder: Path) -> Path | None:
+    """A model file in a folder: of the newest version, if it has versions."""
+    files = [file for depth in ("", "*/", "*/*/") for file in sorted(folder.glob(f"{depth}*.onnx"))]
+    return max(files, key=_version, default=None)
+
+
+def _version(file: Path) -> int:
+    name = file.parent.name
+    return int(name) if name.isdecimal() else 0

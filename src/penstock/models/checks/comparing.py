@@ -10,6 +10,7 @@ import numpy as np
 
 from penstock.backends.backend import Backend
 from penstock.core.errors import ModelFailed
+from penstock.core.names import many
 from penstock.core.tensors import Array, Kind, TensorSpec
 from penstock.models.analysis.facts import GraphFacts, Verdict
 from penstock.models.checks.closeness import TOLERANCES, accepted, distance
@@ -317,7 +318,7 @@ class Comparison:
         specs, now = self._backend.signature.outputs, self._clock or time.monotonic
         for name, whole in zip(self._names, tried.outputs, strict=True):
             if whole.shape[:1] != (rows,):
-                return f"output {name} has shape {list(whole.shape)} for {rows} rows"
+                return f"output {name} has shape {list(whole.shape)} for {many(rows, 'row')}"
         for row in self._chosen(rows):
             # Copies, not views of the batch: some sums are rounded differently depending on where in memory
             # their input begins.

@@ -12,7 +12,7 @@ import numpy as np
 from typing_extensions import override
 
 from penstock.core.errors import InvalidRequest
-from penstock.core.names import missing
+from penstock.core.names import many, missing
 from penstock.core.tensors import Array, DataType, TensorSpec
 from penstock.models.model import Model
 from penstock.protocols import typed_lists as values
@@ -116,7 +116,8 @@ class Inputs:
         tensors, raws = message.inputs, message.raw_input_contents
         if raws and len(raws) != len(tensors):
             raise InvalidRequest.of_form(
-                f"raw_input_contents has {len(raws)} entries for {len(tensors)} inputs; "
+                f"raw_input_contents has {len(raws)} {'entry' if len(raws) == 1 else 'entries'} for "
+                f"{many(len(tensors), 'input')}; "
                 "expected one for each, in their order"
             )
         arrays: dict[str, Array] = {}

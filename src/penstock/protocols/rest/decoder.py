@@ -31,6 +31,8 @@ LINES = (
     "lines of a file)"
 )
 """What to do with several records after each other."""
+BODY, LINE = "the body", "the line"
+"""What JSON came as, for messages."""
 
 SEQUENCE_HEADERS = (SEQUENCE_ID, SEQUENCE_START, SEQUENCE_END)
 
@@ -76,14 +78,19 @@ class HttpDecoded(Decoded):
 
 
 class DecodedRecords(HttpDecoded):
-    """A plain request; see `HttpDecoded` for the arguments."""
+    """A plain request; see `HttpDecoded` for the arguments.
+
+    Attributes:
+        what: what its JSON came as.
+    """
 
     __slots__ = ()
+    what = BODY
 
     @override
     @not_too_deep
     def contents(self, model: Model) -> Contents:
-        inputs, form = attached(model, Inputs).read(self.body)
+        inputs, form = attached(model, Inputs).read(self.body, self.what)
         outputs: Sequence[str] = model.output_names
         if self.call.has_query:
             values = self.call.query.get(OUTPUTS, ())
@@ -103,6 +110,13 @@ class DecodedRecords(HttpDecoded):
         return SequenceStep(
             headers.get(SEQUENCE_ID, ""), _boolean(headers, SEQUENCE_START), _boolean(headers, SEQUENCE_END)
         )
+
+
+class DecodedLine(DecodedRecords):
+    """A plain request on a line of a stream; see `HttpDecoded` for the arguments."""
+
+    __slots__ = ()
+    what = LINE
 
 
 def check_query(call: HttpCall) -> None:
@@ -149,12 +163,21 @@ def check_stream(call: HttpCall) -> None:
 
 
 def decode(data: bytes) -> HttpDecoded:
-    """The request in a body, or in a line of a stream.
+    """The request in a body.
 
     Raises:
         InvalidRequest: it is not JSON.
     """
     return DecodedRecords(parsed(data, LINES), len(data))
+
+
+def decode_line(data: bytes) -> HttpDecoded:
+    """The request on a line of a stream.
+
+    Raises:
+        InvalidRequest: it is not JSON.
+    """
+    return DecodedLine(parsed(data, LINES, LINE), len(data))
 
 
 def _priority(headers: Mapping[str, str]) -> int:

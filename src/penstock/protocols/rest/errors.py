@@ -10,6 +10,7 @@ import orjson
 
 from penstock.core.errors import InvalidRequest, RequestError
 from penstock.core.garbage import paused
+from penstock.core.names import many
 from penstock.protocols.rest import pieces
 from penstock.protocols.status import CODES, HTTP_CODES, TRITON_CODES, Codes, words
 from penstock.transport.http.status import HttpStatus
@@ -48,12 +49,13 @@ def to_status(error: RequestError, codes: Codes = CODES) -> HttpStatus:
     return HttpStatus(codes[kind], words(error), http=http, retry_after_seconds=error.retry_after_seconds)
 
 
-def parsed(data: bytes, more: str = "") -> object:
+def parsed(data: bytes, more: str = "", what: str = "the body") -> object:
     """The JSON in a body or a line.
 
     Args:
         data: its bytes.
         more: what to do if there are several documents, for the message.
+        what: what it came as, for the message.
 
     Raises:
         InvalidRequest: it is not JSON.
@@ -65,7 +67,8 @@ def parsed(data: bytes, more: str = "") -> object:
             return pieces.loads(data)
     except (orjson.JSONDecodeError, pieces.NotJson) as error:
         words = str(error)
-        if NOT_UTF8 in words:
-            raise InvalidRequest(f"the body ({len(data)} bytes) is not JSON: it is not UTF-8") from None
+        if b"\n" not in data:  # what is on one line has no lines; that of a stream has another number
+            words = words.replace(": line 1 column", ": column")
+        words = "it is not UTF-8" if NOT_UTF8 in words else words
         advice = f"; {more}" if more and MORE in words else ""
-        raise InvalidRequest(f"the body ({len(data)} bytes) is not JSON: {words}{advice}") from None
+        raise InvalidRequest(f"{what} ({many(len(data), 'byte')}) is not JSON: {words}{advice}") from None

@@ -70,11 +70,12 @@ class Inputs:
         self._readers = {name: reader(spec) for name, spec in rows.items()}
         self._single = {name for name, spec in rows.items() if _is_single(spec)}
 
-    def read(self, body: Any) -> tuple[dict[str, Array], Form]:
+    def read(self, body: Any, what: str) -> tuple[dict[str, Array], Form]:
         """The inputs of a request in the signature's order, and the form of its answer.
 
         Args:
             body: the request's JSON.
+            what: what it came as, for messages.
 
         Raises:
             InvalidRequest: it does not fit; the text names the input, what was received and what was
@@ -83,25 +84,25 @@ class Inputs:
         if not isinstance(body, dict):
             bare = '; values without a name go into {"instances": [value, ...]}' * (len(self._specs) == 1)
             raise InvalidRequest(
-                'the body is not an object, expected one record {"input": value, ...}, '
+                f'{what} is not an object, expected one record {{"input": value, ...}}, '
                 f'{{"instances": [record, ...]}} or {{"inputs": {{"input": [...], ...}}}}{bare}'
             )
         if (inputs := self._from_record(body)) is not None:
             return inputs, RECORD
-        if self._is(body, INSTANCES, list):
+        if self._is(body, INSTANCES, list, what):
             records = [self._record(each, index) for index, each in enumerate(body[INSTANCES])]
             return self._from_records(records), Form(Kind.INSTANCES, len(records))
-        if self._is(body, INPUTS, dict):
+        if self._is(body, INPUTS, dict, what):
             return self._from_columns(body[INPUTS]), Form(Kind.COLUMNS, 0)
         return self._from_one(body), RECORD
 
-    def _is(self, body: Mapping[str, Any], name: str, kind: type) -> bool:
+    def _is(self, body: Mapping[str, Any], name: str, kind: type, what: str) -> bool:
         """Whether the body has this form, and is no record with an input of that name."""
         if not isinstance(body.get(name), kind) or (name in self._specs and not isinstance(body[name], dict)):
             return False
         if len(body) > 1 and name not in self._specs:
             others = ", ".join(sorted(each for each in body if each != name))
-            raise InvalidRequest(f"the body has {name} and also {others}; expected nothing beside {name}")
+            raise InvalidRequest(f"{what} has {name} and also {others}; expected nothing beside {name}")
         return len(body) == 1
 
     def _record(self, given: Any, index: int) -> Mapping[str, Any]:

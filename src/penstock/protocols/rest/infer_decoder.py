@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import override
 
 from penstock.core.errors import InvalidRequest
-from penstock.core.names import missing
+from penstock.core.names import many, missing
 from penstock.core.tensors import Array, DataType, TensorSpec
 from penstock.models.model import Model
 from penstock.protocols.codec import Contents, attached
@@ -193,7 +193,9 @@ class DecodedInfer(HttpDecoded):
             if "data" not in tensor:
                 binary.append((spec, arrays[name].shape, before, start))
         if start != len(self._binary):
-            raise InvalidRequest(f"{len(self._binary) - start} bytes of binary data belong to no input")
+            raise InvalidRequest(
+                f"{many(len(self._binary) - start, 'byte')} of binary data belong to no input"
+            )
         lacking = [name for name in specs if name not in arrays and name not in model.optional_inputs]
         if lacking:
             raise InvalidRequest(f"{missing(lacking)}: {expected_inputs(model, names)}")
@@ -217,8 +219,8 @@ class DecodedInfer(HttpDecoded):
         left = len(self._binary) - start
         if type(size) is not int or not 0 <= size <= left:
             raise InvalidRequest(
-                f"{BINARY_SIZE} of input {spec.name} is {str(size)[:40]}, but {left} bytes of binary data "
-                "are left"
+                f"{BINARY_SIZE} of input {spec.name} is {str(size)[:40]}, but {many(left, 'byte')} of binary "
+                f"data {'is' if left == 1 else 'are'} left"
             )
         end = start + size
         return shaped(of_raw(spec, self._binary[start:end]), shape, spec), end

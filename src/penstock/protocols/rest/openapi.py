@@ -66,6 +66,7 @@ PROBLEM_SCHEMA: Schema = {
         "detail": {"type": "string", "description": "What was received, and what was expected."},
         "code": {"type": "string", "description": "The status of gRPC."},
         "retry_after_seconds": {"type": "number"},
+        "line": {"type": "integer", "description": "Of a stream: the number of the line, from 1."},
     },
 }
 STATUSES: Mapping[int, str] = {

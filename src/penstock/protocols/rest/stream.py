@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from typing_extensions import override
 
 from penstock.core.errors import InvalidRequest, RequestError
 from penstock.protocols.asked import note_missed
-from penstock.protocols.rest.decoder import MODEL, VERSION, HttpDecoded
+from penstock.protocols.rest.decoder import MODEL, VERSION, decode_line
 from penstock.protocols.rest.errors import to_status
 from penstock.protocols.rest.values import dumped
 from penstock.protocols.send_buffer import SendBuffer
@@ -23,6 +24,8 @@ RPC = "RestPredictStream"
 class LineStream(Stream):
     """One stream. An error is the answer to its line, and the stream goes on.
 
+    The tag of a request is the number of its line.
+
     Args:
         call: the call.
         service: the service it belongs to.
@@ -36,15 +39,15 @@ class LineStream(Stream):
     @override
     def _handle(self, data: bytes) -> None:
         self._coming(1)
-        service = self.service
+        service, line = self.service, self.call.line
         try:
-            decoded = service.codec.decode(data)
-            assert isinstance(decoded, HttpDecoded), "the codecs of this package decode to nothing else"
+            decoded = decode_line(data)
             decoded.came_by(self.call)
+            decoded.tag = line
         except InvalidRequest as error:
             service.telemetry.failed(self.rpc, error)
             self._miss()
-            self.refused(error, "", 0)
+            self.refused(error, "", line)
         else:
             self.begin_decoded(decoded, None)
             decoded.let_go()
@@ -60,5 +63,5 @@ class LineStream(Stream):
     def _result(self, answer: bytes | RequestError, id: str, tag: int) -> Result:
         if isinstance(answer, bytes):
             return ((self.call.framed(answer), 1),)
-        error = dumped({"error": problem_fields(to_status(answer))})
+        error = dumped({"error": problem_fields(replace(to_status(answer), line=tag))})
         return ((self.call.framed(error, "error"), 1),)

@@ -17,6 +17,7 @@ from penstock.core.errors import (
     SequenceTooLong,
     StatesTooLarge,
 )
+from penstock.core.names import many
 from penstock.core.request import Request
 from penstock.scheduling.cost import RunCost
 
@@ -79,7 +80,7 @@ def too_late(
     late = now + seconds - request.deadline
     if late <= 0.0:
         return None
-    waiting = f"{ahead:.0f} rows ahead, and " if ahead >= 1 else ""
+    waiting = f"{many(round(ahead), 'row')} ahead, and " if ahead >= 1 else ""
     error = (Overloaded if waiting else DeadlineExpired)(
         f"the answer would be too late: expected in {seconds * 1000:.1f} ms ({waiting}the run in "
         f"flight), but the deadline is in {(request.deadline - now) * 1000:.1f} ms"

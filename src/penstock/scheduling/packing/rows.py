@@ -9,6 +9,7 @@ import numpy as np
 from typing_extensions import override
 
 from penstock.core.errors import ModelFailed
+from penstock.core.names import many
 from penstock.core.request import Request, Response, Run
 from penstock.core.tensors import Array
 
@@ -250,4 +251,4 @@ def check_rows(run: Run) -> None:
 
 
 def _misfit(name: str, output: Array, run: Run) -> OtherRows:
-    return OtherRows(name, f"output {name} has shape {list(output.shape)} for {run.rows} rows")
+    return OtherRows(name, f"output {name} has shape {list(output.shape)} for {many(run.rows, 'row')}")

@@ -6,6 +6,7 @@ import threading
 from typing import NamedTuple, Protocol
 
 from penstock.core.errors import QueueFull
+from penstock.core.names import are
 from penstock.core.request import Request
 
 
@@ -35,10 +36,10 @@ class QueueLimits(NamedTuple):
         if waiting.rows + rows > self.rows or waiting.bytes + size > self.bytes:
             uncounted_rows, uncounted_bytes = (0, 0) if large is None else (large.rows, large.bytes)
             if waiting.rows + rows - uncounted_rows > self.rows:
-                said = _waiting(waiting.rows, "rows", uncounted_rows)
+                said = _waiting(waiting.rows, "row", uncounted_rows)
                 return QueueFull(f"{where}: {said}, {rows} more arrived, the limit is {self.rows}")
             if waiting.bytes + size - uncounted_bytes > self.bytes:
-                said = _waiting(waiting.bytes, "bytes", uncounted_bytes)
+                said = _waiting(waiting.bytes, "byte", uncounted_bytes)
                 return QueueFull(f"{where}: {said}, {size} more arrived, the limit is {self.bytes}")
         return None
 
@@ -219,6 +220,6 @@ def note_large(request: Request, *queues: Limited) -> None:
         each.large.note(request, each)
 
 
-def _waiting(waiting: int, unit: str, uncounted: int) -> str:
+def _waiting(waiting: int, noun: str, uncounted: int) -> str:
     counted = f", of which {uncounted} do not count" if uncounted else ""
-    return f"{waiting} {unit} are waiting{counted}"
+    return f"{are(waiting, noun)} waiting{counted}"

@@ -25,6 +25,7 @@ from typing import Any
 
 import grpc
 
+from penstock.core.names import many
 from penstock.transport.grpc.call import (
     BROKEN,
     NO_MESSAGE,
@@ -176,7 +177,7 @@ class _Served:
         except Exception as error:
             self._context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"the request ({len(message)} bytes) cannot be parsed: {error}",
+                f"the request ({many(len(message), 'byte')}) cannot be parsed: {error}",
             )
 
     def _serialized(self, answer: Any) -> bytes:

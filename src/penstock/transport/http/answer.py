@@ -120,6 +120,7 @@ class Answer:
         self._headers = headers
         self._send: Any = send
         self._is_whole = not callable(send)
+        self._is_unframed = False
         self._connection = connection
         self._gate = gate
 
@@ -200,24 +201,31 @@ class Answer:
     async def begin(self, content_type: str, more: list[tuple[bytes, bytes]]) -> None:
         """Begins a stream."""
         cycle = self._send.__self__
+        self._is_unframed = cycle.scope["http_version"] == "1.0"
+        if self._is_unframed:
+            cycle.chunked_encoding = (
+                False  # HTTP/1.0 does not know it: the end of the connection ends the answer
+            )
         if cycle.waiting_for_100_continue:  # else the beginning of the answer refuses the body
             cycle.waiting_for_100_continue = False
             self._connection.transport.write(_CONTINUE)
         headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store"), *more]
         await self._start(200, headers)
         # The headers must leave before the first message.
-        await self._send({"type": "http.response.body", "body": b"", "more_body": True})
+        await self.part(b"")
 
-    async def part(self, message: bytes) -> None:
+    async def part(self, message: bytes, *, is_last: bool = False) -> None:
         """Sends a message of a stream."""
-        await self._send({"type": "http.response.body", "body": message, "more_body": True})
+        if self._is_unframed:
+            self._send.__self__.expected_content_length = len(message)  # what uvicorn lets pass
+        await self._send({"type": "http.response.body", "body": message, "more_body": not is_last})
 
     async def last(self, call: LineCall) -> None:
         """Ends a stream, with a problem report if it did not end well."""
         body = b""
         if call.result is not None and status_of(call.result[0]) != 200:
             body = call.framed(b'{"error":' + problem(call.result[0]) + b"}", "error")
-        await self._send({"type": "http.response.body", "body": body})
+        await self.part(body, is_last=True)
 
     def _last(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Adds the headers that every answer has."""

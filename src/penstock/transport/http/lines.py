@@ -24,9 +24,10 @@ class LineCall(HttpCall):
 
     Attributes:
         as_events: whether the answers are server-sent events; else lines.
+        line: the number of the line that was given last, from 1; blank lines count as well.
     """
 
-    __slots__ = ("_asked", "_news", "_out", "as_events")
+    __slots__ = ("_asked", "_news", "_out", "as_events", "line")
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class LineCall(HttpCall):
     ) -> None:
         super().__init__(found, headers, query, client, mailbox)
         self.as_events = EVENTS in headers.get("accept", "")
+        self.line = 0
         self._asked = True  # a transport asks for the first message by itself
         self._out: bytes | None = None
         self._news = (asyncio.Event(), asyncio.Event())  # for the reader, for the writer
@@ -99,8 +101,9 @@ class LineCall(HttpCall):
             handler: what answers the call.
             limit: the longest line, in bytes.
         """
-        lines: deque[bytes] = deque()
+        lines: deque[tuple[int, bytes]] = deque()
         rest, more = bytearray(), True  # the beginning of a line whose end has not come
+        count = 0  # of the lines that have come
         while await self._is_asked():
             while not lines and more:
                 part = await receive()
@@ -110,16 +113,20 @@ class LineCall(HttpCall):
                 rest += part["body"]
                 if not more or b"\n" in part["body"]:
                     *found, last = bytes(rest).split(b"\n")
-                    lines.extend(filter(bytes.strip, found if more else [*found, last]))
+                    for line in found if more else (*found, last):
+                        count += 1
+                        if line.strip():
+                            lines.append((count, line))
                     rest = bytearray(last)
                 if len(rest) > limit:
-                    self.finish(too_large(limit, is_json=True))
+                    self.finish(too_large(limit, is_json=True, line=count + more))  # its end has not come
                     return
             if not lines:
                 handler.half_closed()
                 return
             self._asked = False
-            handler.received(lines.popleft())
+            self.line, line = lines.popleft()
+            handler.received(line)
 
     async def _is_asked(self) -> bool:
         """Waits until the handler asks for a line; False if the call is over before."""

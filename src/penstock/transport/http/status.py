@@ -51,11 +51,13 @@ class HttpStatus(Status):
         http: the status code; 0 for the one that belongs to `code`.
         retry_after_seconds: after how long trying again may help; None if that is not known.
         headers: headers of the answer.
+        line: the number of the line that it is about, on a stream; 0 for none.
     """
 
     http: int = 0
     retry_after_seconds: float | None = None
     headers: Metadata = ()
+    line: int = 0
 
 
 @cache
@@ -91,6 +93,8 @@ def problem_fields(status: Status, *, has_error: bool = False) -> dict[str, Any]
     }
     if isinstance(status, HttpStatus) and status.retry_after_seconds is not None:
         fields["retry_after_seconds"] = status.retry_after_seconds
+    if isinstance(status, HttpStatus) and status.line:
+        fields["line"] = status.line
     if has_error:
         fields["error"] = status.details
     return fields
@@ -109,11 +113,11 @@ def bad_request(details: str, http: int = 400) -> HttpStatus:
     return HttpStatus(grpc.StatusCode.INVALID_ARGUMENT, details, http=http)
 
 
-def too_large(limit: int, *, is_json: bool) -> HttpStatus:
-    """The status of a request whose body, or the JSON in it, is above the limit."""
+def too_large(limit: int, *, is_json: bool, line: int = 0) -> HttpStatus:
+    """The status of a request whose body, or the JSON in it or on a line of it, is above the limit."""
     what, setting = ("JSON", "http_max_json_bytes") if is_json else ("body", "http_max_body_bytes")
     words = f"the {what} is larger than {limit} bytes, the server's limit (server.{setting})"
-    return HttpStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, words, http=413)
+    return HttpStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, words, http=413, line=line)
 
 
 def deadline_passed() -> Status:
