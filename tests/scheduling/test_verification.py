@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,27 +16,19 @@ from penstock.backends.backend import RunControl
 from penstock.core.errors import ModelFailed
 from penstock.core.request import Request, Step
 from penstock.core.tensors import Array
-from penstock.models.checks.live import LiveCheck
-from penstock.models.model import Batching, Model
+from penstock.models.model import Batching
 from penstock.protocols.tensors import layout
 from penstock.scheduling import batch_watch, verification
-from penstock.scheduling.batcher import DynamicBatcher
-from penstock.scheduling.cost import RunCost
 from penstock.scheduling.packing.padding import PaddedRows, PaddingPlan
-from penstock.scheduling.packing.rows import Packing, Rows, RowsAlong
+from penstock.scheduling.packing.rows import Rows, RowsAlong
 from penstock.scheduling.packing.states import States, StateTensor
-from penstock.scheduling.sequence_batcher import SequenceBatcher
-from penstock.scheduling.sequence_table import SequenceLimits
-from penstock.scheduling.verification import Verifier
+from support.verified import House
 from support.work import (
-    HandBackend,
     MadeRequest,
     RunByHand,
-    Tally,
     assert_adds_up,
     caller,
     echo,
-    policy,
     request,
     run_all,
     signature_of,
@@ -57,79 +49,6 @@ def drops_negative(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Seque
     """y = the rows of x that are not negative."""
     x = inputs["x"]
     return [x[x[:, 0] >= 0] for _ in outputs]
-
-
-class Clock:
-    """A clock that moves only when it is told to; by default there has always been time enough."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def wait(self, seconds: float = 1e6) -> None:
-        self.now += seconds
-
-
-class House:
-    """A batched model, and the verifier of its batches, which works when it is told to.
-
-    Args:
-        run: what the model does.
-        share: the share of batches that are verified.
-        packing: how requests are packed; as rows, if not given.
-        batching: what the check at load has found.
-        unproven: whether nothing shows from the graph that the rows keep apart.
-        changes: of the policy.
-    """
-
-    def __init__(
-        self,
-        run: RunByHand,
-        *,
-        share: float = 1.0,
-        packing: Packing | None = None,
-        batching: Batching = Batching(True, "for a test"),  # noqa: B008 - it cannot be changed
-        signature: Any = None,
-        unproven: bool = False,
-        **changes: object,
-    ) -> None:
-        self.clock, self.errors = Clock(), list[BaseException]()
-        self.verifier = Verifier(self.errors.append, self.clock)
-        self.backend = HandBackend(run, signature)
-        made = policy(**changes)
-        if isinstance(packing, States):
-            limits = SequenceLimits(10.0, 100)
-            self.batcher: DynamicBatcher = SequenceBatcher(self.backend, made, RunCost(1e-5), packing, limits)
-        else:
-            self.batcher = DynamicBatcher(self.backend, made, RunCost(1e-5), packing)
-        self.model = Model("m", 1, self.backend, self.batcher, batching)
-        self.tally = Tally()
-        self.batcher.set_observer(self.tally)
-        compare = LiveCheck(self.backend.signature.outputs, batching)
-        self.batcher.verify(self.verifier, compare, share, unproven)
-
-    def ask(self, *rows: float | Sequence[float]) -> list[Request]:
-        """Requests of these rows, answered as one batch if there is room."""
-        requests: list[Request] = [
-            request([each] if isinstance(each, float | int) else each) for each in rows
-        ]
-        run_all(self.batcher, *requests)
-        return requests
-
-    def verify(self, is_idle: Callable[[], bool] | None = None) -> None:
-        """Lets the verifier work, as its thread would."""
-        self.clock.wait()
-        self.verifier.look(is_idle or (lambda: not self.batcher.is_busy()))
-        if self.verifier._wake.is_set():
-            self.verifier._wake.clear()
-            self.verifier.work()
-
-    @property
-    def kept(self) -> int:
-        """How many batches are kept."""
-        return len(self.verifier._kept)
 
 
 def answers(requests: Sequence[Request]) -> list[float]:
@@ -470,7 +389,7 @@ def test_all_models_together_keep_no_more_than_a_limit(monkeypatch: pytest.Monke
     monkeypatch.setattr(verification, "ALL_KEPT_BYTES", 30)
     houses = [House(mixes_if_large) for _ in range(3)]
     for each in houses:
-        each.batcher.verify(houses[0].verifier, LiveCheck({}, each.model.batching), 1.0)
+        each.watch(houses[0].verifier, 1.0)
         each.ask(1, 2)
     assert houses[0].kept == 1
     houses[0].verify()

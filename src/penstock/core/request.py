@@ -209,9 +209,13 @@ class Observer(Protocol):
         """
 
 
-EVENTS = ("terminated", "hung", "returned", "opened", "closed", "mismatch", "verified", "unsteady", "overran")
+EVENTS = (
+    "terminated", "hung", "returned", "opened", "closed", "mismatch", "verified", "unsteady", "dearer",
+    "overran",
+)  # fmt: skip
 """Events of a model: a run was ended early, since all its callers had gone; a run hangs; a hanging run has
-ended; the circuit breaker has opened, since the model fails on every input, or has closed; the requests of a
-batch affected each other, so every request runs alone from now on; a batch was compared with runs of its
-requests alone, and they agreed; a request that runs alone twice gets two answers, so batches are not compared
-any more; a run took far longer than expected, so no further run is made by a thread that takes calls."""
+ended; the circuit breaker has opened, since the model fails on every input, or has closed; the requests of
+a batch affected each other, so every request runs alone from now on; a batch was compared with runs of its
+requests alone, and they agreed; a request that runs alone twice gets two answers, so batches are not
+compared any more; batches take longer than their requests one by one, so every request runs alone from now
+on; a run took far longer than expected, so no further run is made by a thread that takes calls."""

@@ -189,9 +189,9 @@ class Model:
             return "it fails on every input; requests are rejected for now (circuit breaker open)"
         return ""
 
-    def _run_alone(self, reason: str) -> None:
-        """A batch changed an answer: requests are now read as those of a model that is not batched."""
-        kept = self.keep_difference(reason)
+    def _run_alone(self, reason: str, is_lasting: bool) -> None:
+        """Batches are given up: requests are now read as those of a model that is not batched."""
+        kept = self.keep_difference(reason) if is_lasting else ""
         why = (*self.batching.why, kept) if kept else self.batching.why
         reason = f"seen on live requests: {reason}"
         self.batching = replace(self.batching, enabled=False, reason=reason, why=why)

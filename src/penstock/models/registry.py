@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from penstock.config import (
-    BatchingConfig,
     Config,
     effective_batching,
     effective_runtime,
@@ -31,6 +30,7 @@ from penstock.models.repository import ModelOnDisk
 from penstock.models.sequence import scalars_of
 from penstock.models.trial.learned import Learned
 from penstock.models.trial.trials import Collaborators, Trials
+from penstock.scheduling.batch_watch import BatchWatch
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.cost import SETTLED_RUNS, RunCost
 from penstock.scheduling.packing.padding import PaddedRows
@@ -198,21 +198,28 @@ class ModelRegistry:
         model.observe(self._make_observer(model))
         note_shapes(model, learned.shapes)
         model.example = _example(model, learned, opened, runnable, path)
-        self._verify(model, learned, batching, candidate.padded_tolerance)
+        self._verify(model, candidate, learned)
         self._models[on_disk.name, version] = model
         self._forget[model] = partial(_forget_if_wrong, model, learned.cost.one_row_seconds, prepared.forget)
         return model
 
-    def _verify(self, model: Model, learned: Learned, batching: BatchingConfig, tolerance: float) -> None:
+    def _verify(self, model: Model, candidate: Candidate, learned: Learned) -> None:
         """Has a share of the model's batches verified, as far as that can be done."""
-        share = batching.verify
+        share, tolerance = candidate.batching.verify, candidate.padded_tolerance
+        enabled = candidate.settings.batching.enabled
         own_lengths = model.padding is not None and model.padding.output_lengths
         why_not = why_not_verified(learned.facts.random_node, bool(own_lengths), share)
         states = model.sequence_state.tensors if model.sequence_state is not None else ()
         row_axes = {**model.row_axes, **{each.output: each.axis for each in states if each.axis}}
         live = LiveCheck(model.backend.signature.outputs, learned.batching, tolerance, row_axes)
         unproven = learned.facts.verdict is not Verdict.ROW_WISE
-        model.batcher.verify(self._verifier, live, 0.0 if why_not else share, unproven)
+        watch = None
+        if not why_not and self._verifier is not NO_VERIFIER:
+            cores, timed = model.batcher.policy.cores, enabled == "auto" and model.padding is None
+            watch = BatchWatch(
+                self._verifier, model.backend, model.batcher, live, share, cores, unproven, timed
+            )
+        model.batcher.verify(self._verifier, watch)
         if model.batching.enabled:
             said = f"not verified on live requests: {why_not}" if why_not else verified(share, unproven)
             model.batching = model.batching.saying(model.batching.reason, said)

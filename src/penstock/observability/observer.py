@@ -31,6 +31,11 @@ EVENT_LINES = {
         log.error,
         "a batch changed an answer, as earlier ones may have: the model's requests run alone from now on",
     ),
+    "dearer": (
+        log.info,
+        "batches of these requests take longer than one request at a time: until the next start, the model's "
+        "requests run alone",
+    ),
     "verified": (log.debug, "a batch was verified"),
     "overran": (
         log.warning,

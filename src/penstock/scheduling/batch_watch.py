@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from penstock.backends.backend import Backend
 from penstock.core.errors import ModelFailed
 from penstock.core.request import Request, Response
 from penstock.core.tensors import Array
+from penstock.scheduling.live_worth import LiveWorth
 from penstock.scheduling.packing.rows import Packing
 from penstock.scheduling.verification import Compare, Interrupted, Mismatch, Outputs, Verifier
 
@@ -31,6 +33,9 @@ class Verified(Protocol):
 
     def found_mixing(self, found: Mismatch) -> None:
         """The requests of a batch affect each other."""
+
+    def found_dearer(self, reason: str) -> None:
+        """Batches take longer than their requests alone."""
 
     def tell(self, event: str, **facts: object) -> None:
         """Tells the model's observer of an event; see `penstock.core.request.EVENTS`."""
@@ -59,12 +64,18 @@ class _Kept:
 
     Attributes:
         requests: those that are to be run alone.
+        together: makes the inputs of a run of all of them; None if they are not to be timed.
         alone: the outputs of those that have been.
+        seconds: how long these took.
+        agreed: whether all have been, and agreed with the batch.
         interruptions: how many runs ended early.
     """
 
     requests: Sequence[_KeptRequest]
+    together: Callable[[], Outputs] | None = None
     alone: list[Outputs] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    agreed: bool = False
     interruptions: int = 0
 
 
@@ -82,6 +93,7 @@ class BatchWatch:
         share: the share of batches that are kept, above 0.
         cores: how many cores a run works on.
         unproven: see `penstock.scheduling.verification.Kept`.
+        timed: whether batches are given up if they take longer than their requests alone.
 
     Attributes:
         unproven: as given.
@@ -96,8 +108,10 @@ class BatchWatch:
         share: float,
         cores: int = 1,
         unproven: bool = False,
+        timed: bool = False,
     ) -> None:
         self.unproven = unproven
+        self._worth = LiveWorth() if timed else None
         self._verifier, self._backend, self._model = verifier, backend, model
         self._compare, self._cores = compare, cores
         self._most_between = 1.0 / share
@@ -157,20 +171,24 @@ class BatchWatch:
             return
         self._model.verifying(1)
         try:
-            found = self._found(kept)
+            found = None if kept.agreed else self._found(kept)
+            if found is None and not kept.agreed and not self._ended:
+                kept.agreed = True
+                self._model.tell("verified", requests=len(kept.requests))
+            dearer = self._dearer(kept) if kept.agreed else ""
         except ModelFailed:  # perhaps there was no memory; it says nothing about the other requests
             self._drop()
         except Interrupted:
             kept.interruptions += 1
-            if kept.interruptions >= MOST_INTERRUPTIONS:
+            if kept.agreed or kept.interruptions >= MOST_INTERRUPTIONS:
                 self._drop()
             raise
         else:
             self._drop()
             if found is not None:
                 self._model.found_mixing(found)
-            elif not self._ended:
-                self._model.tell("verified", requests=len(kept.requests))
+            elif dearer:
+                self._model.found_dearer(dearer)
         finally:
             self._model.verifying(0)
 
@@ -178,7 +196,7 @@ class BatchWatch:
         self, batch: Sequence[Request], packing: Packing, responses: Sequence[Response], outputs: Outputs
     ) -> None:
         room, size = self._verifier.room(self), _size(outputs)
-        alone, requests = packing.alone(), []
+        alone, requests, ones, states = packing.alone(), [], [], False
         step = -(-len(batch) // MOST_REQUESTS)
         most = max(MOST_REQUESTS // len(batch), 1)
         for place in range(random.randrange(step), len(batch), step):
@@ -191,30 +209,46 @@ class BatchWatch:
                     return  # a batch of so large requests is not worth the memory
                 of_one = answered if one is request else _rows(answered, start, start + one.rows)
                 requests.append(_KeptRequest((*response.names, *state), inputs, {**of_one, **state}))
-        self._kept = _Kept(requests)
+                ones.append(one)
+                states = states or bool(state)
+        together = None if self._worth is None or states else partial(packing.assemble, ones)
+        self._kept = _Kept(requests, together)
         self._verifier.has_kept(self, max(size, 1))
 
     def _found(self, kept: _Kept) -> Mismatch | None:
         for each in kept.requests[len(kept.alone) :]:
-            kept.alone.append(self._run(each))
+            outputs, seconds = self._run(each.names, each.inputs)
+            kept.alone.append(outputs)
+            kept.seconds.append(seconds)
         verifier = self._verifier
         started = verifier.clock()
         found = self._compare([each.outputs for each in kept.requests], kept.alone)
         verifier.spend(verifier.clock() - started)
         if found is None:
             return None
-        again = self._run(kept.requests[found.place])
+        twice = kept.requests[found.place]
+        again, _ = self._run(twice.names, twice.inputs)
         if self._compare([kept.alone[found.place]], [again]) is None:
             return found
         self.end()
         self._model.tell("unsteady", output=found.output)
         return None
 
-    def _run(self, each: _KeptRequest) -> Outputs:
+    def _dearer(self, kept: _Kept) -> str:
+        """Why batches are to be given up, as far as this one shows it; "" if they are not."""
+        if self._worth is None or kept.together is None or len(kept.requests) < 2:
+            return ""
+        names = tuple(dict.fromkeys(name for each in kept.requests for name in each.names))
+        _, seconds = self._run(names, kept.together())
+        return self._worth.note(seconds, kept.seconds)
+
+    def _run(self, names: Sequence[str], inputs: Outputs) -> tuple[Outputs, float]:
+        """The outputs of a run, and how long it took."""
         # Copies: some sums are rounded differently depending on where in memory their input begins.
-        inputs = {name: array.copy() for name, array in each.inputs.items()}
-        outputs = self._verifier.run(self._backend, each.names, inputs, self._cores)
-        return dict(zip(each.names, outputs, strict=True))
+        copied = {name: array.copy() for name, array in inputs.items()}
+        started = self._verifier.clock()
+        outputs = self._verifier.run(self._backend, names, copied, self._cores)
+        return dict(zip(names, outputs, strict=True)), self._verifier.clock() - started
 
     def _drop(self) -> None:
         self._kept = None

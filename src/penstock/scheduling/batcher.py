@@ -26,7 +26,7 @@ from penstock.scheduling.packing.rows import Packing, Rows
 from penstock.scheduling.policy import BatchPolicy, Isolation
 from penstock.scheduling.queue.limits import QueueLimits, QueueTotal
 from penstock.scheduling.queue.queue import BatchBuilder, RequestQueue
-from penstock.scheduling.verification import NO_VERIFIER, Compare, Mismatch, Verifier
+from penstock.scheduling.verification import NO_VERIFIER, Mismatch, Verifier
 
 MARGIN_SECONDS = 0.005
 """How long a runner thread may take to wake up beside a busy one: Python's switch interval."""
@@ -48,7 +48,7 @@ class DynamicBatcher:
 
     Attributes:
         policy: as given; no longer batched once requests were found to affect each other.
-        on_alone: called with the reason once every request runs alone from then on.
+        on_alone: called once every request runs alone, with the reason and whether later starts follow it.
         may_be_inline: whether quick runs may be made by the threads that take calls.
         costs: how long runs are expected to take; learns from every run.
         breaker: the model's circuit breaker.
@@ -78,7 +78,7 @@ class DynamicBatcher:
         self.breaker, self.in_flight = self._execution.breaker, self._execution.in_flight
         self.times = self._execution.times
         self._execution.on_mixing = self.found_mixing
-        self.on_alone: Callable[[str], None] = lambda _: None
+        self.on_alone: Callable[[str, bool], None] = lambda _, __: None
         self._backend, self._verifier = backend, NO_VERIFIER
         self._observer: Observer = SilentObserver()
         limits = QueueLimits(policy.queue_rows, policy.queue_bytes)
@@ -94,35 +94,38 @@ class DynamicBatcher:
         """Sets the observer, which is called when requests end."""
         self._observer = observer
 
-    def verify(self, verifier: Verifier, compare: Compare, share: float, unproven: bool = False) -> None:
-        """Verifies a share of the batches; see `BatchWatch`. To be called before the first request.
+    def verify(self, verifier: Verifier, watch: BatchWatch | None) -> None:
+        """Has batches verified as `watch` says, if it is given. To be called before the first request.
 
         Args:
             verifier: verifies the batches of all models. It is interrupted by runs of this model.
-            compare: compares the outputs.
-            share: the share of batches; 0 for none.
-            unproven: see `penstock.scheduling.verification.Kept`.
+            watch: keeps some of this model's batches for it.
         """
         self._verifier = verifier
-        if share and self.policy.batched and verifier is not NO_VERIFIER:
-            cores = self.policy.cores
-            watch = BatchWatch(verifier, self._backend, self, compare, share, cores, unproven)
+        if watch is not None and self.policy.batched:
             self._execution.watch_batches(watch)
 
     def found_mixing(self, found: Mismatch) -> None:
-        """From now on every request runs alone, those that wait included: a batch changed an answer.
+        """A batch changed an answer: every request runs alone, those that wait included. On any thread."""
+        if self._run_alone(found.reason, is_lasting=True):
+            facts = {} if found.difference is None else {"difference": found.difference}
+            self.tell("mismatch", output=found.output, reason=found.reason, **facts)
 
-        May be called on any thread, and again.
-        """
+    def found_dearer(self, reason: str) -> None:
+        """As `found_mixing`, until the next start only: batches of these requests take longer."""
+        if self._run_alone(reason, is_lasting=False):
+            self.tell("dearer", reason=reason)
+
+    def _run_alone(self, reason: str, is_lasting: bool) -> bool:
+        """Lets every request run alone; false if all did before."""
         with self._lock:
             if not self.policy.batched:
-                return
+                return False
             self.policy = replace(self.policy, batched=False, max_delay_seconds=0.0)
             self._max_rows = self._full_rows = 1
             self._execution.run_alone()
-        self.on_alone(found.reason)  # last: what arrives then need not fit a batch
-        facts = {} if found.difference is None else {"difference": found.difference}
-        self.tell("mismatch", output=found.output, reason=found.reason, **facts)
+        self.on_alone(reason, is_lasting)  # last: what arrives then need not fit a batch
+        return True
 
     def tell(self, event: str, **facts: object) -> None:
         """Tells the observer of an event of the model itself."""
