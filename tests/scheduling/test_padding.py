@@ -146,7 +146,7 @@ def test_where_nothing_is_cut_all_share_the_run() -> None:
 
 
 def test_an_output_without_one_entry_a_row_cannot_be_taken_apart() -> None:
-    with pytest.raises(ModelFailed, match="for 1 rows"):
+    with pytest.raises(ModelFailed, match="for 1 row"):
         answers(PaddedRows(plan()), batch_of({"x": [[1.0]]}), {"y": np.zeros((2, 4))})
 
 
