@@ -465,6 +465,33 @@ def test_a_turn_that_fails_ends_the_call() -> None:
     assert [str(each) for each in broke] == ["a fault"]
 
 
+def test_on_workers_messages_take_turns_as_well() -> None:
+    """Four workers, each with a message of its own, kept a caller of another model waiting for 25 ms."""
+    taken: list[str] = []
+
+    def message_of(name: str) -> Any:
+        for _ in range(3):
+            taken.append(name)
+            yield False
+
+    worker = Held()
+    for name in "ab":
+        Turns(message_of(name), worker, lambda _: None).on_worker()
+    worker.work()
+    assert "".join(taken) == "ababab"
+
+
+def test_messages_with_many_requests_are_handled_by_one_worker() -> None:
+    server, workers = Server(add, queue_rows=10_000), Held()
+    server.service._workers, server.service.offload_bytes = workers, 1000
+    for _ in range(4):
+        opened(server)[1].received(different(200))
+    assert len(workers.waiting) == 1, "the others wait for it"
+    workers.work()
+    server.work()
+    assert len(server.tally.done) == 4 * 200
+
+
 def test_a_message_with_too_many_requests_ends_the_stream() -> None:
     server = Server(add)
     server.service.bounds = Bounds(requests=20)

@@ -176,8 +176,16 @@ class Service:
         return error
 
     def in_turns(self, call: ServerCall, turns: Iterator[bool]) -> None:
-        """Takes the turns of a message; see `Turns`. On a worker, all at once."""
-        Turns(turns, self._workers, partial(self._broke, call)).begin(self.engine)
+        """Takes the turns of a message; see `Turns`.
+
+        On a worker they are taken by turns with those of other messages: several workers, each with a message
+        of 1,000 requests, would get no further, and the thread that polls gRPC would wait for each of them.
+        """
+        taken = Turns(turns, self._one, partial(self._broke, call))
+        if self.engine.takes_calls():
+            taken.begin(self.engine)
+        else:
+            taken.on_worker()
 
     def is_long_answer(self, response: Response, form: Any) -> bool:
         """Whether the answer takes long to write, and this is a thread that takes calls."""
@@ -211,7 +219,7 @@ class Service:
         size = len(message)
         if size >= LARGE_BYTES:
             self.engine.flush_soon()
-        workers = self._workers if size > self.offload_bytes else self._one
+        workers = self._workers if size >= LARGE_BYTES else self._one
         workers.submit(self._guarded, call, message, handle)
 
     def opened(self, stream: OpenStream) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
-from typing import Protocol
+from typing import Any, Protocol
 
 TURN_SECONDS = 0.001
 
@@ -19,6 +18,13 @@ class TakesTurns(Protocol):
 
     def take_turns(self, turn: Callable[[], bool]) -> None:
         """Calls `turn` now, and again later, for as long as it returns True."""
+
+
+class Worker(Protocol):
+    """Does work on another thread, in order."""
+
+    def submit(self, work: Callable[..., None], *arguments: Any) -> object:
+        """Has `work` done."""
 
 
 class Clock:
@@ -44,13 +50,13 @@ class Turns:
     Args:
         turns: does one turn between two of its values. A value of True says that what follows cannot be
             divided and is much work: then a worker does the rest.
-        workers: run the rest of those.
+        worker: takes the rest of those turns.
         broke: called with an exception that a turn has raised; it is the last turn.
     """
 
-    def __init__(self, turns: Iterator[bool], workers: Executor, broke: Callable[[Exception], None]) -> None:
+    def __init__(self, turns: Iterator[bool], worker: Worker, broke: Callable[[Exception], None]) -> None:
         self._turns = turns
-        self._workers = workers
+        self._worker = worker
         self._broke = broke
         self._on_worker = False
 
@@ -64,13 +70,15 @@ class Turns:
             for is_much in self._turns:
                 if is_much and not self._on_worker:
                     self._on_worker = True
-                    self._workers.submit(self._rest)
+                    self._worker.submit(self.on_worker)
                     return False
                 return True
         except Exception as error:
             self._broke(error)
         return False
 
-    def _rest(self) -> None:
-        while self._turn():
-            time.sleep(0)  # lets other threads have the interpreter
+    def on_worker(self) -> None:
+        """Takes a turn on a worker, which takes the others later: they have no more right than other work."""
+        self._on_worker = True
+        if self._turn():
+            self._worker.submit(self.on_worker)
