@@ -179,7 +179,7 @@ def check_one_row(model: Model, rows: int, arrays: Mapping[str, Array]) -> None:
         rows == 1
         and model.sequence_state is not None
         and model.sequence_state.rows_of
-        and not model.batching.enabled
+        and not model.by_rows
     ):
         inputs = model.signature.inputs
         lengths = [
