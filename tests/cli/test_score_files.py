@@ -226,7 +226,7 @@ def test_a_lock_that_a_killed_run_left_is_taken(score: Cli, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("blank", ["", "\n\n"])
 def test_files_without_anything_are_passed_over(score: Cli, tmp_path: Path, blank: str) -> None:
-    """As jobs leave them where a part has no rows. They stopped the run in the middle, or before its start."""
+    """As jobs leave them where a part has no rows. They stopped the run halfway, or before its start."""
     for name in ("0.csv", "2.csv", "4.csv"):
         Path(name).write_text(blank)
     Path("1.csv").write_text("x,z\n1,a\n")
