@@ -221,6 +221,27 @@ def test_a_lock_that_a_killed_run_left_is_taken(score: Cli, tmp_path: Path) -> N
         assert "other.csv: another run of penstock" in score("below_100", rows, "-o", "other.csv").err
 
 
+# Files without a header
+
+
+@pytest.mark.parametrize("blank", ["", "\n\n"])
+def test_files_without_anything_are_passed_over(score: Cli, tmp_path: Path, blank: str) -> None:
+    """As jobs leave them where a part has no rows. They stopped the run halfway, or before its start."""
+    for name in ("0.csv", "2.csv", "4.csv"):
+        Path(name).write_text(blank)
+    Path("1.csv").write_text("x,z\n1,a\n")
+    Path("3.csv").write_text("x,z\n300,b\n3,c\n")
+    for names in (("0.csv", "1.csv", "2.csv", "3.csv", "4.csv"), ("0.csv", "2.csv", "1.csv", "3.csv")):
+        ran = score("below_100", *names, "-o", "out.csv", "--restart")
+        assert (ran.code, "1 of 3 rows have no answer" in ran.err) == (1, True)
+        assert Path("out.csv").read_text() == "x,z,y\n1,a,1\n3,c,3\n"
+        (rejected,) = map(json.loads, Path("out.csv.rejected.jsonl").read_text().splitlines())
+        assert (rejected["row"], rejected["file"], rejected["values"]) == (2, "3.csv", {"x": 300, "z": "b"})
+    Path("5.csv").write_text("x\n1\n")
+    ran = score("below_100", "0.csv", "1.csv", "5.csv", "-o", "other.csv")
+    assert (ran.code, "5.csv: it has other columns than 1.csv" in ran.err) == (1, True)
+
+
 # The earlier output
 
 

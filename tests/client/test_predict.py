@@ -308,6 +308,16 @@ def test_an_error_has_the_id_of_its_call(server, client) -> None:
     assert failed("echo", {"x": X}).id == ""
 
 
+@pytest.mark.parametrize("id", [None, 0, b"", 7])
+def test_an_id_that_is_no_text_is_named_in_every_call(server, client, id) -> None:
+    """Once a stream was open, those that are false passed as no id."""
+    for _ in range(2):
+        with pytest.raises(TypeError, match=f"an id is a str, not {id!r}"):
+            client.predict("echo", {"x": X}, id=id)
+        assert client.predict("echo", {"x": X}).id == ""
+    assert len(server.requests) == 2
+
+
 def test_each_of_many_callers_gets_an_error_with_its_own_id(server, client) -> None:
     assert client.predict("echo", {"x": X})
     server.answer = lambda _: status(grpc.StatusCode.UNAUTHENTICATED, "no")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from client.standin import StandIn, echo, status
+from client.streams import BOUND
 from penstock_client import (
     AsyncClient,
     Client,
@@ -284,6 +285,29 @@ def test_a_client_belongs_to_its_event_loop(server: StandIn) -> None:
     asyncio.run(use(client))
     first.run_until_complete(client.close())
     first.close()
+
+
+def test_a_client_belongs_to_its_event_loop_also_if_that_runs_on_another_thread_now(server: StandIn) -> None:
+    async def make() -> AsyncClient:
+        return AsyncClient(server.target)
+
+    async def use(client: AsyncClient) -> None:
+        await client.predict("echo", {"x": X})
+
+    first = asyncio.new_event_loop()
+    client = first.run_until_complete(make())
+    moved = threading.Thread(target=first.run_forever)
+    moved.start()
+    try:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="another event loop: make one in each loop"):
+                asyncio.run(use(client))
+            asyncio.run_coroutine_threadsafe(use(client), first).result(BOUND)
+        asyncio.run_coroutine_threadsafe(client.close(), first).result(BOUND)
+    finally:
+        first.call_soon_threadsafe(first.stop)
+        moved.join(BOUND)
+        first.close()
 
 
 def test_fork_is_noticed() -> None:

@@ -6,6 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from penstock.server import Server
 from rest import kit
 from rest.kit import Client
+from support import zoo
 
 PATH = "/predict/identity/stream"
 
@@ -144,6 +146,29 @@ def test_lines_of_any_cut_and_number_keep_their_order(client: Client) -> None:
     answer = client.call("POST", "/predict/identity/stream", body)
     lines = answer.body.splitlines()
     assert [json.loads(each)["y"][0] for each in lines] == list(range(count))
+
+
+@pytest.mark.parametrize("tail", [b"", b"\n", b'\n{"x": [7, 8, 9]}\n'])
+def test_a_line_above_the_limit_ends_a_stream_after_the_answers_before(tmp_path: Path, tail: bytes) -> None:
+    """However the parts of the body come: a line that came in one part passed, and took others along."""
+    limit, path = 500, zoo.repository(tmp_path, {"identity": zoo.identity()})
+    head, good = b"POST %b HTTP/1.0\r\ncontent-length: %d\r\n\r\n", b'{"x": [1, 2, 3]}\n'
+    with kit.serving(path, http_max_json_bytes=limit) as server:
+        for size, is_good in ((limit, True), (limit + 1, False)):
+            body = good * 2 + b'{"x": [1, 2, 3]}'.ljust(size) + tail
+            for step in (len(body), 64):
+                with Client(server.http_port).raw() as connection:
+                    connection.sendall(head % (PATH.encode(), len(body)))
+                    for at in range(0, len(body), step):
+                        connection.sendall(body[at : at + step])
+                        time.sleep(0.005)
+                    came = kit.until_closed(connection).partition(b"\r\n\r\n")[2].splitlines()
+                if is_good:
+                    assert [set(json.loads(each)) for each in came] == [{"y"}] * (3 + (b"x" in tail))
+                    continue
+                assert came[:-1] == [b'{"y":[1.0,2.0,3.0]}'] * 2, step
+                error = json.loads(came[-1])["error"]
+                assert (error["status"], error["line"]) == (413, 3)
 
 
 def test_server_sent_events(opened: Any) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typing_extensions import override
 
 from penstock.backends.onnx import OnnxBackend
 from penstock.config import Config
@@ -81,6 +82,98 @@ def test_a_few_slow_runs_decide_nothing() -> None:
     worth = LiveWorth()
     for index in range(4 * NOTED):
         assert worth.note(0.5 if index % 4 == 0 else 0.015, [0.01, 0.01]) == ""
+
+
+class Crowded(Timed):
+    """On a machine with other work: a thread that has slept runs at full speed for a while, then at half."""
+
+    FULL_SPEED_SECONDS = 0.008
+
+    def __init__(self, more: float) -> None:
+        self._ran = 0.0
+        super().__init__(more, row_seconds=0.001)
+
+    @override
+    def _take(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        before = self.clock.now
+        found = super()._take(outputs, inputs)
+        took = self.clock.now - before
+        self._ran += took
+        self.clock.wait(min(max(self._ran - self.FULL_SPEED_SECONDS, 0.0), took))
+        return found
+
+    @override
+    def verify(self, is_idle: Callable[[], bool] | None = None) -> None:
+        self._ran = 0.0
+        super().verify(is_idle)
+
+
+def test_what_runs_last_on_a_crowded_machine_is_not_always_the_batch() -> None:
+    house = Crowded(0.9)
+    house.verified(2 * NOTED, rows=8)
+    assert house.model.batching.enabled
+    house = Crowded(3.0)
+    house.verified(2 * NOTED, rows=8)
+    assert not house.model.batching.enabled
+
+
+def test_what_cannot_be_verified_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was tried again for ever, before the batches of all other models."""
+    house = Timed(1.3)
+    for broken in (2, 1):
+        house.ask(1, 2)
+
+        def run(outputs: Sequence[str], inputs: Mapping[str, Array], broken: int = broken) -> Sequence[Array]:
+            if len(inputs["x"]) == broken:
+                raise MemoryError
+            return [inputs["x"] for _ in outputs]
+
+        monkeypatch.setattr(house.backend, "_run", run)
+        with pytest.raises(MemoryError):
+            house.verify()
+        assert house.kept == 0
+        monkeypatch.undo()
+
+
+def test_a_batch_whose_timing_is_interrupted_first_is_verified_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = Timed(1.3)
+    house.verified(1)
+    house.ask(1, 2)
+    runs = []
+
+    def interrupted(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        runs.append(len(inputs["x"]))
+        if len(inputs["x"]) > 1:
+            house.verifier.interrupt()
+            raise ModelFailed("the run was ended")
+        return [inputs["x"] for _ in outputs]
+
+    monkeypatch.setattr(house.backend, "_run", interrupted)
+    for _ in range(3):
+        house.verify()
+    assert runs == [2, 1, 1]
+    assert (house.tally.events, house.kept) == (["verified"] * 2, 0)
+
+
+def test_a_batch_that_fails_when_it_is_timed_is_verified_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = Timed(1.3)
+    for number in (1, 2):
+        house.ask(1, 2)
+
+        def run(outputs: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+            if len(inputs["x"]) > 1:
+                raise ModelFailed("no memory")
+            return [inputs["x"] for _ in outputs]
+
+        monkeypatch.setattr(house.backend, "_run", run)
+        for _ in range(3):
+            house.verify()
+        assert (house.tally.events, house.kept) == (["verified"] * number, 0)
+        monkeypatch.undo()
 
 
 def test_a_batch_of_one_request_says_nothing() -> None:

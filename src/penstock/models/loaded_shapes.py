@@ -49,7 +49,7 @@ class ShapeNotes:
 
 def note_shapes(model: Model, ran: Iterable[Shapes]) -> None:
     """Tells the batcher of a model which shapes have run."""
-    if not model.batching.enabled or not (model.open_shapes or model.padding):
+    if not model.by_rows or not (model.open_shapes or model.padding):
         return  # all requests have one shape, which counts as run
     for shapes in ran:
         model.batcher.costs.note_run(_shape_key(model, shapes))

@@ -82,7 +82,9 @@ class Model:
         version_text: the version as it is written in answers.
         output_names: all outputs, in the signature's order.
         declared: the whole signature, with the axes of the rows; None for the backend's.
-        row_axes: the axis of the rows of a batched model, of every tensor where it is not the first.
+        by_rows: whether a request is read as rows: as long as they are not found to affect each other, also
+            if every request runs alone because that is faster.
+        row_axes: the axis of the rows of a model read by rows, of every tensor where it is not the first.
         open_shapes: whether an axis other than the batch axis is open. Then only requests of equal shapes, or
             padded to equal shapes, may share a batch.
         has_text_outputs: whether an output has texts, which take longer to write than numbers.
@@ -129,6 +131,7 @@ class Model:
     keep_difference: Callable[[str], str] = lambda _: ""
     declared: Signature | None = None
     signature: Signature = field(init=False)
+    by_rows: bool = field(init=False)
     row_axes: Mapping[str, int] = field(init=False)
     version_text: str = field(init=False)
     output_names: tuple[str, ...] = field(init=False)
@@ -148,8 +151,8 @@ class Model:
         defaults = {name: whole.defaults[name] for name in self.defaults}
         self.signature = replace(needed, inputs={**needed.inputs, **defaults}) if defaults else needed
         tensors = (*self.signature.inputs.values(), *self.signature.outputs.values())
-        batched = self.batching.enabled
-        self.row_axes = {spec.name: spec.row_axis for spec in tensors if spec.row_axis and batched}
+        self.by_rows = self.batching.enabled
+        self.row_axes = {spec.name: spec.row_axis for spec in tensors if spec.row_axis and self.by_rows}
         self.version_text = str(self.version)
         self.output_names = tuple(self.signature.outputs)
         self.has_text_outputs = any(
@@ -160,7 +163,7 @@ class Model:
             self.start_inputs = self.sequence_state.step_inputs.required
         rows = [spec for name, spec in needed.inputs.items() if name not in self.kept_inputs]
         self.open_shapes = any(spec.has_open_inner_axis() for spec in rows)
-        scalars = scalars_of(needed) if self.batching.enabled else ()
+        scalars = scalars_of(needed) if self.by_rows else ()
         self.scalars = tuple(name for name in scalars if name not in self.kept_inputs)
         self.optional_inputs = self.padding.optional if self.padding else {*self.kept_inputs, *self.defaults}
         self.batcher.on_alone = self._run_alone
@@ -190,13 +193,16 @@ class Model:
         return ""
 
     def _run_alone(self, reason: str, is_lasting: bool) -> None:
-        """Batches are given up: requests are now read as those of a model that is not batched."""
+        """Batches are given up; for good, requests are now read as those of a model that is not batched.
+
+        If it is only because of the time that they take, requests go on to mean what they meant.
+        """
         kept = self.keep_difference(reason) if is_lasting else ""
         why = (*self.batching.why, kept) if kept else self.batching.why
         reason = f"seen on live requests: {reason}"
         self.batching = replace(self.batching, enabled=False, reason=reason, why=why)
-        self.scalars = ()
-        self.row_axes = {}
+        if is_lasting:
+            self.by_rows, self.scalars, self.row_axes = False, (), {}
         self.attachments.clear()  # what protocols have derived, such as which requests are alike
 
     def __str__(self) -> str:

@@ -34,7 +34,7 @@ class AnswerSizes:
     """
 
     def __init__(self, model: Model) -> None:
-        self._batched = model.batching.enabled
+        self._batched = model.by_rows
         self._fixed = {
             name: _row_bytes(spec, self._batched) for name, spec in model.signature.outputs.items()
         }

@@ -175,12 +175,7 @@ def check_one_row(model: Model, rows: int, arrays: Mapping[str, Array]) -> None:
     Raises:
         InvalidRequest: it has more rows, or none.
     """
-    if (
-        rows == 1
-        and model.sequence_state is not None
-        and model.sequence_state.rows_of
-        and not model.batching.enabled
-    ):
+    if rows == 1 and model.sequence_state is not None and model.sequence_state.rows_of and not model.by_rows:
         inputs = model.signature.inputs
         lengths = [
             arrays[name].shape[inputs[name].row_axis]

@@ -55,13 +55,13 @@ def layout(model: Model, arrays: Mapping[str, Array]) -> tuple[int, object]:
     """The number of rows of a request, and its shape key: only requests with equal keys share a batch.
 
     Returns:
-        The length of the axis of the rows if the model is batched, else 1; and the lengths of the other axes,
-        if some are open, with the values of scalars, else None. A padded axis has its padded length.
+        The length of the axis of the rows if the model is read by rows, else 1; and the lengths of the other
+        axes, if some are open, with the values of scalars, else None. A padded axis has its padded length.
 
     Raises:
         InvalidRequest: the inputs differ in their number of rows, or in the length of a padded axis.
     """
-    if not model.batching.enabled:
+    if not model.by_rows:
         return 1, None
     values: tuple[object, ...] = ()
     if model.kept_inputs or model.row_axes:

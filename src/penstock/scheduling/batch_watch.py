@@ -15,7 +15,7 @@ from penstock.core.request import Request, Response
 from penstock.core.tensors import Array
 from penstock.scheduling.live_worth import LiveWorth
 from penstock.scheduling.packing.rows import Packing
-from penstock.scheduling.verification import Compare, Interrupted, Mismatch, Outputs, Verifier
+from penstock.scheduling.verification import Compare, Interrupted, Mismatch, Outputs, Postponed, Verifier
 
 MOST_REQUESTS = 8
 """The most requests of a batch that are run alone: in the same time, a few of several batches show more."""
@@ -65,6 +65,9 @@ class _Kept:
     Attributes:
         requests: those that are to be run alone.
         together: makes the inputs of a run of all of them; None if they are not to be timed.
+        together_first: whether that run is the first one. A thread that has slept gets more of a machine with
+            other work at first, so neither order may always be the same.
+        together_seconds: how long it took; None if it was not made.
         alone: the outputs of those that have been.
         seconds: how long these took.
         agreed: whether all have been, and agreed with the batch.
@@ -73,6 +76,8 @@ class _Kept:
 
     requests: Sequence[_KeptRequest]
     together: Callable[[], Outputs] | None = None
+    together_first: bool = False
+    together_seconds: float | None = None
     alone: list[Outputs] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     agreed: bool = False
@@ -118,6 +123,7 @@ class BatchWatch:
         self._between = 1.0
         self._last_offer = (0.0, 0.0)  # when, and after how many more batches the next one was asked for
         self._kept: _Kept | None = None
+        self._together_first = True  # of the last batch
         self._ended = False
 
     def offer(
@@ -171,16 +177,16 @@ class BatchWatch:
             return
         self._model.verifying(1)
         try:
-            found = None if kept.agreed else self._found(kept)
-            if found is None and not kept.agreed and not self._ended:
-                kept.agreed = True
-                self._model.tell("verified", requests=len(kept.requests))
-            dearer = self._dearer(kept) if kept.agreed else ""
+            found, dearer = self._shown(kept)
         except ModelFailed:  # perhaps there was no memory; it says nothing about the other requests
             self._drop()
         except Interrupted:
             kept.interruptions += 1
             if kept.agreed or kept.interruptions >= MOST_INTERRUPTIONS:
+                self._drop()
+            raise
+        except Exception as error:
+            if not isinstance(error, Postponed):  # trying it again would hold up the batches of other models
                 self._drop()
             raise
         else:
@@ -212,8 +218,19 @@ class BatchWatch:
                 ones.append(one)
                 states = states or bool(state)
         together = None if self._worth is None or states else partial(packing.assemble, ones)
-        self._kept = _Kept(requests, together)
+        self._together_first = not self._together_first
+        self._kept = _Kept(requests, together, self._together_first)
         self._verifier.has_kept(self, max(size, 1))
+
+    def _shown(self, kept: _Kept) -> tuple[Mismatch | None, str]:
+        """Whether the requests of a kept batch affect each other, and why batches are to be given up."""
+        if kept.together_first:
+            self._time(kept)
+        found = None if kept.agreed else self._found(kept)
+        if found is None and not kept.agreed and not self._ended:
+            kept.agreed = True
+            self._model.tell("verified", requests=len(kept.requests))
+        return found, self._dearer(kept) if kept.agreed else ""
 
     def _found(self, kept: _Kept) -> Mismatch | None:
         for each in kept.requests[len(kept.alone) :]:
@@ -236,11 +253,26 @@ class BatchWatch:
 
     def _dearer(self, kept: _Kept) -> str:
         """Why batches are to be given up, as far as this one shows it; "" if they are not."""
-        if self._worth is None or kept.together is None or len(kept.requests) < 2:
+        self._time(kept)
+        if self._worth is None or kept.together_seconds is None:
             return ""
+        return self._worth.note(kept.together_seconds, kept.seconds)
+
+    def _time(self, kept: _Kept) -> None:
+        """Times a run of all requests of a kept batch, if that is to be done and was not.
+
+        It is tried once only: comparing the answers matters more.
+        """
+        if kept.together is None or kept.together_seconds is not None or len(kept.requests) < 2:
+            return
         names = tuple(dict.fromkeys(name for each in kept.requests for name in each.names))
-        _, seconds = self._run(names, kept.together())
-        return self._worth.note(seconds, kept.seconds)
+        try:
+            _, kept.together_seconds = self._run(names, kept.together())
+        except ModelFailed:  # as `verify`: it says nothing about the requests alone
+            kept.together = None
+        except Interrupted:
+            kept.together = None
+            raise
 
     def _run(self, names: Sequence[str], inputs: Outputs) -> tuple[Outputs, float]:
         """The outputs of a run, and how long it took."""

@@ -86,7 +86,8 @@ class Reading:
         size: the most rows of a chunk.
 
     Attributes:
-        first: the first file, open.
+        first: the first file with a header, open; the last one if none has. What has no header has no rows,
+            and is passed over.
         fields: the model's inputs that the files have values for.
         total: the number of rows of all files; None if only reading tells.
 
@@ -102,9 +103,13 @@ class Reading:
         self._open_now: Opened | None = None
         self._read_bytes = 0
         self.first = self._open(sources[0])
+        while _is_blank(self.first) and len(self._sources) > 1:
+            self.close()
+            self._sources = self._sources[1:]
+            self.first = self._open(self._sources[0])
         columns = self.first.columns or ()
         self.fields = [Field(spec) for spec in info.inputs if not spec.optional or _has(columns, spec.name)]
-        counted = len(sources) == 1 and isinstance(self.first, _Arrow)
+        counted = len(self._sources) == 1 and isinstance(self.first, _Arrow)
         self.total = self.first.reader.count if counted and isinstance(self.first, _Arrow) else None
 
     def chunks(self, skip: int = 0) -> Iterator[Placed]:
@@ -172,12 +177,19 @@ class Reading:
         return self._open_now
 
     def _check(self, opened: Opened, each: Source) -> None:
-        """Checks that a further file has the columns of the first one."""
+        """Checks that a further file has the columns of the first one, or nothing at all."""
+        if _is_blank(opened):
+            return
         kinds = self.first.format, opened.format
         if kinds[0] != kinds[1]:
             raise Invalid(f"{each.name}: it is {kinds[1]}, and {self._sources[0].name} is {kinds[0]}")
         if opened.format != "jsonl" and list(opened.columns or ()) != list(self.first.columns or ()):
             raise Invalid(f"{each.name}: it has other columns than {self._sources[0].name}")
+
+
+def _is_blank(opened: Opened) -> bool:
+    """Whether a text file has no header."""
+    return isinstance(opened, _Text) and opened.format != "jsonl" and not opened.columns
 
 
 def _opened(each: Source, file: IO[bytes]) -> Opened:

@@ -67,7 +67,7 @@ class AsyncClient(Connection):
         super().__init__(target, credentials, options, timeout, metadata, transport, merge_rows, max_pending)
         # [async
         self._streams: WeakSet[Stream] = WeakSet()
-        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
+        self._loop = asyncio.get_running_loop()
         # ]
 
     async def predict(  # noqa: PLR0913 - the fields of a request
@@ -262,8 +262,9 @@ class AsyncClient(Connection):
 
     # [async
     def _check_loop(self) -> None:
-        if get_ident() == self._thread and self._loop.is_running():
-            return  # in Python 3.11, it takes a system call to ask which loop runs
+        # In Python 3.11, it takes a system call to ask which loop runs. Loops of asyncio know their thread.
+        if getattr(self._loop, "_thread_id", None) == get_ident():
+            return
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("this client belongs to another event loop: make one in each loop")
 

@@ -102,8 +102,8 @@ class Connection(Local):
         if not self._requests.streams(written):
             return signature, written, None
         parts = [known.fields, *written]
-        if id or deadline.is_given:
-            if id:
+        if id != "" or deadline.is_given:
+            if id != "":  # not only what is true: no other type than a text passes
                 checked(None, id)
             parts.append(extras(id, deadline.timeout if deadline.is_given else None, None))
         return signature, written, stream.send(parts, deadline)

@@ -57,7 +57,7 @@ def reading_of(model: Model) -> Reading:
             tuple(signature.inputs.items()),
             tuple(signature.outputs.items()),
             model.defaults,
-            model.batching.enabled,
+            (model.by_rows, model.batching.enabled),
             repr(model.padding),
             None if state is None else (tuple(state.rows_of), repr(state.step_inputs)),
         )
@@ -105,7 +105,7 @@ class KnownRequest:
         names_sequence: bool = False,
     ) -> None:
         # long: all that is found out once, so that it is not for each request
-        if model.batching.enabled and not inputs.keys().isdisjoint(model.defaults):
+        if model.by_rows and not inputs.keys().isdisjoint(model.defaults):
             raise ValueError("it runs alone, and so would each request that matches it")
         if sum(span.kind in INPUTS for span in spans) != len(inputs):
             raise ValueError("some inputs are not read from a span")

@@ -85,7 +85,7 @@ class Outputs:
         return join(parts)
 
     def _classified(self, response: Response, id: str, classes: Mapping[str, int]) -> bytes:
-        batched, labels, axes = self._model.batching.enabled, self._model.class_labels, self._model.row_axes
+        batched, labels, axes = self._model.by_rows, self._model.class_labels, self._model.row_axes
         arrays, datatypes = response.outputs, dict(self._datatypes)
         for name in classes:
             arrays[name] = top_classes(

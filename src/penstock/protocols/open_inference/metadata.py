@@ -47,7 +47,7 @@ def configuration(model: Model) -> config_pb.ModelConfig:
     For batched models, `dims` omit the row axis, as in Triton. In Triton it is always the first axis, so a
     model with its rows elsewhere is described as one that is not batched.
     """
-    policy, batched = model.batcher.policy, model.batching.enabled and not model.row_axes
+    policy, batched = model.batcher.policy, model.by_rows and not model.row_axes
     config = config_pb.ModelConfig(
         name=model.name,
         platform=PLATFORM,
@@ -77,7 +77,7 @@ def configuration(model: Model) -> config_pb.ModelConfig:
     if model.sequence_state is not None:
         idle = round(model.sequence_state.idle_seconds * MICROS)
         config.sequence_batching.max_sequence_idle_microseconds = idle
-    elif batched:
+    elif batched and model.batching.enabled:
         _describe_batching(config.dynamic_batching, model)
     return config
 

@@ -124,6 +124,6 @@ def _classified(model: Model, name: str, array: Array, count: int) -> Array:
         model.signature.outputs[name].datatype,
         np.moveaxis(array, axes.get(name, 0), 0) if axes else array,
         count,
-        model.batching.enabled,
+        model.by_rows,
         labels[name].names if name in labels else (),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from penstock.transport.grpc.call import CallHandler
+from penstock.transport.grpc.call import OK, CallHandler, Status
 from penstock.transport.http.call import HttpCall, Mailbox
 from penstock.transport.http.routes import Found
 from penstock.transport.http.status import too_large
@@ -27,7 +27,7 @@ class LineCall(HttpCall):
         line: the number of the line that was given last, from 1; blank lines count as well.
     """
 
-    __slots__ = ("_asked", "_news", "_out", "as_events", "line")
+    __slots__ = ("_asked", "_end", "_news", "_out", "as_events", "line")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class LineCall(HttpCall):
         super().__init__(found, headers, query, client, mailbox)
         self.as_events = EVENTS in headers.get("accept", "")
         self.line = 0
+        self._end: Status = OK  # what the stream ends with once all lines before are answered
         self._asked = True  # a transport asks for the first message by itself
         self._out: bytes | None = None
         self._news = (asyncio.Event(), asyncio.Event())  # for the reader, for the writer
@@ -73,6 +74,10 @@ class LineCall(HttpCall):
         self._mailbox.post(self)
 
     @override
+    def finish(self, status: Status = OK, message: bytes | None = None) -> None:
+        super().finish(self._end if status is OK else status, message)
+
+    @override
     def look(self) -> None:
         for each in self._news:
             each.set()
@@ -101,31 +106,21 @@ class LineCall(HttpCall):
             handler: what answers the call.
             limit: the longest line, in bytes.
         """
-        lines: deque[tuple[int, bytes]] = deque()
-        rest, more = bytearray(), True  # the beginning of a line whose end has not come
-        count = 0  # of the lines that have come
+        cut, more = _Cut(limit), True
         while await self._is_asked():
-            while not lines and more:
+            while more and not cut.lines and not cut.too_long:
                 part = await receive()
                 if self.is_over or part["type"] != "http.request":
                     return
                 more = part.get("more_body", False)
-                rest += part["body"]
-                if not more or b"\n" in part["body"]:
-                    *found, last = bytes(rest).split(b"\n")
-                    for line in found if more else (*found, last):
-                        count += 1
-                        if line.strip():
-                            lines.append((count, line))
-                    rest = bytearray(last)
-                if len(rest) > limit:
-                    self.finish(too_large(limit, is_json=True, line=count + more))  # its end has not come
-                    return
-            if not lines:
+                cut.add(part["body"], more)
+            if not cut.lines:
+                if cut.too_long:
+                    self._end = too_large(limit, is_json=True, line=cut.too_long)
                 handler.half_closed()
                 return
             self._asked = False
-            self.line, line = lines.popleft()
+            self.line, line = cut.lines.popleft()
             handler.received(line)
 
     async def _is_asked(self) -> bool:
@@ -137,3 +132,38 @@ class LineCall(HttpCall):
             news.clear()
             await news.wait()
         return not self.is_over
+
+
+class _Cut:
+    """Cuts a body into lines.
+
+    Args:
+        limit: the longest line, in bytes.
+
+    Attributes:
+        lines: those that have come and are not blank, with their numbers.
+        too_long: the number of the first line above the limit, which nothing follows; 0 for none.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.lines: deque[tuple[int, bytes]] = deque()
+        self.too_long = 0
+        self._limit = limit
+        self._count = 0  # of the lines whose end has come
+        self._rest = bytearray()  # the beginning of a line whose end has not come
+
+    def add(self, part: bytes, more: bool) -> None:
+        """Adds the next part of the body; `more` if it is not the last one."""
+        self._rest += part
+        if not more or b"\n" in part:
+            *found, last = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(last if more else b"")
+            for line in found if more else (*found, last):
+                self._count += 1
+                if len(line) > self._limit:
+                    self.too_long = self._count
+                    return
+                if line.strip():
+                    self.lines.append((self._count, line))
+        if len(self._rest) > self._limit:
+            self.too_long = self._count + 1
