@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pty
 import re
@@ -10,13 +11,17 @@ import select
 import signal
 import subprocess
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from penstock_bench.fleet import Fleet
+from penstock_bench.pacing import Load
+from penstock_bench.tally import Tally
 from support import commands
 from support.oip_server import OipServer
 from support.servers import SCRIPT
@@ -78,6 +83,27 @@ def test_ctrl_c_prints_what_was_measured(start: Start, oip: OipServer, mode: str
     assert 0 < level["seconds"] < 100
     assert level["answered"] > 50
     assert level["failed"] == 0
+
+
+def test_no_report_is_lost_if_ctrl_c_comes_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    received = Fleet._received
+
+    def interrupted(fleet: Fleet, connection: Any) -> Any:
+        report = received(fleet, connection)
+        os.kill(os.getpid(), signal.SIGINT)
+        return report
+
+    monkeypatch.setattr(Fleet, "_received", interrupted)
+    fleet = Fleet.__new__(Fleet)
+    fleet._members = [(cast(Any, None), ours)]
+    sending = threading.Thread(target=theirs.send, args=(Tally(ok=3),))  # it is too large for a pipe
+    sending.start()
+    measured = fleet.run(Load(concurrency=1), lambda _: None)
+    assert (measured.tally.ok, measured.interrupted) == (3, True)
+    sending.join()
+    theirs.close()
+    ours.close()
 
 
 def test_ctrl_c_does_not_wait_for_a_server_that_is_silent(start: Start, oip: OipServer) -> None:

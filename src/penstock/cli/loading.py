@@ -29,7 +29,7 @@ class _OnTerminal(Progress):
         self._task = self.bar.add_task("starting", total=None)
 
     def update(self, text: str) -> None:
-        self.bar.update(self._task, description=text)
+        self.bar.update(self._task, description=text, refresh=True)  # however short the step is
 
     def abandon(self) -> None:
         with suppress(OSError):

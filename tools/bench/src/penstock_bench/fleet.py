@@ -81,15 +81,15 @@ class Fleet:
         tallies: dict[Connection, Tally] = {}
         latest: dict[Connection, Progress] = {}
         interrupted = False
-        while len(tallies) < len(self._members):
-            try:
+        with _noting_interrupts() as noted:
+            while len(tallies) < len(self._members):
                 self._collect(tallies, latest)
                 on_progress(_sum(latest.values()))
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
-                self._tell_all(Interrupt())
+                if len(noted) > 1:
+                    raise KeyboardInterrupt
+                if noted and not interrupted:
+                    interrupted = True
+                    self._tell_all(Interrupt())
         in_order = [tallies[connection] for _, connection in self._members]
         usages = [tally.usage for tally in in_order if tally.usage.wall]
         merged = in_order[0]
@@ -187,6 +187,17 @@ def _spawned(task: Task) -> tuple[SpawnProcess, Connection]:
     process.start()
     theirs.close()
     return process, ours
+
+
+@contextmanager
+def _noting_interrupts() -> Iterator[list[int]]:
+    """Notes each Ctrl-C in a list. Raised as an exception, it could come while a report is half read."""
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
