@@ -11,12 +11,12 @@ _LARGEST_PRIORITY = 2**31 - 1
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a number of Python's or numpy's; a bool is none."""
+    """Whether it is a number of Python's or numpy's, and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def is_whole(value: object) -> bool:
-    """Whether it is an integer of Python's or numpy's; a bool is none."""
+    """Whether it is an integer of Python's or numpy's, and not a bool."""
     if isinstance(value, bool):
         return False
     try:
@@ -50,7 +50,7 @@ def check_text(name: str, value: object) -> None:
     """Checks a text.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it has another type.
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} is a str, not {value!r}")
