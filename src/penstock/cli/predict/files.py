@@ -14,8 +14,9 @@ from typing import IO, TextIO
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from penstock.cli.interruptible import interruptible
 from penstock.cli.predict.scoring import Counts, Scoring
-from penstock.cli.predict.streaming import OrderedWriter, RowRequest, interruptible, predict_rows
+from penstock.cli.predict.streaming import OrderedWriter, RowRequest, predict_rows
 from penstock.core.names import many
 from penstock.row_files.fields import Field, Invalid
 from penstock.row_files.lines import Lines

@@ -6,9 +6,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from threading import Condition, Thread
+from threading import Condition
 from typing import TypeAlias
 
 from penstock.row_files.fields import Invalid
@@ -204,30 +203,6 @@ def predict_rows(  # noqa: PLR0913 - everything that a file is read and written 
         line.close()
         if isinstance(results, Generator):
             results.close()  # ends the call now, not at garbage collection
-
-
-def interruptible(work: Callable[[], None]) -> None:
-    """Runs `work` on another thread and waits for it.
-
-    So Ctrl-C only interrupts the wait. Inside `work` it could leave a lock of gRPC locked, and the exit would
-    hang.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C; the thread continues.
-        Exception: whatever `work` raises.
-    """
-    done: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            done.set_exception(error)
-        else:
-            done.set_result(None)
-
-    Thread(target=run, name="penstock-predict", daemon=True).start()
-    done.result()
 
 
 def _items(

@@ -203,6 +203,7 @@ def _file_to_write(output: str, form: FileFormat | None) -> Path:
 
 
 def _run(target: str, plan: Plan) -> None:
+    from penstock.cli.interruptible import interruptible
     from penstock.cli.score.watching import ended_by_signals, note, shown, waiting_note
     from penstock.row_files.fields import Invalid
     from penstock.scoring.job import Job
@@ -224,7 +225,7 @@ def _run(target: str, plan: Plan) -> None:
                 note(f"going on after {many(job.resumed, 'row', ',')} that {verb} done")
             since = monotonic()
             with ended_by_signals(job) as came, shown(job):
-                job.run()
+                interruptible(job.run)
             seconds = monotonic() - since
     except (PenstockError, Invalid, OtherModel, OSError) as error:
         raise _failed(target, plan, job, error) from None
