@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,7 @@ class House:
         return model, tally
 
     def submit(self, model: Model, each: Request) -> Request:
-        self.engine.submit(model, each)
+        self.engine.submit(model.batcher, each)
         return each
 
 
@@ -212,7 +211,7 @@ def test_draining_finishes_what_was_taken_and_takes_nothing_more() -> None:
         answered: list[bool] = []
         draining = threading.Thread(target=lambda: answered.append(house.engine.drain(20.0)))
         draining.start()
-        wait_until(lambda: house.engine._draining)
+        wait_until(lambda: house.runners.draining)
         refused = house.submit(model, request())
         assert isinstance(caller(refused).error(), Unavailable)
         assert answered == []
@@ -300,18 +299,18 @@ def test_an_idle_engine_rests_and_a_request_ends_that() -> None:
         looks: list[float] = []
         first = house.engine._sweep_once
         house.engine._sweep_once = lambda now: looks.append(now) or first(now)  # type: ignore
-        wait_until(lambda: house.engine._resting)
+        wait_until(lambda: house.runners.on_accepted is not None)
         seen = len(looks)
         time.sleep(REST_SECONDS)
         assert len(looks) - seen <= 2
         running = house.submit(model, request())
         assert gate.entered.wait(20)
-        assert not house.engine._resting
+        assert house.runners.on_accepted is None
         late = house.submit(model, request(deadline=time.monotonic() + SWEEP_SECONDS))
         assert caller(late).wait()
         gate.open.set()
         assert caller(running).wait()
-        wait_until(lambda: house.engine._resting)
+        wait_until(lambda: house.runners.on_accepted is not None)
     assert isinstance(caller(late).error(), DeadlineExpired)
 
 
@@ -328,12 +327,13 @@ def test_a_step_whose_turn_comes_by_what_was_dropped_is_run() -> None:
     model = Model("m", 1, HandBackend(echo), made, Batching(True, "for a test"))
     model.observe(Tally())
     looked: list[int] = []
-    runners: Any = SimpleNamespace(notify=lambda batcher: looked.append(batcher.waiting_rows))
+    runners: Any = Runners(1, 0.0, print)
+    runners.notify = lambda batcher: looked.append(batcher.waiting_rows)
     engine = Engine(Router(), runners, lambda: [model])
     steps = [request([1], deadline=deadline) for deadline in (math.inf, time.monotonic() + 100, math.inf)]
     for each in steps:
         each.sequence = Step("a", start=True)
-        engine.submit(model, each)
+        engine.submit(model.batcher, each)
     looked.clear()
     engine.cancel(model, steps[0])
     assert looked == [1]

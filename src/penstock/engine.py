@@ -47,6 +47,7 @@ class Engine:
     Attributes:
         router: as given.
         route: the model that answers, by name and version; see `Router.find`.
+        submit: accepts a request for a model's batcher; see `Runners.submit`.
         hung: the names of the models that hang: a run of theirs takes far too long.
         held: the requests that are submitted later; None if there are no such ones.
     """
@@ -60,13 +61,13 @@ class Engine:
     ) -> None:
         self.router = router
         self.route = router.find
+        self.submit = runners.submit
         self._runners = runners
         self._models = models
         self._on_hung = on_hung
         self.hung: frozenset[str] = frozenset()
         self.held: Held | None = None
-        self._draining = False
-        self._stopping = self._resting = False
+        self._stopping = False
         self._woken = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="penstock-sweeper", daemon=True)
 
@@ -74,39 +75,10 @@ class Engine:
         """Starts the thread that watches deadlines and runs."""
         self._sweeper.start()
 
-    def submit(self, model: Model, request: Request, accepted: bool = False) -> None:
-        """Accepts a request, which gets exactly one answer or error through its `reply`.
-
-        Returns at once. If the request is rejected, `reply` gets the error.
-
-        Args:
-            model: the model that answers.
-            request: the request.
-            accepted: whether it came before the server began to stop, and was held: it is run all the same.
-        """
-        try:
-            if self._draining and not accepted:
-                raise Unavailable("the server is stopping and accepts no new requests")
-            model.batcher.put(request)
-        except RequestError as error:
-            model.batcher.rejecting = True
-            self.reject(model, request, error)
-        else:
-            self._runners.notify(model.batcher)
-            if self._resting:
-                self.wake()
-
     def wake(self) -> None:
         """Something waits: deadlines are watched closely again."""
-        self._resting = False
+        self._runners.on_accepted = None
         self._woken.set()
-
-    def reject(self, model: Model, request: Request, error: RequestError) -> None:
-        """Gives a request that does not wait an error for its answer."""
-        model.observer.failed(request.rpc, error, request.count, time.monotonic() - request.arrived)
-        flush = request.reply(error)
-        if flush is not None:
-            flush()
 
     def cancel(self, model: Model, request: Request) -> None:
         """Drops a request, since no caller waits for its answer any more."""
@@ -169,7 +141,7 @@ class Engine:
         Returns:
             Whether all were. Requests that still wait then are answered with UNAVAILABLE.
         """
-        self._draining = True
+        self._runners.draining = True
         end = time.monotonic() + seconds
         for model in self._models():
             model.batcher.drain()
@@ -196,7 +168,7 @@ class Engine:
             self._runners.notify(model.batcher)
 
     def _is_idle(self) -> bool:
-        return not self._draining and not self._busy()
+        return not self._runners.draining and not self._busy()
 
     def _busy(self) -> bool:
         if self.held is not None and not self.held.is_empty():
@@ -206,15 +178,17 @@ class Engine:
     def _sweep(self) -> None:
         idle_sweeps = 0
         while True:
-            if self._woken.wait(REST_SECONDS if self._resting else SWEEP_SECONDS):
+            resting = self._runners.on_accepted is not None
+            if self._woken.wait(REST_SECONDS if resting else SWEEP_SECONDS):
                 idle_sweeps = 0  # so that calls that come one by one do not wake this thread each time
                 self._woken.clear()
             if self._stopping:
                 return
-            self._resting = idle_sweeps >= SWEEPS_BEFORE_REST  # before looking: what comes then ends the rest
+            if idle_sweeps >= SWEEPS_BEFORE_REST:
+                self._runners.on_accepted = self.wake  # before looking: what comes then ends the rest
             idle_sweeps += 1
             if self._sweep_once(time.monotonic()):
-                idle_sweeps, self._resting = 0, False
+                idle_sweeps, self._runners.on_accepted = 0, None
 
     def _sweep_once(self, now: float) -> bool:
         """Looks for deadlines that have passed and for runs that hang; returns whether any may come."""

@@ -224,7 +224,7 @@ def test_an_observer_that_raises_keeps_nobody_from_his_answer() -> None:
             raise ZeroDivisionError
 
     made, _ = batcher(echo)
-    made.set_observer(BrokenObserver())
+    made.observer = BrokenObserver()
     requests = [request(), request()]
     for each in requests:
         made.put(each)

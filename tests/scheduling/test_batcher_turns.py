@@ -263,7 +263,7 @@ def test_why_a_batch_has_no_more_rows_is_known() -> None:
     run_all(made, request(), request(), request())
     assert seen == [CutReason.FULL, CutReason.FREE]
     dear = DynamicBatcher(HandBackend(echo), policy(), RunCost(0.1, 2, 0.2))
-    dear.set_observer(tally)
+    dear.observer = tally
     run_all(dear, request(deadline=time.monotonic() + 0.15), request(), request([0.0] * 9))
     assert seen[2:] == [CutReason.DEADLINE, CutReason.FULL, CutReason.FULL]
 
@@ -273,7 +273,7 @@ def test_what_was_held_back_or_left_over_says_so() -> None:
     made, now = held_back(0.5, 0.5)
     tally = Tally()
     tally.batch_done = lambda requests, run, answered: seen.append(run.cut_reason)  # type: ignore[method-assign]
-    made.set_observer(tally)
+    made.observer = tally
     made.due(now)
     run_all(made)
     run_all(made, request())

@@ -375,7 +375,7 @@ class Chaos:
             self.total,
             Isolation(2, 5 * TICK, 4 * TICK, lambda: not house.broken),
         )  # fmt: skip
-        self.batcher.set_observer(self.tally)
+        self.batcher.observer = self.tally
 
     # The model
 

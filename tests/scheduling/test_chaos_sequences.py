@@ -323,7 +323,7 @@ class Chaos:
             SequenceLimits(IDLE_TICKS * TICK, house.max_sequences, shared=True),
             self.total,
         )  # fmt: skip
-        self.batcher.set_observer(self.tally)
+        self.batcher.observer = self.tally
 
     # The model
 

@@ -51,7 +51,7 @@ def test_a_model_whose_work_depends_on_values_never_runs_there() -> None:
 def test_a_run_that_overran_is_the_last_one_there() -> None:
     where = ByValue()
     made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
+    made.observer = tally
     with running() as (runners, polling, _):
         assert answered_by(where, runners, polling, made, 0.0) == "polling"
         assert answered_by(where, runners, polling, made, 0.05) == "polling"
@@ -63,7 +63,7 @@ def test_one_on_a_runner_thread_is_enough() -> None:
     """A request decoded by a worker is run by a runner thread, whatever is expected."""
     where = ByValue()
     made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
+    made.observer = tally
     with running() as (runners, polling, _):
         sent = submit(runners, made, request([0.05]))
         assert caller(sent).wait()
@@ -76,7 +76,7 @@ def test_a_run_that_waits_is_tried_again_later() -> None:
     """The machine may have stood still: such a run used no CPU."""
     where = ByValue(busy=False)
     made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
+    made.observer = tally
     with running() as (runners, polling, _):
         assert answered_by(where, runners, polling, made, 0.15) == "polling"
         assert answered_by(where, runners, polling, made, 0.0) == "penstock-runner"
@@ -89,7 +89,7 @@ def test_what_takes_long_around_the_run_is_not_the_models_doing() -> None:
 
     where = Where()
     made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
+    made.observer = tally
     with running() as (runners, polling, _):
         sent = request(reply=slow_reply)
         polling.tell(lambda: submit(runners, made, sent))
@@ -109,7 +109,7 @@ def test_a_delayed_run_after_work_for_another_model_is_not_long() -> None:
     other, _ = batcher(echo, expected_seconds=SHORT)
     where = ByValue(busy=False)
     made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
+    made.observer = tally
     with running() as (runners, polling, _):
         first, second = request(reply=lambda _: busy(0.03)), request([0.02])
         polling.tell(lambda: (submit(runners, other, first), submit(runners, made, second)))
@@ -121,7 +121,7 @@ def test_a_delayed_run_after_work_for_another_model_is_not_long() -> None:
 def test_a_delayed_run_with_answers_that_are_much_work_is_not_long() -> None:
     where = ByValue(busy=False)
     made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
+    made.observer = tally
     with running() as (runners, _, _):
         submit(runners, made, request([0.02], reply=lambda _: busy(0.03)))
         wait_until(lambda: tally.done)
@@ -133,7 +133,7 @@ def test_a_delayed_run_with_answers_that_are_much_work_is_not_long() -> None:
 def test_a_delayed_run_of_inputs_that_are_much_work_to_put_together_is_not_long(on: str) -> None:
     where = ByValue(busy=False)
     made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
+    made.observer = tally
     wide = np.full((1, 10**7), 0.02, np.float32)
     first, second = request({"x": wide}), request({"x": wide})
     with running() as (runners, polling, _):
@@ -161,7 +161,7 @@ class FailsTogether(Where):
 def test_a_delayed_run_after_attempts_that_failed_is_not_long(on: str) -> None:
     where = FailsTogether()
     made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
+    made.observer = tally
     first, second = request(), request()
     with running() as (runners, polling, _):
         submit_both = partial(_submit_together, runners, made, first, second)
@@ -188,7 +188,7 @@ class TakesMemory(Where):
 def test_a_run_is_long_whether_it_works_itself_or_the_system_for_it() -> None:
     where = TakesMemory()
     made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
+    made.observer = tally
     with running() as (runners, polling, _):
         assert answered_by(where, runners, polling, made) == "polling"
         assert {answered_by(where, runners, polling, made) for _ in range(3)} == {"penstock-runner"}
@@ -203,7 +203,7 @@ def test_a_model_of_large_outputs_never_runs_there() -> None:
     """Even if its runs were quick so far: the system may have to give it the memory for them."""
     where = Where()
     made, tally = batcher(where, expected_seconds=SHORT)
-    made.set_observer(tally)
+    made.observer = tally
     with running() as (runners, polling, _):
         assert answered_by(where, runners, polling, made) == "polling"
         made.costs.first.note_outputs(2, LARGE)
@@ -252,7 +252,7 @@ def test_more_rows_than_were_ever_measured_are_a_guess() -> None:
 def test_a_model_of_long_runs_may_take_longer_still() -> None:
     where = ByValue()
     made, tally = batcher(echo, expected_seconds=LONG)
-    made.set_observer(tally)
+    made.observer = tally
     with running() as (runners, _, _):
         assert caller(submit(runners, made, request())).wait()
     assert (where.threads, tally.events) == ([], [])

@@ -51,7 +51,7 @@ def wide() -> onnx.ModelProto:
 def test_a_large_run_gives_its_memory_back(tmp_path: Path, arena: bool) -> None:
     backend = opened(wide(), tmp_path, RuntimeConfig(intra_op_threads=1, arena=arena))
     made = DynamicBatcher(backend, policy(), RunCost(1e-5))
-    made.set_observer(Tally())
+    made.observer = Tally()
     run_all(made, request([0.0]))
     before = resident()
     large = request(np.zeros(ROWS, np.float32).tolist())

@@ -340,9 +340,10 @@ def test_models_have_turns_by_their_weights() -> None:
     for _ in range(80):
         for each in (heavy, light, slow):
             runners._enqueue(each)
-        taken = runners._take_next()
+        taken = runners._ready.take()
         assert taken is not None
-        turns.append(taken.batcher)
+        runners._ready.ended()
+        turns.append(taken)
     assert turns.count(heavy) == pytest.approx(3 * turns.count(light), abs=3)
     assert turns.count(light) == pytest.approx(10 * turns.count(slow), abs=10)
 
@@ -390,17 +391,19 @@ def test_who_has_been_away_has_saved_nothing_up() -> None:
     busy.put(request())
     for _ in range(50):
         runners._enqueue(busy)
-        taken = runners._take_next()
+        taken = runners._ready.take()
         assert taken is not None
-        assert taken.batcher is busy
+        runners._ready.ended()
+        assert taken is busy
     late.put(request())
     turns = []
     for _ in range(10):
         for each in (busy, late):
             runners._enqueue(each)
-        taken = runners._take_next()
+        taken = runners._ready.take()
         assert taken is not None
-        turns.append(taken.batcher)
+        runners._ready.ended()
+        turns.append(taken)
     assert turns.count(busy) == 5
 
 

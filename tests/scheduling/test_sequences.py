@@ -61,7 +61,7 @@ def sequenced(
         HandBackend(run), policy(**changes), RunCost(1e-5), States(Rows(batched=True), [tensor]), bounds
     )
     tally = Tally()
-    made.set_observer(tally)
+    made.observer = tally
     return made, tally
 
 

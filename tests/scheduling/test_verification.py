@@ -226,7 +226,7 @@ def test_the_thread_works_when_it_is_woken_and_ends() -> None:
     house.ask(1, 2)
     house.clock.wait()
     done = threading.Event()
-    house.batcher.tell = lambda event, **facts: done.set()  # type: ignore[method-assign]
+    house.tally.on_event = lambda event, **facts: done.set()  # type: ignore[method-assign]
     verifier.look(lambda: True)
     assert done.wait(20)
     assert verifier.stop(20)

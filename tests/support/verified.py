@@ -68,7 +68,7 @@ class House:
             self.batcher = DynamicBatcher(self.backend, made, RunCost(1e-5), packing)
         self.model = Model("m", 1, self.backend, self.batcher, batching)
         self.tally = Tally()
-        self.batcher.set_observer(self.tally)
+        self.batcher.observer = self.tally
         self.watch(self.verifier, share, unproven, timed)
 
     def watch(self, verifier: Verifier, share: float, unproven: bool = False, timed: bool = False) -> None:

@@ -201,7 +201,7 @@ def batcher(
     backend = HandBackend(run) if callable(run) else run
     made = DynamicBatcher(backend, policy(**changes), RunCost(expected_seconds), isolation=isolation)
     tally = Tally()
-    made.set_observer(tally)
+    made.observer = tally
     return made, tally
 
 

@@ -176,7 +176,7 @@ class Model:
     def observe(self, *observers: Observer) -> None:
         """Sets the observers of this model's requests; to be called before the first request."""
         self.observer = combined(observers)
-        self.batcher.set_observer(self.observer)
+        self.batcher.observer = self.observer
 
     @property
     def is_hung(self) -> bool:

@@ -154,7 +154,7 @@ class Answers:
             model: the model that answers.
             request: the request.
             size: the bytes of the answer that is expected; 0 for a small one.
-            accepted: see `Engine.submit`.
+            accepted: see `Runners.submit`.
         """
         error: RequestError | None = None
         if size > self.limits.largest and sizes_of(model).is_known(request.outputs):
@@ -172,7 +172,7 @@ class Answers:
         if error is not None:
             _fail(model, request, error)
         else:
-            self._engine.submit(model, request, accepted)
+            self._engine.submit(model.batcher, request, accepted)
 
     def answered(self, account: Account, item: object, size: int) -> None:
         """An answer is there: it counts with its real size; 0 for a small one or an error."""
@@ -200,7 +200,7 @@ class Answers:
             free = self._make_held(model, self._engine.withdraw(model))
             self._taking_back -= 1
         for request in free:  # such as a request of a call that is over
-            self._engine.submit(model, request, accepted=True)
+            self._engine.submit(model.batcher, request, accepted=True)
         self._make_use_of_room()
         now = time.monotonic()
         self._take_back_at = now + (now - began) * TAKE_BACK_TIMES
@@ -363,7 +363,7 @@ class Answers:
                     self._add(account, -account.expected.pop(held.item, 0))
             _end(held.model, held.request)
         else:
-            self._engine.submit(held.model, held.request, accepted=True)
+            self._engine.submit(held.model.batcher, held.request, accepted=True)
 
 
 def _nothing() -> None: ...

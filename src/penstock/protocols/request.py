@@ -200,7 +200,7 @@ class Origin(ABC):
         if size or (account is not None and (account.held or account.submitting)):
             self.service.answers.submit(self.open_account(), item, model, request, size, self.is_accepted)
         else:
-            self.service.engine.submit(model, request, self.is_accepted)
+            self.service.engine.submit(model.batcher, request, self.is_accepted)
 
     @abstractmethod
     def open_account(self) -> Account:

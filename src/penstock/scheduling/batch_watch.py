@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from penstock.backends.backend import Backend
 from penstock.core.errors import ModelFailed
-from penstock.core.request import Request, Response
+from penstock.core.request import Observer, Request, Response
 from penstock.core.tensors import Array
 from penstock.scheduling.live_worth import LiveWorth
 from penstock.scheduling.packing.rows import Packing
@@ -29,16 +29,19 @@ MOST_INTERRUPTIONS = 16
 
 
 class Verified(Protocol):
-    """The model whose batches are verified."""
+    """The model whose batches are verified.
+
+    Attributes:
+        observer: is told of events; see `penstock.core.request.EVENTS`.
+    """
+
+    observer: Observer
 
     def found_mixing(self, found: Mismatch) -> None:
         """The requests of a batch affect each other."""
 
     def found_dearer(self, reason: str) -> None:
         """Batches take longer than their requests alone."""
-
-    def tell(self, event: str, **facts: object) -> None:
-        """Tells the model's observer of an event; see `penstock.core.request.EVENTS`."""
 
     def verifying(self, runs: int) -> None:
         """This many runs of the model are made for verification now."""
@@ -229,7 +232,7 @@ class BatchWatch:
         found = None if kept.agreed else self._found(kept)
         if found is None and not kept.agreed and not self._ended:
             kept.agreed = True
-            self._model.tell("verified", requests=len(kept.requests))
+            self._model.observer.on_event("verified", requests=len(kept.requests))
         return found, self._dearer(kept) if kept.agreed else ""
 
     def _found(self, kept: _Kept) -> Mismatch | None:
@@ -248,7 +251,7 @@ class BatchWatch:
         if self._compare([kept.alone[found.place]], [again]) is None:
             return found
         self.end()
-        self._model.tell("unsteady", output=found.output)
+        self._model.observer.on_event("unsteady", output=found.output)
         return None
 
     def _dearer(self, kept: _Kept) -> str:

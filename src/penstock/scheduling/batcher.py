@@ -50,6 +50,7 @@ class DynamicBatcher:
         policy: as given; no longer batched once requests were found to affect each other.
         on_alone: called once every request runs alone, with the reason and whether later starts follow it.
         may_be_inline: whether quick runs may be made by the threads that take calls.
+        observer: called when requests end.
         costs: how long runs are expected to take; learns from every run.
         breaker: the model's circuit breaker.
         in_flight: the runs that are going on.
@@ -80,7 +81,7 @@ class DynamicBatcher:
         self._execution.on_mixing = self.found_mixing
         self.on_alone: Callable[[str, bool], None] = lambda _, __: None
         self._backend, self._verifier = backend, NO_VERIFIER
-        self._observer: Observer = SilentObserver()
+        self.observer: Observer = SilentObserver()
         limits = QueueLimits(policy.queue_rows, policy.queue_bytes)
         self._queue = RequestQueue(limits, self.costs, total)
         self._lock = threading.Lock()
@@ -89,10 +90,6 @@ class DynamicBatcher:
         self._wait_estimate = WaitEstimate(policy.runs_in_parallel)
         self._arrivals = Arrivals() if policy.max_delay_seconds else None
         self._draining = self._held_back = False
-
-    def set_observer(self, observer: Observer) -> None:
-        """Sets the observer, which is called when requests end."""
-        self._observer = observer
 
     def verify(self, verifier: Verifier, watch: BatchWatch | None) -> None:
         """Has batches verified as `watch` says, if it is given. To be called before the first request.
@@ -109,12 +106,12 @@ class DynamicBatcher:
         """A batch changed an answer: every request runs alone, those that wait included. On any thread."""
         if self._run_alone(found.reason, is_lasting=True):
             facts = {} if found.difference is None else {"difference": found.difference}
-            self.tell("mismatch", output=found.output, reason=found.reason, **facts)
+            self.observer.on_event("mismatch", output=found.output, reason=found.reason, **facts)
 
     def found_dearer(self, reason: str) -> None:
         """As `found_mixing`, until the next start only: batches of these requests take longer."""
         if self._run_alone(reason, is_lasting=False):
-            self.tell("dearer", reason=reason)
+            self.observer.on_event("dearer", reason=reason)
 
     def _run_alone(self, reason: str, is_lasting: bool) -> bool:
         """Lets every request run alone; false if all did before."""
@@ -126,10 +123,6 @@ class DynamicBatcher:
             self._execution.run_alone()
         self.on_alone(reason, is_lasting)  # last: what arrives then need not fit a batch
         return True
-
-    def tell(self, event: str, **facts: object) -> None:
-        """Tells the observer of an event of the model itself."""
-        self._observer.on_event(event, **facts)
 
     def verifying(self, runs: int) -> None:
         """Records that so many runs of the model are made for verification now."""
@@ -206,6 +199,14 @@ class DynamicBatcher:
         self.rejecting = error is not None
         return error
 
+    def reject(self, request: Request, error: RequestError) -> None:
+        """Gives a request that does not wait an error for its answer."""
+        self.rejecting = True
+        self.observer.failed(request.rpc, error, request.count, time.monotonic() - request.arrived)
+        flush = request.reply(error)
+        if flush is not None:
+            flush()
+
     def cancel(self, request: Request) -> None:
         """Drops a request whose caller has gone. If it is already part of a run, it is not answered."""
         request.cancelled = True
@@ -231,7 +232,7 @@ class DynamicBatcher:
 
     def expire(self, now: float) -> None:
         """Ends the waiting requests whose deadline has passed, and watches the runs that are going on."""
-        self._execution.watch(now, self._observer)
+        self._execution.watch(now, self.observer)
         if self._queue.rows:
             self._fail(self._queue.expire(now), expired)
 
@@ -260,7 +261,7 @@ class DynamicBatcher:
         """A run took far longer than expected: from now on none is made by a thread that takes calls."""
         if self.may_be_inline:
             self.may_be_inline = False
-            self.tell("overran", seconds=round(seconds, 4), expected_seconds=round(expected, 6))
+            self.observer.on_event("overran", seconds=round(seconds, 4), expected_seconds=round(expected, 6))
 
     def due(self, now: float) -> float:
         """When the next batch is to run: `now` or earlier if at once, infinity if nothing waits.
@@ -306,7 +307,7 @@ class DynamicBatcher:
             self._recorded.value = self._running_batches = self._running_batches + 1
         if self._verifier.active:
             self._verifier.interrupt()
-        responder = Responder(self._observer, gathered, policy.max_answer_bytes)
+        responder = Responder(self.observer, gathered, policy.max_answer_bytes)
         taken: list[Request] = []
         try:
             next_batch = self._queue.take(self._max_rows, time.monotonic())
@@ -381,7 +382,7 @@ class DynamicBatcher:
         return too_late(request, now, seconds, ahead, cost)
 
     def _fail(self, requests: Sequence[Request], why: Callable[[Request], RequestError]) -> None:
-        responder = Responder(self._observer)
+        responder = Responder(self.observer)
         for request in requests:
             responder.fail(request, why(request))
         if self._has_steps:

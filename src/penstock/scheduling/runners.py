@@ -1,14 +1,10 @@
-"""Chooses the thread that runs a batch: one that takes calls, or a runner thread.
+"""Accepts requests, and chooses the thread that runs a batch: one that takes calls, or a runner thread.
 
 A run that is expected to be short is done by the thread that has taken the requests (the one that polls gRPC,
 or the one that serves HTTP), after it has handled every event that is ready: handing it over would cost more.
 Longer runs go to runner threads, so that calls are taken meanwhile and several batches use the cores at once.
 
-Models share the runner threads by their weights, by start-time fair queueing (Goyal, Vin and Cheng 1996): a
-virtual clock counts what each model has used, divided by its weight, and the model with the smallest start
-tag is next. If all cores are taken, a model of which nothing runs may use a spare thread (there are as many
-spare threads as others), unless it has used more for its weight than the models that run: the operating
-system then shares the cores between them.
+Models share the runner threads by their weights; see `fair_queue`.
 """
 
 from __future__ import annotations
@@ -20,11 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
-from penstock.core.request import Flush
+from penstock.core.errors import RequestError, Unavailable
+from penstock.core.request import Flush, Request
 from penstock.scheduling.batcher import DynamicBatcher
 from penstock.scheduling.execution.run_times import LONG_SECONDS
+from penstock.scheduling.fair_queue import FairQueue
 from penstock.scheduling.inline import READ_SECONDS, Inline, Suspended
 from penstock.scheduling.verification import Verifier
 
@@ -35,36 +32,7 @@ IDLE_SECONDS = 0.1  # a run that takes this long but uses little CPU waits for s
 GATHER_SECONDS = 0.0005
 """How long a thread that takes calls may run batches, of any models, before streams send what has gathered.
 A message costs as much as 50 predictions, so the answers of quick models to one leave in one message."""
-PATIENCE = 4
-"""A run that takes this many times longer than expected is charged for more than was expected."""
 LOOK_SECONDS = 0.005  # how often runs are checked for that
-
-
-class _RunningTurn(NamedTuple):
-    """A run of a runner thread that is going on.
-
-    Attributes:
-        batcher: of the model.
-        start_tag: when it started, by the virtual clock.
-        seconds: how long it is expected to take.
-        started: when it started, by `time.monotonic()`.
-    """
-
-    batcher: DynamicBatcher
-    start_tag: float
-    seconds: float
-    started: float
-
-    def finish_tag(self, now: float) -> float:
-        """When it ends by the virtual clock, which is the model's next start tag."""
-        seconds = max(self.seconds, (now - self.started) / PATIENCE)
-        return self.start_tag + _virtual(self.batcher, seconds)
-
-
-def _virtual(batcher: DynamicBatcher, seconds: float) -> float:
-    """How much of the virtual clock a run takes."""
-    policy = batcher.policy
-    return seconds * policy.cores / policy.weight
 
 
 class Runners:
@@ -77,6 +45,8 @@ class Runners:
 
     Attributes:
         failed: as given.
+        draining: whether further requests are rejected, because the server is stopping.
+        on_accepted: called when the next request is accepted; None if nobody needs to know.
         verifier: runs requests again on a thread of its own, while there is nothing else to do.
     """
 
@@ -86,16 +56,13 @@ class Runners:
         self._inline_limit = inline_below_seconds
         self._overrun = max(OVERRUN_SECONDS, OVERRUN_TIMES * inline_below_seconds)
         self.failed = failed
+        self.draining = False
+        self.on_accepted: Callable[[], None] | None = None
         self.verifier = Verifier(failed)
         self._polling = Inline()
         self._inline: dict[int, Inline] = {}  # of each thread that takes calls
         self._suspended = Suspended()
-        self._ready: list[tuple[float, int, DynamicBatcher]] = []  # a heap by start tag
-        self._queued: set[DynamicBatcher] = set()  # what is in _ready
-        self._virtual_time = 0.0  # the start tag of the run that started last
-        self._start_tags: dict[DynamicBatcher, float] = {}  # of each model's next run
-        self._running: dict[int, _RunningTurn] = {}  # by thread
-        self._cores = threads
+        self._ready = FairQueue(threads)
         self._due: dict[DynamicBatcher, float] = {}  # when each batcher in _delayed is due
         self._delayed: list[tuple[float, int, DynamicBatcher]] = []
         self._order = itertools.count()  # of equal times
@@ -138,6 +105,28 @@ class Runners:
                 thread.join(None if end is None else max(end - time.monotonic(), 0.0))
         verifier_ended = self.verifier.stop(None if end is None else max(end - time.monotonic(), 0.0))
         return verifier_ended and not any(thread.is_alive() for thread in self._threads)
+
+    def submit(self, batcher: DynamicBatcher, request: Request, accepted: bool = False) -> None:
+        """Accepts a request, which gets exactly one answer or error through its `reply`.
+
+        Returns at once. If the request is rejected, `reply` gets the error.
+
+        Args:
+            batcher: of the model that answers.
+            request: the request.
+            accepted: whether it came before the server began to stop, and was held: it is run all the same.
+        """
+        try:
+            if self.draining and not accepted:
+                raise Unavailable("the server is stopping and accepts no new requests")
+            batcher.put(request)
+        except RequestError as error:
+            batcher.reject(request, error)
+        else:
+            self.notify(batcher)
+            on_accepted = self.on_accepted
+            if on_accepted is not None:
+                on_accepted()
 
     def notify(self, batcher: DynamicBatcher) -> None:
         """Says that a request has been added to the queue of a batcher."""
@@ -297,12 +286,7 @@ class Runners:
         due = batcher.due(now)
         with self._changed:
             if due <= now:
-                if batcher in self._queued:
-                    self._changed.notify()  # a thread may have passed it over while the polling thread ran it
-                    return
-                self._queued.add(batcher)
-                start_tag = max(self._virtual_time, self._start_tags.get(batcher, 0.0))
-                heapq.heappush(self._ready, (start_tag, next(self._order), batcher))
+                self._ready.add(batcher)  # if it is there: a thread may have passed it over meanwhile
             elif due < self._due.get(batcher, math.inf):
                 self._due[batcher] = due
                 heapq.heappush(self._delayed, (due, next(self._order), batcher))
@@ -319,7 +303,7 @@ class Runners:
             else:
                 self._guarded(batcher.run_once)
             with self._changed:
-                del self._running[threading.get_ident()]
+                self._ready.ended()
             if batcher.waiting_rows:
                 self._enqueue(batcher)
 
@@ -337,52 +321,17 @@ class Runners:
         except Exception as error:
             self.failed(error)
 
-    def _next_index(self) -> int | None:
-        """The index in `_ready` of the batcher whose run may start now; None if there is none."""
-        running = self._running.values()
-        if not running or not self._ready:
-            return 0 if self._ready else None
-        batchers = {each.batcher for each in running}
-        free = self._cores - sum([each.batcher.policy.cores for each in running])
-        now = time.monotonic()
-        first_to_finish = min([each.finish_tag(now) for each in running])
-        may_start = [
-            (start_tag, order, index)
-            for index, (start_tag, order, batcher) in enumerate(self._ready)
-            if batcher.policy.cores <= free
-            or (start_tag <= first_to_finish and batcher not in batchers and not batcher.running_batches)
-        ]
-        return min(may_start)[2] if may_start else None
-
-    def _take_next(self) -> _RunningTurn | None:
-        """Takes the batcher out of `_ready` whose turn it is; None if no run may start now."""
-        index = self._next_index()
-        if index is None:
-            return None
-        start_tag, _, batcher = self._ready[index]
-        if index:
-            del self._ready[index]
-            heapq.heapify(self._ready)
-        else:
-            heapq.heappop(self._ready)
-        self._queued.discard(batcher)
-        self._virtual_time = start_tag
-        turn = _RunningTurn(batcher, start_tag, batcher.expected_seconds(), time.monotonic())
-        self._start_tags[batcher] = start_tag + _virtual(batcher, turn.seconds)
-        return turn
-
     def _next(self) -> DynamicBatcher | None:
         """Waits for a batcher to run; None when the thread is to end."""
         while True:
             with self._changed:
                 if self._stopping:
                     return None
-                turn = self._take_next()
-                if turn is not None:
-                    self._running[threading.get_ident()] = turn
+                taken = self._ready.take()
+                if taken is not None:
                     if self._ready:
                         self._changed.notify()  # another run may start beside it
-                    return turn.batcher
+                    return taken
                 now = time.monotonic()
                 if not self._delayed or self._delayed[0][0] > now:
                     self._changed.wait(self._wait_seconds(now))
