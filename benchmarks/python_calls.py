@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import load, loads, machine, messages
-from benchmarks.paired import plain, typed_floats
+from benchmarks.paired import infer, plain, typed_floats
 from benchmarks.rounds import progress
 from benchmarks.servers import ROOT, Server, started
 from benchmarks.subjects import NO_EXPERIMENTS, TIMING_BYTES, free_ports
@@ -110,6 +110,8 @@ LINES: Mapping[str, tuple[str, Line]] = {
     "unary-32": ("unary, 32 in flight", _unary(plain(), 32)),
     "lone": ("unary, one at a time", _unary(plain(), 1)),
     "with-id": ("unary with an id, 32 in flight", _unary(plain(id="request-0000001"), 32)),
+    "unary-256": ("unary, 256 in flight", _unary(plain(), 256)),
+    "infer-256": ("Open Inference, 256 in flight", _unary(infer, 256)),
     "typed": ("unary with a typed list, 32 in flight", _unary(typed_floats, 32)),
     "stream-32": ("stream, 32 requests a message", _stream(32)),
     "shared-64": ("64 callers of one client", _multiplexed(named=False)),

@@ -6,9 +6,10 @@ import math
 import random
 import time
 import weakref
+from contextlib import suppress
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -646,3 +647,45 @@ def line(request: Request) -> int:
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_taking_all_in_one_step_is_taking_one_after_the_other(data: st.DataObject) -> None:
+    """Whatever waits, both ways take the same batches, for the same reason, and leave the same behind."""
+    times = st.integers(0, 12).map(lambda quarters: quarters / 4)
+    rules = st.tuples(
+        st.integers(1, 3), st.sampled_from(["a", "a", "a", "b"]), times, st.sampled_from([0, 0, 0, 1, -1])
+    )
+    sent = data.draw(st.lists(st.tuples(rules, st.one_of(st.just(math.inf), times)), max_size=10))
+    limit, max_rows = data.draw(st.sampled_from([8, 100])), data.draw(st.integers(1, 20))
+    told = []
+    for in_one_step in (True, False):
+        queue = RequestQueue(QueueLimits(limit), OneLine(RunCost(0.25, 2, 0.375)))
+        queue.put(entry(1, "b"), 0.0)
+        queue.take(1, 0.0)  # so that groups have been used before
+        if not in_one_step:
+            queue._groups.take_all = lambda rows: None  # type: ignore[method-assign]
+        ids = {}
+        for number, ((rows, key, arrived, priority), left) in enumerate(sent):
+            each = entry(rows, key, arrived, arrived + left, priority)
+            ids[each] = number
+            with suppress(QueueFull, DeadlineExpired):
+                queue.put(each, arrived)
+        log: list[object] = []
+        for now in (1.0, 2.0, 3.0, 4.0):
+            taken = queue.take(max_rows, now)
+            log.append(([ids[each] for each in taken.batch], [ids[each] for each in taken.late]))
+            log.append(
+                (
+                    taken.rows,
+                    taken.cut_reason,
+                    queue.rows,
+                    queue.bytes,
+                    queue.total.rows,
+                    list(queue._class_rows),
+                )
+            )
+            log.append((sorted(map(str, queue._groups)), queue.earliest_deadline))
+        told.append(log)
+    assert told[0] == told[1]

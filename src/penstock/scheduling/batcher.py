@@ -374,8 +374,7 @@ class DynamicBatcher:
         cost = self.costs.of(request.shape_key)
         if not cost.is_known:
             return None
-        ahead = self._queue.rows_ahead(request, now)
-        head = self._queue.first_deadline() if ahead >= 1 else math.inf
+        ahead, head = self._queue.ahead(request, now)
         seconds = self._wait_estimate.seconds_to_answer(
             ahead, request.rows, self._max_rows, cost, now, head, request.deadline
         )

@@ -105,6 +105,21 @@ class BatchGroups(dict[object, BatchGroup]):
         line = group.lines[index]
         return (index, line) if request in line else None
 
+    def take_all(self, rows: int) -> list[Request] | None:
+        """Takes all requests out, which have so many rows, in the order in which they are due.
+
+        Returns:
+            None if this is not their order of arrival, or if they are of several groups or classes.
+        """
+        if len(self) != 1 or self.class_rows[NORMAL] != rows:
+            return None
+        [(key, group)] = self.items()
+        requests = group.lines[NORMAL].take_all()
+        if requests is not None:
+            self.class_rows[NORMAL] = 0
+            self.drop(key)
+        return requests
+
     def drop(self, key: object) -> None:
         """Removes a group that is empty."""
         group = self._spare = self.pop(key)

@@ -114,6 +114,16 @@ class QueueTotal:
             self.rows += rows
             self.bytes += size
 
+    def missing(self, queue: Limited, rows: int, size: int) -> tuple[int, int]:
+        """By how many rows and bytes a request exceeds the limits of a model's queue or these, at most."""
+        missing = [each.limits.missing(each, rows, size, each.large) for each in (queue, self)]
+        return max(rows for rows, _ in missing), max(size for _, size in missing)
+
+    def note_large(self, queue: Limited, request: Request) -> None:
+        """Notes a request that was just added to a model's queue, where it is above a limit."""
+        queue.large.note(request, queue)
+        self.large.note(request, self)
+
     def why_full(self, rows: int, size: int) -> QueueFull | None:
         """Why a request does not fit, together with what waits for all models; None if it does."""
         return self.limits.why_full("the queues of all models are full", self, rows, size, self.large)
@@ -206,18 +216,6 @@ def counted(request: Request, *large: LargeRequest) -> tuple[int, int]:
     parts = [each for each in large if each.request is request]
     rows, size = max((each.rows for each in parts), default=0), max((each.bytes for each in parts), default=0)
     return (request.rows or 1) - rows, request.size - size
-
-
-def most_missing(rows: int, size: int, *queues: Limited) -> tuple[int, int]:
-    """By how many rows and bytes a request exceeds the limits of one of these, at most."""
-    missing = [each.limits.missing(each, rows, size, each.large) for each in queues]
-    return max(rows for rows, _ in missing), max(size for _, size in missing)
-
-
-def note_large(request: Request, *queues: Limited) -> None:
-    """Notes a request that was just added, in each of these in which it is above a limit."""
-    for each in queues:
-        each.large.note(request, each)
 
 
 def _waiting(waiting: int, noun: str, uncounted: int) -> str:

@@ -80,6 +80,14 @@ class PriorityLine:
         """All requests, the last to arrive first."""
         return reversed(self._line)
 
+    def take_all(self) -> list[Request] | None:
+        """Takes all requests out, in their order of arrival; None if they are not due in that order."""
+        if self._heap is not None:
+            return None
+        requests = list(self._line)
+        self._line.clear()
+        return requests
+
     def remove(self, request: Request) -> None:
         """Removes a request."""
         del self._line[request]

@@ -13,20 +13,12 @@ from __future__ import annotations
 
 import math
 
-from penstock.core.errors import DeadlineExpired, QueueFull, RequestError
+from penstock.core.errors import DeadlineExpired, RequestError
 from penstock.core.request import CutReason, Request
 from penstock.scheduling.cost import RunCost, RunCosts
 from penstock.scheduling.queue.batch_groups import LOW, BatchGroups
 from penstock.scheduling.queue.fair_share import FairShare
-from penstock.scheduling.queue.limits import (
-    LargeRequest,
-    LastFull,
-    QueueLimits,
-    QueueTotal,
-    most_missing,
-    note_large,
-    why_full,
-)
+from penstock.scheduling.queue.limits import LargeRequest, LastFull, QueueLimits, QueueTotal, why_full
 from penstock.scheduling.queue.priority_line import PriorityLine
 
 PASSED = "the deadline had passed when the request arrived"
@@ -44,7 +36,6 @@ class BatchBuilder:
         now: the time, by the clock of the deadlines.
 
     Attributes:
-        max_rows, now: as given.
         batch: the requests that are to be run together.
         rows: the rows of these.
         late: requests that were found to be late, or that cannot be in time any more.
@@ -72,11 +63,6 @@ class BatchBuilder:
         self._fitting_rows: float = max_rows  # the rows that can be run
         self._fitting_by = math.inf  # by this deadline; worked out only for a second request
 
-    def set_first_run(self, is_first_run: bool) -> None:
-        """Sets whether the shape that is taken next has never run."""
-        self.is_first_run = is_first_run
-        self._fitting_by = -math.inf if is_first_run else math.inf
-
     def is_late(self, request: Request, waiting_rows: int) -> bool:
         """Whether a request's deadline has passed, or will have passed when its run ends.
 
@@ -85,8 +71,7 @@ class BatchBuilder:
         deadline = request.deadline
         if deadline <= self.now:
             return True
-        alone = not self.batch and waiting_rows <= (request.rows or 1)
-        sure = self.cost.is_known and not alone
+        sure = self.cost.is_known and (bool(self.batch) or waiting_rows > (request.rows or 1))
         return sure and self.now + self.cost.expect(request.rows) > deadline
 
     def takes(self, request: Request) -> bool:
@@ -97,9 +82,8 @@ class BatchBuilder:
         if self.batch:
             if self._deadline != self._fitting_by:
                 self._fitting_by = self._deadline
-                fitting = -1 if self.is_first_run else self.cost.rows_within(self._deadline - self.now)
-                self._fitting_rows = min(self.max_rows, fitting)
-            if rows > self._fitting_rows:
+                self._fitting_rows = min(self.max_rows, self.cost.rows_within(self._deadline - self.now))
+            if self.is_first_run or rows > self._fitting_rows:
                 reason = CutReason.NEW_SHAPE if self.is_first_run else CutReason.DEADLINE
                 self.cut_reason = CutReason.FULL if rows > self.max_rows else reason
                 return False
@@ -152,15 +136,20 @@ class RequestQueue:
         if request.deadline <= now:
             raise DeadlineExpired(PASSED)
         with self._lock:
-            if self.total.rows and (full := self._why_full(request, now)) is not None:
-                raise full
+            rows, size, total = request.rows or 1, request.size, self.total
+            half, share = self._half, self._fair_share
+            if total.rows and (
+                share is not None or total.rows + rows > half.rows or total.bytes + size > half.bytes
+            ):
+                full = share and share.why_full(request, request.sender, now)
+                if full := full or why_full(self, rows, size):
+                    raise full
             self._add(request)
 
     def why_rejected(self, request: Request, now: float) -> RequestError | None:
         """Why `put` would raise an error now; None if it would not, or if `displace` might help."""
         with self._lock:
-            if self._only is not None:
-                self._group_only()
+            self._group_only()
             _, normal, low = self._class_rows
             has_lower = low or normal if request.priority > 0 else low and request.priority == 0
             if request.deadline <= now or has_lower or not self.total.rows:
@@ -182,7 +171,7 @@ class RequestQueue:
                 return []
             missing, share = (request.rows or 1, request.size), self._fair_share
             if share is None or share.why_full(request, request.sender, now) is None:
-                missing, share = most_missing(*missing, self, self.total), None
+                missing, share = self.total.missing(self, *missing), None
             displaced = self._groups.in_place_of(request, missing, share, self.large, self.total.large)
             for each in displaced:
                 self._remove(each)
@@ -254,16 +243,16 @@ class RequestQueue:
                 rows = max(max_rows, next((head.rows for head in heads if head is not None), 0))
             return rows, self._costs.of(key)
 
-    def rows_ahead(self, request: Request, now: float) -> float:
-        """How many rows will be taken before a request that arrives now, if what waits is due evenly."""
+    def ahead(self, request: Request, now: float) -> tuple[float, float]:
+        """What is taken before a request that arrives now, if what waits is due evenly.
+
+        Returns:
+            How many rows, and the deadline of the first: infinity if not all that waits may share a batch.
+        """
         with self._lock:
             self._group_only()
-        return self._groups.rows_ahead(request, now)
-
-    def first_deadline(self) -> float:
-        """The deadline of the next request; infinity if not all that waits may share a batch."""
-        with self._lock:  # called after `rows_ahead`
-            return self._groups.first_deadline()
+            rows = self._groups.rows_ahead(request, now)
+            return rows, self._groups.first_deadline() if rows >= 1 else math.inf
 
     def _add(self, request: Request) -> None:
         if self.rows or self._fair_share is not None:
@@ -281,11 +270,11 @@ class RequestQueue:
         total.bytes += size
         if self._fair_share is not None:
             self._fair_share.add(request, request.sender)
-            note_large(request, self, self.total)
+            self.total.note_large(self, request)
         elif self.rows > self._half.rows or self.bytes > self._half.bytes:
             self._group_only()
             self._fair_share = FairShare(self.limits, self._groups.requests())
-            note_large(request, self, self.total)
+            self.total.note_large(self, request)
 
     def _group_only(self) -> None:
         """Puts the only request that waits into its group.
@@ -295,14 +284,6 @@ class RequestQueue:
         if self._only is not None:
             self._groups.add(self._only)
             self._only = None
-
-    def _why_full(self, request: Request, now: float) -> QueueFull | None:
-        rows, size, share = request.rows or 1, request.size, self._fair_share
-        half, total = self._half, self.total
-        if share is None and total.rows + rows <= half.rows and total.bytes + size <= half.bytes:
-            return None  # as below, but without a call
-        full = None if share is None else share.why_full(request, request.sender, now)
-        return why_full(self, rows, size) if full is None else full
 
     def _take_only(self, request: Request, builder: BatchBuilder) -> None:
         if (cost := self._cost_by_shape.get(request.shape_key)) is None:
@@ -337,7 +318,7 @@ class RequestQueue:
         """Prepares a batch for requests of one shape."""
         cost = self._cost_by_shape.get(shape_key)
         if cost is None or builder.is_first_run:
-            builder.set_first_run(not self._costs.has_run(shape_key))
+            builder.is_first_run = not self._costs.has_run(shape_key)
             cost = self._costs.of(shape_key)
         builder.cost = cost
 
@@ -360,6 +341,8 @@ class RequestQueue:
         If the first request is too late, nothing more is taken: another group may be more urgent now.
         """
         self._begin(key, builder)
+        if self.rows <= builder.max_rows and self._fair_share is None and self._take_all(builder):
+            return
         for index, line in enumerate(self._groups[key].lines):
             # Most requests have no priority: a class in which nothing waits is skipped.
             while self._class_rows[index] and (request := line.head()) is not None:
@@ -369,6 +352,23 @@ class RequestQueue:
                     self._groups.drop_if_empty(key)
                     return
         self._groups.drop(key)
+
+    def _take_all(self, builder: BatchBuilder) -> bool:
+        """Takes all that waits in one step, if it may share a batch and is in time, as is usual."""
+        earliest = self.earliest_deadline
+        if earliest != math.inf and (
+            earliest <= builder.now or builder.cost.rows_within(earliest - builder.now) < self.rows
+        ):
+            return False
+        if builder.is_first_run or builder.batch or (taken := self._groups.take_all(self.rows)) is None:
+            return False
+        builder.batch, builder.rows = taken, sum([request.rows for request in taken])
+        if builder.rows >= builder.max_rows:
+            builder.cut_reason = CutReason.FULL
+        self.total.rows -= self.rows
+        self.total.bytes -= self.bytes
+        self.rows = self.bytes = 0
+        return True
 
     def _move(self, index: int, line: PriorityLine, request: Request, builder: BatchBuilder) -> bool:
         """Moves a request into the batch or to the late ones; False if it stays for the next batch."""
