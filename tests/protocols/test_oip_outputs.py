@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from penstock.core.errors import InvalidRequest, ModelFailed
 from penstock.core.request import Response, Run
@@ -77,6 +80,26 @@ def test_more_than_protobuf_carries_fails(monkeypatch: pytest.MonkeyPatch) -> No
     failed = writer_of({"y": FP32}).encode(Response(run, ("y",), 0.0), "")
     assert isinstance(failed, ModelFailed)
     assert "above protobuf's limit" in str(failed)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_the_answers_of_one_run_are_those_of_each_alone(data: st.DataObject) -> None:
+    datatypes = data.draw(st.lists(st.sampled_from(list(DataType)), min_size=1, max_size=3))
+    inner = data.draw(st.sampled_from([(3,), (2, 2), (), (0,)]))
+    counts = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=5))
+    arrays = {
+        f"y{place}": examples(datatype, (sum(counts), *inner)) for place, datatype in enumerate(datatypes)
+    }
+    specs = [spec(f"y{place}", ("N", *inner), datatype) for place, datatype in enumerate(datatypes)]
+    made = model(signature_of([spec("x")], specs))
+    run, start = Run(1.0, 1.0, 2.0, sum(counts), arrays), 0
+    for count in counts:
+        names = tuple(data.draw(st.permutations(list(arrays)))[: data.draw(st.integers(1, len(arrays)))])
+        asked: Any = SimpleNamespace(model=made, id=data.draw(st.sampled_from(["", "ü"])), form=None)
+        part = Response(run, names, 0.0, start, start + count)
+        assert outputs.encode(part, asked) == Outputs(made).encode(part, asked.id)
+        start += count
 
 
 # Classifications

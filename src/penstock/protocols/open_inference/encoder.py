@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from google.protobuf.message import EncodeError
@@ -29,7 +29,37 @@ _Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
 def encode(response: Response, asked: AnswerTo) -> bytes | RequestError:
     """The serialized ModelInferResponse to a request; an error if it cannot be encoded."""
-    return attached(asked.model, Outputs).encode(response, asked.id, asked.form)
+    run, start, stop = response.run, response.start, response.stop
+    if asked.form or stop is None or stop - start == run.rows:
+        return attached(asked.model, Outputs).encode(response, asked.id, asked.form)
+    shared = run.shared
+    if shared is None:
+        shared = run.shared = {}
+    key = Outputs, response.names, stop - start
+    alike = shared.get(key)
+    if alike is None:
+        alike = shared[key] = attached(asked.model, Outputs).alike(response)
+    assert isinstance(alike, _Alike), "nothing else is put there"
+    if not alike.values:
+        return attached(asked.model, Outputs).encode(response, asked.id)
+    parts = [alike.head, wire.field(ID, asked.id.encode())] if asked.id else [alike.head]
+    for beginning, data, row_bytes in alike.values:
+        parts.append(beginning)
+        parts.append(data[start * row_bytes : stop * row_bytes])
+    return b"".join(parts)
+
+
+class _Alike(NamedTuple):
+    """What the answers of a run with the same outputs and as many rows consist of, besides the id.
+
+    Attributes:
+        head: all but the values.
+        values: for each output, what comes before its values, those of the whole run, the bytes of a row.
+            Empty if the answers must be written one by one.
+    """
+
+    head: bytes
+    values: Sequence[tuple[bytes, bytes, int]]
 
 
 class Outputs:
@@ -65,15 +95,33 @@ class Outputs:
             return ModelFailed(f"the model's answer is {len(data)} bytes, above protobuf's limit")
         return data
 
+    def alike(self, response: Response) -> _Alike:
+        """What is equal in all answers with the rows and outputs of this one, which is one of several."""
+        assert response.stop is not None, "the model is batched"
+        rows = response.stop - response.start
+        values, shapes = [], []
+        for name in response.names:
+            array = response.run.outputs[name]
+            if array.dtype.hasobject or not array.nbytes or not array.ndim or array.nbytes > COPIED_BYTES:
+                return _Alike(b"", ())
+            row_bytes = array.nbytes // len(array)
+            values.append((RAW + wire.varint(rows * row_bytes), array.tobytes(), row_bytes))
+            shapes.append((rows, *array.shape[1:]))
+        return _Alike(self._known_head(response.names, tuple(shapes)), values)
+
+    def _known_head(self, names: Sequence[str], shapes: _Shapes) -> bytes:
+        key = names, shapes
+        head = self._heads.get(key)
+        if head is None:
+            head = self._head(names, [self._datatypes[name] for name in names], shapes)
+            if len(self._heads) < REMEMBERED:
+                self._heads[key] = head
+        return head
+
     def _encoded(self, response: Response, id: str) -> bytes:
         run, names, start, stop = response.run.outputs, response.names, response.start, response.stop
         arrays = [run[name] if stop is None else run[name][start:stop] for name in names]
-        key = (names, tuple([array.shape for array in arrays]))
-        head = self._heads.get(key)
-        if head is None:
-            head = self._head(names, [self._datatypes[name] for name in names], key[1])
-            if len(self._heads) < REMEMBERED:
-                self._heads[key] = head
+        head = self._known_head(names, tuple([array.shape for array in arrays]))
         parts: list[bytes | memoryview] = [head, wire.field(ID, id.encode())] if id else [head]
         join: Callable[[Sequence[bytes | memoryview]], bytes] = b"".join
         for array in arrays:
