@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence, Set
+from dataclasses import fields
 from functools import partial
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -28,6 +29,7 @@ from penstock.protocols.fast_path.alike import Alike
 from penstock.protocols.fast_path.reading import varints
 from penstock.protocols.penstock_v1.encoder import Piece, encode, encode_many, weave, width
 from penstock.protocols.penstock_v1.results import ID, RESPONSE, RESULTS, TAG, result_of
+from penstock.protocols.request import ProtocolRequest
 from penstock.protocols.stream import Result, Stream
 from penstock.scheduling.execution.failures import cancelled_by_tag
 
@@ -70,7 +72,7 @@ class MicroBatch:
         self._tags, self._ids = found.tags, found.ids
         self._answers: list[bytes | None] = [None] * self.count
         self._lock = Lock()
-        request = Members.of(self, found)
+        request = Members(self, found, model)
         self._request: Callable[[], Members | None] = lambda: request
 
     def submit(self) -> None:
@@ -216,13 +218,13 @@ class _Asked(NamedTuple):
     form: bool
 
 
-class Members(Request):
+class Members(ProtocolRequest):
     """The core's request for a micro-batch, or for a part of one: what runs together.
 
     Args:
         batch: the micro-batch.
-        places: the places of its requests in the micro-batch.
-        fields: the arguments of `Request`.
+        found: its requests.
+        model: the model that answers.
 
     Attributes:
         places: the places of its requests in the micro-batch.
@@ -232,43 +234,34 @@ class Members(Request):
 
     __slots__ = ("__weakref__", "_batch", "count", "is_split", "places")
 
-    def __init__(self, batch: MicroBatch, places: Sequence[int], *fields: Any) -> None:
+    def __init__(self, batch: MicroBatch, found: Alike, model: Model) -> None:
         self._batch = batch
-        self.places = places
-        self.count = len(places)
+        self.count = batch.count
+        self.places: Sequence[int] = range(batch.count)
         self.is_split = False
-        super().__init__(*fields)
-
-    @classmethod
-    def of(cls, batch: MicroBatch, found: Alike) -> Members:
-        """The request for a whole micro-batch."""
-        stream, asked, arrived = batch.stream, found.known.asked, time.monotonic()
-        trace = key = None
-        if stream.service.reads:
-            trace, key = stream.carried(asked.metadata)
-        deadline = min(stream.call.deadline, arrived + found.seconds)
-        return cls(
-            batch, range(batch.count), found.inputs(), asked.outputs,
-            asked.rows * batch.count, asked.shape_key, stream.rpc, arrived, deadline, asked.priority,
-            found.messages.nbytes, None, None, trace, key,
+        super().__init__(
+            batch.stream, model, found.known.asked, found.inputs(), "", 0, found.messages.nbytes,
+            time.monotonic(), None, found.seconds,
         )  # fmt: skip
+        self.rows *= batch.count
 
     def part(self, places: Sequence[int]) -> Members:
         """The request for a part of them, with arrays of its own."""
         count, wanted = len(self.places), set(places)
         rows = self.rows // count
         chosen = [index for index, place in enumerate(self.places) if place in wanted]
-        inputs = {
+        part = Members.__new__(Members)
+        for name in _COPIED:
+            setattr(part, name, getattr(self, name))
+        part.inputs = {
             name: array.reshape(count, rows, *array.shape[1:])[chosen].reshape(-1, *array.shape[1:])
             if array.ndim
             else array
             for name, array in self.inputs.items()
         }
-        return Members(
-            self._batch, places, inputs, self.outputs, rows * len(places), self.shape_key, self.rpc,
-            self.arrived, self.deadline, self.priority, self.size // count * len(places), None, self.caller,
-            self.trace, self.key,
-        )  # fmt: skip
+        part.rows, part.size = rows * len(places), self.size // count * len(places)
+        part.places, part.count, part.is_split = places, len(places), False
+        return part
 
     @property
     def cancelled(self) -> bool:
@@ -282,13 +275,8 @@ class Members(Request):
         if value:
             self._batch.dropped = True
 
-    @property
     @override
-    def sender(self) -> object:
-        return self._batch.stream.call.peer()
-
     def counted(self) -> tuple[Account, object]:
-        """Where their answers count, and what stands for them there."""
         return self._batch.stream.account, self._batch
 
     @override
@@ -316,3 +304,7 @@ class Members(Request):
     @override
     def reply(self, result: Response | RequestError) -> Flush | None:
         return self._batch.answer(self.places, result)
+
+
+_COPIED = (*(each.name for each in fields(Request) if each.init), *ProtocolRequest.__slots__, "_batch")
+"""What a part has in common with its whole."""
