@@ -266,6 +266,8 @@ def test_no_server(cli: Cli) -> None:
         (["x=1", "--output", "out.csv"], "--output needs --file"),
         (["x=1", "--format", "csv"], "--format needs --file"),
         (["x=1", "--fail-fast"], "--fail-fast needs --file"),
+        (["--file", ""], "--output need a name"),
+        (["--file", "rows.csv", "--output", ""], "--output need a name"),
         (["x=1", "--outputs", " ,"], "--outputs is empty"),
         (["x=1", "--timeout", "0"], "--timeout"),
         (["--file", "rows.csv", "--format", "xml"], "--format"),

@@ -101,7 +101,9 @@ def test_a_server_that_comes_back_with_another_model_ends_the_run(tmp_path: Path
             run = begin("below_100", rows, "-o", out, *target)
             wait_for(lambda: rows_in(tmp_path / "out.csv.checkpoint") > 0)
         else:
-            run = begin("below_100", "-", "-o", "-", "--rejected", out, *target, stdin=subprocess.PIPE)
+            run = begin(
+                "below_100", "-", "-o", "-", "--rejected", "r", *target, stdin=subprocess.PIPE, cwd=tmp_path
+            )
             assert run.stdin is not None
             assert run.stdout is not None
             run.stdin.write("x\n1\n")
@@ -144,6 +146,12 @@ def test_another_version_or_file_for_rejected_rows_is_another_run(
         (["in.csv", "-o", "out.csv", "--rejected", "notes.txt"], "notes.txt exists, and no run of penstock"),
         (["in.csv", "-o", "out.csv", "--rejected", "notes.txt", "--restart"], "notes.txt exists, and no run"),
         (["in.csv", "-o", "full.parquet.parts"], "full.parquet.parts is a folder; name a file to write"),
+        (
+            ["in.csv", "-o", "out.csv", "--rejected", "bad.csv"],
+            "--rejected bad.csv: rows without an answer are",
+        ),
+        (["in.csv", "-o", ""], "the name of --output is empty"),
+        (["", "-o", "out.csv"], "the name of a FILE is empty"),
         (["in.csv", "-o", "."], ". is a folder; name a file to write"),
         (["in.csv", "-o", "-", "--rejected", "notes.txt"], "notes.txt exists, and no run of penstock"),
         (

@@ -105,6 +105,8 @@ def _file_options(  # noqa: PLR0913 - the flags
     Raises:
         click.UsageError: they cannot be combined.
     """
+    if "" in (path, output):
+        raise click.UsageError('--file and --output need a name; "-" is standard input or output')
     if path is None:
         alone = {"--output": output, "--format": form, "--fail-fast": fail_fast}
         for flag in (flag for flag, given in alone.items() if given):

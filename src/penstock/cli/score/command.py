@@ -153,9 +153,11 @@ def _plan(  # noqa: PLR0913 - the flags
     from penstock.scoring.files import check_paths
     from penstock.scoring.job import Plan
     from penstock.scoring.sending import Request
-    from penstock.scoring.sources import STANDARD, sources
+    from penstock.scoring.sources import STANDARD, format_of, sources
 
     assert isinstance(request, Request)
+    if "" in files:
+        raise click.UsageError('the name of a FILE is empty; "-" is standard input')
     try:
         found = sources(files, input_form)
     except Invalid as error:
@@ -174,6 +176,10 @@ def _plan(  # noqa: PLR0913 - the flags
         check_paths([each.name for each in found], target, rejected, was_named)
     except Invalid as error:
         raise click.UsageError(str(error)) from None
+    if was_named and format_of(str(rejected)) not in (None, "jsonl"):
+        raise click.UsageError(
+            f"--rejected {rejected}: rows without an answer are written as JSON Lines; let it end in .jsonl"
+        )
     return Plan(found, target, form, rejected, request)
 
 
@@ -190,6 +196,8 @@ def _file_to_write(output: str, form: FileFormat | None) -> Path:
         raise click.UsageError(
             f"{output}: the output is a file of this machine: a run could not go on in another one"
         )
+    if not output:
+        raise click.UsageError('the name of --output is empty; "-" is standard output')
     target = Path(output)
     if not target.name:
         raise click.UsageError(f"{output} is a folder; name a file to write")
