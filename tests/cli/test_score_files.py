@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from conftest import Cli
 
 SECONDS = 60.0
-ROWS = 60_000
+ROWS = 400_000
 
 
 @pytest.fixture
