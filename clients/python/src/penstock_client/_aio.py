@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
-from threading import get_ident
 from typing import Literal, overload
 from weakref import WeakSet
 
@@ -67,7 +66,6 @@ class AsyncClient(Connection):
         super().__init__(target, credentials, options, timeout, metadata, transport, merge_rows, max_pending)
         # [async
         self._streams: WeakSet[Stream] = WeakSet()
-        self._loop = asyncio.get_running_loop()
         # ]
 
     async def predict(  # noqa: PLR0913 - the fields of a request
@@ -129,7 +127,6 @@ class AsyncClient(Connection):
                 inputs = loose(inputs, extra)
             deadline = Deadline(self._timeout, model) if timeout is None else deadline_of(timeout, model)
             # [async
-            self._check_loop()
             sent = None if metadata else self._sent(known, inputs, id, deadline)
             if sent is not None:
                 signature, written, future = sent
@@ -149,6 +146,7 @@ class AsyncClient(Connection):
                             answered = known.read(answered, written[0] if written else b"", id)
                         return answered
                 return await self._predicted(known, signature, written, id, deadline, None, failed)
+            self._check_loop()
             # ]
             signature, written = await self._prepare(known.key, self._requests.encode, inputs, deadline)
             return await self._predicted(known, signature, written, id, deadline, checked(metadata, id))
@@ -260,15 +258,6 @@ class AsyncClient(Connection):
         # ]
         return stream.results(self._predict_stream, metadata, start, errors == "raise")
 
-    # [async
-    def _check_loop(self) -> None:
-        # In Python 3.11, it takes a system call to ask which loop runs. Loops of asyncio know their thread.
-        if getattr(self._loop, "_thread_id", None) == get_ident():
-            return
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("this client belongs to another event loop: make one in each loop")
-
-    # ]
     async def models(self) -> list[ModelInfo]:
         """All versions of all models, by name and version.
 

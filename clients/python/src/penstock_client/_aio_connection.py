@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from threading import get_ident
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -82,6 +83,9 @@ class Connection(Local):
             PREDICT_STREAM, None, prediction_pb2.PredictStreamResponse.FromString
         )
         self._check = self._channel.unary_unary(_health.METHOD, _health.encode, _health.decode)
+        # [async
+        self._loop = asyncio.get_running_loop()
+        # ]
 
     # [async
     def _sent(
@@ -92,6 +96,9 @@ class Connection(Local):
         Returns:
             None if something must be fetched or waited for first.
         """
+        # In Python 3.11, it takes a system call to ask which loop runs. Loops of asyncio know their thread.
+        if getattr(self._loop, "_thread_id", None) != get_ident():
+            self._check_loop()
         signature, stream = self._signatures.get(known.key), self._shared
         if signature is None or stream is None or self._requests.merging or not stream.has_room:
             return None
@@ -107,6 +114,10 @@ class Connection(Local):
                 checked(None, id)
             parts.append(extras(id, deadline.timeout if deadline.is_given else None, None))
         return signature, written, stream.send(parts, deadline)
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this client belongs to another event loop: make one in each loop")
 
     # ]
     async def _predicted(  # noqa: PLR0913 - the fields of a request

@@ -126,7 +126,9 @@ class Multiplexer:
         slot = self._free.pop()
         self._waiting[slot] = waiter
         self._deadlines[slot] = deadline
-        self._enqueue(slot, parts)
+        body = b"".join((*parts, _TAGS[slot]))  # as `_enqueue`, without a call
+        self._queue.append(wire := request_opened(len(body)) + body)
+        self._bytes += len(wire)
         return slot
 
     def add_member(self, member: Member, deadline: Deadline | None = None) -> int:
