@@ -262,12 +262,18 @@ def test_our_client_goes_on_over_a_new_connection(relay: Relay, transport_of_cli
             sequence = penstock_client.Sequence(f"ours {transport_of_client}", **how)
             return int(client.predict("sum", {"x": 1}, sequence=sequence)["y"][0, 0])
 
+        def is_connected() -> bool:
+            with contextlib.suppress(penstock_client.Unavailable):
+                return client.health() == "SERVING"
+            return False
+
         assert [step(start=True), step()] == [1, 2]
         for _ in range(3):
             relay.cut()
             try:
                 total = step()
             except penstock_client.Unavailable:
+                kit.wait_until(is_connected, "gRPC to notice that the connection is gone")
                 total = step()
             assert total >= 3
         assert step(end=True) == total + 1
