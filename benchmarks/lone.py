@@ -45,8 +45,8 @@ DUE_SECONDS = 1.5
 second. Only then do these find a request ahead of them."""
 LATE_NANOS = 1000
 """The time that a call has which is to be rejected because of the request ahead of it: less than the two runs
-take by any estimate. With 20 µs, the server rightly admitted it where it expects a run to take less than 10 µs,
-and it ended in the queue, with DEADLINE_EXCEEDED."""
+take by any estimate. With 20 µs, the server rightly admitted it where it expects a run to take less than
+10 µs, and it ended in the queue, with DEADLINE_EXCEEDED."""
 FIRST_CALLS = 500
 IN_FLIGHT = 32
 HALF = 0.5

@@ -5,8 +5,8 @@
 The server runs on one core, the load on the other. In every round all lines take turns. Printed are the
 medians of the server's CPU for a prediction, and the medians of the ratios to the plain request of the same
 round and the same kind of call. Unary calls by h2load all have the same bytes; those of the Python
-client, which share one stream, each have an id, a remaining time and a trace of their own. The lines that begin
-with "client" give the CPU of the client's process instead.
+client, which share one stream, each have an id, a remaining time and a trace of their own. The lines that
+begin with "client" give the CPU of the client's process instead.
 """
 
 from __future__ import annotations
