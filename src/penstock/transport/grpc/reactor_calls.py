@@ -53,8 +53,11 @@ class Events(Protocol):
     def message_taken(self) -> None:
         """Notes that a message has been handled."""
 
-    def stream_message_comes(self) -> None:
-        """Notes that a message of a stream is about to be handled."""
+    streams_until: float
+    """When the streams' time in this turn is over; 0.0 before their first message, which begins it."""
+
+    def begin_streams(self) -> None:
+        """Begins the streams' time in this turn."""
 
     def stream_message_taken(self) -> None:
         """Notes that a message of a stream has been handled."""
@@ -242,9 +245,11 @@ class ReactorCall(ServerCall):
     def take(self, message: bytes) -> None:
         """Handles a message of a stream."""
         if not self._over:
-            self._reactor.stream_message_comes()
+            reactor = self._reactor
+            if not reactor.streams_until:
+                reactor.begin_streams()
             self._handler.received(message)
-            self._reactor.stream_message_taken()
+            reactor.stream_message_taken()
 
     def half_close(self) -> None:
         """The client has finished sending."""
