@@ -5,7 +5,8 @@
 The server runs on one core, the load on the other. In every round all lines take turns. Printed are the
 medians of the server's CPU for a prediction, and the medians of the ratios to the plain request of the same
 round and the same kind of call. Unary calls by h2load all have the same bytes; those of the Python
-client, which share one stream, each have an id, a remaining time and a trace of their own.
+client, which share one stream, each have an id, a remaining time and a trace of their own. The lines that
+begin with "client" give the CPU of the client's process instead.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ def _shared(*fields: object) -> Line:
     return multiplexed(CALLERS, "server_cpu_us", fields)
 
 
+def _client(*fields: object) -> Line:
+    return multiplexed(CALLERS, "client_cpu_us", fields)
+
+
 LINES: Mapping[str, tuple[str, str, Line]] = {
     "unary": ("unary, plain", "unary", unary("unary", plain(), IN_FLIGHT)),
     "unary-fields": (
@@ -77,6 +82,9 @@ LINES: Mapping[str, tuple[str, str, Line]] = {
     "shared-id": ("multiplexed, id", "shared", _shared("--ids")),
     "shared-trace": ("multiplexed, fresh trace", "shared", _shared("--traces")),
     "shared-all": ("multiplexed, all three", "shared", _shared("--timeout", 10, "--ids", "--traces")),
+    "client": ("client, plain", "client", _client()),
+    "client-timeout-id": ("client, timeout + id", "client", _client("--timeout", 10, "--ids")),
+    "client-all": ("client, timeout + id + trace", "client", _client("--timeout", 10, "--ids", "--traces")),
 }  # fmt: skip
 """By name: the title, the name of the plain line that it is compared with, and how it is measured."""
 
@@ -92,7 +100,7 @@ def _build(checkout: Path, server_core: int) -> Iterator[Build]:
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """The server's CPU of every round in microseconds, by line."""
+    """The CPU of every round in microseconds, by line: the server's, or the client's."""
     server_core, load_core = machine.cores()
     run = Run(arguments.seconds, server_core, load_core)
     names = arguments.only or list(LINES)

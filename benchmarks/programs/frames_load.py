@@ -134,17 +134,20 @@ class Connection:
             del self._held[stream]
 
     def _write(self, stream: Stream) -> bool:
-        """Sends what the windows have room for; returns whether that was all."""
+        """Sends what the windows have room for; returns whether that was all.
+
+        A message may be larger than a window ever is, and then leaves in parts.
+        """
         while stream.unsent:
-            due, body = stream.unsent[0]
-            size = len(body)
-            if size > self._window or size > stream.window:
-                return False
-            stream.unsent.popleft()
-            self._window -= size
-            stream.window -= size
-            for start in range(0, size, LARGEST_FRAME):
-                part = body[start : start + LARGEST_FRAME]
+            due, body = stream.unsent.popleft()
+            while body:
+                room = min(self._window, stream.window, LARGEST_FRAME)
+                if room <= 0:
+                    stream.unsent.appendleft((due, body))
+                    return False
+                part, body = body[:room], body[room:]
+                self._window -= len(part)
+                stream.window -= len(part)
                 self._out += len(part).to_bytes(3, "big") + bytes([DATA, 0]) + stream.number + part
             stream.unanswered += due
             now = time.perf_counter()

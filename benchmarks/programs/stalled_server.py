@@ -13,7 +13,7 @@ from penstock.scheduling.batcher import DynamicBatcher
 def main() -> None:
     """Serves."""
     DynamicBatcher.may_run = lambda self: False  # type: ignore[method-assign]
-    DynamicBatcher.run_once = lambda self, gathered=None: False  # type: ignore[method-assign]
+    DynamicBatcher.run_once = lambda self, *_: False  # type: ignore[method-assign]
     from penstock.cli import main as command
 
     command()

@@ -19,9 +19,17 @@ class TritonPythonModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._inputs = [each.name for each in self._session.get_inputs()]
+        self._outputs = [each.name for each in self._session.get_outputs()]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        inputs = [triton.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
-        [y] = self._session.run(None, {"x": np.concatenate(inputs)})
-        ends = np.cumsum([len(rows) for rows in inputs])
-        return [triton.InferenceResponse([triton.Tensor("y", rows)]) for rows in np.split(y, ends[:-1])]
+        arrays = {name: [_array(request, name) for request in requests] for name in self._inputs}
+        outputs = self._session.run(None, {name: np.concatenate(arrays[name]) for name in arrays})
+        ends = np.cumsum([len(rows) for rows in arrays[self._inputs[0]]])[:-1]
+        split = zip(*(np.split(each, ends) for each in outputs), strict=True)
+        return [triton.InferenceResponse(list(map(triton.Tensor, self._outputs, rows))) for rows in split]
+
+
+def _array(request: Any, name: str) -> Any:
+    array = triton.get_input_tensor_by_name(request, name).as_numpy()
+    return array.astype(str).astype(object) if array.dtype == object else array  # its texts are bytes

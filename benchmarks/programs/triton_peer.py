@@ -1,9 +1,11 @@
 """A peer: Triton as nvidia-pytriton ships it, with its Python backend and a model that calls ONNX Runtime.
 
-    python benchmarks/programs/triton_peer.py MODEL_FILE FOLDER DELAY_MICROSECONDS
+    python benchmarks/programs/triton_peer.py MODELS FOLDER DELAY_MICROSECONDS
 
 Runs in nvidia-pytriton's environment, prints its address and becomes tritonserver, which may still be loading
-then. It batches up to 32 rows, waiting up to the delay. The repository and the backend are put in FOLDER.
+then. It batches up to 32 rows, waiting up to the delay. MODELS is the file of one model, served as
+"tiny_mlp", or a folder of models, NAME/1/model.onnx. Their first axes are their rows. Triton's repository and
+the backend are put in FOLDER.
 """
 
 from __future__ import annotations
@@ -14,19 +16,21 @@ import socket
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
+import onnxruntime
 import pytriton
 
 CONFIG = """
-name: "tiny_mlp"
+name: "{name}"
 backend: "python"
 max_batch_size: 32
-input [ {{ name: "x" data_type: TYPE_FP32 dims: [ 64 ] }} ]
-output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 8 ] }} ]
+{tensors}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 dynamic_batching {{ max_queue_delay_microseconds: {delay} }}
 parameters {{ key: "path" value: {{ string_value: "{path}" }} }}
 """
+TYPES = {"float": "FP32", "int64": "INT64", "string": "STRING"}
 HERE = Path(__file__).parent
 TRITON = Path(pytriton.__file__).parent / "tritonserver"
 ONLY_GRPC = ("--allow-http=false", "--allow-metrics=false", "--log-info=false", "--log-warning=false")
@@ -35,7 +39,12 @@ ONLY_GRPC = ("--allow-http=false", "--allow-metrics=false", "--log-info=false", 
 def main() -> None:
     path, folder, delay = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     folder.mkdir()
-    backends, models = _backends(folder), _models(folder, path, delay)
+    backends, models = _backends(folder), folder / "models"
+    files = (
+        {each.name: each / "1/model.onnx" for each in path.iterdir()} if path.is_dir() else {"tiny_mlp": path}
+    )
+    for name, file in files.items():
+        _model(models / name, file, delay)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -54,12 +63,29 @@ def _backends(folder: Path) -> Path:
     return folder / "backends"
 
 
-def _models(folder: Path, path: Path, delay: int) -> Path:
-    model = folder / "models/tiny_mlp"
-    (model / "1").mkdir(parents=True)
-    (model / "config.pbtxt").write_text(CONFIG.format(delay=delay, path=path))
-    shutil.copy(HERE / "triton_model.py", model / "1/model.py")
-    return folder / "models"
+def _model(folder: Path, path: Path, delay: int) -> None:
+    """The folder of a model in Triton's repository."""
+    (folder / "1").mkdir(parents=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    tensors = [*map(_input, session.get_inputs()), *map(_output, session.get_outputs())]
+    config = CONFIG.format(name=folder.name, tensors="\n".join(tensors), delay=delay, path=path)
+    (folder / "config.pbtxt").write_text(config)
+    shutil.copy(HERE / "triton_model.py", folder / "1/model.py")
+
+
+def _input(spec: Any) -> str:
+    return f"input [ {{ {_tensor(spec)} dims: {spec.shape[1:]} }} ]"
+
+
+def _output(spec: Any) -> str:
+    # Triton has no tensors of one row and no further axis.
+    dims = f"dims: {spec.shape[1:]}" if spec.shape[1:] else "dims: [ 1 ] reshape: { shape: [ ] }"
+    return f"output [ {{ {_tensor(spec)} {dims} }} ]"
+
+
+def _tensor(spec: Any) -> str:
+    datatype = TYPES[spec.type.removeprefix("tensor(").removesuffix(")")]
+    return f'name: "{spec.name}" data_type: TYPE_{datatype}'
 
 
 def _environment() -> dict[str, str]:

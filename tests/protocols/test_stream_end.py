@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from penstock.core.tensors import Array
 from penstock.protocols.open_inference.service import InferenceService
+from penstock.protocols.penstock_v1.stream import PredictStream
 from penstock.protocols.stream import STOPPING
+from penstock.protocols.stream_items import Settled
 from penstock.transport.grpc.call import OK, Status
 from penstock_proto.inference import grpc_service_pb2 as oip_pb
 from protocols.test_known_requests import AtOnce, Call, NoObserver, Server, add, message, request
@@ -69,3 +72,40 @@ def test_a_message_that_comes_as_the_stream_ends_is_not_run(protocol: str, end: 
     assert len(call.sent) == 1
     assert server.failures == []
     assert server.model.batcher.waiting_rows == 0
+
+
+class ExchangingCall(Call):
+    """A call that is told to stop by another thread just as it is given an answer to exchange."""
+
+    can_exchange = True
+    handler: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+        self.stopping = threading.Thread(target=self._stop)
+
+    def _stop(self) -> None:
+        self.handler.stop()
+
+    def exchange(self, message: bytes) -> None:
+        self.stopping.start()
+        self.stopping.join(0.2)
+        self.told.append("exchange")
+
+    def finish(self, status: Status = OK, message: bytes | None = None) -> None:
+        self.told.append("finish")
+
+
+def test_an_answer_that_is_exchanged_leaves_before_the_status_of_a_server_that_stops() -> None:
+    server, call, step = Server(add), ExchangingCall(), Settled(())
+    call.handler = stream = server.service.methods()[PENSTOCK].handler(call)
+    assert isinstance(stream, PredictStream)
+    stream.begun(step)  # the one request in flight, a step of the stream's own sequence
+    stream._in_flight, stream._exchanges = 1, True
+    flush = stream.done(step, ((b"answer", 1),))
+    assert flush is not None
+    flush()
+    call.stopping.join()
+    assert call.told[0] == "exchange"
+    assert set(call.told[1:]) == {"finish"}

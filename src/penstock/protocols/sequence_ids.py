@@ -55,9 +55,14 @@ class StepStream(StepOrigin, Protocol):
 
     Attributes:
         has_sequence: whether steps without an id belong to the stream's own sequence.
+        plain_step: such a step, which neither begins nor ends the sequence.
     """
 
     has_sequence: bool
+
+    @property
+    def plain_step(self) -> Step:
+        """As above; the same object for all steps."""
 
 
 def caller_of(call: ServerCall, identity: str | None = None) -> Caller:
@@ -121,7 +126,7 @@ def own_step(stream: StepStream | None) -> Step | None:
     """The step for a request without sequence fields; None if it must name its sequence."""
     if stream is None or not stream.has_sequence:
         return None
-    return Step(stream, False, False, stream, None, stream.step_caller)
+    return stream.plain_step
 
 
 def known_step(model: Model, origin: StepOrigin, id: str | None) -> Step | None:

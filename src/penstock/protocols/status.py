@@ -14,7 +14,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status as StatusMessage
 
 from penstock.core import errors, wire
-from penstock.transport.grpc.call import Status
+from penstock.transport.grpc.call import OK, Status
 
 Codes: TypeAlias = Mapping[type[errors.PenstockError], grpc.StatusCode]
 
@@ -151,12 +151,22 @@ def _to_bytes(number: int, text: str, retry_after_seconds: float | None) -> byte
     return data + b"%b%c%b%b%c%b%c%b" % around
 
 
+_LAST: list[tuple[errors.RequestError | None, Codes, float | None, Status]] = [(None, CODES, None, OK)]
+"""The last error with a hint, and its status: while a queue stays full, requests get one error in a row."""
+
+
 def to_status(error: errors.RequestError, codes: Codes = CODES) -> Status:
     """The error as the status that ends a call."""
-    code, seconds = codes[type(error)], error.retry_after_seconds
+    last, seconds = _LAST[0], error.retry_after_seconds
+    if error is last[0] and codes is last[1] and seconds == last[2]:
+        return last[3]
+    code = codes[type(error)]
     if seconds is None:
         return Status(code, words(error))
-    return _with_hint(code._value_[0], words(error), seconds)
+    status = _with_hint(code._value_[0], words(error), seconds)
+    if error.__traceback__ is None:  # else it keeps the frames that it went through, and with them the call
+        _LAST[0] = error, codes, seconds, status
+    return status
 
 
 @lru_cache(64)

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cached_property
-from typing import Protocol, TypeAlias
 
 import grpc
 from typing_extensions import override
@@ -16,64 +15,17 @@ from typing_extensions import override
 from penstock.core.caller import Caller
 from penstock.core.errors import InvalidRequest, RequestError
 from penstock.core.large_bytes import HUGE_BYTES, forget
-from penstock.core.request import Flush
-from penstock.models.model import Model
+from penstock.core.request import Flush, Step
 from penstock.protocols.answers import Account
 from penstock.protocols.fast_path.known_requests import Found
-from penstock.protocols.request import Origin, Part, ProtocolRequest
+from penstock.protocols.request import Origin, ProtocolRequest
 from penstock.protocols.send_buffer import SMALL_BYTES, SMALL_OF_MANY_BYTES, SendBuffer
 from penstock.protocols.sequence_ids import StepStream, caller_of
 from penstock.protocols.service import Service, read_from
+from penstock.protocols.stream_items import Result, Settled, StreamItem
 from penstock.transport.grpc.call import OK, ServerCall, Status
 
 STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping; all accepted requests are answered")
-
-Result: TypeAlias = "Sequence[Part] | Status"
-"""The result of a request: what is sent at its place in the stream, or the status that ends it there."""
-
-
-class StreamItem(Protocol):
-    """A request of a stream, or several that are answered together.
-
-    Attributes:
-        parts: its results, once they are known; used only if results are sent in the order of the requests.
-        count: the number of requests in it.
-    """
-
-    parts: Result | None
-    count: int
-
-    def cancel(self) -> None:
-        """Drops the requests without a result, because they are no longer needed."""
-
-    def cancel_tags(self, tags: Set[int]) -> None:
-        """Answers requests of these tags with CANCELLED, and drops them."""
-
-    def learn(self, size: int) -> Model | None:
-        """Takes the bytes of its answers, from which those of later ones are expected; 0 for small ones.
-
-        Returns:
-            The model, if they are far more than was expected: see `Answers.take_back`.
-        """
-
-
-class Settled:
-    """A request that was rejected before it was submitted: it has only its result, `parts`."""
-
-    __slots__ = ("count", "parts")
-
-    def __init__(self, parts: Result) -> None:
-        self.parts: Result | None = parts
-        self.count = 1
-
-    def cancel(self) -> None:
-        """It has its result."""
-
-    def cancel_tags(self, tags: Set[int]) -> None:
-        """It has its result."""
-
-    def learn(self, size: int) -> Model | None:
-        """It is an error."""
 
 
 class Stream(Origin):
@@ -126,6 +78,11 @@ class Stream(Origin):
     def step_caller(self) -> Caller:
         return caller_of(self.call)
 
+    @cached_property
+    def plain_step(self) -> Step:
+        """A step of the stream's own sequence that neither begins nor ends it."""
+        return Step(self, False, False, self, None, self.step_caller)
+
     @override
     def open_account(self) -> Account:
         return self.account
@@ -172,6 +129,7 @@ class Stream(Origin):
         self._closed = True
         self.service.gone(self)
         self._drop_all()
+        self.__dict__.pop("plain_step", None)  # it refers to this: a reference cycle
         self.service.answers.close(self.account)
 
     def stop(self) -> None:
@@ -226,7 +184,7 @@ class Stream(Origin):
 
     def flush(self) -> None:
         """Sends what is ready; during a message of a few requests, its end does so."""
-        if self._closed or self._gathers:
+        if self._closed or self._gathers or (self._exchanges and self._exchanged()):
             return
         if self._ordered and self._in_order:
             self._move_in_order()
@@ -237,18 +195,31 @@ class Stream(Origin):
         if self._end is not None:
             self._finish_if_done()
 
+    def _exchanged(self) -> bool:
+        """Sends the one result of a stream that exchanges messages, past the send buffer; says if it has.
+
+        The status of the call must not be sent between counting the result and sending it.
+        """
+        with self._lock:
+            line = self._in_order
+            result = line[0].parts if self._exchanges and len(line) == 1 and self._end is None else None
+            if type(result) is not tuple or len(result) != 1 or len(result[0][0]) > SMALL_BYTES:
+                return False
+            line.clear()
+            self._exchanges = False
+            self._in_flight -= 1
+            self.service.telemetry.stream_sent(1, 1)
+            self.call.exchange(result[0][0])
+        if self._end is not None:
+            self._finish_if_done()
+        return True
+
     def _send(self, message: bytes) -> None:
         """Sends a message of results, and asks for the next message if that was put off: see `_take_one`."""
-        if not self._exchanges:
-            self.call.send(message)
-            return
-        self._exchanges = False
-        if self._end is not None or self._send_buffer.large_bytes:
-            self.call.send(message)
+        self.call.send(message)
+        if self._exchanges:
+            self._exchanges = False
             self._receive()
-            return
-        self._count_sent()  # before the next message can come; gRPC sends it before the status of the call
-        self.call.exchange(message)
 
     def _count_sent(self) -> None:
         large = self._send_buffer.large_bytes

@@ -118,8 +118,10 @@ class SequenceBatcher(DynamicBatcher):
                     super().put(request)
                 except RequestError:
                     self._sequences.leave(request, request.arrived, answered=False)
+                    self._count_held()
                     raise
-            self._count_held()
+            else:
+                self._count_held()
 
     @override
     def why_rejected(self, request: Request) -> RequestError | None:

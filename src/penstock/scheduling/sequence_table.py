@@ -140,17 +140,18 @@ class SequenceTable:
             because the step that they continue from has failed.
         """
         step = step_of(request)
-        known = self._known.get(step.key)
+        key = step.key
+        known = self._known.get(key)
         if known is None or known.head is not request:
             return None, []
         known.head, known.used = None, now
-        self._known.move_to_end(step.key)
+        self._known.move_to_end(key)
         self._settle(step, known, answered)
-        self._shares.used(step.key, known.caller and known.caller.connection)
+        self._shares.used(key, known.caller and known.caller.connection)
         if known.state is None and not answered:
             self._not_begun(step)
         lost: list[Request] = []
-        must_leave = self._has_to_leave(step.key, now)
+        must_leave = self._leaving is not NONE and self._has_to_leave(key, now)
         while known.held:
             following, _ = known.held.popitem(last=False)
             self._uncount(following)
@@ -166,13 +167,15 @@ class SequenceTable:
 
     def state_of(self, request: Request) -> State | None:
         """The state that a running step continues from; None if it begins a sequence."""
-        step = step_of(request)
-        known = self._known.get(step.key)
-        return None if step.start or known is None else known.state
+        step = request.sequence
+        assert step is not None  # as in `step_of`, but without a call
+        return None if step.start or (known := self._known.get(step.key)) is None else known.state
 
     def advance(self, request: Request, state: State) -> None:
         """A running step has succeeded: `state` is the state after it, once it has been answered."""
-        known = self._known.get(step_of(request).key)
+        step = request.sequence
+        assert step is not None  # likewise
+        known = self._known.get(step.key)
         if known is not None and known.head is request:
             known.fresh = state
 
@@ -349,14 +352,15 @@ class SequenceTable:
         if fresh is not None and answered:
             if step.start or known.state is None:
                 known.owner = step.owner
+                if step.key is step.owner:  # nothing is over while it has a state
+                    self._over.pop(step.key, None)
             known.state = None if step.end else fresh
-            if step.key is step.owner:
-                self._over.pop(step.key, None)
-                if step.end:
-                    self._over[step.key] = "it has ended"
-        if known.owner is not None and known.owner in known.closing:
-            known.state = None
-        known.closing = ()
+            if step.end and step.key is step.owner:
+                self._over[step.key] = "it has ended"
+        if known.closing:
+            if known.owner is not None and known.owner in known.closing:
+                known.state = None
+            known.closing = ()
         if self._limits.counts_bytes:
             size = sum([array.nbytes for array in known.state or ()])
             self.state_bytes += size - known.bytes

@@ -11,7 +11,8 @@ from penstock.protocols.send_buffer import SendBuffer
 from penstock.protocols.sequence_ids import has_own_sequence
 from penstock.protocols.service import Service
 from penstock.protocols.status import words
-from penstock.protocols.stream import Result, Stream
+from penstock.protocols.stream import Stream
+from penstock.protocols.stream_items import Result
 from penstock.transport.grpc.call import ServerCall
 from penstock_proto.inference import grpc_service_pb2 as pb
 

@@ -30,7 +30,8 @@ from penstock.protocols.fast_path.reading import varints
 from penstock.protocols.penstock_v1.encoder import Piece, encode, encode_many, weave, width
 from penstock.protocols.penstock_v1.results import ID, RESPONSE, RESULTS, TAG, result_of
 from penstock.protocols.request import ProtocolRequest
-from penstock.protocols.stream import Result, Stream
+from penstock.protocols.stream import Stream
+from penstock.protocols.stream_items import Result
 from penstock.scheduling.execution.failures import cancelled_by_tag
 
 LARGEST_ANSWER = 1 << 20  # bytes, of a whole micro-batch; larger ones are sent one by one

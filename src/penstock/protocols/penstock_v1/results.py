@@ -13,6 +13,13 @@ ID = wire.key(pb.PredictResult.ID_FIELD_NUMBER, wire.LENGTH_DELIMITED)
 RESPONSE = wire.key(pb.PredictResult.RESPONSE_FIELD_NUMBER, wire.LENGTH_DELIMITED)
 RESULTS = wire.key(pb.PredictStreamResponse.RESULTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)
 
+NO_TAG = wire.varint(0)
+HEADS = tuple(
+    b"".join((RESULTS, wire.varint(len(head) + size), head))
+    for size, head in ((size, b"".join((TAG, NO_TAG, RESPONSE, wire.varint(size)))) for size in range(512))
+)
+"""What comes before an answer of few bytes without a tag and an id, by its length."""
+
 
 def result_of(tag: bytes, answer: bytes | RequestError, id: str) -> bytes:
     """A PredictStreamResponse that holds one result. A large answer is copied once.

@@ -14,7 +14,8 @@ from penstock.protocols.rest.errors import to_status
 from penstock.protocols.rest.values import dumped
 from penstock.protocols.send_buffer import SendBuffer
 from penstock.protocols.service import Service
-from penstock.protocols.stream import Result, Stream
+from penstock.protocols.stream import Stream
+from penstock.protocols.stream_items import Result
 from penstock.transport.http.lines import LineCall
 from penstock.transport.http.status import problem_fields
 

@@ -95,9 +95,7 @@ class Reactor(Transport):
         self._turn, self._waits = 0, False  # counts turns; whether the thread waits for an event
         self._taken = 0  # events since streams had their turn
         self._later: deque[tuple[ReactorCall, bytes]] = deque()  # messages of streams that wait for it
-        self._streams_until = (
-            0.0  # when the streams' time in this turn is over; 0.0 before their first message
-        )
+        self.streams_until = 0.0  # see `Events`
         self.streams_wait = False
         self._completions = core.CompletionQueue()
         self._server = core.Server(channel_arguments(limits), False)
@@ -175,16 +173,19 @@ class Reactor(Transport):
         elif alone > ALONE_BEFORE:
             self._flush_due = True
 
-    def stream_message_comes(self) -> None:
-        """Notes that a message of a stream is about to be handled; the first one begins the streams' time."""
-        if not self._streams_until:
-            self._streams_until = time.monotonic() + STREAM_SECONDS
+    def begin_streams(self) -> None:
+        """Begins the streams' time in this turn."""
+        self.streams_until = time.monotonic() + STREAM_SECONDS
 
     def stream_message_taken(self) -> None:
         """Notes that a message of a stream was handled; if the streams' time is over, the next ones wait."""
-        self.message_taken()
+        if self.in_flight > 1:  # as `message_taken`, but without a call
+            self._messages += 1
+            self._alone = 0
+        else:
+            self.message_taken()
         self._of_streams += 1
-        if time.monotonic() > self._streams_until:
+        if time.monotonic() > self.streams_until:
             self.streams_wait = True
 
     def handle_later(self, call: ReactorCall, message: bytes) -> None:
@@ -260,7 +261,7 @@ class Reactor(Transport):
             if waited and (all_taken or self._taken >= EVENTS_A_TURN):
                 self._take_up_streams()
             elif all_taken:
-                self._taken, self._streams_until, self.streams_wait = 0, 0.0, False
+                self._taken, self.streams_until, self.streams_wait = 0, 0.0, False
             # The next messages of streams that had to wait are ready: they belong into the same batch.
             puts_off = waited and not puts_off and self._messages == self._of_streams
             more = puts_off or self._do_idle_work() or not all_taken or bool(self._later)
@@ -330,7 +331,7 @@ class Reactor(Transport):
                 self._do_idle_work()
             if time.monotonic() > end:
                 break
-        self._taken, self._streams_until, self.streams_wait = 0, 0.0, bool(later)
+        self._taken, self.streams_until, self.streams_wait = 0, 0.0, bool(later)
 
     def _failed_at(self, tag: Callable[[Any], None], error: Exception) -> None:
         call = getattr(tag, "__self__", None)

@@ -53,8 +53,11 @@ class Events(Protocol):
     def message_taken(self) -> None:
         """Notes that a message has been handled."""
 
-    def stream_message_comes(self) -> None:
-        """Notes that a message of a stream is about to be handled."""
+    streams_until: float
+    """When the streams' time in this turn is over; 0.0 before their first message, which begins it."""
+
+    def begin_streams(self) -> None:
+        """Begins the streams' time in this turn."""
 
     def stream_message_taken(self) -> None:
         """Notes that a message of a stream has been handled."""
@@ -163,7 +166,7 @@ class ReactorCall(ServerCall):
         if call is None:
             return ""
         peer: str | bytes = call.peer()
-        return peer if type(peer) is str else text(peer)
+        return peer if type(peer) is str else peer.decode()  # type: ignore[union-attr]
 
     @override
     def identities(self) -> Sequence[bytes]:
@@ -203,7 +206,13 @@ class ReactorCall(ServerCall):
 
     @override
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
-        end = GOOD_END if status is OK else _end_of(status)
+        if status is OK:
+            end = GOOD_END
+        else:  # as `_end_of`, but without a call
+            details = status.details.encode(errors="replace")
+            end = core.SendStatusFromServerOperation(
+                status.trailing, status.code._value_[0], details, NO_FLAGS
+            )
         operations: tuple[Any, ...] = (GREETING, end)
         if message is not None:
             operations = (GREETING, core.SendMessageOperation(message, NO_FLAGS), end)
@@ -242,9 +251,11 @@ class ReactorCall(ServerCall):
     def take(self, message: bytes) -> None:
         """Handles a message of a stream."""
         if not self._over:
-            self._reactor.stream_message_comes()
+            reactor = self._reactor
+            if not reactor.streams_until:
+                reactor.begin_streams()
             self._handler.received(message)
-            self._reactor.stream_message_taken()
+            reactor.stream_message_taken()
 
     def half_close(self) -> None:
         """The client has finished sending."""
