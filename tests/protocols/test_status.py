@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import math
-import weakref
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -137,28 +135,3 @@ def test_the_message_written_by_hand_is_what_protobuf_writes(
         message.details.add().Pack(info)
     assert status.to_bytes(error) == message.SerializeToString(deterministic=True)
     assert status.to_message(error) == message
-
-
-def test_the_same_error_in_a_row_gets_the_same_status() -> None:
-    full = errors.QueueFull("full", 1.0)
-    first = status.to_status(full)
-    assert status.to_status(full) is first
-    assert first.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert status.to_status(full, status.TRITON_CODES).code is grpc.StatusCode.UNAVAILABLE
-    assert status.to_status(full) == first
-    full.retry_after_seconds = 2.0
-    assert dict(status.to_status(full).trailing)["grpc-retry-pushback-ms"] == "2000"
-
-
-def test_an_error_that_was_raised_is_not_kept() -> None:
-    def raised() -> weakref.ref[errors.QueueFull]:
-        try:
-            raise errors.QueueFull("full", 1.0)
-        except errors.QueueFull as error:
-            status.to_status(error)
-            return weakref.ref(error)
-
-    status.to_status(errors.QueueFull("another", 1.0))
-    kept = raised()
-    gc.collect()
-    assert kept() is None

@@ -223,8 +223,6 @@ class Origin(ABC):
             return False
         if model.attachments.get(Reading) is not known.reading and reading_of(model) is not known.reading:
             return False
-        if model.batcher.rejecting and rejects(self, model, known.asked, seconds, (id, tag, len(data))):
-            return True
         sequence = None
         if model.sequence_state is not None:
             sequence = known_step(model, self, known.sequence_of(data, places))
@@ -236,6 +234,8 @@ class Origin(ABC):
         request = ProtocolRequest(
             self, model, asked, NO_INPUTS, id, tag, len(data), time.monotonic(), sequence, seconds
         )
+        if model.batcher.rejecting and rejects(self, model, request):
+            return True
         inputs = known.inputs_of(data, places)
         if inputs is None:
             return False

@@ -14,7 +14,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status as StatusMessage
 
 from penstock.core import errors, wire
-from penstock.transport.grpc.call import OK, Status
+from penstock.transport.grpc.call import Status
 
 Codes: TypeAlias = Mapping[type[errors.PenstockError], grpc.StatusCode]
 
@@ -151,22 +151,12 @@ def _to_bytes(number: int, text: str, retry_after_seconds: float | None) -> byte
     return data + b"%b%c%b%b%c%b%c%b" % around
 
 
-_LAST: list[tuple[errors.RequestError | None, Codes, float | None, Status]] = [(None, CODES, None, OK)]
-"""The last error with a hint, and its status: while a queue stays full, requests get one error in a row."""
-
-
 def to_status(error: errors.RequestError, codes: Codes = CODES) -> Status:
     """The error as the status that ends a call."""
-    last, seconds = _LAST[0], error.retry_after_seconds
-    if error is last[0] and codes is last[1] and seconds == last[2]:
-        return last[3]
-    code = codes[type(error)]
+    code, seconds = codes[type(error)], error.retry_after_seconds
     if seconds is None:
         return Status(code, words(error))
-    status = _with_hint(code._value_[0], words(error), seconds)
-    if error.__traceback__ is None:  # else it keeps the frames that it went through, and with them the call
-        _LAST[0] = error, codes, seconds, status
-    return status
+    return _with_hint(code._value_[0], words(error), seconds)
 
 
 @lru_cache(64)

@@ -56,8 +56,6 @@ class FairShare:
         """Why a request that has just arrived is not within its caller's share; None if it is."""
         recent = self._recent
         recent[caller] = now
-        if len(recent) == 1:
-            return None  # as below
         recent.move_to_end(caller)
         if next(iter(recent.values())) < now - RECENT_SECONDS:
             self._forget(now)

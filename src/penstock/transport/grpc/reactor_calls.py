@@ -166,7 +166,7 @@ class ReactorCall(ServerCall):
         if call is None:
             return ""
         peer: str | bytes = call.peer()
-        return peer if type(peer) is str else peer.decode()  # type: ignore[union-attr]
+        return peer if type(peer) is str else text(peer)
 
     @override
     def identities(self) -> Sequence[bytes]:
@@ -206,13 +206,7 @@ class ReactorCall(ServerCall):
 
     @override
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
-        if status is OK:
-            end = GOOD_END
-        else:  # as `_end_of`, but without a call
-            details = status.details.encode(errors="replace")
-            end = core.SendStatusFromServerOperation(
-                status.trailing, status.code._value_[0], details, NO_FLAGS
-            )
+        end = GOOD_END if status is OK else _end_of(status)
         operations: tuple[Any, ...] = (GREETING, end)
         if message is not None:
             operations = (GREETING, core.SendMessageOperation(message, NO_FLAGS), end)
