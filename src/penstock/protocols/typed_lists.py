@@ -160,6 +160,8 @@ def _varints(numbers: Array) -> bytes:
 
 def _numbers(values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
     """The values as an array, without an object for each where protobuf gives them as one block."""
+    if isinstance(values, np.ndarray):
+        return values.astype(dtype, copy=False)
     count = len(values)
     if count <= FEW:
         return np.array(values[:], dtype=dtype)
@@ -214,7 +216,7 @@ def _to_integer(spec: TensorSpec, values: Array, start: int) -> Array:
         sent = np.iinfo(values.dtype)
         low, high = max(low, int(sent.min)), min(high, int(sent.max))
         _refuse_unless((values >= low) & (values <= high), spec, values, start)
-    return values.astype(spec.datatype.dtype)
+    return values.astype(spec.datatype.dtype, copy=False)
 
 
 def _to_floating(spec: TensorSpec, values: Array, start: int) -> Array:
