@@ -64,7 +64,7 @@ def _steps() -> dict[str, Callable[[], object]]:
         "parsing 262,080 integers of a byte": lambda: pb.PredictRequest.FromString(integers),
         "parsing 131,008 empty texts": lambda: pb.PredictRequest.FromString(texts),
         "reading 65,536 empty raw texts": lambda: of_raw(TEXTS, raw_texts),
-        "writing 262,144 integers as a list": lambda: typed_lists._packed("int_values", numbers),
+        "writing 262,144 integers as a list": lambda: typed_lists.packed(DataType.INT64, numbers),
         "writing 65,536 texts as a list": lambda: Tensor(string_values=many.tolist()).SerializeToString(),
         f"parsing {Bounds().requests} empty requests": lambda: pb.PredictStreamRequest.FromString(empty),
         f"slicing {LARGE_BYTES} bytes": lambda: bytes(whole[:LARGE_BYTES]),

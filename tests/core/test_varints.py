@@ -117,7 +117,7 @@ def test_what_is_no_list_of_numbers_is_rejected(content: bytes) -> None:
 def test_a_list_is_what_protobuf_writes(chunk: int, numbers: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(varints, "CHUNK_NUMBERS", chunk)
-        found = varints.written(np.array(numbers, np.uint64)) if numbers else b""
+        found = b"".join(varints.written(np.array(numbers, np.uint64)))
     assert found == b"".join(map(wire.varint, numbers))
     assert Tensor.FromString(wire.field(b"\x32", found)) == Tensor(uint_values=numbers)
 
@@ -128,7 +128,7 @@ def test_numbers_of_every_width_are_written(dtype: str) -> None:
     numbers = np.array([bounds.min, bounds.max, 0, 1, bounds.max // 3], dtype)
     name = "int_values" if numbers.dtype.kind == "i" else "uint_values"
     number = Tensor.DESCRIPTOR.fields_by_name[name].number
-    data = wire.field(wire.key(number, wire.LENGTH_DELIMITED), varints.written(numbers))
+    data = wire.field(wire.key(number, wire.LENGTH_DELIMITED), b"".join(varints.written(numbers)))
     assert list(getattr(Tensor.FromString(data), name)) == numbers.tolist()
 
 
@@ -143,7 +143,7 @@ def test_no_step_is_taken_for_each_number() -> None:
 
     sys.setprofile(count)
     try:
-        data = varints.written(numbers)
+        data = b"".join(varints.written(numbers))
         again = varints.read(np.frombuffer(data, np.uint8), np.dtype("<i8"))
     finally:
         sys.setprofile(None)

@@ -595,6 +595,9 @@ def test_typed_answers_are_the_same_in_bulk(datatype: DataType, count: int) -> N
     for start in range(0, count, typed_lists.FEW):
         typed_lists.write(parts, datatype, values[start : start + typed_lists.FEW])
     assert whole.SerializeToString() == parts.SerializeToString()
+    if datatype is not DataType.BYTES:
+        content = b"".join(typed_lists.packed(datatype, values))
+        assert whole.SerializeToString() == wire_format.field(typed_lists.list_key(datatype), content)
 
 
 @pytest.mark.parametrize(
@@ -604,8 +607,12 @@ def test_typed_answers_are_the_same_in_bulk(datatype: DataType, count: int) -> N
 )
 def test_integers_are_written_as_protobuf_writes_them(given: list[int]) -> None:
     made = Tensor()
-    typed_lists.write(made, DataType.UINT64, np.array(given, np.uint64))
+    numbers = np.array(given, np.uint64)
+    typed_lists.write(made, DataType.UINT64, numbers)
     assert made == Tensor(uint_values=given)
+    content = b"".join(typed_lists.packed(DataType.UINT64, numbers))
+    key = typed_lists.list_key(DataType.UINT64)
+    assert Tensor.FromString(wire_format.field(key, content)) == made
 
 
 # Answers

@@ -120,17 +120,15 @@ def _add(numbers: Array, ends: Array, lengths: Array, earlier: Sequence[Array], 
         numbers |= part
 
 
-def written(numbers: Array) -> bytes:
-    """Numbers as varints, one after another.
+def written(numbers: Array) -> list[bytes]:
+    """Numbers as varints, one after another, in parts that are to be joined.
 
     Args:
         numbers: integers or bools [count]. Negative ones have the 64 bits of their two's complement.
     """
-    parts: list[bytes] = []
-    for start in range(0, len(numbers), CHUNK_NUMBERS):
-        chunk = numbers[start : start + CHUNK_NUMBERS]
-        parts.append(_written(chunk.astype(np.int64, copy=False).view(np.uint64)))
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    starts = range(0, len(numbers), CHUNK_NUMBERS)
+    chunks = [numbers[start : start + CHUNK_NUMBERS].astype(np.int64, copy=False) for start in starts]
+    return [_written(chunk.view(np.uint64)) for chunk in chunks]
 
 
 def _written(numbers: Array) -> bytes:
