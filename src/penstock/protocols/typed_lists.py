@@ -31,6 +31,8 @@ LISTS: dict[str, np.dtype[Any]] = {
 
 FEW = 256
 """Up to this number of values, a list of Python's objects is quicker to convert than protobuf's own list."""
+FEW_READ = 64
+"""The same where protobuf gives its list as one block."""
 FEW_WRITTEN = 1024
 """Up to this number of values, protobuf's own list is quicker to fill than one is written in bulk."""
 SLICE = 4096
@@ -139,10 +141,10 @@ def _numbers(values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
     if isinstance(values, np.ndarray):
         return values.astype(dtype, copy=False)
     count = len(values)
+    if count > FEW_READ and hasattr(values, "__array__"):  # protobuf from release 7 on
+        return np.array(values, dtype=dtype)
     if count <= FEW:
         return np.array(values[:], dtype=dtype)
-    if hasattr(values, "__array__"):  # protobuf from release 7 on
-        return np.array(values, dtype=dtype)
     array = np.empty(count, dtype=dtype)
     for start in range(0, count, SLICE):
         array[start : start + SLICE] = values[start : start + SLICE]

@@ -135,7 +135,7 @@ class KnownRequest:
         texts = (Kind.TEXT, Kind.STRING, Kind.SEQUENCE)
         self._texts = [number for (kind, _), number in numbers.items() if kind in texts]
         self._integers = [
-            (number, inputs[name].size, inputs[name].size * MOST_BYTES)
+            (number, inputs[name].size * MOST_BYTES)
             for (kind, name), number in numbers.items()
             if kind is Kind.INTEGERS
         ]
@@ -199,12 +199,10 @@ class KnownRequest:
                 assert self.timeout is not None
                 seconds = self._seconds_of(data, *places[self.timeout])
             # A parser rejects the whole message, if a text or a list of integers is encoded wrongly.
-            for number, least, most in self._integers:
+            for number, most in self._integers:
                 start, end = places[number]
-                if not least <= end - start <= most:  # there are more or fewer of them
-                    return None
                 if data[end - 1] > LAST_BYTE or end - start > LONGEST_VARINT:
-                    reading.check_integers(data, start, end)
+                    reading.check_integers(data, start, end, most)
             for number in self._texts:
                 start, end = places[number]
                 text = data[start:end]
