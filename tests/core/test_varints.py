@@ -50,9 +50,17 @@ def by_protobuf(data: bytes, dtype: str) -> list[Any]:
     return list(getattr(message, name))
 
 
+def content_is_short(data: bytes) -> bool:
+    """Whether each number has one byte."""
+    return bool(data) and data.isascii()
+
+
 def in_bulk(data: bytes, dtype: str) -> list[Any]:
     found = varints.read(np.frombuffer(data, np.uint8), np.dtype(dtype))
-    assert found.dtype == np.dtype(dtype)
+    if dtype != "?" and content_is_short(data):
+        assert found.dtype == np.uint8
+    else:
+        assert found.dtype == np.dtype(dtype)
     assert found.flags.writeable
     return list(found.tolist())
 

@@ -33,8 +33,12 @@ DATATYPES = [
     DataType.UINT8,
     DataType.UINT32,
     DataType.UINT64,
+    DataType.FP16,
     DataType.FP32,
     DataType.FP64,
+    DataType.BF16,
+    DataType.FP8E4M3FN,
+    DataType.FP8E5M2FNUZ,
     DataType.BYTES,
 ]
 COUNT = 70_000
@@ -149,7 +153,7 @@ def model_of(datatype: DataType) -> Model:
     return Model("m", 1, HandBackend(echo, signature), batcher(echo)[0], Batching(True, ""), is_default=True)
 
 
-MODELS = {datatype: model_of(datatype) for datatype in DATATYPES}
+MODELS = {datatype: model_of(datatype) for datatype in DataType}
 
 
 def outcome(decode: Decode, data: bytes, datatype: DataType) -> object:
@@ -234,9 +238,9 @@ def test_valid_lists_mean_what_a_parser_says(method: str, name: str, data: st.Da
     lowest, highest = BOUNDS[name[: name.index("_")]]
     number = st.one_of(st.integers(max(lowest, -3), min(highest - 1, 300)), st.integers(lowest, highest - 1))
     numbers = data.draw(st.lists(number, min_size=1, max_size=30))
-    fitting = (
-        [each for each in DATATYPES if of_infer.LISTS[each][0] == name] if method == INFER else DATATYPES
-    )
+    fitting = DATATYPES
+    if method == INFER:
+        fitting = [each for each, (list_name, _) in of_infer.LISTS.items() if list_name == name]
     check_same(decode_of(method), data.draw(st.sampled_from(fitting)), long_request(method, name, numbers))
 
 

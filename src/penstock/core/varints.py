@@ -32,7 +32,7 @@ def read(data: Array, dtype: np.dtype[np.generic]) -> Array:
             ones count; a bool is whether any bit is set.
 
     Returns:
-        A new array [count] of this dtype.
+        A new array [count] of this dtype; or uint8, if each number has one byte and they are not bools.
 
     Raises:
         ValueError: the list ends within a number, or a number has more than 64 bits.
@@ -40,12 +40,14 @@ def read(data: Array, dtype: np.dtype[np.generic]) -> Array:
     size = len(data)
     if size and data[-1] > LAST_BYTE:
         raise ValueError("the list ends within a number")
+    is_bool = dtype.kind == "b"
+    if not is_bool and size and data.max() <= LAST_BYTE:
+        return data.copy()
     chunks, start = [], 0
     while start < size:
         stop = _whole(data, start, start + CHUNK_BYTES)
         chunks.append(data[start:stop])
         start = stop
-    is_bool = dtype.kind == "b"
     numbers = np.empty(
         sum([np.count_nonzero(chunk <= LAST_BYTE) for chunk in chunks]),
         np.uint8 if is_bool else f"<u{dtype.itemsize}",

@@ -139,7 +139,7 @@ def list_key(datatype: DataType) -> bytes:
 def _numbers(values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
     """The values as an array, without an object for each where protobuf gives them as one block."""
     if isinstance(values, np.ndarray):
-        return values.astype(dtype, copy=False)
+        return values  # a long list, perhaps of a narrower dtype
     count = len(values)
     if count > FEW_READ and hasattr(values, "__array__"):  # protobuf from release 7 on
         return np.array(values, dtype=dtype)
