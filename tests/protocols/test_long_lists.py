@@ -54,7 +54,8 @@ def taken_from(message_bytes: int) -> Iterator[None]:
     """Lists are taken from messages of this size on, whatever their own size."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(long_lists, "MESSAGE_BYTES", message_bytes)
-        patch.setattr(long_lists, "LIST_BYTES", 1)
+        patch.setattr(long_lists, "LEAST", 1)
+        patch.setattr(long_lists, "LEAST_WIDE", 1)
         yield
 
 
@@ -281,14 +282,27 @@ def test_a_list_that_is_not_valid_is_rejected_as_before(method: str, end: bytes)
         decode_of(method)(data)
 
 
+@pytest.mark.parametrize(
+    ("value", "least"), [(1, long_lists.LEAST), (300, long_lists.LEAST_WIDE), (-1, long_lists.LEAST_WIDE)]
+)
+def test_what_counts_are_the_integers(value: int, least: int) -> None:
+    """Those of several bytes each are parsed faster, unless there are many."""
+    for count in (least - 1, least):
+        made = pb.PredictRequest(model="m", id="i" * long_lists.MESSAGE_BYTES)
+        made.inputs["x"].int_values.extend([value] * count)
+        decoded = of_predict.decode(made.SerializeToString())
+        assert isinstance(decoded, of_predict.DecodedPredict)
+        assert bool(decoded._lists) == (count == least)
+
+
 def test_many_other_bytes_are_not_copied_for_a_list() -> None:
     made = pb.PredictRequest(model="m")
-    made.inputs["x"].int_values.extend([1] * long_lists.LIST_BYTES)
-    made.inputs["y"].raw = bytes((long_lists.MOST_OTHER_BYTES + 1) * long_lists.LIST_BYTES)
+    made.inputs["x"].int_values.extend([1] * long_lists.LEAST)
+    made.inputs["y"].raw = bytes((long_lists.MOST_OTHER_BYTES + 1) * long_lists.LEAST)
     decoded = of_predict.decode(made.SerializeToString())
     assert isinstance(decoded, of_predict.DecodedPredict)
     assert not decoded._lists
-    assert len(decoded._message.inputs["x"].int_values) == long_lists.LIST_BYTES
+    assert len(decoded._message.inputs["x"].int_values) == long_lists.LEAST
 
 
 @pytest.mark.parametrize("outputs", [2, 600])

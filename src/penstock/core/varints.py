@@ -81,11 +81,12 @@ def _numbers(data: Array) -> Array:
     ends = np.flatnonzero(data <= LAST_BYTE)
     lengths = np.diff(ends, prepend=-1)
     longest = int(lengths.max())
-    if longest > LONGEST or (longest == LONGEST and data[ends[lengths == LONGEST]].max() > 1):
+    last = data.take(ends)
+    if longest > LONGEST or (longest == LONGEST and (last * (lengths == LONGEST)).max() > 1):
         raise ValueError("a number is too long")
     lengths = lengths.astype(np.uint8)
     padded = np.concatenate([np.zeros(longest, np.uint8), data])  # there are none before the first number
-    numbers = data.take(ends).astype(np.uint32)
+    numbers = last.astype(np.uint32)
     earlier = [padded[longest - before :] for before in range(1, longest)]
     _add(numbers, ends, lengths, earlier[: NARROW - 1], 1)
     if longest <= NARROW:
