@@ -19,10 +19,12 @@ from penstock.models.model import Batching, Model
 from penstock.protocols import long_lists
 from penstock.protocols.codec import Decoded
 from penstock.protocols.open_inference import decoder as of_infer
+from penstock.protocols.open_inference.service import InferenceService
 from penstock.protocols.penstock_v1 import decoder as of_predict
+from penstock.protocols.penstock_v1.service import PredictionService
 from penstock_proto.inference import grpc_service_pb2 as oip
 from penstock_proto.v1 import prediction_pb2 as pb
-from protocols.test_known_spans import INFER, PREDICT, damaged
+from protocols.test_known_spans import INFER, PREDICT, STREAM, Side, damaged
 from support.work import HandBackend, batcher, echo, signature_of, spec
 
 DATATYPES = [
@@ -42,6 +44,7 @@ DATATYPES = [
     DataType.BYTES,
 ]
 COUNT = 70_000
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 Decode: TypeAlias = Callable[[bytes], Decoded]
 LISTS = {
     PREDICT: ("bool_values", "int_values", "uint_values"),
@@ -312,3 +315,28 @@ def test_few_fields_are_looked_at(outputs: int) -> None:
     decoded = of_predict.decode(made.SerializeToString())
     assert isinstance(decoded, of_predict.DecodedPredict)
     assert bool(decoded._lists) == (outputs == 2)
+
+
+@pytest.mark.parametrize("method", [PREDICT, STREAM, INFER, STREAM_INFER])
+def test_calls_and_streams_of_both_protocols_take_lists_apart(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[object] = []
+    read = long_lists._read
+
+    def noted(*parts: Any) -> Any:
+        taken.append(read(*parts))
+        return taken[-1]
+
+    monkeypatch.setattr(long_lists, "_read", noted)
+    is_predict = method in (PREDICT, STREAM)
+    data = long_request(
+        PREDICT if is_predict else INFER, "int_values" if is_predict else "int64_contents", [7] * COUNT
+    )
+    kind: Any = PredictionService if is_predict else InferenceService
+    side = Side(kind, signature_of([spec("x", ("N",), DataType.INT64)], [spec("y", ("N",))]))
+    ((fields, _),) = side.send(method, wire.field(b"\x0a", data) if method == STREAM else data)  # type: ignore[misc]
+    ((_, (shape, dtype, values)),) = fields[0]
+    assert (shape, dtype) == ((COUNT,), np.dtype("<i8"))
+    assert set(np.frombuffer(values, dtype)) == {7}
+    assert len(taken) == 1
