@@ -3,7 +3,7 @@
     python -m benchmarks.bounds
 
 Printed is the CPU time of each step in milliseconds, the least of several tries: counting, reading and
-writing, each of which holds Python's interpreter.
+writing. Each holds Python's interpreter, but those of lists of integers that are read apart or written.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from penstock.core.large_bytes import LARGE_BYTES, joined
 from penstock.core.tensors import DataType, TensorSpec
 from penstock.protocols import typed_lists
 from penstock.protocols.open_inference.work import WORK as INFER
+from penstock.protocols.penstock_v1.decoder import decode
 from penstock.protocols.penstock_v1.work import WORK as PREDICT
 from penstock.protocols.tensors import of_raw, pack_bytes
 from penstock.protocols.work import FIELDS_A_NAME, LIGHT_BYTES, OTHER_FIELDS, Bounds, too_many_names
@@ -48,6 +49,7 @@ def _steps() -> dict[str, Callable[[], object]]:
     raw_texts = pack_bytes(np.array([""] * (OFFLOADED // 4), dtype=object))
     light = b"\x1a\x00" * (LIGHT_BYTES // 2)
     empty = b"\x0a\x00" * Bounds().requests
+    ids = _predict(int_values=np.random.default_rng(0).integers(0, 30_000, 2**18).tolist())
     numbers, many = np.ones(2**18, np.int64), np.array(["text"] * 2**16, dtype=object)
     whole = memoryview(np.ones(2**24, np.uint8))
     return {
@@ -62,9 +64,15 @@ def _steps() -> dict[str, Callable[[], object]]:
         "parsing 50,000 parameters": lambda: oip.ModelInferRequest.FromString(parameters),
         f"parsing {LIGHT_BYTES} bytes of names": lambda: pb.PredictRequest.FromString(light),
         "parsing 262,080 integers of a byte": lambda: pb.PredictRequest.FromString(integers),
+        "parsing 262,144 integers below 30,000": lambda: pb.PredictRequest.FromString(ids),
+        "reading 262,080 integers of a byte apart": lambda: decode(integers),
+        "reading 262,144 integers below 30,000 apart": lambda: decode(ids),
         "parsing 131,008 empty texts": lambda: pb.PredictRequest.FromString(texts),
         "reading 65,536 empty raw texts": lambda: of_raw(TEXTS, raw_texts),
-        "writing 262,144 integers as a list": lambda: typed_lists._packed("int_values", numbers),
+        "writing 262,144 integers of a byte as a list": lambda: typed_lists.packed(DataType.INT64, numbers),
+        "writing 262,144 integers of two bytes as a list": lambda: typed_lists.packed(
+            DataType.INT64, numbers * 300
+        ),
         "writing 65,536 texts as a list": lambda: Tensor(string_values=many.tolist()).SerializeToString(),
         f"parsing {Bounds().requests} empty requests": lambda: pb.PredictStreamRequest.FromString(empty),
         f"slicing {LARGE_BYTES} bytes": lambda: bytes(whole[:LARGE_BYTES]),

@@ -17,7 +17,7 @@ from penstock.core.errors import InvalidRequest, RequestCancelled, RequestError
 from penstock.core.minifloats import BY_BITS, widened
 from penstock.core.request import Response, Run
 from penstock.core.tensors import DataType, Kind
-from penstock.protocols import turns, typed_lists
+from penstock.protocols import service, turns, typed_lists
 from penstock.protocols.open_inference.work import WORK as INFER
 from penstock.protocols.penstock_v1.work import WORK as PREDICT
 from penstock.protocols.tensors import pack_bytes
@@ -595,6 +595,9 @@ def test_typed_answers_are_the_same_in_bulk(datatype: DataType, count: int) -> N
     for start in range(0, count, typed_lists.FEW):
         typed_lists.write(parts, datatype, values[start : start + typed_lists.FEW])
     assert whole.SerializeToString() == parts.SerializeToString()
+    if datatype is not DataType.BYTES:
+        content = b"".join(typed_lists.packed(datatype, values))
+        assert whole.SerializeToString() == wire_format.field(typed_lists.list_key(datatype), content)
 
 
 @pytest.mark.parametrize(
@@ -604,8 +607,12 @@ def test_typed_answers_are_the_same_in_bulk(datatype: DataType, count: int) -> N
 )
 def test_integers_are_written_as_protobuf_writes_them(given: list[int]) -> None:
     made = Tensor()
-    typed_lists.write(made, DataType.UINT64, np.array(given, np.uint64))
+    numbers = np.array(given, np.uint64)
+    typed_lists.write(made, DataType.UINT64, numbers)
     assert made == Tensor(uint_values=given)
+    content = b"".join(typed_lists.packed(DataType.UINT64, numbers))
+    key = typed_lists.list_key(DataType.UINT64)
+    assert Tensor.FromString(wire_format.field(key, content)) == made
 
 
 # Answers
@@ -625,6 +632,23 @@ def test_an_answer_that_takes_long_to_write_is_given_by_a_worker(monkeypatch: py
     assert call.status is not None
     assert call.status.code is grpc.StatusCode.OK
     assert pb.PredictResponse.FromString(call.sent[0]).outputs["y"].float_values[0] == 6.0
+
+
+@pytest.mark.parametrize("size", [1, 2**20], ids=["large", "middling"])
+def test_a_runner_thread_has_a_worker_write_what_holds_the_interpreter(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what is so large that it is copied beside the interpreter."""
+    server = Server(add)
+    workers = held(server)
+    server.service.bounds = Bounds(inline_seconds=0.0)
+    monkeypatch.setattr(server.service.engine, "takes_calls", lambda: False)
+    monkeypatch.setattr(service, "LARGE_BYTES", size)
+    call = Call()
+    handler = server.service.methods()["/penstock.v1.PredictionService/Predict"].handler(call)
+    handler.received(wire(request(3, output_encoding=pb.TYPED)))
+    server.work()
+    assert (call.status is None, len(workers.waiting)) == ((True, 1) if size > 1 else (False, 0))
 
 
 def test_raw_answers_are_not() -> None:

@@ -12,6 +12,7 @@ from penstock.core.tensors import DataType
 from penstock.protocols.fast_path import known_requests
 from penstock.protocols.open_inference.service import InferenceService
 from penstock.protocols.penstock_v1.service import PredictionService
+from penstock_proto.v1 import prediction_pb2 as pb
 from protocols.test_known_spans import INFER, PREDICT, SMALL, Side
 from support.work import signature_of, spec
 
@@ -65,3 +66,33 @@ def test_a_parameter_that_comes_twice() -> None:
 def test_lengths_of_more_bytes_than_a_parser_takes() -> None:
     usual, odd = field(3, b"bb"), b"\x1a\x82\x80\x80\x80\x80\x00bb"
     assert are_equal(InferenceService, INFER, SMALL, infer() + usual, infer() + odd)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("value", [1, 300, -1])
+def test_a_long_list_like_a_short_one_takes_no_step_for_each_value(
+    count: int, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parser reads it. Looking at each of 250,000 values held up everything else for 60 ms."""
+
+    def request(many: int) -> bytes:
+        made = pb.PredictRequest(model="m")
+        made.inputs["i"].int_values.extend([value] * many)
+        return made.SerializeToString()
+
+    known = Side(PredictionService, NUMBERS)
+    for _ in range(2):
+        known.send(PREDICT, request(count))
+    assert known.decoded == 1
+    steps = 0
+    read = wire.read_varint
+
+    def counted(data: bytes, position: int) -> tuple[int, int]:
+        nonlocal steps
+        steps += 1
+        return read(data, position)
+
+    monkeypatch.setattr(wire, "read_varint", counted)
+    assert known.service.known_requests.find(request(50_000)) is None
+    assert known.service.known_requests.find(request(count)) is not None
+    assert steps < 50

@@ -188,15 +188,20 @@ class Service:
             taken.on_worker()
 
     def is_long_answer(self, response: Response, form: Any) -> bool:
-        """Whether the answer takes long to write, and this is a thread that takes calls."""
-        elements = 0
+        """Whether the answer takes long to write, and is for another thread to write.
+
+        On a thread that takes calls it is. Elsewhere it is if it has less than 1 MiB: writing and sending
+        it holds the interpreter for a part of a millisecond, and several runner threads would do so at once.
+        """
+        elements = size = 0
         for array in response.run.outputs.values():
             elements += array.size
+            size += array.nbytes
         if elements * WRITTEN_SECONDS <= self.bounds.inline_seconds:
             return False
         if self.codec.work.answer_seconds(response, form) <= self.bounds.inline_seconds:
             return False
-        return self.engine.takes_calls()
+        return size < LARGE_BYTES or self.engine.takes_calls()
 
     def answer_elsewhere(self, answer: Callable[[], Flush | None]) -> None:
         """Has a worker give an answer; `answer` returns the flush of a stream."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.core import wire
+from penstock.core import varints, wire
 from penstock.core.errors import InvalidRequest
 from penstock.core.minifloats import BY_BITS, narrowed, widened
 from penstock.core.tensors import Array, DataType, Kind, TensorSpec
@@ -31,6 +31,10 @@ LISTS: dict[str, np.dtype[Any]] = {
 
 FEW = 256
 """Up to this number of values, a list of Python's objects is quicker to convert than protobuf's own list."""
+FEW_READ = 64
+"""The same where protobuf gives its list as one block."""
+FEW_WRITTEN = 1024
+"""Up to this number of values, protobuf's own list is quicker to fill than one is written in bulk."""
 SLICE = 4096
 """Values converted at once where one step would hold up other threads."""
 
@@ -93,12 +97,16 @@ def write(tensor: Tensor, datatype: DataType, array: Array) -> None:
     if datatype is DataType.BYTES:
         tensor.string_values.extend(flat.tolist())
         return
-    name = LIST_OF_KIND[datatype.kind]
     numbers = widened(datatype, flat) if datatype in BY_BITS else flat
-    if len(numbers) <= FEW:
-        getattr(tensor, name).extend(numbers.tolist())
-    else:
-        tensor.MergeFromString(_packed(name, numbers))
+    getattr(tensor, LIST_OF_KIND[datatype.kind]).extend(numbers.tolist())
+
+
+def packed(datatype: DataType, array: Array) -> list[bytes]:
+    """The elements of an array of numbers as they are in their packed list, in parts to be joined."""
+    flat = array.ravel()
+    numbers = widened(datatype, flat) if datatype in BY_BITS else flat
+    dtype = LISTS[LIST_OF_KIND[datatype.kind]]
+    return varints.written(numbers) if dtype.kind in "iu" else [numbers.astype(dtype, copy=False).tobytes()]
 
 
 def of_one_width(datatype: DataType, array: Array) -> bytes | None:
@@ -124,47 +132,19 @@ def of_one_width(datatype: DataType, array: Array) -> bytes | None:
 
 def list_key(datatype: DataType) -> bytes:
     """The key of the packed list that suits a datatype of numbers."""
-    return _key(LIST_OF_KIND[datatype.kind])
-
-
-def _key(name: str) -> bytes:
-    return wire.key(Tensor.DESCRIPTOR.fields_by_name[name].number, wire.LENGTH_DELIMITED)
-
-
-def _packed(name: str, numbers: Array) -> bytes:
-    """The field of a typed list that holds these numbers, without an object for each."""
-    numbers = numbers.astype(LISTS[name])
-    key = _key(name)
-    if numbers.dtype.kind not in "iu":
-        return wire.field(key, numbers.tobytes())
-    unsigned = numbers.view(np.uint64)
-    parts = [_varints(unsigned[start : start + SLICE]) for start in range(0, len(unsigned), SLICE)]
-    return wire.field(key, b"".join(parts))
-
-
-def _varints(numbers: Array) -> bytes:
-    """Numbers as varints, one after another.
-
-    Args:
-        numbers: uint64 [count], at least one.
-    """
-    left = [numbers, numbers >> np.uint64(7)]  # what is left of each before each of its bytes
-    while left[-1].any():
-        left.append(left[-1] >> np.uint64(7))
-    rest = np.stack(left, axis=1)
-    more = rest[:, 1:] != 0
-    data = (rest[:, :-1] & np.uint64(0x7F)).astype(np.uint8) | (more.astype(np.uint8) << 7)
-    is_used = np.concatenate([np.ones((len(numbers), 1), bool), more[:, :-1]], axis=1)
-    return bytes(data[is_used].tobytes())
+    field = Tensor.DESCRIPTOR.fields_by_name[LIST_OF_KIND[datatype.kind]]
+    return wire.key(field.number, wire.LENGTH_DELIMITED)
 
 
 def _numbers(values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
     """The values as an array, without an object for each where protobuf gives them as one block."""
+    if isinstance(values, np.ndarray):
+        return values  # a long list, perhaps of a narrower dtype
     count = len(values)
+    if count > FEW_READ and hasattr(values, "__array__"):  # protobuf from release 7 on
+        return np.array(values, dtype=dtype)
     if count <= FEW:
         return np.array(values[:], dtype=dtype)
-    if hasattr(values, "__array__"):  # protobuf from release 7 on
-        return np.array(values, dtype=dtype)
     array = np.empty(count, dtype=dtype)
     for start in range(0, count, SLICE):
         array[start : start + SLICE] = values[start : start + SLICE]
@@ -214,7 +194,7 @@ def _to_integer(spec: TensorSpec, values: Array, start: int) -> Array:
         sent = np.iinfo(values.dtype)
         low, high = max(low, int(sent.min)), min(high, int(sent.max))
         _refuse_unless((values >= low) & (values <= high), spec, values, start)
-    return values.astype(spec.datatype.dtype)
+    return values.astype(spec.datatype.dtype, copy=False)
 
 
 def _to_floating(spec: TensorSpec, values: Array, start: int) -> Array:

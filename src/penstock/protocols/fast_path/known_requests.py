@@ -32,6 +32,8 @@ from penstock.protocols.fast_path.spans import INPUTS, Kind, Span
 
 LEARNING_SECONDS = 0.02  # least time between new known requests: limits the cost if all requests differ
 
+MOST_BYTES = 10  # of an integer
+
 TIMEOUTS: Mapping[Kind, Callable[[bytes, int, int], float]] = {
     Kind.DURATION: reading.seconds,
     Kind.MICROS: reading.seconds_of_micros,
@@ -132,7 +134,11 @@ class KnownRequest:
         self.plain_texts = (*self.texts.values(), *([] if self.id is None else [self.id]))
         texts = (Kind.TEXT, Kind.STRING, Kind.SEQUENCE)
         self._texts = [number for (kind, _), number in numbers.items() if kind in texts]
-        self._integers = [number for (kind, _), number in numbers.items() if kind is Kind.INTEGERS]
+        self._integers = [
+            (number, inputs[name].size * MOST_BYTES)
+            for (kind, name), number in numbers.items()
+            if kind is Kind.INTEGERS
+        ]
         self.is_own_step = model.sequence_state is not None and self.sequence is None
         self.may_be_many = (
             self._plain
@@ -193,10 +199,10 @@ class KnownRequest:
                 assert self.timeout is not None
                 seconds = self._seconds_of(data, *places[self.timeout])
             # A parser rejects the whole message, if a text or a list of integers is encoded wrongly.
-            for number in self._integers:
+            for number, most in self._integers:
                 start, end = places[number]
                 if data[end - 1] > LAST_BYTE or end - start > LONGEST_VARINT:
-                    reading.check_integers(data, start, end)
+                    reading.check_integers(data, start, end, most)
             for number in self._texts:
                 start, end = places[number]
                 text = data[start:end]

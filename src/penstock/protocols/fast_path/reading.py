@@ -125,12 +125,14 @@ def _converted(
     return np.ndarray(shape, sent, data).astype(dtype)
 
 
-def check_integers(data: bytes, start: int, end: int) -> None:
-    """Makes sure that a parser accepts a packed list of integers.
+def check_integers(data: bytes, start: int, end: int, most: int) -> None:
+    """Makes sure that a parser accepts a packed list of integers of at most so many bytes.
 
     Raises:
-        ValueError: it may not.
+        ValueError: it may not, or the list is longer.
     """
+    if end - start > most:
+        raise ValueError("there are more values")
     if data[end - 1] > wire.LAST_BYTE:
         raise ValueError("the list ends within a number")
     if end - start > LONGEST_VARINT:  # else none can be too long

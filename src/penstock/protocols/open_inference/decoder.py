@@ -11,12 +11,15 @@ from typing import TypeAlias
 import numpy as np
 from typing_extensions import override
 
+from penstock.core import wire
 from penstock.core.errors import InvalidRequest
 from penstock.core.names import many, missing
 from penstock.core.tensors import Array, DataType, TensorSpec
 from penstock.models.model import Model
+from penstock.protocols import long_lists
 from penstock.protocols import typed_lists as values
 from penstock.protocols.codec import Contents, Decoded, attached, parsed
+from penstock.protocols.long_lists import NO_LISTS, Layout, Lists
 from penstock.protocols.open_inference import parameters
 from penstock.protocols.open_inference.classification import check_classes
 from penstock.protocols.tensors import expected_inputs, of_nothing, of_raw, shaped, wanted_outputs
@@ -43,6 +46,17 @@ LISTS: Mapping[DataType, tuple[str, np.dtype[np.generic]]] = {
 }
 """The field of typed contents for each datatype, and the dtype of its values."""
 
+LAYOUT = Layout(
+    inputs=wire.key(pb.ModelInferRequest.INPUTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)[0],
+    tensor=wire.key(Tensor.CONTENTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)[0],
+    lists={
+        pb.InferTensorContents.DESCRIPTOR.fields_by_name[name].number: (name, dtype)
+        for name, dtype in LISTS.values()
+        if dtype.kind in "biu"
+    },
+)
+"""Where the lists of integers are."""
+
 
 def decode(data: bytes) -> Decoded:
     """The request in a message.
@@ -50,7 +64,10 @@ def decode(data: bytes) -> Decoded:
     Raises:
         InvalidRequest: the bytes are not a ModelInferRequest.
     """
-    return DecodedInfer(parsed(pb.ModelInferRequest, data), len(data))
+    if len(data) < long_lists.MESSAGE_BYTES:
+        return DecodedInfer(parsed(pb.ModelInferRequest, data), len(data))
+    message, lists = long_lists.parsed_apart(pb.ModelInferRequest, data, LAYOUT)
+    return DecodedInfer(message, len(data), lists)
 
 
 class DecodedInfer(Decoded):
@@ -59,13 +76,15 @@ class DecodedInfer(Decoded):
     Args:
         message: the message.
         size: its size in bytes.
+        lists: the lists that are not in the message.
     """
 
-    __slots__ = ("_message",)
+    __slots__ = ("_lists", "_message")
 
-    def __init__(self, message: pb.ModelInferRequest, size: int) -> None:
+    def __init__(self, message: pb.ModelInferRequest, size: int, lists: Lists = NO_LISTS) -> None:
         super().__init__(message.model_name, message.model_version, message.id, 0, size)
         self._message = message
+        self._lists = lists
 
     @property
     @override
@@ -75,7 +94,7 @@ class DecodedInfer(Decoded):
     @override
     def contents(self, model: Model) -> Contents:
         message = self._message
-        arrays = attached(model, Inputs).read(message)
+        arrays = attached(model, Inputs).read(message, self._lists)
         outputs: Sequence[str] = model.output_names
         classes = None
         if message.outputs:
@@ -106,8 +125,12 @@ class Inputs:
         self._model = model
         self._inputs = {name: _Input(spec) for name, spec in model.signature.inputs.items()}
 
-    def read(self, message: pb.ModelInferRequest) -> dict[str, Array]:
+    def read(self, message: pb.ModelInferRequest, lists: Lists = NO_LISTS) -> dict[str, Array]:
         """The request's inputs in the signature's order; optional ones only if they were sent.
+
+        Args:
+            message: the request.
+            lists: the lists that are not in the message.
 
         Raises:
             InvalidRequest: an input is missing, unknown, repeated or does not fit; the text names it, what
@@ -126,7 +149,7 @@ class Inputs:
             known = self._inputs.get(name)
             if known is None or name in arrays:
                 raise self._unwanted(message, name)
-            arrays[name] = known.read(tensor, raws[index]) if raws else known.read_typed(tensor)
+            arrays[name] = known.read(tensor, raws[index]) if raws else known.read_typed(tensor, lists)
         if len(arrays) != len(self._inputs):
             self._check_missing(message, arrays)
             return {name: arrays[name] for name in self._inputs if name in arrays}
@@ -184,8 +207,12 @@ class _Input:
             self._known[shape] = (len(raw), plain)
         return array
 
-    def read_typed(self, tensor: Tensor) -> Array:
+    def read_typed(self, tensor: Tensor, taken: Lists) -> Array:
         """A tensor with its values in its `contents`.
+
+        Args:
+            tensor: the tensor.
+            taken: the lists that are not in the message.
 
         Raises:
             InvalidRequest: it does not fit.
@@ -205,7 +232,8 @@ class _Input:
             raise InvalidRequest.of_form(
                 f"input {spec.name} has values in {came}; {spec.datatype} is expected in {name}"
             )
-        return shaped(values.of_list(spec, lists[0][1], dtype), shape, spec)
+        content = taken.get((spec.name, name), lists[0][1]) if taken else lists[0][1]
+        return shaped(values.of_list(spec, content, dtype), shape, spec)
 
     def _check(self, tensor: Tensor) -> None:
         spec = self._spec

@@ -16,8 +16,10 @@ from penstock.core.errors import InvalidRequest
 from penstock.core.names import missing
 from penstock.core.tensors import Array, DataType, TensorSpec
 from penstock.models.model import Model
+from penstock.protocols import long_lists
 from penstock.protocols import typed_lists as values
 from penstock.protocols.codec import Contents, Decoded, SequenceStep, attached, parsed
+from penstock.protocols.long_lists import NO_LISTS, Layout, Lists
 from penstock.protocols.penstock_v1.encoder import NUMBERS
 from penstock.protocols.tensors import expected_inputs, of_nothing, of_raw, shaped, wanted_outputs
 from penstock_proto.v1 import prediction_pb2 as pb
@@ -29,6 +31,16 @@ SHAPE_FIELD = tensor_pb2.Tensor.SHAPE_FIELD_NUMBER
 RAW_FIELD = tensor_pb2.Tensor.RAW_FIELD_NUMBER
 RAW_KEY = wire.key(RAW_FIELD, wire.LENGTH_DELIMITED)
 REMEMBERED = 256  # shapes, for each input of a model
+INTEGERS = ("bool_values", "int_values", "uint_values")
+LAYOUT = Layout(
+    inputs=wire.key(pb.PredictRequest.INPUTS_FIELD_NUMBER, wire.LENGTH_DELIMITED)[0],
+    tensor=wire.key(2, wire.LENGTH_DELIMITED)[0],  # the value of an entry of a map
+    lists={
+        tensor_pb2.Tensor.DESCRIPTOR.fields_by_name[name].number: (name, values.LISTS[name])
+        for name in INTEGERS
+    },
+)
+"""Where the lists of integers are."""
 
 
 def decode(data: bytes) -> Decoded:
@@ -37,7 +49,10 @@ def decode(data: bytes) -> Decoded:
     Raises:
         InvalidRequest: the bytes are not a PredictRequest.
     """
-    return DecodedPredict(parsed(pb.PredictRequest, data), len(data))
+    if len(data) < long_lists.MESSAGE_BYTES:
+        return DecodedPredict(parsed(pb.PredictRequest, data), len(data))
+    message, lists = long_lists.parsed_apart(pb.PredictRequest, data, LAYOUT)
+    return DecodedPredict(message, len(data), lists)
 
 
 class DecodedPredict(Decoded):
@@ -46,14 +61,16 @@ class DecodedPredict(Decoded):
     Args:
         message: the message.
         size: its size in bytes.
+        lists: the lists that are not in the message.
     """
 
-    __slots__ = ("_message",)
+    __slots__ = ("_lists", "_message")
     learns_steps = True
 
-    def __init__(self, message: pb.PredictRequest, size: int) -> None:
+    def __init__(self, message: pb.PredictRequest, size: int, lists: Lists = NO_LISTS) -> None:
         super().__init__(message.model, message.version, message.id, message.tag, size)
         self._message = message
+        self._lists = lists
 
     @property
     @override
@@ -69,7 +86,7 @@ class DecodedPredict(Decoded):
                 raise InvalidRequest(f"the request names a sequence, but {model} has no state")
             said = message.sequence
             sequence = SequenceStep(said.id, said.start, said.end)
-        arrays, any_raw = attached(model, Inputs).read(message)
+        arrays, any_raw = attached(model, Inputs).read(message, self._lists)
         outputs, encoding = message.outputs, message.output_encoding
         return Contents(
             arrays,
@@ -112,10 +129,14 @@ class Inputs:
         self._model = model
         self._inputs = {name: _Input(spec) for name, spec in model.signature.inputs.items()}
 
-    def read(self, message: pb.PredictRequest) -> tuple[dict[str, Array], bool]:
+    def read(self, message: pb.PredictRequest, lists: Lists = NO_LISTS) -> tuple[dict[str, Array], bool]:
         """The request's inputs in the signature's order, and whether any of them was sent as `raw`.
 
         Optional inputs are included only if they were sent.
+
+        Args:
+            message: the request.
+            lists: the lists that are not in the message.
 
         Raises:
             InvalidRequest: an input is missing, unknown or does not fit; the text names it, what was received
@@ -129,7 +150,7 @@ class Inputs:
                 if name in self._model.optional_inputs:
                     continue
                 raise InvalidRequest.of_form(f"{missing([name])}: {expected_inputs(self._model, sent)}")
-            arrays[name], raw = known.read(tensor)
+            arrays[name], raw = known.read(tensor, lists)
             any_raw = any_raw or raw
         if len(sent) != len(arrays):
             unknown = ", ".join(sorted(set(sent) - set(arrays)))
@@ -152,7 +173,7 @@ class _Input:
         self._dtype = spec.datatype.dtype
         self._known: dict[tuple[int, ...], tuple[int, int]] = {}
 
-    def read(self, tensor: tensor_pb2.Tensor) -> tuple[Array, bool]:
+    def read(self, tensor: tensor_pb2.Tensor, lists: Lists) -> tuple[Array, bool]:
         """The tensor as an array, and whether it was sent as `raw`.
 
         Raises:
@@ -162,7 +183,7 @@ class _Input:
         sizes = self._known.get(shape)
         if sizes is not None and tensor.datatype == self._number and sizes == (len(raw), tensor.ByteSize()):
             return np.ndarray(shape, self._dtype, raw), True
-        array, is_raw = array_of(tensor, self._spec)
+        array, is_raw = array_of(tensor, self._spec, lists)
         values_matter = self._spec.datatype in (DataType.BOOL, DataType.BYTES)
         if raw and shape and not values_matter and len(self._known) < REMEMBERED:
             rest = tensor_pb2.Tensor(datatype=self._number, shape=shape).ByteSize()  # type: ignore[arg-type]
@@ -172,8 +193,13 @@ class _Input:
         return array, is_raw
 
 
-def array_of(tensor: tensor_pb2.Tensor, spec: TensorSpec) -> tuple[Array, bool]:
+def array_of(tensor: tensor_pb2.Tensor, spec: TensorSpec, lists: Lists = NO_LISTS) -> tuple[Array, bool]:
     """One input as an array that fits `spec`, and whether it was sent as `raw`.
+
+    Args:
+        tensor: the input.
+        spec: its spec.
+        lists: the lists that are not in the message.
 
     Raises:
         InvalidRequest: it does not fit; the text says what was received and what was expected.
@@ -191,7 +217,7 @@ def array_of(tensor: tensor_pb2.Tensor, spec: TensorSpec) -> tuple[Array, bool]:
         elif number == SHAPE_FIELD:
             shape = tuple(value)
         elif content is None:
-            name, content = field.name, value
+            name, content = field.name, lists.get((spec.name, field.name), value) if lists else value
         else:
             raise InvalidRequest(
                 f"input {spec.name} has values both in {name} and in {field.name}; send one of them"

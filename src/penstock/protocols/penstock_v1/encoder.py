@@ -83,15 +83,19 @@ class Outputs:
     def head(self, name: str, array: Array, typed: bool, found: _Values, rows: int) -> bytes:
         """The part of a serialized output before its values, which are last. Made without the values."""
         _, row_bytes, heads = found
-        datatype, length = self._model.signature.outputs[name].datatype, abs(rows * row_bytes)
-        tensor = tensor_pb2.Tensor(datatype=NUMBERS[datatype], shape=array.shape).SerializeToString()  # type: ignore[arg-type]
-        tensor += (values.list_key(datatype) if typed else RAW) + wire.varint(length)
-        entry = wire.field(NAME, name.encode()) + TENSOR + wire.varint(len(tensor) + length) + tensor
-        head = OUTPUTS + wire.varint(len(entry) + length) + entry
+        head = self._head(name, array, typed, abs(rows * row_bytes))
         if self._room:
             self._room -= 1
             heads[rows] = head
         return head
+
+    def _head(self, name: str, array: Array, typed: bool, length: int) -> bytes:
+        """The same, given how many bytes the values have."""
+        datatype = self._model.signature.outputs[name].datatype
+        tensor = tensor_pb2.Tensor(datatype=NUMBERS[datatype], shape=array.shape).SerializeToString()  # type: ignore[arg-type]
+        tensor += (values.list_key(datatype) if typed else RAW) + wire.varint(length)
+        entry = wire.field(NAME, name.encode()) + TENSOR + wire.varint(len(tensor) + length) + tensor
+        return OUTPUTS + wire.varint(len(entry) + length) + entry
 
     def typed_of(self, arrays: Mapping[str, Array]) -> _Sliced:
         """The outputs of a run whose typed values all have the same width."""
@@ -108,9 +112,12 @@ class Outputs:
                 found[name] = data, row_bytes, self.heads_of(name, array, typed=True)
         return found
 
-    def output(self, name: str, array: Array, typed: bool) -> bytes:
-        """A PredictResponse that holds one output and nothing else."""
+    def output(self, name: str, array: Array, typed: bool) -> Sequence[bytes]:
+        """A PredictResponse that holds one output and nothing else, in parts."""
         datatype = self._model.signature.outputs[name].datatype
+        if typed and array.size > values.FEW_WRITTEN and datatype is not DataType.BYTES:
+            parts = values.packed(datatype, array)
+            return [self._head(name, array, typed, sum(map(len, parts))), *parts]
         message = pb.PredictResponse()
         tensor = message.outputs[name]
         tensor.datatype = NUMBERS[datatype]  # type: ignore[assignment]
@@ -119,7 +126,7 @@ class Outputs:
             values.write(tensor, datatype, array)
         else:
             tensor.raw = pack_bytes(array) if datatype is DataType.BYTES else array.tobytes()
-        return message.SerializeToString()
+        return [message.SerializeToString()]
 
 
 class _EncodedRun:
@@ -196,17 +203,20 @@ def encode(response: Response, asked: AnswerTo) -> bytes | RequestError:
         known = shared.typed if typed else shared.raw
         if known is None:
             known = shared.sliced(run, typed)
+        join = shared.join
         for name in response.names:
             found = known.get(name)
             if found is None or stop == start:
-                parts.append(shared.outputs.output(name, response.outputs[name], typed))
+                made = shared.outputs.output(name, response.outputs[name], typed)
+                parts += made
+                join = join if len(made) == 1 else joined
                 continue
             data, row_bytes, heads = found
             rows = _length(run.outputs[name]) if stop is None else stop - start
             head = heads.get(rows)
             parts.append(head or shared.outputs.head(name, response.outputs[name], typed, found, rows))
             parts.append(data if stop is None else data[start * row_bytes : stop * row_bytes])
-        return shared.join(parts)
+        return join(parts)
     except (ValueError, EncodeError) as error:  # over 2 GiB, or text that cannot be encoded
         return ModelFailed(f"the model's answer cannot be sent: {error}")
 
