@@ -120,7 +120,7 @@ class PortableCall(ServerCall):
         try:
             self._handler = make_handler(self)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _close(self) -> None:
         # Core keeps the connection while its call is referenced, as a late answer may still do.
@@ -137,7 +137,7 @@ class PortableCall(ServerCall):
             self._end = status, message
             self._wake()
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Ends the call because its handler raised an exception."""
         self._transport.report(error)
         self._finish(BROKEN, None)
@@ -147,7 +147,7 @@ class PortableCall(ServerCall):
         try:
             told(*arguments)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
         self._transport.schedule_idle_work()
 
     async def _wait(self) -> None:
@@ -245,7 +245,7 @@ class StreamCall(PortableCall):
             self._outgoing = message
             self._wake()
         else:
-            self._fail(RuntimeError("a message was sent before the last one had left"))
+            self.fail(RuntimeError("a message was sent before the last one had left"))
 
     @override
     async def _converse(self) -> None:
