@@ -206,10 +206,12 @@ def test_a_call_waits_for_few_turns_of_idle_work(transport: type[Transport]) -> 
         turns.append(1)
         return True
 
+    waited: list[int] = []
     with served(transport, {}, idle=work) as server, server.channel() as channel:
         echo = channel.unary_unary("/t/Echo")
-        echo(b"")
-        before = len(turns)
         for _ in range(CALLS):
+            before = len(turns)
             echo(b"")
-        assert len(turns) - before < CALLS * MOST_TURNS
+            waited.append(len(turns) - before)
+    # While the client waits for the processor, turns go on: so the least counts.
+    assert min(waited[1:]) <= MOST_TURNS

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from penstock.core.caller import Caller
 from penstock.core.errors import InvalidRequest, RequestError
-from penstock.core.large_bytes import HUGE_BYTES, forget
+from penstock.core.large_bytes import HUGE_BYTES
 from penstock.core.request import Flush
 from penstock.models.model import Model
 from penstock.protocols.answers import Account
@@ -232,19 +232,18 @@ class Stream(Origin):
             self._move_in_order()
         if self._send_buffer.is_waiting() and (message := self._send_buffer.take()) is not None:
             self._send(message)
-            if len(message) >= HUGE_BYTES and self.call.copies:
-                forget(message)  # it was made for this stream alone
         if self._end is not None:
             self._finish_if_done()
 
     def _send(self, message: bytes) -> None:
         """Sends a message of results, and asks for the next message if that was put off: see `_take_one`."""
+        send = self.call.send if len(message) < HUGE_BYTES else self.call.send_own  # made for this stream
         if not self._exchanges:
-            self.call.send(message)
+            send(message)
             return
         self._exchanges = False
         if self._end is not None or self._send_buffer.large_bytes:
-            self.call.send(message)
+            send(message)
             self._receive()
             return
         self._count_sent()  # before the next message can come; gRPC sends it before the status of the call

@@ -27,10 +27,11 @@ from penstock.transport.grpc.call import (
     Method,
     Methods,
     Status,
-    channel_arguments,
     listening_failed,
 )
+from penstock.transport.grpc.channel_arguments import channel_arguments
 from penstock.transport.grpc.portable_calls import StreamCall, UnaryCall, encodable
+from penstock.transport.grpc.portable_copies import copies
 from penstock.transport.grpc.portable_turns import PortableTurns
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class Portable(PortableTurns, grpc.GenericRpcHandler):  # type: ignore[misc]  # 
         super().__init__(methods, limits, idle, failed)
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_logging)
         self._handlers = {name: self._rpc_handler(name, method) for name, method in methods.items()}
-        self._stopping = False
+        self._stopping = self.copies = False
         self.unread: set[UnaryCall] = set()
         self._posted: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()  # by other threads
         self._woken = False  # whether the loop has been woken for these
@@ -183,6 +184,10 @@ class Portable(PortableTurns, grpc.GenericRpcHandler):  # type: ignore[misc]  # 
     def _begin_to_watch(self) -> None:
         if not self._stopping:
             self._watch = self._loop.create_task(self._keep_serving())
+            self._finding_out = self._loop.create_task(self._find_out())
+
+    async def _find_out(self) -> None:
+        self.copies = await copies()
 
     def _begin_to_stop(self) -> None:
         if not self._stopping:
@@ -193,7 +198,7 @@ class Portable(PortableTurns, grpc.GenericRpcHandler):  # type: ignore[misc]  # 
         try:
             if self._watch is not None:  # it would take a server that stops for one to be replaced
                 self._watch.cancel()
-                await asyncio.wait((self._watch,))
+                await asyncio.wait((self._watch, self._finding_out), timeout=STOP_SECONDS / 2)
             with contextlib.suppress(grpc.aio.UsageError):  # it no longer takes calls
                 await self._servers[-1].start()  # only a server that has run releases its ports
             # With no call in flight, the last statuses may still be on their way.

@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 from typing_extensions import override
 
+from penstock.core.large_bytes import forget
 from penstock.transport.grpc.call import BROKEN, IGNORING, NO_MESSAGE, OK, CallHandler, ServerCall, Status
 
 CANCELLATION_SECONDS = 0.001
@@ -38,6 +39,9 @@ class Events(Protocol):
     def stream_message(self, call: StreamCall, message: bytes) -> None:
         """Has a message of a stream handled, in its turn: then `take` is called with it."""
 
+    copies: bool
+    """Whether gRPC has a copy of a message once it has begun to send it, as far as is known."""
+
     def report(self, error: BaseException) -> None:
         """Passes on an exception that a handler raised."""
 
@@ -57,7 +61,7 @@ class PortableCall(ServerCall):
         transport: carries it.
     """
 
-    __slots__ = ("_context", "_end", "_handler", "_transport", "_waiter")
+    __slots__ = ("_context", "_end", "_handler", "_own", "_transport", "_waiter")
 
     def __init__(self, method: str, context: Any, transport: Events) -> None:
         remaining = context.time_remaining()
@@ -68,6 +72,7 @@ class PortableCall(ServerCall):
         self._handler: CallHandler = IGNORING
         self._end: tuple[Status, bytes | None] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._own: bytes | None = None  # what is to be sent, if nobody else reads it
 
     @override
     def peer(self) -> str:
@@ -93,6 +98,10 @@ class PortableCall(ServerCall):
     @override
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
         self._transport.on_loop(self._finish, status, message)
+
+    @override
+    def finish_own(self, message: bytes) -> None:
+        self._transport.on_loop(self._finish_own, message)
 
     async def run(self, make_handler: Callable[[ServerCall], CallHandler]) -> bytes:
         """Runs the call to its end; returns the answer to a unary call."""
@@ -136,6 +145,20 @@ class PortableCall(ServerCall):
         if self._end is None:
             self._end = status, message
             self._wake()
+
+    def _finish_own(self, message: bytes) -> None:
+        if self._end is None:
+            self._own = message
+            self._finish(OK, message)
+
+    def _begins(self, message: bytes | None) -> None:
+        """Called before grpc gets a message, in the same step of the task.
+
+        Grpc keeps the bytes until the message has left, which may never be.
+        """
+        own, self._own = self._own, None
+        if own is not None and own is message and self._transport.copies:
+            asyncio.get_running_loop().call_soon(forget, own)
 
     def fail(self, error: Exception) -> None:
         """Ends the call because its handler raised an exception."""
@@ -216,6 +239,7 @@ class UnaryCall(PortableCall):
 
     @override
     async def _send_good_end(self, message: bytes | None) -> bytes:
+        self._begins(message)
         return message or b""
 
 
@@ -237,6 +261,14 @@ class StreamCall(PortableCall):
     @override
     def send(self, message: bytes) -> None:
         self._transport.on_loop(self._send, message)
+
+    @override
+    def send_own(self, message: bytes) -> None:
+        self._transport.on_loop(self._send_own, message)
+
+    def _send_own(self, message: bytes) -> None:
+        self._own = message
+        self._send(message)
 
     def _send(self, message: bytes) -> None:
         if self._end is not None:
@@ -281,7 +313,9 @@ class StreamCall(PortableCall):
         while True:
             if self._outgoing is not None:
                 message, self._outgoing = self._outgoing, None
+                self._begins(message)
                 await self._context.write(message)
+                del message  # else it stays until the next one
                 if self._end is None:
                     self._tell(self._handler.sent)
             elif self._end is not None:
@@ -292,6 +326,7 @@ class StreamCall(PortableCall):
     @override
     async def _send_good_end(self, message: bytes | None) -> bytes:
         if message is not None:
+            self._begins(message)
             await self._context.write(message)
         return b""
 

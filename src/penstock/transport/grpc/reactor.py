@@ -32,9 +32,9 @@ from penstock.transport.grpc.call import (
     Methods,
     Status,
     Transport,
-    channel_arguments,
     listening_failed,
 )
+from penstock.transport.grpc.channel_arguments import channel_arguments
 from penstock.transport.grpc.reactor_calls import NEVER, ReactorCall, by_monotonic_clock, refuse, text
 from penstock.transport.grpc.turns import EVENTS_A_TURN, STREAM_SECONDS, TURN_SECONDS, take_up
 
