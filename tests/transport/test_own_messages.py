@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.core.large_bytes import HUGE_BYTES
-from penstock.transport.grpc.call import Transport
+from penstock.transport.grpc.call import OK, Transport
 from penstock.transport.grpc.portable import Portable
 from support.calls import SECONDS, Served, Silent, served, stream, unary, wait_until
 
@@ -36,7 +36,7 @@ class Answering(Sending):
 
     def received(self, message: bytes) -> None:
         super(Sending, self).received(message)
-        self.call.finish_own(self.own[0])
+        self.call.finish_own(OK, self.own[0])
 
 
 def wait_until_known(server: Served) -> None:

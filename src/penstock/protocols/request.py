@@ -324,10 +324,9 @@ class UnaryCall(Origin, Ignoring):
         if isinstance(answer, bytes):
             if len(answer) > SMALL_BYTES or self.account is not None:
                 self._count(request, len(answer))
-            if len(answer) < HUGE_BYTES:
-                self.call.finish(OK, answer)
-            else:
-                self.call.finish_own(answer)  # it was made for this call alone
+            # It was made for this call alone.
+            finish = self.call.finish_own if len(answer) >= HUGE_BYTES else self.call.finish
+            finish(OK, answer)
         else:
             self.call.finish(self.service.codec.error(answer))
 

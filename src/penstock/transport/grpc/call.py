@@ -121,9 +121,9 @@ class ServerCall(ABC):
         """As `send`, with large bytes that nobody else reads: once gRPC has a copy, their memory may go."""
         self.send(message)
 
-    def finish_own(self, message: bytes) -> None:
-        """As `finish` with OK and such bytes."""
-        self.finish(OK, message)
+    def finish_own(self, status: Status, message: bytes) -> None:
+        """As `finish`, with such bytes."""
+        self.finish(status, message)
 
     def exchange(self, message: bytes) -> None:
         """See `can_exchange`."""

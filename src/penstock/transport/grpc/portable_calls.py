@@ -100,8 +100,8 @@ class PortableCall(ServerCall):
         self._transport.on_loop(self._finish, status, message)
 
     @override
-    def finish_own(self, message: bytes) -> None:
-        self._transport.on_loop(self._finish_own, message)
+    def finish_own(self, status: Status, message: bytes) -> None:
+        self._transport.on_loop(self._finish_own, status, message)
 
     async def run(self, make_handler: Callable[[ServerCall], CallHandler]) -> bytes:
         """Runs the call to its end; returns the answer to a unary call."""
@@ -146,10 +146,10 @@ class PortableCall(ServerCall):
             self._end = status, message
             self._wake()
 
-    def _finish_own(self, message: bytes) -> None:
+    def _finish_own(self, status: Status, message: bytes) -> None:
         if self._end is None:
             self._own = message
-            self._finish(OK, message)
+            self._finish(status, message)
 
     def _begins(self, message: bytes | None) -> None:
         """Called before grpc gets a message, in the same step of the task.

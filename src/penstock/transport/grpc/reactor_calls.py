@@ -197,8 +197,8 @@ class ReactorCall(ServerCall):
         forget(message)
 
     @override
-    def finish_own(self, message: bytes) -> None:
-        self.finish(OK, message)
+    def finish_own(self, status: Status, message: bytes) -> None:
+        self.finish(status, message)
         forget(message)
 
     @override
