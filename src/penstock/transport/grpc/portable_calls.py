@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import types
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -151,14 +152,10 @@ class PortableCall(ServerCall):
             self._own = message
             self._finish(status, message)
 
-    def _begins(self, message: bytes | None) -> None:
-        """Called before grpc gets a message, in the same step of the task.
-
-        Grpc keeps the bytes until the message has left, which may never be.
-        """
+    def _may_forget(self, message: bytes) -> bool:
+        """Whether nobody needs a message once grpc has begun to send it: it keeps the bytes all the same."""
         own, self._own = self._own, None
-        if own is not None and own is message and self._transport.copies:
-            asyncio.get_running_loop().call_soon(forget, own)
+        return own is message and self._transport.copies
 
     def fail(self, error: Exception) -> None:
         """Ends the call because its handler raised an exception."""
@@ -239,7 +236,10 @@ class UnaryCall(PortableCall):
 
     @override
     async def _send_good_end(self, message: bytes | None) -> bytes:
-        self._begins(message)
+        if message is not None and self._may_forget(
+            message
+        ):  # grpc begins to send it in this step of the task
+            asyncio.get_running_loop().call_soon(forget, message)
         return message or b""
 
 
@@ -313,8 +313,7 @@ class StreamCall(PortableCall):
         while True:
             if self._outgoing is not None:
                 message, self._outgoing = self._outgoing, None
-                self._begins(message)
-                await self._context.write(message)
+                await self._written(message)
                 del message  # else it stays until the next one
                 if self._end is None:
                     self._tell(self._handler.sent)
@@ -326,9 +325,33 @@ class StreamCall(PortableCall):
     @override
     async def _send_good_end(self, message: bytes | None) -> bytes:
         if message is not None:
-            self._begins(message)
-            await self._context.write(message)
+            await self._written(message)
         return b""
+
+    def _written(self, message: bytes) -> Awaitable[None]:
+        """Sends a message; the memory of one that nobody else reads is given back once grpc has its copy."""
+        writing: Awaitable[None] = self._context.write(message)
+        return _then_forgotten(writing, message) if self._may_forget(message) else writing
+
+
+@types.coroutine
+def _then_forgotten(writing: Awaitable[None], message: bytes) -> Generator[Any, Any, None]:
+    """Awaits `writing`, and gives the memory of the message back at its first wait, since it has begun then.
+
+    Were that done in the next pass of the loop, the messages that begin in one pass would all be there twice.
+    """
+    steps = writing.__await__()
+    try:
+        waits_for = next(steps)
+    except StopIteration:  # it has ended already
+        return
+    forget(message)
+    try:
+        yield waits_for
+    except BaseException as error:  # such as a cancellation
+        steps.throw(error)
+        raise
+    yield from steps
 
 
 def encodable(text: str) -> str:

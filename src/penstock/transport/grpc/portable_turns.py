@@ -23,8 +23,8 @@ and 140 µs). A lone call pays 16 µs for it."""
 STREAMS_A_TURN = 16
 """Messages of at most so many streams are handled in a turn, also if that takes less than `STREAM_SECONDS`:
 each stream then sends its answers and is read again, which takes the loop 100 µs, five times as long as to
-handle its message. Without this, 200 streams that sent as fast as they could kept a call waiting for 60 to
-250 ms (99th percentile), with it for 8 to 16 ms."""
+handle its message. Without this, a call beside 200 streams that sent as fast as they could waited for 60 to
+250 ms (99th percentile), with it for 8 to 23 ms."""
 READING_SECONDS = 0.0001
 """While work waits that was put off, a turn ends after so much time without an event. The loop sleeps
 meanwhile: where grpc's own thread shares a core with it, that thread reads its sockets now or not at all."""
