@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from penstock.core.caller import Caller
 from penstock.core.errors import InvalidRequest, ModelFailed, RequestError
-from penstock.core.large_bytes import HUGE_BYTES, forget
+from penstock.core.large_bytes import HUGE_BYTES
 from penstock.core.request import Flush, Request, Response, Step
 from penstock.core.tensors import Array
 from penstock.models.model import Model
@@ -324,9 +324,9 @@ class UnaryCall(Origin, Ignoring):
         if isinstance(answer, bytes):
             if len(answer) > SMALL_BYTES or self.account is not None:
                 self._count(request, len(answer))
-            self.call.finish(OK, answer)
-            if len(answer) >= HUGE_BYTES and self.call.copies:
-                forget(answer)  # it was made for this call alone
+            # It was made for this call alone.
+            finish = self.call.finish_own if len(answer) >= HUGE_BYTES else self.call.finish
+            finish(OK, answer)
         else:
             self.call.finish(self.service.codec.error(answer))
 

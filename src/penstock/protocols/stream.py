@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from penstock.core.caller import Caller
 from penstock.core.errors import InvalidRequest, RequestError
-from penstock.core.large_bytes import HUGE_BYTES, forget
+from penstock.core.large_bytes import HUGE_BYTES
 from penstock.core.request import Flush, Step
 from penstock.protocols.answers import Account
 from penstock.protocols.fast_path.known_requests import Found
@@ -190,8 +190,6 @@ class Stream(Origin):
             self._move_in_order()
         if self._send_buffer.is_waiting() and (message := self._send_buffer.take()) is not None:
             self._send(message)
-            if len(message) >= HUGE_BYTES and self.call.copies:
-                forget(message)  # it was made for this stream alone
         if self._end is not None:
             self._finish_if_done()
 
@@ -216,7 +214,8 @@ class Stream(Origin):
 
     def _send(self, message: bytes) -> None:
         """Sends a message of results, and asks for the next message if that was put off: see `_take_one`."""
-        self.call.send(message)
+        send = self.call.send if len(message) < HUGE_BYTES else self.call.send_own  # made for this stream
+        send(message)
         if self._exchanges:
             self._exchanges = False
             self._receive()

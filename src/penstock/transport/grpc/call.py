@@ -87,11 +87,10 @@ class ServerCall(ABC):
         metadata: what the client sent in its headers, keys in lower case.
         deadline: when the client stops waiting, by `time.monotonic()`; `math.inf` for never.
         can_exchange: whether it has `exchange`, which sends a message and asks for the next, without sent().
-        copies: whether it has copied a message when the method that sends it returns.
     """
 
     __slots__ = ("deadline", "metadata", "method")
-    can_exchange = copies = False
+    can_exchange = False
 
     def __init__(self, method: str, metadata: Metadata, deadline: float = math.inf) -> None:
         self.method = method
@@ -117,6 +116,14 @@ class ServerCall(ABC):
     @abstractmethod
     def send(self, message: bytes) -> None:
         """Sends one message of a stream."""
+
+    def send_own(self, message: bytes) -> None:
+        """As `send`, with large bytes that nobody else reads: once gRPC has a copy, their memory may go."""
+        self.send(message)
+
+    def finish_own(self, status: Status, message: bytes) -> None:
+        """As `finish`, with such bytes."""
+        self.finish(status, message)
 
     def exchange(self, message: bytes) -> None:
         """See `can_exchange`."""
@@ -201,11 +208,6 @@ HELD_UP_SECONDS = 1.0  # a polling thread that has done nothing else for this lo
 
 UNREAD_SECONDS = 0.25  # how often a drain ends calls without a message: those of spared methods still arrive
 LAST_WRITES_SECONDS = 0.02  # after a drain: by then gRPC has written the last answers to their sockets
-
-WINDOW_BYTES = 131_072
-"""How much of each stream, and of each connection beyond the messages that are asked for, gRPC's core reads
-ahead. By itself core measures the connection and lets fast senders have megabytes each: 200 streams filled
-0.5 GB, and reading all that held up every other caller."""
 
 METADATA_BYTES = 16_384  # the most metadata that gRPC's core takes by default
 
@@ -372,29 +374,3 @@ def listening_failed(address: str) -> StartupError:
     """The error for an address that cannot be listened on."""
     reason = "the port is in use, or the host is not this machine's"
     return listening.listening_failed(address, listening.GRPC, reason)
-
-
-def channel_arguments(limits: Limits) -> tuple[tuple[str, int], ...]:
-    """The options of grpc's server that both transports use."""
-    age = (("grpc.max_connection_age_ms", max(round(limits.connection_seconds * 1000), 1)),)
-    return (
-        # A second server on the same port would silently take half the calls, unless that is wanted.
-        ("grpc.so_reuseport", int(limits.shares_port)),
-        *(age if limits.connection_seconds else ()),
-        *((("grpc.max_allowed_incoming_connections", limits.connections),) if limits.connections else ()),
-        # With a limit, grpc checks the size of each message, which costs a call over 1 µs.
-        ("grpc.max_receive_message_length", limits.message_bytes if limits.message_bytes < UNLIMITED else -1),
-        ("grpc.max_send_message_length", -1),
-        # Between a soft limit and a hard one core refuses calls by chance, so the two are the same.
-        ("grpc.max_metadata_size", limits.metadata_bytes),
-        ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
-        # Grpc's own limits on calls that have arrived and are not taken yet: from 1,000 on it drops some, and
-        # their clients get CANCELLED. `Limits.calls` takes their place, with a message that says why.
-        ("grpc.server.max_pending_requests", 2 * limits.calls),
-        ("grpc.server.max_pending_requests_hard_limit", 4 * limits.calls),
-        # Clients may keep idle connections alive with a ping every ten seconds.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.bdp_probe", 0),  # the window stays as it is
-        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
-    )

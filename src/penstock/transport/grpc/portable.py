@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -28,37 +27,19 @@ from penstock.transport.grpc.call import (
     Method,
     Methods,
     Status,
-    Transport,
-    channel_arguments,
     listening_failed,
 )
+from penstock.transport.grpc.channel_arguments import channel_arguments
 from penstock.transport.grpc.portable_calls import StreamCall, UnaryCall, encodable
+from penstock.transport.grpc.portable_copies import copies
+from penstock.transport.grpc.portable_turns import PortableTurns
 
 T = TypeVar("T")
 STOP_SECONDS = 5.0
 WATCH_SECONDS = 0.2
-EMPTY_PASSES = 8
-"""Idle work is done after this number of passes of the loop in a row without an event. About as many passes
-lie between two calls that wait in core, and between a call's arrival and its message, so with fewer nearly
-every call ran in a batch of its own (32 in flight: 1.1 rows a batch and 268 µs of CPU a call, with 8 passes
-23 rows and 140 µs). A lone call pays 16 µs for it."""
-EVENTS_A_TURN = 256
-"""After this number of events idle work gets its turn, even if more events are ready."""
-TURN_SECONDS = 0.016
-"""After this time, too: see `penstock.transport.grpc.reactor`."""
-STREAM_SECONDS = 0.002
-"""For this long in a pass of the loop, messages of streams are handled as they come. The rest waits, in
-order, for the streams' next turn. Their streams are not read meanwhile: see `READING_SECONDS`."""
-READING_SECONDS = 0.001
-"""Between two turns of the streams, when more of them wait. gRPC's core reads sockets only while no event is
-ready, and the next message of a fast stream is always ready."""
-ARRIVING_SECONDS = 0.02
-"""The streams' next turn is put off for so long while calls arrive. grpc.aio takes one call at a time, in
-several passes of the loop: when each of these had a turn of streams in it, 200 streams that opened and sent
-as fast as they could kept the call behind them waiting for seconds."""
 
 
-class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
+class Portable(PortableTurns, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
     """One event loop on one thread."""
 
     name = "portable"
@@ -69,17 +50,10 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         super().__init__(methods, limits, idle, failed)
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_logging)
         self._handlers = {name: self._rpc_handler(name, method) for name, method in methods.items()}
-        self._idle_scheduled = self._stopping = False
+        self._stopping = self.copies = False
         self.unread: set[UnaryCall] = set()
-        self._idle_at = 0.0  # when idle work gets its turn, even if more events are ready
-        self._told = self._empty_passes = 0  # events since the last idle work; passes since the last event
-        self._later: deque[tuple[StreamCall, bytes]] = deque()  # messages of streams that wait for their turn
-        self._streams_until = 0.0  # when the streams' time in this pass is over; 0.0 before their first one
-        self._arrived = self._arrived_before = 0  # calls; and those before the streams' turn was put off
-        self._turn_at = 0.0  # when the streams had their last turn
         self._posted: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()  # by other threads
         self._woken = False  # whether the loop has been woken for these
-        self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._loop_failed)
         self._thread = threading.Thread(target=self._serve, name="penstock-portable", daemon=True)
         self._thread.start()
@@ -127,7 +101,6 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """The handler of a call that has arrived; part of grpc's interface."""
-        self._arrived += 1
         name = handler_call_details.method
         handler = self._handlers.get(name)
         refusal = self.why_not(handler, name)
@@ -149,53 +122,6 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         while self._posted:
             function, arguments = self._posted.popleft()
             function(*arguments)
-
-    def schedule_idle_work(self) -> None:
-        """Notes an event that a handler was told of: idle work follows once no further events come."""
-        self._told += 1
-        self._empty_passes = 0
-        if not self._idle_scheduled:
-            self._idle_scheduled = True
-            self._idle_at = time.monotonic() + TURN_SECONDS
-            self._loop.call_soon(self._pass)
-
-    def stream_message(self, call: StreamCall, message: bytes) -> None:
-        """Has a message of a stream handled: now, or later if the streams' time in this pass is over."""
-        if self._later:
-            self._later.append((call, message))
-            return
-        now = time.monotonic()
-        if not self._streams_until:
-            self._streams_until = now + STREAM_SECONDS
-            self._loop.call_soon(self._end_streams_turn)
-        if now > self._streams_until:
-            self._turn_at = now
-            self._later.append((call, message))
-            self._loop.call_later(READING_SECONDS, self._take_up_streams)
-        else:
-            call.take(message)
-
-    def _end_streams_turn(self) -> None:
-        if not self._later:
-            self._streams_until = 0.0
-
-    def _take_up_streams(self) -> None:
-        """Gives streams their next turn: handles messages that waited, for a while, the oldest first."""
-        now = time.monotonic()
-        if self._arrived != self._arrived_before and now < self._turn_at + ARRIVING_SECONDS:
-            self._arrived_before = self._arrived
-            self._loop.call_later(READING_SECONDS, self._take_up_streams)
-            return
-        later, end, self._turn_at = self._later, now + STREAM_SECONDS, now
-        while later:
-            call, message = later.popleft()
-            call.take(message)
-            if time.monotonic() > end:
-                break
-        if later:
-            self._loop.call_later(READING_SECONDS, self._take_up_streams)
-        else:
-            self._streams_until = 0.0
 
     def call_opened(self) -> None:
         """Counts a call that has begun."""
@@ -258,6 +184,10 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
     def _begin_to_watch(self) -> None:
         if not self._stopping:
             self._watch = self._loop.create_task(self._keep_serving())
+            self._finding_out = self._loop.create_task(self._find_out())
+
+    async def _find_out(self) -> None:
+        self.copies = await copies()
 
     def _begin_to_stop(self) -> None:
         if not self._stopping:
@@ -268,7 +198,7 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         try:
             if self._watch is not None:  # it would take a server that stops for one to be replaced
                 self._watch.cancel()
-                await asyncio.wait((self._watch,))
+                await asyncio.wait((self._watch, self._finding_out), timeout=STOP_SECONDS / 2)
             with contextlib.suppress(grpc.aio.UsageError):  # it no longer takes calls
                 await self._servers[-1].start()  # only a server that has run releases its ports
             # With no call in flight, the last statuses may still be on their way.
@@ -298,30 +228,6 @@ class Portable(Transport, grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc
         error = context.get("exception") or RuntimeError(context["message"])
         if not _is_of_another_loop(error):
             self.report(error)
-
-    def _pass(self) -> None:
-        """Does idle work if no event has come for some passes of the loop; else checks again in the next.
-
-        While messages of streams wait, there are enough events in a pass.
-        """
-        gathers = self._empty_passes < EMPTY_PASSES and self._told < EVENTS_A_TURN and not self._later
-        if gathers and time.monotonic() < self._idle_at:
-            self._empty_passes += 1
-            self._loop.call_soon(self._pass)
-        else:
-            self._do_idle_work()
-
-    def _do_idle_work(self) -> None:
-        self._told = 0
-        self._idle_scheduled = False
-        try:
-            more = self._idle()
-        except Exception as error:
-            self.report(error)
-            return
-        if more and not self._idle_scheduled:
-            self._idle_scheduled = True
-            self._loop.call_soon(self._do_idle_work)
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import types
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 from typing_extensions import override
 
+from penstock.core.large_bytes import forget
 from penstock.transport.grpc.call import BROKEN, IGNORING, NO_MESSAGE, OK, CallHandler, ServerCall, Status
 
 CANCELLATION_SECONDS = 0.001
@@ -38,6 +40,9 @@ class Events(Protocol):
     def stream_message(self, call: StreamCall, message: bytes) -> None:
         """Has a message of a stream handled, in its turn: then `take` is called with it."""
 
+    copies: bool
+    """Whether gRPC has a copy of a message once it has begun to send it, as far as is known."""
+
     def report(self, error: BaseException) -> None:
         """Passes on an exception that a handler raised."""
 
@@ -57,7 +62,7 @@ class PortableCall(ServerCall):
         transport: carries it.
     """
 
-    __slots__ = ("_context", "_end", "_handler", "_transport", "_waiter")
+    __slots__ = ("_context", "_end", "_handler", "_own", "_transport", "_waiter")
 
     def __init__(self, method: str, context: Any, transport: Events) -> None:
         remaining = context.time_remaining()
@@ -68,6 +73,7 @@ class PortableCall(ServerCall):
         self._handler: CallHandler = IGNORING
         self._end: tuple[Status, bytes | None] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._own: bytes | None = None  # what is to be sent, if nobody else reads it
 
     @override
     def peer(self) -> str:
@@ -93,6 +99,10 @@ class PortableCall(ServerCall):
     @override
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
         self._transport.on_loop(self._finish, status, message)
+
+    @override
+    def finish_own(self, status: Status, message: bytes) -> None:
+        self._transport.on_loop(self._finish_own, status, message)
 
     async def run(self, make_handler: Callable[[ServerCall], CallHandler]) -> bytes:
         """Runs the call to its end; returns the answer to a unary call."""
@@ -120,7 +130,7 @@ class PortableCall(ServerCall):
         try:
             self._handler = make_handler(self)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _close(self) -> None:
         # Core keeps the connection while its call is referenced, as a late answer may still do.
@@ -137,7 +147,17 @@ class PortableCall(ServerCall):
             self._end = status, message
             self._wake()
 
-    def _fail(self, error: Exception) -> None:
+    def _finish_own(self, status: Status, message: bytes) -> None:
+        if self._end is None:
+            self._own = message
+            self._finish(status, message)
+
+    def _may_forget(self, message: bytes) -> bool:
+        """Whether nobody needs a message once grpc has begun to send it: it keeps the bytes all the same."""
+        own, self._own = self._own, None
+        return own is message and self._transport.copies
+
+    def fail(self, error: Exception) -> None:
         """Ends the call because its handler raised an exception."""
         self._transport.report(error)
         self._finish(BROKEN, None)
@@ -147,7 +167,7 @@ class PortableCall(ServerCall):
         try:
             told(*arguments)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
         self._transport.schedule_idle_work()
 
     async def _wait(self) -> None:
@@ -216,6 +236,10 @@ class UnaryCall(PortableCall):
 
     @override
     async def _send_good_end(self, message: bytes | None) -> bytes:
+        if message is not None and self._may_forget(
+            message
+        ):  # grpc begins to send it in this step of the task
+            asyncio.get_running_loop().call_soon(forget, message)
         return message or b""
 
 
@@ -238,6 +262,14 @@ class StreamCall(PortableCall):
     def send(self, message: bytes) -> None:
         self._transport.on_loop(self._send, message)
 
+    @override
+    def send_own(self, message: bytes) -> None:
+        self._transport.on_loop(self._send_own, message)
+
+    def _send_own(self, message: bytes) -> None:
+        self._own = message
+        self._send(message)
+
     def _send(self, message: bytes) -> None:
         if self._end is not None:
             return
@@ -245,7 +277,7 @@ class StreamCall(PortableCall):
             self._outgoing = message
             self._wake()
         else:
-            self._fail(RuntimeError("a message was sent before the last one had left"))
+            self.fail(RuntimeError("a message was sent before the last one had left"))
 
     @override
     async def _converse(self) -> None:
@@ -281,7 +313,8 @@ class StreamCall(PortableCall):
         while True:
             if self._outgoing is not None:
                 message, self._outgoing = self._outgoing, None
-                await self._context.write(message)
+                await self._written(message)
+                del message  # else it stays until the next one
                 if self._end is None:
                     self._tell(self._handler.sent)
             elif self._end is not None:
@@ -292,8 +325,33 @@ class StreamCall(PortableCall):
     @override
     async def _send_good_end(self, message: bytes | None) -> bytes:
         if message is not None:
-            await self._context.write(message)
+            await self._written(message)
         return b""
+
+    def _written(self, message: bytes) -> Awaitable[None]:
+        """Sends a message; the memory of one that nobody else reads is given back once grpc has its copy."""
+        writing: Awaitable[None] = self._context.write(message)
+        return _then_forgotten(writing, message) if self._may_forget(message) else writing
+
+
+@types.coroutine
+def _then_forgotten(writing: Awaitable[None], message: bytes) -> Generator[Any, Any, None]:
+    """Awaits `writing`, and gives the memory of the message back at its first wait, since it has begun then.
+
+    Were that done in the next pass of the loop, the messages that begin in one pass would all be there twice.
+    """
+    steps = writing.__await__()
+    try:
+        waits_for = next(steps)
+    except StopIteration:  # it has ended already
+        return
+    forget(message)
+    try:
+        yield waits_for
+    except BaseException as error:  # such as a cancellation
+        steps.throw(error)
+        raise
+    yield from steps
 
 
 def encodable(text: str) -> str:

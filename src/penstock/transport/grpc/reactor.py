@@ -32,10 +32,11 @@ from penstock.transport.grpc.call import (
     Methods,
     Status,
     Transport,
-    channel_arguments,
     listening_failed,
 )
+from penstock.transport.grpc.channel_arguments import channel_arguments
 from penstock.transport.grpc.reactor_calls import NEVER, ReactorCall, by_monotonic_clock, refuse, text
+from penstock.transport.grpc.turns import EVENTS_A_TURN, STREAM_SECONDS, TURN_SECONDS, take_up
 
 CALLS_ASKED_FOR = 128  # arrivals that core may hand over before we ask again
 EMPTY_POLLS = 2
@@ -48,17 +49,7 @@ ALONE_BEFORE = 8
 CHECKED_AGAIN = 2 * ALONE_BEFORE  # after this number, all events are taken once more before the answer
 CANCELLATION_SECONDS = 0.001  # a cancellation may become known this long after the end of the messages
 WATCH_SECONDS = 0.02  # a call may be unwatched for this time while the thread is busy; twice that at most
-EVENTS_A_TURN = 256  # taken before idle work gets its turn even under a flood of events
-TURN_SECONDS = 0.016
-"""After this time, too. Of four callers whose messages were much work to reject, 80 were rejected in a turn,
-and a request that was ready for its run waited for 70 ms. With 4 ms, 256 calls in flight took 5 % more CPU a
-call: batches were smaller."""
 TIMED = 8  # the time is looked at after this number of events
-STREAM_SECONDS = 0.002
-"""For this long in a turn, messages of streams are handled as they come. The rest waits, in order, until all
-events that are ready have been taken and the sockets have been read: gRPC's core reads sockets only while no
-event is ready, and the next message of a fast stream is always ready. Without this, 200 streams that sent as
-fast as they could kept new calls unread for seconds."""
 MORE_POLLS = 32
 """At most this many more polls without an event end a turn while messages of streams wait. Each poll reads
 one connection, so there is one poll for each connection with streams, and one for each unary call in flight.
@@ -319,19 +310,11 @@ class Reactor(Transport):
 
     def _take_up_streams(self) -> None:
         """Gives streams their next turn: handles messages that waited, for a while, the oldest first."""
-        later, end = self._later, time.monotonic() + STREAM_SECONDS
-        while later:
-            call, message = later.popleft()
-            try:
-                call.take(message)
-            except Exception as error:
-                call.fail(error)
+        for _ in take_up(self._later, len(self._later)):
             if self._flush_due:
                 self._flush_due = False
                 self._do_idle_work()
-            if time.monotonic() > end:
-                break
-        self._taken, self.streams_until, self.streams_wait = 0, 0.0, bool(later)
+        self._taken, self.streams_until, self.streams_wait = 0, 0.0, bool(self._later)
 
     def _failed_at(self, tag: Callable[[Any], None], error: Exception) -> None:
         call = getattr(tag, "__self__", None)

@@ -15,6 +15,7 @@ import grpc
 from grpc._cython import cygrpc as core
 from typing_extensions import override
 
+from penstock.core.large_bytes import forget
 from penstock.transport.grpc.call import BROKEN, IGNORING, OK, CallHandler, Kind, ServerCall, Status
 
 NO_FLAGS = 0
@@ -88,7 +89,7 @@ class ReactorCall(ServerCall):
         "_unwatched", "_watched",
     )  # fmt: skip
 
-    can_exchange = copies = True
+    can_exchange = True
 
     def __init__(self, method: str, kind: Kind, event: Any, deadline: float, reactor: Events) -> None:
         self.method = method
@@ -192,6 +193,16 @@ class ReactorCall(ServerCall):
                 operations = (core.SendMessageOperation(message, NO_FLAGS),)
                 start(self._call, operations if self._greeted else (GREETING, *operations), self._sent)
                 self._greeted = True
+
+    @override
+    def send_own(self, message: bytes) -> None:
+        self.send(message)
+        forget(message)
+
+    @override
+    def finish_own(self, status: Status, message: bytes) -> None:
+        self.finish(status, message)
+        forget(message)
 
     @override
     def exchange(self, message: bytes) -> None:
