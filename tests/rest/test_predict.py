@@ -125,6 +125,12 @@ def test_every_datatype_comes_back(client: Client, datatype: DataType) -> None:
         ("identity", {"x": [1, 1e39, 3]}, "the value 1e+39 at position 1 does not fit FP32"),
         ("identity_int64", {"x": [1, 2.5, 3]}, "the value 2.5 at position 1 does not fit INT64"),
         ("identity_int64", {"x": [-1, 2**63, 3]}, "do not fit INT64"),
+        (
+            "identity_int64",
+            {"x": [1, 9007199254740993.0]},
+            "the value 9007199254740992.0 at position 1 does not fit INT64: with a point or an exponent, "
+            "a number from 2^53 on is rounded; write its digits only",
+        ),
         ("identity_uint8", {"x": [1, 256, 3]}, "the value 256 at position 1 does not fit UINT8"),
         ("identity_bool", {"x": [1, 0, 1]}, "the value 1 at position 0 is a number, expected BOOL"),
         ("identity_bytes", {"x": ["a", 1, "b"]}, "the value 1 at position 1 is a number, expected BYTES"),

@@ -23,7 +23,7 @@ from penstock.protocols import typed_lists
 
 NOT_FINITE = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 INT64_MAX = 2**63 - 1
-EXACT = 2.0**53  # beyond this, FP64 does not have every whole number
+EXACT = 2.0**53  # from here on, a whole number that was rounded to FP64 may have been another one
 SLICE = 16_384
 """Values that are converted at once, for the other threads' sake."""
 MOST_NESTED = 32
@@ -128,9 +128,11 @@ def _array_of(spec: TensorSpec, values: Sequence[Any], start: int) -> Array:
 def _check_exact(spec: TensorSpec, values: Sequence[Any], start: int) -> None:
     """Rejects numbers of which not every digit is known: those with a point, and those beyond 64 bits."""
     for index, each in enumerate(values, start):
-        if isinstance(each, float) and abs(each) > EXACT:
+        if isinstance(each, float) and abs(each) >= EXACT:
+            why = ": with a point or an exponent, a number from 2^53 on is rounded; write its digits only"
             raise InvalidRequest(
                 f"input {spec.name}: the value {each!r} at position {index} does not fit {spec.datatype}"
+                f"{why if abs(each) < 2.0**64 else ''}"
             )
 
 
