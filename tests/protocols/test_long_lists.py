@@ -237,6 +237,7 @@ def test_protobuf_never_sees_a_long_list(method: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "name"), EACH, ids=[name for _, name in EACH])
+@settings(deadline=None)
 @given(data=st.data())
 def test_valid_lists_mean_what_a_parser_says(method: str, name: str, data: st.DataObject) -> None:
     lowest, highest = BOUNDS[name[: name.index("_")]]

@@ -62,6 +62,24 @@ def test_a_socket_that_is_shared_may_have_fewer_bytes_by_then() -> None:
     loop.close()
 
 
+def test_a_file_that_was_closed_before_it_was_unregistered_ends_no_loop() -> None:
+    """While a copy of it is open, as in a process that was forked, epoll reports it for ever."""
+    loop, selector = new_loop()
+    closed, writer = socket.socketpair()
+    reader, other = socket.socketpair()
+    with closed.dup(), writer, reader, other:
+        selector.register(closed, selectors.EVENT_READ)
+        selector.register(reader, selectors.EVENT_READ)
+        closed.close()
+        selector.unregister(closed)
+        writer.send(b"x")
+        assert [len(selector.select(0)) for _ in range(IN_A_ROW)] == [0] * IN_A_ROW
+        other.send(b"x")
+        assert [key.fileobj for key, _ in selector.select(0)] == [reader]
+        selector.unregister(reader)
+    loop.close()
+
+
 def test_writers_are_told_as_by_any_selector() -> None:
     loop, selector = new_loop()
     one, other = socket.socketpair()

@@ -14,14 +14,28 @@ WORKER_STEPS = 5
 
 
 def pool(count: int, name: str) -> ThreadPoolExecutor:
-    """Threads whose work may wait for that of all others: the ones that take calls, and that run models."""
-    return ThreadPoolExecutor(count, name, initializer=lower, initargs=(WORKER_STEPS,))
+    """Threads whose work may wait for that of all others: the ones that take calls, and that run models.
+
+    They are less urgent than the thread that makes the pool, whichever thread begins them.
+    """
+    return ThreadPoolExecutor(count, name, initializer=become, initargs=(less_urgent(WORKER_STEPS),))
 
 
-def lower(steps: int) -> None:
-    """Makes the calling thread less urgent by some steps of `nice`. It cannot become more urgent again."""
+def less_urgent(steps: int) -> int:
+    """The niceness that is some steps less urgent than the calling thread; `LEAST` at most."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # a sandbox forbids it
+            return min(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) + steps, LEAST)
+    return LEAST
+
+
+def become(niceness: int) -> None:
+    """Gives the calling thread this niceness, unless it has more: it cannot become more urgent again.
+
+    Not by some steps: a thread begins as urgent as the one that begins it, which may be another worker.
+    """
     if sys.platform == "linux":
         thread = threading.get_native_id()
         with suppress(OSError):  # a sandbox forbids it
-            now = os.getpriority(os.PRIO_PROCESS, thread)  # of this thread alone
-            os.setpriority(os.PRIO_PROCESS, thread, min(now + steps, LEAST))
+            if os.getpriority(os.PRIO_PROCESS, thread) < niceness:  # of this thread alone
+                os.setpriority(os.PRIO_PROCESS, thread, niceness)

@@ -74,11 +74,14 @@ if TYPE_CHECKING or hasattr(select, "epoll"):
             self._in_a_row += 1
             ready: Ready = []
             keys = self.get_map()
-            for file, event in found:
-                if event != select.EPOLLIN:
-                    return super().select(0)
-                entry = (keys[file], selectors.EVENT_READ)
-                ready += (entry,) if self._in_a_row < IN_A_ROW else [entry] * self._bytes_of(file)
+            try:
+                for file, event in found:
+                    if event != select.EPOLLIN:
+                        return super().select(0)
+                    entry = (keys[file], selectors.EVENT_READ)
+                    ready += (entry,) if self._in_a_row < IN_A_ROW else [entry] * self._bytes_of(file)
+            except KeyError:  # of a file that was closed before it was unregistered, and which a copy keeps
+                return super().select(0)
             if self._in_a_row == IN_A_ROW:
                 self._in_a_row = 0
             return ready
