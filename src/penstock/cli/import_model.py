@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import click
 
+from penstock.cli.arguments import NamedPath
 from penstock.cli.loading import Progress, progress
 from penstock.cli.output import say
 from penstock.core.names import many
@@ -28,7 +29,7 @@ NEEDED = ("pandas", "skl2onnx")
 
 
 @click.command("import")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=NamedPath())
 @click.option(
     "--sample",
     required=True,
@@ -39,7 +40,7 @@ NEEDED = ("pandas", "skl2onnx")
     "--to",
     "folder",
     required=True,
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="The model's folder, such as models/lead_scoring; it gets a new version.",
 )
 @click.option("--target", default="", help="The column of the sample that the model predicts.")
