@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.arguments import NamedPath
+from penstock.cli.arguments import ModelFolder, NamedPath
 from penstock.cli.output import say
 from penstock.core.names import many
 
@@ -39,7 +39,7 @@ MUCH_NOISE = 0.1
     "texts the share of rows that differ.",
 )
 @click.option("--allow-slower", is_flag=True, help="Accept variants that are slower, if they are smaller.")
-@click.option("--to", type=NamedPath(), help="The model's folder to write to.  [MODEL's own]")
+@click.option("--to", type=ModelFolder(), help="The model's folder to write to.  [MODEL's own]")
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def optimize(  # noqa: PLR0913 - the flags
