@@ -33,7 +33,7 @@ def test_the_load_tool_where_it_is_not_installed(without_bench: dict[str, str]) 
     run = penstock(without_bench, "bench", "m", "--concurrency", "1")
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.endswith(
-        "Error: `penstock bench` is in another distribution: pip install penstock-bench\n"
+        "Error: `penstock bench` is in another distribution: pip install ./tools/bench in Penstock's checkout\n"
     )
 
 
