@@ -163,11 +163,12 @@ def _plan(  # noqa: PLR0913 - the flags
         raise click.ClickException(f"{error.filename}: {error.strerror or error}") from None
     target = None if output == STANDARD else _file_to_write(output, form)
     rejects = _file_for_rejected(rejected, target)
-    was_named = rejected is not None
     try:
-        check_paths([each.name for each in found], target, rejects, was_named)
+        check_paths([each.name for each in found], target, rejects, rejected is not None)
     except Invalid as error:
         raise click.UsageError(str(error)) from None
+    if rejected is not None:
+        _check_ending(rejected)
     return Plan(found, target, form, rejects, request)
 
 
@@ -175,9 +176,9 @@ def _file_for_rejected(named: Path | None, output: Path | None) -> Path:
     """The file for rows without an answer: the one that the user named, or one beside the output.
 
     Raises:
-        click.UsageError: there is neither, it is standard output, or its ending is of another format.
+        click.UsageError: there is neither, or it is standard output.
     """
-    from penstock.scoring.sources import STANDARD, format_of
+    from penstock.scoring.sources import STANDARD
 
     if named is None:
         if output is None:
@@ -187,11 +188,21 @@ def _file_for_rejected(named: Path | None, output: Path | None) -> Path:
         return output.with_name(f"{output.name}.rejected.jsonl")
     if str(named) == STANDARD:
         raise click.UsageError("--rejected -: rows without an answer need a file, in which a run can go on")
-    if format_of(str(named)) not in (None, "jsonl"):
-        raise click.UsageError(
-            f"--rejected {named}: rows without an answer are written as JSON Lines; let it end in .jsonl"
-        )
     return named
+
+
+def _check_ending(rejected: Path) -> None:
+    """Checks that a file for rejected rows is not named as one of another format.
+
+    Raises:
+        click.UsageError: it is.
+    """
+    from penstock.scoring.sources import format_of
+
+    if format_of(str(rejected)) not in (None, "jsonl"):
+        raise click.UsageError(
+            f"--rejected {rejected}: rows without an answer are written as JSON Lines; let it end in .jsonl"
+        )
 
 
 def _file_to_write(output: str, form: FileFormat | None) -> Path:
