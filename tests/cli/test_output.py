@@ -72,6 +72,20 @@ def test_a_reader_that_has_gone(server: RunningServer, command: str) -> None:
     assert (ran.returncode, ran.stderr) == (141, "")
 
 
+def test_a_reader_of_scored_rows_that_goes(server: RunningServer, tmp_path: Path) -> None:
+    """As `penstock score ... | head -1` has it: silent, as any command."""
+    (tmp_path / "rows.csv").write_text("x\n" + "1\n" * 20_000)
+    line = [SCRIPT, "score", "below_100", tmp_path / "rows.csv", "--rejected", tmp_path / "r.jsonl"]
+    line += ["--target", server.target]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "x,y\n"
+        process.stdout.close()
+        said = process.stderr.read()
+        assert (process.wait(60), said) == (141, "")
+
+
 @commands
 @pytest.mark.parametrize("env", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}])
 def test_ascii(server: RunningServer, command: str, env: dict[str, str]) -> None:

@@ -32,9 +32,8 @@ def penstock(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[st
 def test_the_load_tool_where_it_is_not_installed(without_bench: dict[str, str]) -> None:
     run = penstock(without_bench, "bench", "m", "--concurrency", "1")
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.endswith(
-        "Error: `penstock bench` is in another distribution: pip install penstock-bench\n"
-    )
+    advice = "pip install ./tools/bench in Penstock's checkout"
+    assert run.stderr.endswith(f"Error: `penstock bench` is in another distribution: {advice}\n")
 
 
 def test_help_without_the_load_tool(without_bench: dict[str, str]) -> None:

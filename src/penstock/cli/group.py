@@ -28,8 +28,8 @@ NAMES = {"import": "import_model"}
 PLUGINS = "penstock.commands"
 """The entry point group with which other distributions, such as penstock-bench, add commands."""
 
-ELSEWHERE = {"bench": "penstock-bench"}
-"""Commands of other distributions, and the distribution to install for each."""
+ELSEWHERE = {"bench": "./tools/bench"}
+"""Commands of other distributions, and the folder of each in the checkout: no package index has them."""
 
 
 class _Commands(click.Group):
@@ -51,7 +51,8 @@ class _Commands(click.Group):
             found = tuple(entry_points(group=PLUGINS, name=cmd_name))
             if not found and cmd_name in ELSEWHERE:
                 ctx.fail(
-                    f"`penstock {cmd_name}` is in another distribution: pip install {ELSEWHERE[cmd_name]}"
+                    f"`penstock {cmd_name}` is in another distribution: pip install {ELSEWHERE[cmd_name]} in "
+                    "Penstock's checkout"
                 )
             command = found[0].load() if found else None
         return command if isinstance(command, click.Command) else None

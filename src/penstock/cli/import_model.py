@@ -14,9 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
+from urllib.parse import quote
 
 import click
 
+from penstock.cli.arguments import ModelFolder, NamedPath
 from penstock.cli.loading import Progress, progress
 from penstock.cli.output import say
 from penstock.core.names import many
@@ -28,7 +30,7 @@ NEEDED = ("pandas", "skl2onnx")
 
 
 @click.command("import")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=NamedPath())
 @click.option(
     "--sample",
     required=True,
@@ -39,7 +41,7 @@ NEEDED = ("pandas", "skl2onnx")
     "--to",
     "folder",
     required=True,
-    type=click.Path(path_type=Path),
+    type=ModelFolder(),
     help="The model's folder, such as models/lead_scoring; it gets a new version.",
 )
 @click.option("--target", default="", help="The column of the sample that the model predicts.")
@@ -141,10 +143,15 @@ def _import(job: dict[str, Any], folder: Path) -> None:
     """Does a job in a folder beside the versions, which becomes the next one.
 
     Raises:
+        click.BadParameter: the folder cannot be written.
         click.ClickException: the model is not imported.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".import-", dir=folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".import-", dir=folder))
+    except OSError as error:
+        why = f"{folder}: it cannot be written: {error.strerror or error}"
+        raise click.BadParameter(why, click.get_current_context(), param_hint="'--to'") from None
     try:
         report = _run({**job, "folder": str(staging)})
         say("".join(f"{line}\n" for line in _found(report)))
@@ -275,7 +282,10 @@ def _next(folder: Path) -> Path:
 
 def _next_steps(version: Path, report: dict[str, Any]) -> Iterator[str]:
     """The lines to serve and to call, with the first row of the sample."""
-    model, root = version.parent.name, version.parent.parent
+    folder = version.parent
+    if folder.name in ("", ".."):  # such as "."
+        folder = Path(os.path.abspath(folder))
+    model, root = folder.name, folder.parent
     example = report["example"]
     golden = f"golden.jsonl ({many(report['golden'], 'row', ',')})"
     yield f"  written    {version}: model.onnx, {golden}, profile.json, version.toml"
@@ -284,7 +294,7 @@ def _next_steps(version: Path, report: dict[str, Any]) -> Iterator[str]:
     yield f"  penstock serve {shlex.quote(str(root))}"
     yield "Call it:"
     values = shlex.quote(json.dumps(example, ensure_ascii=False))
-    yield f"  curl -s http://127.0.0.1:8000/predict/{model} -d {values}"
+    yield f"  curl -s http://127.0.0.1:8000/predict/{quote(model, safe='')} -d {values}"
     tensors = {name: _typed(value) for name, value in example.items()}
     request = json.dumps({"model": model, "inputs": tensors}, ensure_ascii=False)
     method = "penstock.v1.PredictionService/Predict"

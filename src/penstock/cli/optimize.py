@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.arguments import ModelFolder, NamedPath
 from penstock.cli.output import say
 from penstock.core.names import many
 
@@ -22,10 +23,10 @@ MUCH_NOISE = 0.1
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path), metavar="MODEL")
+@click.argument("path", type=NamedPath(), metavar="MODEL")
 @click.option(
     "--sample",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="Real rows: a .csv, .jsonl or .npz file.  [sample.file of model.toml]",
 )
 @click.option("--variant", "names", type=click.Choice(NAMES), multiple=True, help="Try only this one.  [all]")
@@ -38,7 +39,7 @@ MUCH_NOISE = 0.1
     "texts the share of rows that differ.",
 )
 @click.option("--allow-slower", is_flag=True, help="Accept variants that are slower, if they are smaller.")
-@click.option("--to", type=click.Path(path_type=Path), help="The model's folder to write to.  [MODEL's own]")
+@click.option("--to", type=ModelFolder(), help="The model's folder to write to.  [MODEL's own]")
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def optimize(  # noqa: PLR0913 - the flags

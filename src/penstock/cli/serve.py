@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.arguments import NamedPath
 from penstock.cli.loading import Progress, progress
 from penstock.cli.output import show_in_time
 from penstock.cli.settings import loaded, with_settings
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=NamedPath())
 @with_settings
 def serve(path: Path, config_file: Path | None, **flags: object) -> None:
     """Serve the models at PATH: one .onnx file, or a folder of <model>/<version>/model.onnx.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from penstock.cli.arguments import NamedPath
 from penstock.core.errors import StartupError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--config",
         "config_file",
-        type=click.Path(path_type=Path),
+        type=NamedPath(),
         default=None,
         help="TOML file with settings; `penstock config` lists them.",
     )(command)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from penstock.cli.arguments import NamedPath
+
 if TYPE_CHECKING:
     from penstock_client import PenstockError
 
@@ -47,7 +49,7 @@ def with_target(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--config",
             "config_file",
-            type=click.Path(path_type=Path),
+            type=NamedPath(),
             help="TOML file with the settings of a server on this machine.",
         ),
         click.option(

@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 ALIKE = 0.6
 """The least likeness of a key that was meant, from 0 to 1."""
+NEARLY_SAME = 0.8
+"""The same for the name of a section, which is one word."""
 
 
 def section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
@@ -71,12 +73,16 @@ def value_at(model: BaseModel, key: str) -> Any:
 def nearest(model: type[BaseModel], unknown: str) -> list[str]:
     """The settings that may have been meant by an unknown key, nearest name first.
 
-    Those of the same section if there is such a section, otherwise all.
+    Those of the same section if there is such a section, otherwise all: first those of a section, or a table,
+    of nearly the same name.
     """
     section = unknown.rpartition(".")[0]
     keys = list(leaves(model))
     candidates = [key for key in keys if key.rpartition(".")[0] == section] if section else keys
-    return sorted(candidates or keys, key=lambda key: -_likeness(unknown, key))
+    return sorted(
+        candidates or keys,
+        key=lambda key: (not (section and _begins_alike(unknown, key)), -_likeness(unknown, key)),
+    )
 
 
 def is_alike(one: str, other: str) -> bool:
@@ -84,7 +90,13 @@ def is_alike(one: str, other: str) -> bool:
     section, _, name = one.rpartition(".")
     if section and other.startswith(f"{section}."):  # what they have in common anyway says nothing
         one, other = name, other.removeprefix(f"{section}.")
-    return _likeness(one, other) >= ALIKE
+    is_table = bool(section) and "." not in other  # whose keys are not ours
+    return (is_table and _begins_alike(one, other)) or _likeness(one, other) >= ALIKE
+
+
+def _begins_alike(one: str, other: str) -> bool:
+    """Whether the first names of two keys are nearly the same."""
+    return SequenceMatcher(None, one.partition(".")[0], other.partition(".")[0]).ratio() >= NEARLY_SAME
 
 
 def _likeness(one: str, other: str) -> float:

@@ -129,8 +129,7 @@ class Job:
             return
         if plan.output is not None and self._form in BINARY:
             check_parts(beside(plan.output, "parts"))
-        if plan.restart and plan.inherits:
-            self.reading.check_others()
+        self.reading.check_others(with_addresses=plan.restart and plan.inherits)
         self._is_kept = found is not None
         self._one_model = OneModel(client, info)
         request = replace(plan.request, version=start.version)

@@ -139,15 +139,18 @@ class Reading:
             self.close()
             self._read_bytes += each.size or 0
 
-    def check_others(self) -> None:
+    def check_others(self, with_addresses: bool) -> None:
         """Checks the columns of all files after the first one, which costs opening each.
+
+        Args:
+            with_addresses: whether those at addresses are opened, too, which may cost a request or more each.
 
         Raises:
             Invalid: a file has other columns than the first one, or cannot be read.
             OSError: a file cannot be opened.
         """
         for each in self._sources[1:]:
-            if is_regular(each):
+            if is_regular(each) and (with_addresses or "://" not in each.name):
                 opened = _opened(each, each.open())
                 try:
                     self._check(opened, each)

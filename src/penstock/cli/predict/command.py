@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from penstock.cli.arguments import wanted_outputs
 from penstock.cli.target import said, with_target
 
 if TYPE_CHECKING:
@@ -182,9 +183,7 @@ def _row_request(  # noqa: PLR0913 - the flags
 ) -> RowRequest:
     from penstock.cli.predict.streaming import RowRequest
 
-    wanted = None if outputs is None else [name.strip() for name in outputs.split(",") if name.strip()]
-    if outputs is not None and not wanted:
-        raise click.UsageError("--outputs is empty")
+    wanted = wanted_outputs(outputs)
     default = ONE_TIMEOUT_SECONDS if file is None else math.inf
     return RowRequest(model, version, wanted, default if timeout is None else timeout, sequence)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.arguments import NamedPath, wanted_outputs
 from penstock.cli.target import said, with_target
 from penstock.core.garbage import paused
 from penstock.core.names import are, many
@@ -47,7 +48,7 @@ ASKING_SECONDS = 30.0
 )
 @click.option(
     "--rejected",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="Rows without an answer, with their reasons.  [OUTPUT.rejected.jsonl]",
 )
 @click.option(
@@ -125,12 +126,8 @@ def score(  # noqa: PLR0913 - the flags
         with paused():  # looking through what is imported would take a tenth of the time of the start
             from penstock.scoring.sending import Request
 
-            wanted = (
-                None if outputs is None else [name.strip() for name in outputs.split(",") if name.strip()]
-            )
-            request = Request(
-                model, version, wanted, math.inf if timeout is None else timeout, priority, patience
-            )
+            limit = math.inf if timeout is None else timeout
+            request = Request(model, version, wanted_outputs(outputs), limit, priority, patience)
             plan = _plan(files, output, form, input_form, rejected, request)
         _run(target, replace(plan, restart=restart, save_seconds=checkpoint_seconds))
 
@@ -153,7 +150,7 @@ def _plan(  # noqa: PLR0913 - the flags
     from penstock.scoring.files import check_paths
     from penstock.scoring.job import Plan
     from penstock.scoring.sending import Request
-    from penstock.scoring.sources import STANDARD, format_of, sources
+    from penstock.scoring.sources import STANDARD, sources
 
     assert isinstance(request, Request)
     if "" in files:
@@ -165,22 +162,47 @@ def _plan(  # noqa: PLR0913 - the flags
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror or error}") from None
     target = None if output == STANDARD else _file_to_write(output, form)
-    was_named = rejected is not None
-    if rejected is None:
-        if target is None:
+    rejects = _file_for_rejected(rejected, target)
+    try:
+        check_paths([each.name for each in found], target, rejects, rejected is not None)
+    except Invalid as error:
+        raise click.UsageError(str(error)) from None
+    if rejected is not None:
+        _check_ending(rejected)
+    return Plan(found, target, form, rejects, request)
+
+
+def _file_for_rejected(named: Path | None, output: Path | None) -> Path:
+    """The file for rows without an answer: the one that the user named, or one beside the output.
+
+    Raises:
+        click.UsageError: there is neither, or it is standard output.
+    """
+    from penstock.scoring.sources import STANDARD
+
+    if named is None:
+        if output is None:
             raise click.UsageError(
                 "without --output, name a file for rows without an answer: --rejected FILE"
             )
-        rejected = target.with_name(f"{target.name}.rejected.jsonl")
-    try:
-        check_paths([each.name for each in found], target, rejected, was_named)
-    except Invalid as error:
-        raise click.UsageError(str(error)) from None
-    if was_named and format_of(str(rejected)) not in (None, "jsonl"):
+        return output.with_name(f"{output.name}.rejected.jsonl")
+    if str(named) == STANDARD:
+        raise click.UsageError("--rejected -: rows without an answer need a file, in which a run can go on")
+    return named
+
+
+def _check_ending(rejected: Path) -> None:
+    """Checks that a file for rejected rows is not named as one of another format.
+
+    Raises:
+        click.UsageError: it is.
+    """
+    from penstock.scoring.sources import format_of
+
+    if format_of(str(rejected)) not in (None, "jsonl"):
         raise click.UsageError(
             f"--rejected {rejected}: rows without an answer are written as JSON Lines; let it end in .jsonl"
         )
-    return Plan(found, target, form, rejected, request)
 
 
 def _file_to_write(output: str, form: FileFormat | None) -> Path:
@@ -236,6 +258,8 @@ def _run(target: str, plan: Plan) -> None:
                 interruptible(job.run)
             seconds = monotonic() - since
     except (PenstockError, Invalid, OtherModel, OSError) as error:
+        if isinstance(error, BrokenPipeError) and plan.output is None:
+            raise  # the reader of standard output has gone, as `head` does
         raise _failed(target, plan, job, error) from None
     _end(plan, job, seconds, came)
 
