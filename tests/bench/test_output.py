@@ -222,7 +222,9 @@ def test_without_matplotlib(tmp_path: Path) -> None:
         [sys.executable, "-c", code, path], capture_output=True, text=True, check=False, timeout=60
     )
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == 'Error: --plot needs matplotlib: pip install "penstock-bench[plot]"\n'
+    assert run.stderr == (
+        'Error: --plot needs matplotlib: pip install "./tools/bench[plot]" in the checkout of Penstock\n'
+    )
 
 
 @pytest.mark.parametrize(("protocol", "loads"), [("penstock", False), ("oip", True)])

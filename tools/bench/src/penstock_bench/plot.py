@@ -39,7 +39,9 @@ def check(path: Path) -> None:
         import_module(f"matplotlib.backends.backend_{_BACKENDS[path.suffix.lower()]}")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "matplotlib":
-            raise BenchError('--plot needs matplotlib: pip install "penstock-bench[plot]"') from None
+            raise BenchError(
+                '--plot needs matplotlib: pip install "./tools/bench[plot]" in the checkout of Penstock'
+            ) from None
         raise BenchError(f"--plot: matplotlib is installed but cannot be loaded: {error}") from None
 
 
