@@ -48,6 +48,7 @@ WORDS = [
 """,
     ),
     (r"which has an id\. A plain .*?waited for\.", "which has an id."),
+    (r" +RuntimeError: no event loop runs here\.\n", ""),
     ("An asynchronous generator of the results", "A generator of the results"),
 ]
 """Patterns and their replacements. A test fails if a pattern is not found."""

@@ -118,7 +118,7 @@ def test_bad_lines_of_json(through: Cli) -> None:
     assert out[3] == {"y": 3, "error": 'no value for input "x" INT64[N,1]'}
     assert "it has 2 rows, expected one" in out[4]["error"]
     assert "is missing, and INT64 has no missing values: fill them in first" in out[5]["error"]
-    assert "would not survive" in out[6]["error"]
+    assert "the value 2.5 at position 0 does not fit INT64" in out[6]["error"]
     assert out[7] == {"x": 7, "y": 7}
 
 

@@ -12,11 +12,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from client.standin import StandIn
 from client.streams import BOUND, item, number
-from penstock_client import DeadlineExceeded, PenstockError, Unavailable, _aio_calls, _sync_calls
+from penstock_client import (
+    DeadlineExceeded,
+    InvalidInput,
+    PenstockError,
+    Unavailable,
+    _aio_calls,
+    _sync_calls,
+)
 from penstock_client._deadline import Deadline
 from support import zoo
 from support.servers import RunningServer
@@ -95,6 +103,54 @@ def test_a_server_that_was_killed_under_a_request(tmp_path, connect: Callable[..
         for _ in range(3):
             with pytest.raises(Unavailable):
                 client.predict("scale", {"x": [1.0, 2.0, 3.0]}, timeout=SHORT)
+    finally:
+        running.close()
+
+
+@contextmanager
+def stopped(server: RunningServer) -> Iterator[None]:
+    """The server's process is stopped: its connections stay, and nothing reads them."""
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+def test_a_timeout_reads_the_same_however_large_the_request(tmp_path, connect: Callable[..., Any]) -> None:
+    """Of a request that is still being sent, gRPC has another text than of one that is not answered."""
+    running = RunningServer(zoo.repository(tmp_path, {"scale": {1: zoo.scale(2.0)}}))
+    try:
+        running.wait_until_ready()
+        client = connect(running.target)
+        assert client.predict("scale", item(1))["y"].tolist() == [[2.0, 2.0, 2.0]]
+        with stopped(running):
+            for rows in (1, 1_000_000):
+                with pytest.raises(DeadlineExceeded) as caught:
+                    client.predict("scale", {"x": np.ones((rows, 3), np.float32)}, timeout=SHORT)
+                assert str(caught.value) == 'the timeout of 0.4 s passed before model "scale" answered'
+    finally:
+        running.close()
+
+
+def test_a_timeout_on_a_connection_does_not_say_that_there_is_none(
+    tmp_path, connect: Callable[..., Any], transport: str
+) -> None:
+    """The server is connected to, and stops before the stream is open."""
+    running = RunningServer(zoo.repository(tmp_path, {"scale": {1: zoo.scale(2.0)}}))
+    try:
+        running.wait_until_ready()
+        client = connect(running.target)
+        with pytest.raises(InvalidInput):  # the model's description is known after it
+            client.predict("scale", {"x": "much"})
+        with stopped(running):
+            for timeout in (1e-6, SHORT):
+                with pytest.raises(DeadlineExceeded) as caught:
+                    client.predict("scale", item(1), timeout=timeout)
+                why = "" if transport == "unary" else ": the stream to the server was not open yet"
+                expected = f'the timeout of {timeout:g} s passed before model "scale" answered{why}'
+                assert str(caught.value) == expected
+                assert caught.value.retryable == (transport != "unary")  # it was not sent
     finally:
         running.close()
 

@@ -72,21 +72,51 @@ def test_values_get_the_shape_of_the_model(spec, value, expected) -> None:
         ("FP32 2,3", [[1.0], [2, 3]], "not of equal lengths"),
         ("FP32 N", [[1.0], [2.0]], "2 axes, expected 1"),
         ("FP32", [1.0], "1 axis, expected 0"),
-        ("INT64 N", [1.5], "would not survive"),
+        ("INT64 N", [1.5], "the value 1.5 at position 0 does not fit INT64; got"),
+        ("INT64 N", [7] * 99 + [2**63, 1.5], "the value 9223372036854775808 at position 99 does not fit "
+         "INT64"),
+        ("INT64 N", [7] * 99 + [2**64, 1.5], "the value 18446744073709551616 at position 99 does not "
+         "fit INT64"),
+        ("INT64 N", [-7] * 99 + [2**63, 1.5], "the value 9223372036854775808 at position 99 does not "
+         "fit INT64"),
+        ("INT64 N", [7] * 99 + [1.5, 2.5], "the value 1.5 at position 99 does not fit INT64; got"),
+        ("INT64 N", [7] * 99 + ["x", "y"], "the value 'x' at position 99 is not numeric; got"),
+        ("INT64 N", [7] * 99 + [{}, "y"], r"the value {} at position 99 is not numeric, or out of range "
+         r"\(dict\)"),
+        ("INT64 N,3", [[1, 2, 3], [4, 1.5, 6]], "the value 1.5 at position 4 does not fit INT64; got"),
+        ("INT64 N", 2**63, "the value 9223372036854775808 does not fit INT64; got int 9223372036854775808"),
+        ("INT64 N", [10**5000], "the value of too many digits at position 0 does not fit INT64; got "
+         "list of too many"),
+        ("INT64 N", [2**53 + 1, 2.0, 2.5], "the value 2.5 at position 2 does not fit INT64; got"),
+        ("UINT8 N", np.array([7] * 99 + [256]), r"the value 256 at position 99 does not fit UINT8; got "
+         r"an int64 array"),
+        ("UINT8 N", np.array([7, -1]), "the value -1 at position 1 does not fit UINT8"),
+        ("BOOL N", [True, False, 2], "the value 2 at position 2 does not fit BOOL"),
+        ("FP32 N", [None, 1, 2**24 + 1], "the value 16777217 at position 2 does not fit FP32"),
+        ("FP32 N", [None, 1, {}], r"the value {} at position 2 is not numeric, or out of range \(dict\)"),
+        ("FP32 N", [None, 1, "x"], "the value 'x' at position 2 is not numeric"),
         ("INT64 N", 1.5, r"got float 1.5, expected INT64\[N\]"),
         ("FP32 N", np.array([0, 1e39]), "the value 1e.39 at position 1 is too large for float32"),
         ("FP32 N", [np.float64(-1e39)], "too large for float32"),
         ("FP32 N", [np.array([1e39])], "too large for float32"),
-        ("FP16 N", np.array([0.1]), "would not survive"),
-        ("FP32 N", np.array([2**24 + 1]), "would not survive.* does not have every whole number"),
-        ("BF16 N", np.array([0.1], np.float32), "would not survive"),
+        ("FP16 N", np.array([0.5, 0.1]), "the value 0.1 at position 1 does not fit FP16; got a float64 "
+         "array"),
+        ("FP32 N", np.array([2**24 + 1]), "the value 16777217 at position 0 does not fit FP32, which "
+         "does not "
+         "have every whole number; floating-point numbers are rounded; got an int64 array"),
+        ("BF16 N", np.array([0.5, 0.1], np.float32), "the value 0.10000000149011612 at position 1 does "
+         "not fit BF16"),
+        ("BF16 N", [0.1, 257], "the value 257 at position 1 does not fit BF16, which does not have "
+         "every whole"),
+        ("BF16 N", [0.1, 2**24 + 1], "the value 16777217 at position 1 does not fit BF16, which"),
         ("FP32 N", ["1"], "not numeric"),
         ("FP32 N", [None, "1"], "not numeric"),
         ("INT64 N", [1, None, None], r"position 1 is missing, and 1 more, and INT64 has no missing"),
         ("INT64 N", np.array([1, np.nan]), "position 1 is missing, and INT64 has no missing values"),
         ("BOOL N", [True, None], "position 1 is missing, .* for example with False"),
         ("FP32 N", {1: 2}, "not numeric"),
-        ("INT64 N", [2**70], "out of range"),
+        ("INT64 N", [2**70], "the value 1180591620717411303424 at position 0 does not fit INT64"),
+        ("FP32 N", [2**70], "the value 1180591620717411303424 at position 0 is not numeric, or out of range"),
         ("FP32 N", np.array(["2020"], "M8[D]"), "not numeric"),
         ("FP32 N", [1j], "not numeric"),
         ("BYTES N", [1], "int 1 is neither text nor bytes"),

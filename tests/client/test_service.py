@@ -132,9 +132,11 @@ def test_a_port_that_does_not_speak_grpc(connect: Callable[..., Any]) -> None:
         (Exhausted("too large"), False),
         (DeadlineExceeded("a run is in flight", retry_after_seconds=0.1), True),
         (DeadlineExceeded("the timeout passed"), False),
+        (not_run(DeadlineExceeded("the stream was not open yet")), True),
         (not_run(Unavailable("loading")), True),
         (Unavailable("the server is stopping"), True),
         (Unavailable("the connection was lost after the request had been sent"), False),
+        (Unavailable("errors resolving no-such-host:8001: Domain name not found"), False),
         (InvalidInput("no"), False),
         (PenstockError("no"), False),
     ],
@@ -270,6 +272,16 @@ async def test_an_asynchronous_client_is_not_closed_in_a_forked_process(server: 
         vars(client).clear()
         vars(client).update(before)
         await client.predict("echo", {"x": X})
+
+
+def test_outside_of_an_event_loop_a_client_says_where_to_make_it() -> None:
+    with pytest.raises(
+        RuntimeError, match="make an AsyncClient inside the event loop that uses it"
+    ) as caught:
+        AsyncClient("127.0.0.1:1")
+    assert str(caught.value.__cause__) == "no running event loop"
+    with pytest.raises(ValueError, match="timeout"):
+        AsyncClient("127.0.0.1:1", timeout=-1)
 
 
 def test_a_client_belongs_to_its_event_loop(server: StandIn) -> None:

@@ -49,6 +49,7 @@ class AsyncClient(Connection):
     Raises:
         TypeError: an argument has a wrong type.
         ValueError: the timeout is not above 0, the target is a URL, or one of the last three is invalid.
+        RuntimeError: no event loop runs here.
     """
 
     def __init__(  # noqa: PLR0913 - the options of a client

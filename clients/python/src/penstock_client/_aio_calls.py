@@ -26,6 +26,18 @@ from penstock_proto.v1 import model_pb2
 Lock = asyncio.Lock
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of a new client.
+
+    Raises:
+        RuntimeError: none runs here.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise RuntimeError(f"make an AsyncClient inside the event loop that uses it: {error}") from error
+
+
 async def close_channel(channel: Any) -> None:
     """Closes a channel."""
     await channel.close()

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 
 from penstock_client import _health
-from penstock_client._aio_calls import Lock, acquire, ask, new_channel, pause
+from penstock_client._aio_calls import Lock, acquire, ask, new_channel, pause, running_loop
 from penstock_client._aio_mux import Future, SharedStream, share
 from penstock_client._arguments import check_headers
 from penstock_client._deadline import Deadline, seconds
@@ -74,6 +74,9 @@ class Connection(Local):
         self._signatures = Signatures()
         self._fetching = Lock()
         checked_target(target, is_secure=credentials is not None)
+        # [async
+        self._loop = running_loop()
+        # ]
         self._channel: Any = new_channel(target, credentials, channel_options(target, options))
         models: Any = model_pb2_grpc.ModelServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._get_model, self._list_models = models.GetModel, models.ListModels
@@ -83,9 +86,6 @@ class Connection(Local):
             PREDICT_STREAM, None, prediction_pb2.PredictStreamResponse.FromString
         )
         self._check = self._channel.unary_unary(_health.METHOD, _health.encode, _health.decode)
-        # [async
-        self._loop = asyncio.get_running_loop()
-        # ]
 
     # [async
     def _sent(

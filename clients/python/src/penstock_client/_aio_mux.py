@@ -10,10 +10,12 @@ from math import inf
 from time import monotonic
 from typing import Any
 
+import grpc
+
 from penstock_client import _health
 from penstock_client._aio_calls import reach
 from penstock_client._aio_stream import Ending, answer
-from penstock_client._deadline import FULL, Deadline
+from penstock_client._deadline import FULL, UNOPENED, Deadline
 from penstock_client._errors import (
     CLOSED,
     Cancelled,
@@ -37,16 +39,23 @@ class SharedStream(Local):
         open_call: begins a call of PredictStream; returns gRPC's call.
         probe: makes a small unary call first, so that a stream is opened only if there is a server: a
             request passed to a failed stream may have reached the server.
+        state: tells the state of the channel.
         limit: most pending requests.
         merging: whether compatible requests are merged.
     """
 
     def __init__(
-        self, open_call: Callable[[], Any], probe: Callable[[], Awaitable[None]], limit: int, merging: bool
+        self,
+        open_call: Callable[[], Any],
+        probe: Callable[[], Awaitable[None]],
+        state: Callable[[], grpc.ChannelConnectivity],
+        limit: int,
+        merging: bool,
     ) -> None:
         super().__init__()
         self._open = open_call
         self._probe = probe
+        self._state = state
         self._mux = Multiplexer(limit, merging)
         self._open_now = False  # a stream is open
         self._failed: PenstockError | None = None  # the error of the last attempt to open one
@@ -265,7 +274,9 @@ class SharedStream(Local):
 
     def _too_late(self, deadline: Deadline, why: str = "") -> PenstockError:
         """The error of a request whose deadline has passed; without a stream, nothing pending was sent."""
-        return deadline.passed(why) if self._open_now else without_stream(self._failed)
+        if self._open_now:
+            return deadline.passed(why)
+        return without_stream(deadline.passed(why or UNOPENED), self._failed, self._state())
 
     def _sweep_later(self, at: float) -> None:
         if self._sweep is not None:
@@ -300,6 +311,7 @@ def share(client: Any, channel: Any, metadata: tuple[Any, ...], limit: int, merg
     stream = client._shared = SharedStream(
         lambda: method(metadata=(*metadata, COMPLETION_ORDER, BY_ID)),
         partial(reach, channel, check, client._get_model, metadata),
+        channel.get_state,
         limit,
         merging,
     )

@@ -78,9 +78,12 @@ class Deadline:
 
 WAITED = "it waited for the model's description"
 FULL = "too many requests are pending"
+UNOPENED = "the stream to the server was not open yet"
 _OF_GRPC = "Deadline Exceeded"
+"""gRPC's text; of a request that was still being sent, it stands in brackets at the end of another one."""
 
 
 def in_words(error: DeadlineExceeded, deadline: Deadline) -> DeadlineExceeded:
     """The error of a call with this deadline: gRPC's own text does not say what was waited for."""
-    return deadline.passed() if error.message == _OF_GRPC else error
+    is_grpcs = error.message == _OF_GRPC or error.message.endswith(f"({_OF_GRPC})")
+    return deadline.passed() if is_grpcs else error

@@ -68,13 +68,13 @@ class PenstockError(Exception):
         self.retry_after_seconds = retry_after_seconds
         self.index: int | None = None
         self.id = ""
-        self._not_run = False  # the server said that it did not run the request
+        self._not_run = False  # the server said that it did not run the request, or it was not sent
 
     @property
     def retryable(self) -> bool:
         """Whether sending the request again may help, and is safe: the server has not run it."""
         if isinstance(self, (Exhausted, DeadlineExceeded)):  # a hint comes with what was rejected on arrival
-            return self.retry_after_seconds is not None
+            return self.retry_after_seconds is not None or self._not_run
         is_gone = self.message.startswith((*GONE, UNCONNECTED))
         return isinstance(self, Unavailable) and (self._not_run or is_gone)
 
@@ -235,12 +235,18 @@ def if_unconnected(error: DeadlineExceeded, state: grpc.ChannelConnectivity) -> 
     return Unavailable(UNCONNECTED) if state in _UNCONNECTED else error
 
 
-def without_stream(failed: PenstockError | None) -> PenstockError:
+def without_stream(
+    error: DeadlineExceeded, failed: PenstockError | None, state: grpc.ChannelConnectivity
+) -> PenstockError:
     """The error of a request whose timeout passed while no stream was open, so that it was not sent.
 
     Args:
-        failed: the error of the last attempt to open one; None if the first one has not ended.
+        error: the error if there was a connection.
+        failed: the error of the last attempt to open a stream; None if the first one has not ended.
+        state: of the channel, after the request.
     """
+    if failed is None and state is grpc.ChannelConnectivity.READY:
+        return not_run(error)
     return Unavailable(UNCONNECTED if failed is None else f"{UNCONNECTED}: {failed.message}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock_client._cast import Refusal, cast, rounded, to_bf16, to_small
+from penstock_client._cast import Refusal, cast, rounded, shown, to_bf16, to_small
 from penstock_client._errors import InvalidInput
 from penstock_client._missing import column_of, is_missing
 from penstock_client._quick import packed_list, scalars
@@ -119,9 +119,14 @@ class InputSpec:
             raise InvalidInput(f'input "{name}": {refusal}; got {got}, expected {self.info}') from None
 
     def _encode_numbers(self, value: object) -> tuple[tuple[int, ...], bytes]:
-        column = column_of(value)
-        array = self._cast(column.array, column.literal)
-        if column.missing is not None:
+        column = column_of(value, self.info.datatype)
+        if column.missing is None:
+            array = self._cast(column.array, column.literal)
+        else:
+            try:
+                array = self._cast(column.array, column.literal)
+            except Refusal as refusal:
+                raise refusal.among(~column.missing) from None
             array = self._with_missing(array, column.missing)
         is_array = column.literal is None and hasattr(value, "__array__")
         array = fit(array, self.info.shape, strict=is_array)
@@ -222,15 +227,19 @@ def _all_missing(array: Array) -> bool:
 def describe(value: object) -> str:
     """A value in a few words, for an error message."""
     if isinstance(value, np.ndarray):
-        return f"a {value.dtype} array of shape {value.shape}"
+        return f"{_article(str(value.dtype))} array of shape {value.shape}"
     shape: object = getattr(value, "shape", ())
     if hasattr(value, "dtype") and shape != ():
-        return f"a {type(value).__name__} of {value.dtype} and shape {shape}"
+        return f"{_article(type(value).__name__)} of {value.dtype} and shape {shape}"
     kind = type(value).__name__
     if hasattr(value, "to_pylist") and hasattr(value, "slice"):  # pyarrow, whose text is an address
         kind, value = f"{kind} of {getattr(value, 'type', 'values')}", value.slice(0, _SHOWN).to_pylist()
-    text = repr(value)
-    return f"{kind} {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}"
+    return f"{kind} {shown(value)}"
+
+
+def _article(noun: str) -> str:
+    """The noun with its article: an int64, a uint8."""
+    return f"{'an' if noun[0].lower() in 'aeio' else 'a'} {noun}"
 
 
 def _matches(lengths: Sequence[int], shape: Sequence[int | str]) -> bool:

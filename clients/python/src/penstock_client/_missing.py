@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from penstock_client._cast import Refusal
+from penstock_client._cast import Refusal, Unfit
 from penstock_client._types import Array
 
 _NAMES = frozenset({"NAType", "NaTType"})  # the types of pandas.NA and pandas.NaT
@@ -43,11 +43,12 @@ def is_missing(value: Any) -> bool:
         return False
 
 
-def column_of(value: object) -> Column:
+def column_of(value: object, datatype: str) -> Column:
     """A value for a numeric input as its present values and the places of the missing ones.
 
     Args:
         value: a number, (nested) lists of numbers, an array, or a column of pandas, pyarrow or polars.
+        datatype: of the input, for the text of an error.
 
     Raises:
         Refusal: its lists are not of equal lengths, or it is not numeric.
@@ -61,14 +62,14 @@ def column_of(value: object) -> Column:
         array = np.asarray(kept)
         if array.dtype.kind != "O":
             return Column(array, None, missing)
-        return _objects(array, missing)
+        return _objects(array, missing, datatype)
     try:
         array = np.asarray(value)
     except ValueError:
         raise Refusal("its lists are not of equal lengths") from None
     if array.dtype.kind != "O":
         return Column(array, None if _has_dtype(value) else value, None)
-    return _objects(array if hasattr(value, "__array__") else _as_objects(value), None)
+    return _objects(array if hasattr(value, "__array__") else _as_objects(value), None, datatype)
 
 
 def _parted(value: Any) -> tuple[Any, Array] | None:
@@ -92,7 +93,7 @@ def _parted(value: Any) -> tuple[Any, Array] | None:
     return None
 
 
-def _objects(array: Array, missing: Array | None) -> Column:
+def _objects(array: Array, missing: Array | None, datatype: str) -> Column:
     """A column of Python objects: those that are missing are found one by one."""
     if missing is None:
         flat = array.ravel().tolist()
@@ -118,18 +119,25 @@ def _objects(array: Array, missing: Array | None) -> Column:
     if numbers.dtype.kind == "O":
         nested = _as_objects(literal)
         if nested.ndim > array.ndim:  # lists in the cells of a column
-            return _objects(nested, None)
-        raise Refusal(_not_numeric(literal))
+            return _objects(nested, None, datatype)
+        refusal = _not_numeric(literal, datatype)
+        raise refusal if missing is None else refusal.among(~missing)
     return Column(numbers, None if _has_dtype(literal) else literal, missing)
 
 
-def _not_numeric(values: list[Any]) -> str:
-    """Which of some Python values is the first that numpy has no number for."""
-    flat = np.array(values, dtype=object).ravel().tolist()
-    for place, each in enumerate(flat):
+def _not_numeric(values: list[Any], datatype: str) -> Refusal:
+    """The error for the first of some Python values that numpy has no number for."""
+    single = not isinstance(values, list)
+    for place, each in enumerate(np.array(values, dtype=object).ravel().tolist()):
         if np.asarray(each).dtype.kind == "O":
-            return f"the value at position {place} is not numeric, or out of range ({type(each).__name__})"
-    return "it is not numeric, or out of range"
+            fits = not isinstance(each, int) or datatype.startswith(("FP", "BF"))
+            why = (
+                f"is not numeric, or out of range ({type(each).__name__})"
+                if fits
+                else f"does not fit {datatype}"
+            )
+            return Unfit(each, None if single else place, why)
+    return Refusal("it is not numeric, or out of range")
 
 
 def _as_objects(value: object) -> Array:

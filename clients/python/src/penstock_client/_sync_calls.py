@@ -26,7 +26,7 @@ from penstock_client._errors import (
 from penstock_client._mux import PROBE_SECONDS, backoff
 from penstock_proto.v1 import model_pb2
 
-__all__ = ["Lock", "acquire", "ask", "new_channel", "reach"]
+__all__ = ["Lock", "acquire", "ask", "new_channel", "reach", "state_of"]
 
 _STATE_SECONDS = 1.0
 """The longest wait for the state of a channel; usually it takes a millisecond."""
@@ -80,7 +80,7 @@ def ask(channel: Any, method: Any, request: object, deadline: Deadline, metadata
     except grpc.RpcError as failed:
         error = from_call(failed)
         if isinstance(error, DeadlineExceeded):
-            error = if_unconnected(in_words(error, deadline), _state(channel))
+            error = if_unconnected(in_words(error, deadline), state_of(channel))
         raise error from failed
     except ValueError as failed:
         raise if_closed(failed) from failed
@@ -95,7 +95,7 @@ def acquire(lock: Lock, deadline: Deadline, channel: Any) -> None:
     """
     remaining = deadline.remaining()
     if not lock.acquire(timeout=-1 if remaining is None else remaining):
-        raise if_unconnected(deadline.passed(WAITED), _state(channel))
+        raise if_unconnected(deadline.passed(WAITED), state_of(channel))
 
 
 def pause(attempt: int, deadline: Deadline, failed: PenstockError) -> None:
@@ -144,7 +144,7 @@ def reach(channel: Any, check: Any, get_model: Any, metadata: object) -> None:
         pass  # there is no model without a name, but the call was accepted
 
 
-def _state(channel: Any) -> grpc.ChannelConnectivity:
+def state_of(channel: Any) -> grpc.ChannelConnectivity:
     """The state of a channel. Only subscribers get it; their first notification comes at once."""
     told: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
     tell = told.put

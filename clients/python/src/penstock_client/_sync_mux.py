@@ -19,7 +19,7 @@ from weakref import finalize
 import grpc
 
 from penstock_client import _health
-from penstock_client._deadline import FULL, Deadline
+from penstock_client._deadline import FULL, UNOPENED, Deadline
 from penstock_client._errors import (
     CLOSED,
     Cancelled,
@@ -34,11 +34,12 @@ from penstock_client._merge import Member
 from penstock_client._messages import BY_ID, COMPLETION_ORDER
 from penstock_client._mux import OPENINGS, Multiplexer, Settled, Unsupported, backoff, lost
 from penstock_client._requests import PREDICT_STREAM
-from penstock_client._sync_calls import reach
+from penstock_client._sync_calls import reach, state_of
 
 Open = Callable[[Iterator[bytes], Callable[[bytes], bytes]], Any]
 """Begins a call of PredictStream with these requests and this deserializer."""
 
+_UNKNOWN = grpc.ChannelConnectivity.SHUTDOWN
 _sharing = Lock()
 
 
@@ -111,14 +112,23 @@ class SharedStream(Local):
         open_call: begins a call.
         probe: makes a small unary call first, so that a stream is opened only if there is a server: a
             request passed to a failed stream may have reached the server.
+        state: tells the state of the channel, within a second.
         limit: most pending requests.
         merging: whether compatible requests are merged.
     """
 
-    def __init__(self, open_call: Open, probe: Callable[[], None], limit: int, merging: bool) -> None:
+    def __init__(
+        self,
+        open_call: Open,
+        probe: Callable[[], None],
+        state: Callable[[], grpc.ChannelConnectivity],
+        limit: int,
+        merging: bool,
+    ) -> None:
         super().__init__()
         self._open = open_call
         self._probe = probe
+        self._state = state
         self._mux = Multiplexer(limit, merging)
         self._lock = Lock()
         self._room = Condition(self._lock)
@@ -196,7 +206,12 @@ class SharedStream(Local):
                 lambda: self._mux.has_room or self._closed.is_set(), deadline.remaining()
             )
             if not ready:
-                raise self._too_late(deadline, FULL)
+                is_open, failed = self._feed is not None, self._failed
+                self._lock.release()
+                try:
+                    raise self._too_late(deadline, is_open, failed, FULL)
+                finally:
+                    self._lock.acquire()
         if self._closed.is_set():
             raise Cancelled(CLOSED)
 
@@ -231,11 +246,21 @@ class SharedStream(Local):
             self._mux.abandoned = True
             if self._feed is not None:
                 self._feed.wake()
-            return self._too_late(deadline)
+            is_open, failed = self._feed is not None, self._failed
+        return self._too_late(deadline, is_open, failed)
 
-    def _too_late(self, deadline: Deadline, why: str = "") -> PenstockError:
-        """The error of a request whose deadline has passed; without a stream, nothing pending was sent."""
-        return without_stream(self._failed) if self._feed is None else deadline.passed(why)
+    def _too_late(
+        self, deadline: Deadline, is_open: bool, failed: PenstockError | None, why: str = ""
+    ) -> PenstockError:
+        """The error of a request whose deadline has passed; without a stream, nothing pending was sent.
+
+        Call it without the lock, as it asks for the channel's state. `is_open` says whether there was a
+        stream, and `failed` is the error of the last attempt to open one.
+        """
+        if is_open:
+            return deadline.passed(why)
+        error = deadline.passed(why or UNOPENED)
+        return without_stream(error, failed, self._state() if failed is None else _UNKNOWN)
 
     def _run(self) -> None:
         """Keeps a stream open while there is something to send: the work of our own thread."""
@@ -338,7 +363,7 @@ def share(client: Any, channel: Any, metadata: tuple[Any, ...], limit: int, merg
     with _sharing:
         if client._shared is None:
             probe = partial(reach, channel, check, client._get_model, metadata)
-            stream = SharedStream(open_call, probe, limit, merging)
+            stream = SharedStream(open_call, probe, partial(state_of, channel), limit, merging)
             finalize(client, stream.close, wait=False)
             client._shared = stream
         shared: SharedStream = client._shared
