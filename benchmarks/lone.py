@@ -23,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -374,14 +374,6 @@ def _spread(values: Sequence[float]) -> str:
     return f"{min(values):.2f} to {max(values):.2f}"
 
 
-@contextlib.contextmanager
-def running(seconds: float) -> Iterator[Bench]:
-    """A run on the first two cores that this process may use; ends what it started."""
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        yield Bench(folder, stack, seconds, *machine.cores())
-
-
 def main() -> None:
     """Measures and prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lone", description=__doc__.split("\n")[0])
@@ -395,7 +387,9 @@ def main() -> None:
         parser.error(f"there is no group {', '.join(sorted(unknown))}")
     load.require_h2load()
     results: dict[str, Values] = {}
-    with running(arguments.seconds) as bench:
+    with contextlib.ExitStack() as stack:  # ends what was started
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        bench = Bench(folder, stack, arguments.seconds, *machine.cores())
         for name in arguments.groups:
             results[name] = measured(arguments, name, bench)
             show(name, results[name])

@@ -47,7 +47,16 @@ def test_a_size_of_many_digits(client: Client) -> None:
     assert (answer.status, "expected the size of the JSON" in answer.json["detail"]) == (400, True)
 
 
-@pytest.mark.parametrize("value", ["-9223372036854775809", "-9223372036854775000.5", "9007199254740994.0"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "-9223372036854775809",
+        "-9223372036854775000.5",
+        "9007199254740994.0",
+        "9007199254740993.0",
+        "9007199254740992.0",
+    ],
+)
 def test_whole_numbers_that_fp64_does_not_have(client: Client, value: str) -> None:
     """The parser gives them as FP64: what was written is not known any more."""
     answer = client.call("POST", "/predict/identity_int64", f'{{"x": [{value}, 1, 2]}}'.encode())
@@ -55,7 +64,7 @@ def test_whole_numbers_that_fp64_does_not_have(client: Client, value: str) -> No
 
 
 def test_whole_numbers_of_64_bits(client: Client) -> None:
-    values = [-(2**63), 2**63 - 1, 2.0**53]
+    values = [-(2**63), 2**63 - 1, 2.0**53 - 1]
     assert client.post("/predict/identity_int64", {"x": values}).json == {"y": list(map(int, values))}
 
 
