@@ -386,13 +386,12 @@ def main() -> None:
     if unknown := set(arguments.groups) - set(GROUPS):
         parser.error(f"there is no group {', '.join(sorted(unknown))}")
     load.require_h2load()
-    results: dict[str, Values] = {}
+    results = {}
     with contextlib.ExitStack() as stack:  # ends what was started
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         bench = Bench(folder, stack, arguments.seconds, *machine.cores())
         for name in arguments.groups:
-            results[name] = measured(arguments, name, bench)
-            show(name, results[name])
+            show(name, results.setdefault(name, measured(arguments, name, bench)))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
