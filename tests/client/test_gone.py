@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -111,6 +113,10 @@ def test_a_server_that_was_killed_under_a_request(tmp_path, connect: Callable[..
 def stopped(server: RunningServer) -> Iterator[None]:
     """The server's process is stopped: its connections stay, and nothing reads them."""
     server.process.send_signal(signal.SIGSTOP)
+    until = time.monotonic() + 20
+    while Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < until
+        time.sleep(0.001)
     try:
         yield
     finally:

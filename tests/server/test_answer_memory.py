@@ -66,6 +66,7 @@ def server(serve) -> RunningServer:
     return serve(models, env=BOUNDS)
 
 
+@pytest.mark.alone
 def test_answers_that_nobody_reads_are_few_and_those_that_are_too_large_are_errors(server) -> None:
     """Streams ask for 60 MB each. Later they read, and everything is there, in order."""
     small = kit.request("small", x=kit.rows(1))
