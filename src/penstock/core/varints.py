@@ -20,7 +20,7 @@ CHUNK_NUMBERS = 2**16
 LONGEST = 10
 """The most bytes of a number: 64 bits, 7 in a byte."""
 NARROW = 4
-"""Numbers of so many bytes have up to 28 bits."""
+"""Numbers of up to 4 bytes have up to 28 bits, and fit into uint32."""
 
 
 def read(data: Array, dtype: np.dtype[np.generic]) -> Array:
@@ -73,7 +73,7 @@ def _whole(data: Array, start: int, stop: int) -> int:
 def _numbers(data: Array) -> Array:
     """The numbers of a list that ends with one, uint32 or uint64 [count].
 
-    All numbers are read at once: their last bytes, then those before these, as far as they have so many.
+    All numbers are read at once: first the last byte of each, then the byte before it if there is one, etc.
 
     Args:
         data: uint8 [bytes], at least one.
@@ -137,7 +137,7 @@ def written(numbers: Array) -> list[bytes]:
 def _written(numbers: Array) -> bytes:
     """The same for some numbers.
 
-    Their first bytes are written at once, then the second ones of those that have so many, and so on.
+    First the first byte of each is written, then the second byte of each number that has one, and so on.
 
     Args:
         numbers: uint64 [count], at least one.

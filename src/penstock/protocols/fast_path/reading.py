@@ -126,7 +126,7 @@ def _converted(
 
 
 def check_integers(data: bytes, start: int, end: int, most: int) -> None:
-    """Makes sure that a parser accepts a packed list of integers of at most so many bytes.
+    """Makes sure that a parser accepts a packed list of integers, which has at most `most` bytes.
 
     Raises:
         ValueError: it may not, or the list is longer.
