@@ -24,6 +24,7 @@ from penstock.models.model import Model
 from penstock.protocols import typed_lists as values
 from penstock.protocols.codec import AnswerTo, attached
 from penstock.protocols.tensors import COPIED_BYTES, bytes_of, pack_bytes
+from penstock.transport.grpc.call import UNLIMITED
 from penstock_proto.v1 import prediction_pb2 as pb
 from penstock_proto.v1 import tensor_pb2
 
@@ -216,7 +217,10 @@ def encode(response: Response, asked: AnswerTo) -> bytes | RequestError:
             head = heads.get(rows)
             parts.append(head or shared.outputs.head(name, response.outputs[name], typed, found, rows))
             parts.append(data if stop is None else data[start * row_bytes : stop * row_bytes])
-        return join(parts)
+        answer = join(parts)
+        if len(answer) > UNLIMITED:  # typed integers take up to ten bytes each
+            raise ValueError(f"it has {len(answer)} bytes, above protobuf's limit of {UNLIMITED}")
+        return answer
     except (ValueError, EncodeError) as error:  # over 2 GiB, or text that cannot be encoded
         return ModelFailed(f"the model's answer cannot be sent: {error}")
 
