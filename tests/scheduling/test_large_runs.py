@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from penstock.config import RuntimeConfig
 from penstock.core.request import Response
 from penstock.core.tensors import Array
 from penstock.scheduling.batcher import DynamicBatcher
-from penstock.scheduling.cost import RunCost
+from penstock.scheduling.cost import MOST_OUTPUT_BYTES, RunCost
 from penstock.scheduling.execution.execution import LARGE_TIMES
 from support.work import HandBackend, Tally, batcher, caller, echo, opened, policy, request, run_all
 
@@ -80,3 +81,25 @@ def test_only_far_more_rows_than_a_batch_are_large(rows: int, is_large: bool) ->
     (control,) = controls
     assert control is not None
     assert control.is_large == is_large
+
+
+@pytest.mark.parametrize(
+    ("rows_of_outputs", "batches"), [(3, [3, 3, 2, 5]), (0.5, [1] * 8 + [5]), (8, [8, 5]), (100, [8, 5])]
+)
+def test_batches_have_no_more_outputs_than_are_worth_it(rows_of_outputs: float, batches: list[int]) -> None:
+    made, tally = batcher(echo)
+    made.costs.first.note_outputs(1, MOST_OUTPUT_BYTES / rows_of_outputs)
+    requests = [*(request([value]) for value in range(8)), request([9.0] * 5)]
+    run_all(made, *requests)
+    assert tally.batches == batches
+    answers = [caller(each).output().ravel().tolist() for each in requests]
+    assert answers == [*([value] for value in range(8)), [9.0] * 5]
+
+
+def test_a_batch_is_not_held_back_for_rows_that_it_cannot_have() -> None:
+    made, _ = batcher(echo, max_delay_seconds=10.0)
+    for value in range(2):  # so fast that they would fill a batch
+        made.put(request([value]))
+    assert made.due(now := time.monotonic()) > now
+    made.costs.first.note_outputs(1, MOST_OUTPUT_BYTES / 2)
+    assert made.due(now) == now

@@ -215,7 +215,7 @@ class BatchingConfig(Section):
     max_rows: int = setting(
         0,
         "Most rows in a batch; a single request with more rows runs alone. 0 chooses up to 256 by the "
-        "measured time of a run.",
+        "measured time of a run. A batch of rows whose outputs are large has fewer: up to 32 MiB of outputs.",
         "rows",
         ge=0,
     )

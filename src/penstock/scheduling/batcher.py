@@ -271,7 +271,7 @@ class DynamicBatcher:
         rows = self._queue.rows
         if not rows:
             return math.inf
-        most = min(self._max_rows, self.policy.queue_rows)
+        most = min(self._max_rows, self.policy.queue_rows, self.costs.first.rows_in_memory)
         if self._arrivals is None or self._draining or rows >= most:
             return now
         latest = self._queue.oldest() + self.policy.max_delay_seconds

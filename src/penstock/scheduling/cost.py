@@ -6,6 +6,7 @@ The line begins with what was measured when the model was loaded, and follows th
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from threading import Lock
 
@@ -38,6 +39,10 @@ QUICK_SECONDS = 0.001
 SETTLED_RUNS = 64
 NOTED_SECONDS = 0.0005  # the outputs of runs that take less are not so large that their memory matters
 
+MOST_OUTPUT_BYTES = 32 * 2**20
+"""A batch of several requests has no more outputs than this, as far as is known before: larger ones gain
+nothing by running together, and what a run took for its outputs the backend may keep for the next one."""
+
 REMEMBERED = 4096
 """The most shapes that are known to have run, in two generations; see `RunCosts`."""
 
@@ -61,12 +66,14 @@ class RunCost:
         runs: how many runs the line has learned from; those measured at load do not count.
         most_rows: the most rows of a run that the line has learned from.
         row_bytes: the bytes of the outputs of one row: the most that were noted.
+        rows_in_memory: how many rows have outputs of `MOST_OUTPUT_BYTES`, at least 1; far more than there
+            ever are as long as none were noted.
         spread: how many times longer than expected one run in twenty takes; at most `MOST_SPREAD`.
     """
 
     __slots__ = (
         "_base", "_level", "_per_row", "_row_memory", "_usual_rows", "is_known", "most_rows", "row_bytes",
-        "runs", "spread",
+        "rows_in_memory", "runs", "spread",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +93,7 @@ class RunCost:
         self._level = 1.0
         self._usual_rows = 0.0
         self.row_bytes = self._row_memory = 0.0
+        self.rows_in_memory = sys.maxsize
 
     @property
     def base_seconds(self) -> float:
@@ -113,6 +121,7 @@ class RunCost:
         row_bytes = size / max(rows, 1)
         if row_bytes > self.row_bytes:
             self.row_bytes, self._row_memory = row_bytes, row_bytes * new_memory_seconds()
+            self.rows_in_memory = max(int(MOST_OUTPUT_BYTES / row_bytes), 1)
 
     def rows_within(self, seconds: float) -> float:
         """How many rows nearly always fit into a run of `seconds` seconds; infinity if rows cost nothing."""

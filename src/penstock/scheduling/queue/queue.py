@@ -22,8 +22,7 @@ from penstock.scheduling.queue.limits import LargeRequest, LastFull, QueueLimits
 from penstock.scheduling.queue.priority_line import PriorityLine
 
 PASSED = "the deadline had passed when the request arrived"
-AGED_SECONDS = 0.5
-AGED_TURN = 8
+AGED_SECONDS, AGED_TURN = 0.5, 8
 """Every `AGED_TURN`th batch begins with the request that has waited longest, if that is longer than
 `AGED_SECONDS`: seldom enough to cost little, often enough that requests of low priority are run."""
 
@@ -83,7 +82,7 @@ class BatchBuilder:
             if self._deadline != self._fitting_by:
                 self._fitting_by = self._deadline
                 self._fitting_rows = min(self.max_rows, self.cost.rows_within(self._deadline - self.now))
-            if self.is_first_run or rows > self._fitting_rows:
+            if self.is_first_run or rows > min(self._fitting_rows, self.max_rows):
                 reason = CutReason.NEW_SHAPE if self.is_first_run else CutReason.DEADLINE
                 self.cut_reason = CutReason.FULL if rows > self.max_rows else reason
                 return False
@@ -321,6 +320,7 @@ class RequestQueue:
             builder.is_first_run = not self._costs.has_run(shape_key)
             cost = self._costs.of(shape_key)
         builder.cost = cost
+        builder.max_rows = min(builder.max_rows, cost.rows_in_memory)
 
     def _begin_with_aged(self, builder: BatchBuilder) -> None:
         """Begins the batch with the request that has waited longest, if it has waited long."""
