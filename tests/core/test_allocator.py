@@ -41,3 +41,13 @@ def test_threads_share_one_pool() -> None:
     assert arenas("usual") > 1
     assert arenas("one") == 1
     assert arenas("one", MALLOC_ARENA_MAX="2") == 2
+    assert arenas("one", GLIBC_TUNABLES="glibc.malloc.arena_max=2") == 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize(
+    "chosen", [{"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, {"MALLOC_MMAP_THRESHOLD_": "1000000"}]
+)
+def test_what_the_operator_has_not_set_is_set(chosen: dict[str, str]) -> None:
+    assert arenas("usual", **chosen) > 1
+    assert arenas("one", **chosen) == 1

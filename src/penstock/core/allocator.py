@@ -9,13 +9,17 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1  # M_... of glibc's malloc.h
 OWN_BYTES = 16 * 2**20
 """Blocks of this size are mappings of their own, which go back to the system when they are freed."""
 HUGE_PAGE: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
 DROPPED: int | None = getattr(mmap, "MADV_DONTNEED", None)
-CHOSEN = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-"""Variables by which an operator sets the pools of memory; then nothing is changed here."""
+POOL = (
+    ("arena_max", "MALLOC_ARENA_MAX", -8, 1),
+    ("mmap_threshold", "MALLOC_MMAP_THRESHOLD_", -3, OWN_BYTES),
+    ("trim_threshold", "MALLOC_TRIM_THRESHOLD_", -1, 2 * OWN_BYTES),
+)
+"""How memory is pooled: a setting's name in `GLIBC_TUNABLES`, its variable, its number in malloc.h (`M_...`),
+and the value. The last follows from the one before, as glibc does it."""
 
 
 def _found(name: str) -> Callable[..., int]:
@@ -39,11 +43,13 @@ def use_one_arena() -> None:
     Once a block of up to 32 MiB was freed, glibc puts later ones into the pool. There a freed one stays
     until it is asked to give memory back, and one that is a little larger lies behind it: answers of 32 MB
     took four times their size, not three.
+
+    What an operator has set by variables stays; see `POOL`.
     """
-    if not any(os.environ.get(each) for each in CHOSEN):
-        _set(ARENA_MAX, 1)
-        _set(MMAP_THRESHOLD, OWN_BYTES)
-        _set(TRIM_THRESHOLD, 2 * OWN_BYTES)  # as glibc does when it changes the other by itself
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    for name, variable, number, value in POOL:
+        if name not in tunables and not os.environ.get(variable):
+            _set(number, value)
 
 
 def use_huge_pages(address: int, size: int) -> None:
