@@ -113,6 +113,20 @@ def test_standard_input_may_be_json(start: Start) -> None:
     assert (process.returncode, json.loads(out), err) == (0, {"x": 5, "z": "ü", "y": 5}, "")
 
 
+def test_standard_input_may_have_tabs(start: Start) -> None:
+    process = start("below_100", "--file", "-", "--output", "-")
+    out, err = process.communicate("x\tz\n5\ta, b\n", timeout=SECONDS)
+    assert (process.returncode, out, err) == (0, "x\tz\ty\terror\n5\ta, b\t5\t\n", "")
+
+
+@pytest.mark.parametrize("text", ['[{"x": 5}]\n', '[\n  {"x": 5},\n  {"x": 6}\n]\n', "[ [1], [2]]\n"])
+def test_a_json_list_is_said_to_be_one(start: Start, text: str) -> None:
+    process = start("below_100", "--file", "-", "--output", "-")
+    out, err = process.communicate(text, timeout=SECONDS)
+    assert (process.returncode, out) == (1, "")
+    assert err == "Error: standard input: it is a JSON list; JSON Lines have an object on every line\n"
+
+
 @pytest.mark.alone
 def test_the_input_is_read_no_faster_than_it_is_answered(start: Start) -> None:
     process = start("slow", "--file", "-", stdout=subprocess.DEVNULL)

@@ -226,6 +226,7 @@ def test_a_path_where_the_name_of_a_model_belongs(
         (["below_100", "rows.csv", "-o", "o.csv", "--outputs", "w"], 'unknown output "w"; outputs: y'),
         (["triples", "rows.csv", "-o", "o.csv"], 'columns "x.0" to "x.2"'),
         (["nothing", "rows.csv", "-o", "o.csv"], "nothing"),
+        (["below_100", "rows.csv", "-o", "gone/o.csv"], "gone/o.csv: there is no folder gone\n"),
         (
             ["below_100", "rows.csv", "-o", "o.csv.gz"],
             "the output is not compressed, so that a run can go on in it: name it o.csv\n",

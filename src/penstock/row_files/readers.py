@@ -68,20 +68,31 @@ def source(lines: Iterable[str], format: Format | None) -> RowReader:
 
     Args:
         lines: the lines with their original line ends.
-        format: their format; None to detect CSV or JSON Lines by the first character.
+        format: their format; None to detect it by the first line.
 
     Raises:
-        Invalid: the header of a CSV file cannot be used, or it is UTF-16.
+        Invalid: the header of a CSV file cannot be used, or it is UTF-16 or a JSON list.
     """
     numbered = enumerate(lines, 1)
     start, first = next(((i, line) for i, line in numbered if line.strip()), (1, ""))
     rest = (line for _, line in numbered)
     if first.startswith(_UTF_16):
         raise Invalid("it is UTF-16, not UTF-8")
-    if (format or ("jsonl" if first.lstrip().startswith("{") else "csv")) == "jsonl":
+    format = format or _format_of(first)
+    if format == "jsonl":
         return JsonLinesReader(start, first, rest)
     ahead = lines if isinstance(lines, Lines) else None
-    return CsvReader(start, first, rest, "tsv" if format == "tsv" else "csv", ahead)
+    return CsvReader(start, first, rest, format, ahead)
+
+
+def _format_of(first: str) -> Format:
+    """The format of lines that begin with this one."""
+    text = first.strip()
+    if "".join(text.split())[:2] in ("[", "[{", "[["):
+        raise Invalid("it is a JSON list; JSON Lines have an object on every line")
+    if text.startswith("{"):
+        return "jsonl"
+    return "tsv" if "\t" in text and "," not in text else "csv"
 
 
 @dataclass(slots=True)

@@ -137,12 +137,14 @@ def locked(path: Path) -> Iterator[None]:
         path: the file to write; the lock is on one beside it, because this one may be replaced.
 
     Raises:
-        Invalid: another run writes it.
+        Invalid: another run writes it, or it has no folder.
         OSError: its folder cannot be written.
     """
     if fcntl is None or (path.exists() and not path.is_file()):  # such as /dev/null
         yield
         return
+    if not path.parent.is_dir():
+        raise Invalid(f"{path}: there is no folder {path.parent}")
     name = beside(path, "lock")
     with _taken(name, path) as file:
         try:
