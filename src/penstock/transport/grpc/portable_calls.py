@@ -236,9 +236,8 @@ class UnaryCall(PortableCall):
 
     @override
     async def _send_good_end(self, message: bytes | None) -> bytes:
-        if message is not None and self._may_forget(
-            message
-        ):  # grpc begins to send it in this step of the task
+        if message is not None and self._may_forget(message):
+            # grpc begins to send it in this step of the task.
             asyncio.get_running_loop().call_soon(forget, message)
         return message or b""
 
