@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from penstock.protocols import turns
+from penstock.protocols.penstock_v1 import stream
 from penstock.protocols.penstock_v1.decoder import DecodedPredict
 from penstock.protocols.work import Bounds
 from penstock_proto.v1 import prediction_pb2 as pb
@@ -112,8 +113,9 @@ def test_counting_takes_turns_as_well() -> None:
     assert "more than 10000 requests" in call.status.details
 
 
-def test_results_that_are_known_leave_between_turns() -> None:
+def test_results_that_are_known_leave_between_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of 16,384 requests for unknown models took 20 ms to be sent at once."""
+    monkeypatch.setattr(stream, "MANY", 10)
     server = Server(add)
     call, handler = opened(server)
     handler.received(unknown(MANY))
@@ -125,6 +127,15 @@ def test_results_that_are_known_leave_between_turns() -> None:
     assert results(call) == MANY
     assert call.status is not None
     assert call.status.code is grpc.StatusCode.OK
+
+
+def test_those_of_fewer_requests_leave_together() -> None:
+    server = Server(add)
+    call, handler = opened(server)
+    handler.received(unknown(MANY))
+    server.drain(call, handler)
+    assert len(call.sent) == 1
+    assert results(call) == MANY
 
 
 def results(call: Call) -> int:

@@ -50,6 +50,9 @@ models each run alone."""
 LEAST_BYTES = 16  # of a message that may be one known request; fewer are too few for a length and a model
 LEAST_SIZE = 2  # bytes of a request in its message, at least
 LOOKED_AT = 16  # fields of a message by which it seems to have too many requests, or not
+MANY = 1024
+"""After so many requests of a message, results that are known leave: those of 16,384 took 20 ms together.
+Those of fewer leave in one message, which costs less."""
 TIMED = 64  # the time is looked at after so many fields
 COUNTED = {REQUESTS, CANCEL}  # the keys of fields that are, or have, at least one of what is limited
 NO_TAG = {0}  # what requests without a tag have: `cancel` names none of them
@@ -248,11 +251,13 @@ class PredictStream(Stream):
         if self._closed:
             yield from self._skip(requests, count)
             return
-        begun = 0
+        begun = flushed = 0
         for more in self._begin_all(requests):
             begun += more
             if clock is not None and begun < count and clock.is_over():
-                self.flush()
+                if begun - flushed >= MANY:
+                    flushed = begun
+                    self.flush()
                 yield False
                 if self._closed:
                     self._drop_submitted()
