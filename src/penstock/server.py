@@ -13,6 +13,7 @@ from penstock import __version__, loading
 from penstock.backends import onnx
 from penstock.config import Config
 from penstock.core.address import address
+from penstock.core.interpreter import less_urgent
 from penstock.core.observers import combined
 from penstock.core.processors import available
 from penstock.core.request import Observer
@@ -114,7 +115,7 @@ class Server:
         self._cores = cores
         self._path = path
         self._ready = False
-        self._workers = ThreadPoolExecutor(config.server.workers, thread_name_prefix="penstock-worker")
+        self._workers = ThreadPoolExecutor(config.server.workers, "penstock-worker", less_urgent())
         # Separate from the workers, which may be busy with large messages: a probe must not wait for those.
         self._operators = ThreadPoolExecutor(config.server.workers, thread_name_prefix="penstock-operator")
         self._router = Router()

@@ -651,6 +651,25 @@ def test_a_runner_thread_has_a_worker_write_what_holds_the_interpreter(
     assert (call.status is None, len(workers.waiting)) == ((True, 1) if size > 1 else (False, 0))
 
 
+def test_the_size_of_each_answer_counts_not_that_of_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four answers of 1 MB were written and sent by two runner threads, beside the worker."""
+    server = Server(add)
+    workers = held(server)
+    server.service.bounds = Bounds(inline_seconds=0.0)
+    monkeypatch.setattr(server.service.engine, "takes_calls", lambda: False)
+    monkeypatch.setattr(service, "LARGE_BYTES", 12)  # an answer has 8, the outputs of their run 16
+    calls = [Call(), Call()]
+    for number, call in enumerate(calls):
+        handler = server.service.methods()["/penstock.v1.PredictionService/Predict"].handler(call)
+        handler.received(wire(request(number, output_encoding=pb.TYPED)))
+    server.work()
+    assert server.tally.batches == [2]
+    assert ([call.status for call in calls], len(workers.waiting)) == ([None, None], 1)
+    workers.work()
+    answers = [pb.PredictResponse.FromString(call.sent[0]) for call in calls]
+    assert [each.outputs["y"].float_values[0] for each in answers] == [0.0, 2.0]
+
+
 def test_raw_answers_are_not() -> None:
     server = Server(add)
     server.service.bounds = Bounds(inline_seconds=0.0)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 
+from penstock.core.interpreter import LEAST_URGENT, LESS_URGENT
 from penstock.core.tensors import DataType
 from server import kit
 from support import zoo
@@ -45,6 +50,23 @@ def test_64_mib_there_and_back(own, large) -> None:
     for result in (results[0], results[3]):
         assert result.response.outputs["y"].raw == large.tobytes()
     assert kit.problems(server) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no steps of `nice` of their own")
+def test_the_workers_are_less_urgent_than_the_thread_that_takes_calls(own) -> None:
+    server, channel = own
+    message = kit.request("wide", x=np.zeros((1, MIB), np.float32))
+    kit.stub_of(channel).Predict(message, timeout=kit.BOUND)
+    own_steps = os.getpriority(os.PRIO_PROCESS, server.pid)
+    found = Counter(_steps(each) for each in Path(f"/proc/{server.pid}/task").iterdir())
+    less = min(own_steps + LESS_URGENT, LEAST_URGENT)
+    assert 1 <= found.pop(less) <= 4, "only the workers"
+    assert set(found) <= {own_steps, LEAST_URGENT}
+
+
+def _steps(thread: Path) -> int:
+    """Of `nice`, of a thread."""
+    return int((thread / "stat").read_text().rpartition(")")[2].split()[16])
 
 
 def test_small_requests_beside_large_ones(own, large) -> None:

@@ -193,15 +193,12 @@ class Service:
         On a thread that takes calls it is. Elsewhere it is if it has less than 1 MiB: writing and sending
         it holds the interpreter for a part of a millisecond, and several runner threads would do so at once.
         """
-        elements = size = 0
-        for array in response.run.outputs.values():
-            elements += array.size
-            size += array.nbytes
+        elements = sum([array.size for array in response.run.outputs.values()])
         if elements * WRITTEN_SECONDS <= self.bounds.inline_seconds:
             return False
         if self.codec.work.answer_seconds(response, form) <= self.bounds.inline_seconds:
             return False
-        return size < LARGE_BYTES or self.engine.takes_calls()
+        return response.nbytes < LARGE_BYTES or self.engine.takes_calls()
 
     def answer_elsewhere(self, answer: Callable[[], Flush | None]) -> None:
         """Has a worker give an answer; `answer` returns the flush of a stream."""
