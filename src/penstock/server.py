@@ -252,6 +252,10 @@ class Server:
         """Ends the connections over HTTP, each with its next answer."""
         self._web.leave()
 
+    def let_go_of_http(self) -> None:
+        """Accepts no more connections over HTTP; those that are open go on."""
+        self._web.let_go()
+
     def end_watches(self) -> None:
         """Ends the streams that only watch, such as health's Watch: clients then watch another process."""
         self._servicers.stop()

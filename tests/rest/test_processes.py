@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rest import kit
+from server.kit import problems
 from support import zoo
 from support.servers import RunningServer
 
@@ -86,6 +87,31 @@ class Caller:
             return False  # the process had ended before it read the request
         self.statuses.append(int(came.split()[1]))
         return b"\r\nconnection: close\r\n" not in came
+
+
+def test_under_load_a_roll_breaks_no_answer_and_logs_nothing_but_itself(tmp_path: Path) -> None:
+    """A process that leaves accepts nothing, and does nothing in vain meanwhile."""
+    path = zoo.repository(tmp_path / "models", {"identity": zoo.identity()})
+    server = RunningServer(path, "--http", "--http-port", "0", "--processes", "2")
+    try:
+        server.wait_until_ready()
+        found = re.search(r"^HTTP +http://127.0.0.1:(\d+)", server.stdout, re.MULTILINE)
+        assert found, server.stdout
+        callers = [Caller(int(found[1])) for _ in range(4)]
+        with ThreadPoolExecutor(len(callers)) as pool:
+            running = [pool.submit(each.run) for each in callers]
+            kit.wait_until(lambda: all(len(each.statuses) > 10 for each in callers), "all are answered")
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for_log("all processes are restarted", 60)
+            in_the_roll = {status for each in callers for status in each.statuses}
+            assert server.stop() == 0
+            for each in running:
+                each.result(kit.BOUND)
+    finally:
+        server.close()
+    assert in_the_roll == {200}
+    assert [each.broken for each in callers] == [[]] * len(callers)
+    assert problems(server) == []
 
 
 @pytest.mark.parametrize("processes", [1, 2])

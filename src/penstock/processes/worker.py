@@ -146,8 +146,9 @@ class Worker:
         settings = self._assignment.config.server
         log.info("leaving", calls=server.calls_in_flight)
         server.end_connections()
-        for port in filter(None, (server.port, server.http_port)):
-            handoff.stop_accepting(port)
+        handoff.stop_accepting(server.port)
+        if server.http_port:
+            handoff.stop_accepting(server.http_port, server.let_go_of_http)
         age = settings.connection_seconds * JITTER + LAST_CONNECTION_SECONDS
         if self._wait_until(lambda: not connections(server.port), age):
             return
