@@ -148,9 +148,9 @@ class Worker:
         server.end_connections()
         handoff.stop_accepting(server.port)
         if server.http_port:
-            handoff.stop_accepting(server.http_port, server.let_go_of_http)
+            handoff.stop_accepting(server.http_port, server.web.let_go)
         age = settings.connection_seconds * JITTER + LAST_CONNECTION_SECONDS
-        if self._wait_until(lambda: not connections(server.port), age):
+        if self._wait_until(lambda: not (connections(server.port) or server.web.connections()), age):
             return
         server.end_watches()
         self._wait_until(lambda: not server.calls_in_flight, settings.drain_seconds)
