@@ -82,6 +82,7 @@ class Server:
         http_port: of HTTP, once it listens; 0 if HTTP is switched off.
         ops_port: of operations over HTTP, once started.
         metrics: what is counted.
+        web: what serves HTTP.
         on_hung: called with the names of the models that hang, whenever these change.
         on_loading: called with what is being loaded, in words.
         on_disk: the models that were to be loaded, with the settings and files of each.
@@ -136,7 +137,7 @@ class Server:
         models = self._registry.all
         self._files = OpenFiles(most_connections(), self._count_connections)
         is_full = self._files.is_full
-        self._web = web(config.server, parts, servicers, self._is_ready, models, wrap, shares_port, is_full)
+        self.web = web(config.server, parts, servicers, self._is_ready, models, wrap, shares_port, is_full)
         self._page = StatusPage(self.seen, self._is_ready, self._ports, config.server.own_names)
         self._ops = OpsServer(
             config.server.host,
@@ -161,7 +162,7 @@ class Server:
     @property
     def calls_in_flight(self) -> int:
         """The calls that have arrived and not ended."""
-        return self._transport.calls_in_flight() + self._web.calls_in_flight()
+        return self._transport.calls_in_flight() + self.web.calls_in_flight()
 
     def start(self, accept: Callable[[], None] = lambda: None) -> None:
         """Loads the models and begins to serve; returns once every model answers.
@@ -195,7 +196,7 @@ class Server:
             StartupError: the server cannot listen on the address.
         """
         self.port = self._transport.bind(address(self.config.server.host, self.config.server.port))
-        self.http_port = self._web.listen(self.config.server)
+        self.http_port = self.web.listen(self.config.server)
 
     def load(self, again: Sequence[ModelOnDisk] | None = None) -> None:
         """Loads the models.
@@ -209,7 +210,7 @@ class Server:
         """
         self.on_disk = loading.load(self._registry, self._path, self._loading, again)
         self._router.set(self._registry.all(), self._registry.broken)
-        for service in (*self._services, *self._web.services):
+        for service in (*self._services, *self.web.services):
             service.make_room_for(self._registry.all())
 
     def _loading(self, name: str, version: int, number: int, count: int) -> None:
@@ -221,7 +222,7 @@ class Server:
         self._transport.start()
         self._runners.start(self._transport.polling_thread, self._transport.flush_now)
         self._engine.start()
-        self._web.start()
+        self.web.start()
         self._files.start()
 
     def announce(self) -> None:
@@ -251,7 +252,7 @@ class Server:
 
     def end_connections(self) -> None:
         """Ends the connections over HTTP, each with its next answer."""
-        self._web.leave()
+        self.web.leave()
 
     def end_watches(self) -> None:
         """Ends the streams that only watch, such as health's Watch: clients then watch another process."""
@@ -262,13 +263,13 @@ class Server:
         time.sleep(linger)
         end = time.monotonic() + seconds
         self._transport.refuse(STOPPING, spared=HEALTH_METHODS | OIP_HEALTH_METHODS)
-        self._web.refuse(STOPPING)
-        for service in (*self._services, *self._web.services):
+        self.web.refuse(STOPPING)
+        for service in (*self._services, *self.web.services):
             service.drain()
         answered = self._engine.drain(seconds)
         self._servicers.stop()
         closed = self._transport.drain(max(end - time.monotonic(), 0.0))
-        closed = self._web.drain(max(end - time.monotonic(), 0.0)) and closed
+        closed = self.web.drain(max(end - time.monotonic(), 0.0)) and closed
         if answered and closed:  # else clients would take what still runs for calls that were not handled
             say_goodbye(self.port)
         log.info("stopped", answered_all=answered and closed)
@@ -277,7 +278,7 @@ class Server:
     def close(self) -> None:
         """Stops at once."""
         self._transport.close()
-        self._web.close()
+        self.web.close()
         all_ended = self._runners.stop(LAST_RUN_SECONDS)
         self._engine.stop()
         self._files.stop()
@@ -324,7 +325,7 @@ class Server:
         return made
 
     def _count_connections(self) -> int:
-        return connections(self.port) + self._web.connections()
+        return connections(self.port) + self.web.connections()
 
     def _counts_of(self, model: Model) -> ModelCounts:
         return self._counts[model].counts()

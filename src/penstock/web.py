@@ -62,6 +62,11 @@ class Web:
         if self.transport:
             self.transport.leave()
 
+    def let_go(self) -> None:
+        """Accepts no more connections; those that are open go on."""
+        if self.transport:
+            self.transport.let_go()
+
     def refuse(self, status: Status) -> None:
         """From now on every new call ends with `status`, except those that ask for the server's health."""
         if self.transport:

@@ -157,6 +157,17 @@ def test_a_call_that_is_over_gives_all_back_and_its_held_requests_are_counted(be
     assert not caller(waiting[-1]).results, "nobody waits for it"
 
 
+def test_a_call_that_is_over_keeps_no_request(bench: Bench) -> None:
+    """What is dropped during its run is never answered; its inputs do not wait for the garbage collector."""
+    account = bench.account()
+    bench.submit(account, rows=1)
+    late = bench.submit(account, rows=2)
+    bench.answers.close(account)
+    assert account.expected == {}
+    bench.answers.answered(account, late, 20 * KIB)
+    assert (account.used, bench.answers.used, account.expected) == (0, 0, {})
+
+
 def test_held_requests_expire_and_cancelled_ones_are_dropped(bench: Bench) -> None:
     account = bench.account()
     bench.submit(account, rows=4)

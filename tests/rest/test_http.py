@@ -266,11 +266,11 @@ def test_an_upgrade_to_http2_is_not_taken(client: Client, cut: int) -> None:
 
 def states(server: Server) -> list[str]:
     """What each connection waits for."""
-    assert server._web.transport is not None
+    assert server.web.transport is not None
     return [
         f"{each._unsent} bytes unsent since {time.monotonic() - each._stuck:.1f} s, {len(each.pipeline)} "
         f"requests wait, reading paused: {each.flow.read_paused}, a call: {each.call is not None}"
-        for each in server._web.transport._connections()
+        for each in server.web.transport._connections()
     ]
 
 
@@ -309,7 +309,7 @@ def test_a_client_that_reads_next_to_nothing_is_cut_off(
     monkeypatch.setattr(connection, "WAIT_SECONDS", 0.5)
     with client.raw(window=4096) as raw:
         raw.sendall(large_request(LARGE_ROWS))
-        kit.wait_until(lambda: bool(raw.recv(1)) and rest_server._web.connections() == 0, "it is cut off")
+        kit.wait_until(lambda: bool(raw.recv(1)) and rest_server.web.connections() == 0, "it is cut off")
 
 
 def test_a_deadline_ends_a_call_whose_run_goes_on(small: Server) -> None:

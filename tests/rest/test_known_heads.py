@@ -46,10 +46,10 @@ def parsed(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 def heads_of(server: Server) -> KnownHeads:
     with Client(server.http_port).raw():
-        kit.wait_until(lambda: bool(server._web.connections()), "it is connected")
-        assert server._web.transport is not None
-        heads = next(iter(server._web.transport._connections()))._heads
-    kit.wait_until(lambda: not server._web.connections(), "it is closed")
+        kit.wait_until(lambda: bool(server.web.connections()), "it is connected")
+        assert server.web.transport is not None
+        heads = next(iter(server.web.transport._connections()))._heads
+    kit.wait_until(lambda: not server.web.connections(), "it is closed")
     assert isinstance(heads, KnownHeads)
     return heads
 

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from rest import kit
+from server.kit import problems
 from support import zoo
 from support.servers import RunningServer
 
@@ -86,6 +88,67 @@ class Caller:
             return False  # the process had ended before it read the request
         self.statuses.append(int(came.split()[1]))
         return b"\r\nconnection: close\r\n" not in came
+
+
+def test_under_load_a_roll_breaks_no_answer_and_logs_nothing_but_itself(tmp_path: Path) -> None:
+    """A process that leaves accepts nothing, and does nothing in vain meanwhile."""
+    path = zoo.repository(tmp_path / "models", {"identity": zoo.identity()})
+    server = RunningServer(path, "--http", "--http-port", "0", "--processes", "2")
+    try:
+        server.wait_until_ready()
+        found = re.search(r"^HTTP +http://127.0.0.1:(\d+)", server.stdout, re.MULTILINE)
+        assert found, server.stdout
+        callers = [Caller(int(found[1])) for _ in range(4)]
+        with ThreadPoolExecutor(len(callers)) as pool:
+            running = [pool.submit(each.run) for each in callers]
+            kit.wait_until(lambda: all(len(each.statuses) > 10 for each in callers), "all are answered")
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for_log("all processes are restarted", 60)
+            in_the_roll = {status for each in callers for status in each.statuses}
+            assert server.stop() == 0
+            for each in running:
+                each.result(kit.BOUND)
+    finally:
+        server.close()
+    assert in_the_roll == {200}
+    assert [each.broken for each in callers] == [[]] * len(callers)
+    assert problems(server) == []
+
+
+def test_a_roll_waits_for_connections_that_pause(tmp_path: Path) -> None:
+    """A process that leaves answers the next request of each, and says that it was the connection's last."""
+    path = zoo.repository(tmp_path / "models", {"identity": zoo.identity()})
+    server = RunningServer(path, "--http", "--http-port", "0", "--processes", "2")
+    try:
+        server.wait_until_ready()
+        port = int(server.http.rpartition(":")[2])
+        kept = [http.client.HTTPConnection("127.0.0.1", port, timeout=kit.BOUND) for _ in range(12)]
+        for each in kept:
+            assert answered(each)[0] == 200
+        server.process.send_signal(signal.SIGHUP)
+        for number in range(2):
+            kit.wait_until(lambda n=number: has_left(server) > n, "a process leaves")
+            time.sleep(1.0)
+            last = [each for each in kept if answered(each) == (200, "close")]
+            kept = [each for each in kept if each not in last]
+        server.wait_for_log("all processes are restarted", 40)
+        assert server.stop() == 0
+    finally:
+        server.close()
+    assert kept == []
+
+
+def has_left(server: RunningServer) -> int:
+    """How many processes have begun to leave."""
+    return sum('"event": "leaving"' in line for line in server.stderr)
+
+
+def answered(connection: http.client.HTTPConnection) -> tuple[int, str | None]:
+    """The status of a request on a connection, and what the answer says of the connection."""
+    connection.request("POST", "/predict/identity", RECORD)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, answer.getheader("connection")
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -87,7 +87,7 @@ def test_who_never_stops_sending_is_cut_off(
     monkeypatch.setattr(connection, "LINGER_BYTES", 10_000_000)
     with Client(small.http_port).raw() as raw, pytest.raises(ConnectionError):
         sent_whole(raw, POST + keeps + b"content-length: %d\r\n\r\n" % 10**15, 10**10)
-    kit.wait_until(lambda: small._web.connections() == 0, "the connection is closed")
+    kit.wait_until(lambda: small.web.connections() == 0, "the connection is closed")
 
 
 @pytest.mark.parametrize("name", ["LINGER_SECONDS", "LINGER_PAUSE_SECONDS"])
@@ -98,13 +98,13 @@ def test_who_stays_after_a_refusal_is_cut_off(
     with Client(small.http_port).raw() as raw:
         raw.sendall(POST + b"connection: close\r\ncontent-length: %d\r\n\r\n" % LARGE)
         assert kit.until_closed(raw).startswith(b"HTTP/1.1 413 ")
-        kit.wait_until(lambda: small._web.connections() == 0, "the connection is closed")
+        kit.wait_until(lambda: small.web.connections() == 0, "the connection is closed")
 
 
 def test_who_never_stops_sending_headers_is_cut_off(small: Server) -> None:
     with Client(small.http_port).raw() as raw, pytest.raises(ConnectionError):
         sent_whole(raw, POST + b"x: ", LARGE)
-    kit.wait_until(lambda: small._web.connections() == 0, "the connection is closed")
+    kit.wait_until(lambda: small.web.connections() == 0, "the connection is closed")
 
 
 def test_a_client_that_reads_slowly_gets_all_of_a_refusal(small: Server) -> None:
@@ -132,7 +132,7 @@ def test_a_request_whose_client_sends_no_more_is_answered(small: Server) -> None
         raw.sendall(POST + b"content-length: %d\r\n\r\n" % len(body) + body)
         raw.shutdown(socket.SHUT_WR)
         assert kit.until_closed(raw).startswith(b"HTTP/1.1 200 ")
-    kit.wait_until(lambda: small._web.connections() == 0, "the connection is closed")
+    kit.wait_until(lambda: small.web.connections() == 0, "the connection is closed")
 
 
 def test_a_fault_is_no_bad_request(small: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +140,9 @@ def test_a_fault_is_no_bad_request(small: Server, monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("a fault of the server")
 
     with Client(small.http_port).raw() as raw:
-        kit.wait_until(lambda: small._web.connections() == 1, "it is connected")
-        assert small._web.transport is not None
-        [only] = small._web.transport._connections()
+        kit.wait_until(lambda: small.web.connections() == 1, "it is connected")
+        assert small.web.transport is not None
+        [only] = small.web.transport._connections()
         monkeypatch.setattr(only, "_at_once", fail)
         raw.sendall(POST + b"content-length: 2\r\n\r\n{}")
         answer = kit.until_closed(raw)

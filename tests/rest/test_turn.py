@@ -94,7 +94,7 @@ def test_asyncio_shows_what_is_ready() -> None:
 
 
 def test_a_known_request_alone_takes_one_turn(rest_server: Server) -> None:
-    transport = rest_server._web.transport
+    transport = rest_server.web.transport
     assert transport is not None
     loop = transport._loop
     assert loop is not None

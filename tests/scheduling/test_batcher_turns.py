@@ -20,7 +20,7 @@ from penstock.core.errors import (
 from penstock.core.request import CutReason, Request, Response
 from penstock.core.tensors import Array
 from penstock.scheduling.batcher import MARGIN_SECONDS, DynamicBatcher
-from penstock.scheduling.cost import RunCost
+from penstock.scheduling.cost import MOST_OUTPUT_BYTES, RunCost
 from penstock.scheduling.execution.failures import LONGEST_RETRY_SECONDS
 from support.work import (
     Caller,
@@ -362,6 +362,17 @@ def test_another_runner_is_wanted_only_for_more_than_a_batch() -> None:
     made.put(request([0] * 4))
     assert not made.wants_another_runner()
     made.put(request())
+    assert made.wants_another_runner()
+
+
+@pytest.mark.parametrize("key", [None, ((64,),)])
+def test_another_runner_is_wanted_for_large_answers_that_run_alone(key: object) -> None:
+    made, _ = batcher(echo, runs_in_parallel=2)
+    made.costs.of(((8,),)).learn(1, 1.0)  # if shapes differ, each size has a line of its own
+    made.costs.of(key).note_outputs(1, MOST_OUTPUT_BYTES)
+    made.put(request(shape_key=key))
+    assert not made.wants_another_runner()
+    made.put(request(shape_key=key))
     assert made.wants_another_runner()
 
 

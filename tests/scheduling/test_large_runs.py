@@ -17,10 +17,12 @@ from penstock.config import RuntimeConfig
 from penstock.core.request import Response
 from penstock.core.tensors import Array
 from penstock.scheduling.batcher import DynamicBatcher
-from penstock.scheduling.cost import MOST_OUTPUT_BYTES, RunCost
+from penstock.scheduling.cost import MOST_OUTPUT_BYTES, OF_LATE, RunCost
 from penstock.scheduling.execution.execution import LARGE_TIMES
 from support.work import HandBackend, Tally, batcher, caller, echo, opened, policy, request, run_all
 
+FORGOTTEN_RUNS = 2 * OF_LATE
+"""After so many runs with small outputs, large ones do not count any more."""
 WIDTH, ROWS = 2048, 10_000
 BYTES = 4 * WIDTH * ROWS
 """What the run holds between two nodes of the graph."""
@@ -94,6 +96,29 @@ def test_batches_have_no_more_outputs_than_are_worth_it(rows_of_outputs: float, 
     assert tally.batches == batches
     answers = [caller(each).output().ravel().tolist() for each in requests]
     assert answers == [*([value] for value in range(8)), [9.0] * 5]
+
+
+def test_one_large_answer_does_not_end_batching() -> None:
+    """The size of an answer may depend on its request: requests of small ones run together again."""
+    made, tally = batcher(echo)
+    made.costs.first.note_outputs(1, MOST_OUTPUT_BYTES)
+    run_all(made, *(request([value]) for value in range(8)))
+    assert tally.batches == [1] * 8
+    for _ in range(FORGOTTEN_RUNS):
+        run_all(made, request([1.0]), request([2.0]))
+    tally.batches.clear()
+    run_all(made, *(request([value]) for value in range(8)))
+    assert tally.batches == [8]
+
+
+def test_large_answers_now_and_then_still_do_not_run_together() -> None:
+    cost = RunCost(0.01)
+    for _ in range(10):
+        cost.learn(1, 0.01, [np.zeros(MOST_OUTPUT_BYTES // 8)])
+        for _ in range(10):
+            cost.learn(1, 1e-5, [np.zeros(4)])
+        assert cost.rows_in_memory == 1
+    assert cost.row_bytes == MOST_OUTPUT_BYTES
 
 
 def test_a_batch_is_not_held_back_for_rows_that_it_cannot_have() -> None:

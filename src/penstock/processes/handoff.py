@@ -13,6 +13,7 @@ import ctypes
 import socket
 import struct
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from penstock.transport.grpc.sockets import own_sockets
@@ -20,7 +21,7 @@ from penstock.transport.grpc.sockets import own_sockets
 SETTLE_SECONDS = 0.05
 """The time for handshakes under way to finish. Clients that are farther away than that are refused; the
 longer it is, the more new clients have to try again, which their systems do after a second."""
-EMPTY_SECONDS = 0.5  # the time for gRPC to accept the connections that the kernel has accepted
+EMPTY_SECONDS = 0.5  # the time for a server to accept the connections that the kernel has accepted
 POLL_SECONDS = 0.005
 SO_ATTACH_FILTER = 26
 TCP_INFO_BYTES = 32
@@ -38,8 +39,17 @@ NO_SYN = (
 )
 
 
-def stop_accepting(port: int) -> None:
-    """Stops listening on `port`, once gRPC has all connections that the kernel has accepted."""
+def _nothing() -> None: ...
+
+
+def stop_accepting(port: int, let_go: Callable[[], None] = _nothing) -> None:
+    """Stops listening on `port`, once its server has all connections that the kernel has accepted.
+
+    Args:
+        port: the port.
+        let_go: called when the server has them, before the sockets stop listening. A server that watches them
+            with an event loop must stop doing so: a socket that no longer listens is always ready to it.
+    """
     with ExitStack() as stack:
         listeners = [stack.enter_context(each) for each in own_sockets(port, listening=True)]
         for each in listeners:
@@ -48,6 +58,7 @@ def stop_accepting(port: int) -> None:
         end = time.monotonic() + EMPTY_SECONDS
         while any(map(_waiting, listeners)) and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
+        let_go()
         for each in listeners:
             # gRPC still has the socket; the kernel gives it no more connections.
             each.shutdown(socket.SHUT_RD)
@@ -61,6 +72,6 @@ def _drop_new_connections(listener: socket.socket) -> None:
 
 
 def _waiting(listener: socket.socket) -> int:
-    """How many connections the kernel has accepted that gRPC has not taken yet."""
+    """How many connections the kernel has accepted that its server has not taken yet."""
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     return int(struct.unpack_from("I", info, WAITING_OFFSET)[0])

@@ -146,10 +146,11 @@ class Worker:
         settings = self._assignment.config.server
         log.info("leaving", calls=server.calls_in_flight)
         server.end_connections()
-        for port in filter(None, (server.port, server.http_port)):
-            handoff.stop_accepting(port)
+        handoff.stop_accepting(server.port)
+        if server.http_port:
+            handoff.stop_accepting(server.http_port, server.web.let_go)
         age = settings.connection_seconds * JITTER + LAST_CONNECTION_SECONDS
-        if self._wait_until(lambda: not connections(server.port), age):
+        if self._wait_until(lambda: not (connections(server.port) or server.web.connections()), age):
             return
         server.end_watches()
         self._wait_until(lambda: not server.calls_in_flight, settings.drain_seconds)

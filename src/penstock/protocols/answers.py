@@ -34,8 +34,7 @@ RETRY_SECONDS = 1.0
 TAKE_BACK_TIMES = 20  # taking requests back takes at most this part of the time: one in 20
 TRIM_BYTES = 8 * 2**20
 """After as much as this, the allocator is asked to give its free memory back once all answers have left."""
-TRIM_SECONDS = 1.0  # at least, between two times
-TRIMS = 3  # times: gRPC lets go of an answer some time after it has left, grpc.aio when another call comes
+TRIM_SECONDS, TRIMS = 1.0, 3  # gRPC frees an answer some time after it left, grpc.aio with another call
 
 
 class AnswerLimits(NamedTuple):
@@ -233,6 +232,7 @@ class Answers:
         with self._lock:
             account.is_closed = True
             account.resumed = _nothing  # it refers to the stream: a reference cycle
+            account.expected.clear()  # and so do requests, which may have large inputs
             self._add(account, -account.used)
             dropped = self._drop(account)
         for each in dropped:

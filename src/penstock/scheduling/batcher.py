@@ -285,7 +285,9 @@ class DynamicBatcher:
 
     def wants_another_runner(self) -> bool:
         """Whether more rows wait than the next batch takes, and one more run is allowed at the same time."""
-        return self._queue.rows > self._max_rows and self._running_batches + 1 < self.policy.runs_in_parallel
+        is_allowed = self._running_batches + 1 < self.policy.runs_in_parallel
+        cost = self.costs.first if self.costs.is_single else self._queue.next_batch(self._max_rows)[1]
+        return is_allowed and self._queue.rows > min(self._max_rows, cost.rows_in_memory)
 
     def may_run(self) -> bool:
         """Whether one more run may start beside those that are going on."""

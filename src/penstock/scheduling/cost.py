@@ -42,6 +42,11 @@ NOTED_SECONDS = 0.0005  # the outputs of runs that take less are not so large th
 MOST_OUTPUT_BYTES = 32 * 2**20
 """A batch of several requests has no more outputs than this, as far as is known before: larger ones gain
 nothing by running together, and what a run took for its outputs the backend may keep for the next one."""
+OF_LATE = 64
+"""The largest outputs of so many runs, and of as many before them, count: their size may depend on what a
+caller asks for, and the requests of others should not run alone for ever."""
+WATCHED_ROWS = 1024
+"""If fewer rows have outputs of `MOST_OUTPUT_BYTES`, those of quick runs are noted as well."""
 
 REMEMBERED = 4096
 """The most shapes that are known to have run, in two generations; see `RunCosts`."""
@@ -65,15 +70,15 @@ class RunCost:
         is_known: whether any run has been measured. No request is refused because of a guess.
         runs: how many runs the line has learned from; those measured at load do not count.
         most_rows: the most rows of a run that the line has learned from.
-        row_bytes: the bytes of the outputs of one row: the most that were noted.
+        row_bytes: the bytes of the outputs of one row: the most that were noted of late.
         rows_in_memory: how many rows have outputs of `MOST_OUTPUT_BYTES`, at least 1; far more than there
             ever are as long as none were noted.
         spread: how many times longer than expected one run in twenty takes; at most `MOST_SPREAD`.
     """
 
     __slots__ = (
-        "_base", "_level", "_per_row", "_row_memory", "_usual_rows", "is_known", "most_rows", "row_bytes",
-        "rows_in_memory", "runs", "spread",
+        "_base", "_before", "_level", "_noted", "_noted_seconds", "_of_late", "_per_row", "_row_memory",
+        "_usual_rows", "is_known", "most_rows", "row_bytes", "rows_in_memory", "runs", "spread",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +99,8 @@ class RunCost:
         self._usual_rows = 0.0
         self.row_bytes = self._row_memory = 0.0
         self.rows_in_memory = sys.maxsize
+        self._of_late = self._before = 0.0  # the most bytes of a row in the last runs, and in those before
+        self._noted, self._noted_seconds = 0, NOTED_SECONDS
 
     @property
     def base_seconds(self) -> float:
@@ -119,9 +126,15 @@ class RunCost:
     def note_outputs(self, rows: int, size: float) -> None:
         """The outputs of a run of `rows` rows had `size` bytes."""
         row_bytes = size / max(rows, 1)
-        if row_bytes > self.row_bytes:
-            self.row_bytes, self._row_memory = row_bytes, row_bytes * new_memory_seconds()
-            self.rows_in_memory = max(int(MOST_OUTPUT_BYTES / row_bytes), 1)
+        self._noted += 1
+        if self._noted > OF_LATE:
+            self._noted, self._before, self._of_late = 1, self._of_late, 0.0
+        self._of_late = max(row_bytes, self._of_late)
+        largest = max(self._of_late, self._before)
+        if largest != self.row_bytes:
+            self.row_bytes, self._row_memory = largest, largest * new_memory_seconds()
+            self.rows_in_memory = max(int(MOST_OUTPUT_BYTES / largest), 1) if largest else sys.maxsize
+            self._noted_seconds = 0.0 if self.rows_in_memory < WATCHED_ROWS else NOTED_SECONDS
 
     def rows_within(self, seconds: float) -> float:
         """How many rows nearly always fit into a run of `seconds` seconds; infinity if rows cost nothing."""
@@ -140,7 +153,7 @@ class RunCost:
 
     def learn(self, rows: int, seconds: float, outputs: Sequence[Array] = ()) -> None:
         """Moves the line by what a run of `rows` rows took, and notes how large its outputs were."""
-        if seconds > NOTED_SECONDS:
+        if seconds > self._noted_seconds:
             self.note_outputs(rows, sum([output.nbytes for output in outputs]))
         self.runs = runs = self.runs + 1
         if rows > self.most_rows:

@@ -220,6 +220,12 @@ class Answer:
             self._send.__self__.expected_content_length = len(message)  # what uvicorn lets pass
         await self._send({"type": "http.response.body", "body": message, "more_body": not is_last})
 
+    async def left(self) -> None:
+        """Waits until what was sent has left, but for a little, or the client has gone."""
+        flow = self._connection.flow
+        if flow.write_paused:
+            await flow.drain()
+
     async def last(self, call: LineCall) -> None:
         """Ends a stream, with a problem report if it did not end well."""
         body = b""

@@ -95,7 +95,8 @@ class Application:
         try:
             await self._handle(call, method, receive, answer)
         finally:
-            connection.call = None
+            if connection.call is call:  # else the next request came while its answer left
+                connection.call = None
             self._gate.ended()
 
     def at_once(self, connection: Connection, head: Head, body: bytes) -> bool:
@@ -151,6 +152,8 @@ class Application:
                 await call.wait()
                 if call.result is not None:
                     await answer.end(*call.result, call.all_headers())
+                    call.forget_message()
+                    await answer.left()  # what has not left counts, as does its call
         except Gone:
             call.gone()
         except Exception as error:
@@ -196,6 +199,8 @@ class Application:
         try:
             while (message := await call.next_message()) is not None:
                 await answer.part(message)
+                message = b""  # what has not left is there once
+                await answer.left()
                 handler.sent()
             await answer.last(call)
         finally:

@@ -163,6 +163,11 @@ class HttpCall(ServerCall):
         self.result = status, message
         self._mailbox.post(self)
 
+    def forget_message(self) -> None:
+        """Keeps the last message no longer: the connection has what has not left of it."""
+        if self.result is not None:
+            self.result = self.result[0], None
+
     def header(self, name: bytes, value: str) -> None:
         """Adds a header to the answer; characters that a header cannot have become "?"."""
         self.answer_headers.append((name, header_value(value)))

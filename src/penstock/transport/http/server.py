@@ -81,6 +81,7 @@ class HttpTransport:
         self._do_work: Callable[[], bool] = lambda: False
         self._work_soon: Callable[[], None] = lambda: None
         self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
         self._connections: Callable[[], Collection[Any]] = tuple  # each a Connection
         self._refusal: Status | None = None
         self._spared: Collection[str] = ()
@@ -124,6 +125,20 @@ class HttpTransport:
     def leave(self) -> None:
         """From now on connections end with their next answer."""
         self.keeps_connections = False
+
+    def let_go(self) -> None:
+        """Closes the listening sockets, on the loop's thread, and waits for that; connections go on."""
+        done = threading.Event()
+
+        def close() -> None:
+            for server in self._servers:
+                server.close()
+            done.set()
+
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(close)
+                done.wait(CLOSE_SECONDS)
 
     def drain(self, seconds: float) -> bool:
         """Waits up to `seconds` for the calls in flight to end, and for their answers to leave.
@@ -210,13 +225,14 @@ class HttpTransport:
         connection: Callable[[], asyncio.Protocol],
     ) -> None:
         _set_date(state)
-        servers = [await loop.create_server(connection, sock=each, backlog=BACKLOG) for each in self._sockets]
+        for each in self._sockets:
+            self._servers.append(await loop.create_server(connection, sock=each, backlog=BACKLOG))
         while not (stop.is_set() or self._closed):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), CHECK_SECONDS)
             _set_date(state)
             self._check_connections()
-        for server in servers:
+        for server in self._servers:
             server.close()
         for each in self._connections():
             each.transport.abort()

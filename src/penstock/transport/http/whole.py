@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from typing_extensions import override
 
@@ -253,7 +254,24 @@ class WholeCall(HttpCall):
                 return
         except Exception as error:
             self._failed(error)
-        self._end()
+        if self.result is not None:  # as `forget_message`, but without a call
+            self.result = self.result[0], None
+        if self._connection.flow.write_paused:  # what has not left counts, as does its call
+            self._later(self._end_when_left())
+        else:
+            self._end()
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._connection.tasks.add(task)
+        task.add_done_callback(self._connection.tasks.discard)
+
+    async def _end_when_left(self) -> None:
+        """Ends the call once its answer has left, or its client has gone."""
+        try:
+            await self._connection.flow.drain()
+        finally:
+            self._end()
 
     def _is_answered(self, status: Status, message: bytes | None) -> bool:
         """Sends the answer; False if that takes long, and is left to a task."""
@@ -269,9 +287,7 @@ class WholeCall(HttpCall):
         answer = self._answer()
         if answer.now(status, message, self.all_headers()):
             return True
-        task = asyncio.get_running_loop().create_task(self._answer_later(answer, status, message))
-        self._connection.tasks.add(task)
-        task.add_done_callback(self._connection.tasks.discard)
+        self._later(self._answer_later(answer))
         return False
 
     def _send_well(self, kind: bytes, lines: bytes, body: bytes) -> None:
@@ -297,10 +313,13 @@ class WholeCall(HttpCall):
         head = self.head
         return Answer(head.path, head.texts, self, self._connection, self._gate)
 
-    async def _answer_later(self, answer: Answer, status: Status, message: bytes | None) -> None:
+    async def _answer_later(self, answer: Answer) -> None:
         """Sends an answer that takes long to compress."""
+        assert self.result is not None, "it is what is sent"
         try:
-            await answer.end(status, message, self.all_headers())
+            await answer.end(*self.result, self.all_headers())
+            self.forget_message()
+            await answer.left()
         except Exception as error:
             self._failed(error)
         finally:
@@ -320,5 +339,6 @@ class WholeCall(HttpCall):
             self._gate.report(error)
         finally:
             self._handler = None  # it refers to the call
-            self._connection.call = None
+            if self._connection.call is self:
+                self._connection.call = None
             self._gate.ended()
