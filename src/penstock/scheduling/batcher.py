@@ -203,8 +203,7 @@ class DynamicBatcher:
         """Gives a request that does not wait an error for its answer."""
         self.rejecting = True
         self.observer.failed(request.rpc, error, request.count, time.monotonic() - request.arrived)
-        flush = request.reply(error)
-        if flush is not None:
+        if (flush := request.reply(error)) is not None:
             flush()
 
     def cancel(self, request: Request) -> None:
@@ -285,9 +284,10 @@ class DynamicBatcher:
 
     def wants_another_runner(self) -> bool:
         """Whether more rows wait than the next batch takes, and one more run is allowed at the same time."""
-        is_allowed = self._running_batches + 1 < self.policy.runs_in_parallel
-        cost = self.costs.first if self.costs.is_single else self._queue.next_batch(self._max_rows)[1]
-        return is_allowed and self._queue.rows > min(self._max_rows, cost.rows_in_memory)
+        rows, most = self._queue.rows, self._max_rows
+        if rows <= 1 or self._running_batches + 1 >= self.policy.runs_in_parallel:
+            return False
+        return rows > most or rows > self._queue.next_batch(most)[1].rows_in_memory
 
     def may_run(self) -> bool:
         """Whether one more run may start beside those that are going on."""
@@ -395,6 +395,5 @@ class DynamicBatcher:
 
     def _seconds_to_empty(self) -> float:
         """How long it takes to run all waiting requests, at most `LONGEST_RETRY_SECONDS`."""
-        runs = math.ceil(self._queue.rows / self._max_rows)
-        seconds = self.costs.first.expect(self._max_rows) * runs / self.policy.runs_in_parallel
-        return min(seconds, LONGEST_RETRY_SECONDS)
+        seconds = math.ceil(self._queue.rows / self._max_rows) * self.costs.first.expect(self._max_rows)
+        return min(seconds / self.policy.runs_in_parallel, LONGEST_RETRY_SECONDS)
