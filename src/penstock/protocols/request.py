@@ -301,6 +301,8 @@ class UnaryCall(Origin, Ignoring):
         if len(message) > service.offload_bytes:
             service.offload(self.call, message, self._take)
             return
+        if service.known_rejections.last_matched and service.rejects(message, self.rpc, self.call):
+            return
         found = service.known_requests.find(message)
         if found is None or not self.begin_known(message, found):
             self._take_new(message)
@@ -346,7 +348,9 @@ class UnaryCall(Origin, Ignoring):
 
     @override
     def refused(self, error: RequestError, id: str, tag: int) -> None:
-        self.call.finish(self.service.codec.error(error))
+        service = self.service
+        last, status = service.last_refused
+        self.call.refuse(status if last is error else service.status_of(error))
 
     @override
     def carried(self, metadata: Mapping[str, str]) -> tuple[str | None, str | None]:
