@@ -73,8 +73,8 @@ class Service:
     Attributes:
         router: finds the model of a request.
         known_requests, known_rejections: of the fast path.
-        last_refused: the last error by `status_of`, and its status: while a queue is full, many calls in a row
-            end with the same error.
+        last_refused: the last error by `status_of`, and its status: while a queue is full, many calls in a
+            row end with the same error.
         reads: the keys, of TRACE and ROUTE_KEY, that are read into every request. The code that uses them
             sets this before the server starts; if it is empty, nothing is looked up.
         failed: as given.

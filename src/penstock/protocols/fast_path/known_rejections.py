@@ -98,12 +98,10 @@ class KnownRejection(Generic[S]):
         """This rejection, if the bytes match it; else None."""
         pattern = self._pattern
         if pattern.size is not None:
-            if len(data) != pattern.size:
-                return None
+            fits = len(data) == pattern.size
             for place, constant in pattern.constants:
-                if not data.startswith(constant, place):
-                    return None
-            return self
+                fits = fits and data.startswith(constant, place)
+            return self if fits else None
         try:
             places = pattern.places_in(data)
         except (IndexError, ValueError):

@@ -47,7 +47,7 @@ class Events(Protocol):
         """Counts a stream that has ended."""
 
     refused: list[tuple[ReactorCall, Status]]
-    """Calls that are to be finished with a status at the end of the turn. Only the polling thread adds some."""
+    """Calls to be finished with a status at the end of the turn. Only the polling thread adds some."""
 
     serving: int
     """The identifier of the polling thread; 0 before it has begun."""
