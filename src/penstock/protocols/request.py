@@ -311,7 +311,7 @@ class UnaryCall(Origin, Ignoring):
     def closed(self, cancelled: bool) -> None:
         self._closed = True
         if not self._taking:  # else the thread that decodes the message drops it after the submit
-            request, self._request = self._request, None  # a reference cycle: see `_let_go`
+            request, self._request = self._request, None  # a reference cycle: it refers to this
             if cancelled and request is not None:
                 request.cancel()
         if self.account is not None:
@@ -395,10 +395,6 @@ class UnaryCall(Origin, Ignoring):
         """The message has been handled."""
         self._taking = False
         if self._closed:  # during decoding on a worker
-            self._let_go(cancelled=True)
-
-    def _let_go(self, cancelled: bool) -> None:
-        """Drops the reference to the request, which refers to this: ends the reference cycle."""
-        request, self._request = self._request, None
-        if cancelled and request is not None:
-            request.cancel()
+            request, self._request = self._request, None  # a reference cycle
+            if request is not None:
+                request.cancel()

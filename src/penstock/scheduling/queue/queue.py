@@ -149,8 +149,7 @@ class RequestQueue:
     def why_rejected(self, request: Request, now: float) -> RequestError | None:
         """Why `put` would raise an error now; None if it would not, or if `displace` might help."""
         with self._lock:
-            if self._only is not None:
-                self._group_only()
+            self._group_only()
             _, normal, low = self._class_rows
             has_lower = low or normal if request.priority > 0 else low and request.priority == 0
             if request.deadline <= now or has_lower or not self.total.rows:
