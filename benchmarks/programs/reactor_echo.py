@@ -14,9 +14,8 @@ import threading
 import traceback
 from pathlib import Path
 
-import grpc
-
-from penstock.transport.grpc.call import OK, Ignoring, Kind, Limits, Method, ServerCall, Status
+# grpc comes from there, since the variables that the package sets must be set before it is imported.
+from penstock.transport.grpc.call import OK, Ignoring, Kind, Limits, Method, ServerCall, Status, grpc
 from penstock.transport.grpc.reactor import Reactor
 
 ANSWER = Path(sys.argv[1]).read_bytes()
