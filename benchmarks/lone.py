@@ -2,7 +2,8 @@
 
     python -m benchmarks.lone [GROUP ...] [--before CHECKOUT] [--rounds 5] [--seconds 1] [--json FILE]
 
-The floor is grpcio's completion queue in a loop that answers with fixed bytes (`programs/queue_echo.py`); the
+The floor is grpcio's completion queue in a loop that answers with fixed bytes (`programs/queue_echo.py`), or
+rejects with the words and the trailers of a full queue, as the bare reactor does where it says so; the
 yardstick is a bare `grpc.aio` server. Servers run on one core, the load on the other. In every round all
 lines of a group take turns. Printed are the medians, and of the ratios to another line of the same round the
 median, the lowest and the highest. With `--before`, an earlier checkout with an environment of its own is
@@ -29,15 +30,23 @@ from pathlib import Path
 
 from benchmarks import load, loads, machine, messages
 from benchmarks.load import Calls
+from benchmarks.lone_calls import (
+    ECHO,
+    PREDICT,
+    changed,
+    echo,
+    garbage,
+    misfit,
+    other_input,
+    unknown_method,
+)
 from benchmarks.paired import leads, plain, typed_floats
 from benchmarks.realistic import FIELDS
 from benchmarks.rounds import progress
 from benchmarks.servers import ROOT, Server, started
 from benchmarks.subjects import NO_EXPERIMENTS, TIMING_BYTES, free_ports
-from penstock_proto.v1 import prediction_pb2 as pb
 
 PROGRAMS = ROOT / "benchmarks/programs"
-ECHO, PREDICT = "/bench/Echo", messages.SERVICE + "Predict"
 NO_ANSWER = -5
 """The size of a message that does not come: not even the five bytes before it."""
 DUE_SECONDS = 1.5
@@ -75,68 +84,29 @@ class Line:
     base: str = ""
 
 
-def echo() -> Calls:
-    """A call of an echo, with the request of the tiny MLP."""
-    return Calls(ECHO, messages.request().SerializeToString())
-
-
-def changed(**fields: object) -> Callable[[], Calls]:
-    """A Predict of the tiny MLP with other fields."""
-    return lambda: Calls(PREDICT, _changed(**fields).SerializeToString())
-
-
-def _changed(**fields: object) -> pb.PredictRequest:
-    request = messages.request()
-    for name in fields:
-        request.ClearField(name)
-    request.MergeFrom(pb.PredictRequest(**fields))  # type: ignore[arg-type]
-    return request
-
-
-def _misfit() -> Calls:
-    request = messages.request()
-    request.inputs["x"].shape[1] -= 1
-    return Calls(PREDICT, request.SerializeToString())
-
-
-def _other_input() -> Calls:
-    request = messages.request()
-    request.inputs["other"].CopyFrom(request.inputs["x"])
-    del request.inputs["x"]
-    return Calls(PREDICT, request.SerializeToString())
-
-
-def _unknown_method() -> Calls:
-    return Calls(messages.SERVICE + "Predicted", messages.request().SerializeToString())
-
-
-def _garbage() -> Calls:
-    return Calls(PREDICT, b"\xff" * len(messages.request().SerializeToString()))
-
-
 def _rejected(in_flight: int) -> dict[str, Line]:
     def line(title: str, calls: Callable[[], Calls], code: str, *headers: str, at: str = "penstock") -> Line:
         return Line(title, at, calls, in_flight, code, headers, base="reactor")
 
+    full = "RESOURCE_EXHAUSTED"
     return {
         "floor": Line("the floor: an echo", "floor", echo, in_flight),
         "reactor": Line("the reactor, an echo", "reactor", echo, in_flight, base="floor"),
-        "reject": Line(
-            "the floor: a rejection", "reject", echo, in_flight, "RESOURCE_EXHAUSTED", base="floor"
+        "reject": Line("the floor: a rejection", "reject", echo, in_flight, full, base="floor"),
+        "reject-reactor": Line(
+            "the reactor, a rejection", "reject-reactor", echo, in_flight, full, base="reactor"
         ),
         "accepted": line("accepted", plain(), "OK"),
-        "method": line("unknown method", _unknown_method, "UNIMPLEMENTED"),
+        "method": line("unknown method", unknown_method, "UNIMPLEMENTED"),
         "model": line("unknown model", changed(model="tiny_mlq"), "NOT_FOUND"),
         "version": line("unknown version", changed(version="7"), "NOT_FOUND"),
-        "missing": line("an input is missing", _other_input, "INVALID_ARGUMENT"),
-        "shape": line("a wrong shape", _misfit, "INVALID_ARGUMENT"),
-        "garbage": line("not a message", _garbage, "INVALID_ARGUMENT"),
+        "missing": line("an input is missing", other_input, "INVALID_ARGUMENT"),
+        "shape": line("a wrong shape", misfit, "INVALID_ARGUMENT"),
+        "garbage": line("not a message", garbage, "INVALID_ARGUMENT"),
         "deadline": line("deadline passed", plain(timeout={"nanos": 1}), "DEADLINE_EXCEEDED"),
-        "late": line(
-            "deadline too short", plain(timeout={"nanos": LATE_NANOS}), "RESOURCE_EXHAUSTED", at="stalled"
-        ),
-        "queue": line("queue full", plain(), "RESOURCE_EXHAUSTED", at="full"),
-        "calls": line("too many calls", plain(), "RESOURCE_EXHAUSTED", at="crowded"),
+        "late": line("deadline too short", plain(timeout={"nanos": LATE_NANOS}), full, at="stalled"),
+        "queue": line("queue full", plain(), full, at="full"),
+        "calls": line("too many calls", plain(), full, at="crowded"),
     }
 
 
@@ -189,6 +159,7 @@ ECHOES = {
     "model": "queue_echo.py",
     "reject": "queue_echo.py",
     "reactor": "reactor_echo.py",
+    "reject-reactor": "reactor_echo.py",
     "aio": "grpc_aio_echo.py",
 }
 
@@ -235,7 +206,8 @@ class Bench:
     def _echo(self, name: str) -> Sequence[str | Path]:
         answer = self.folder / "answer"
         answer.write_bytes(messages.echo_answer())
-        more = {"model": [self.models() / "tiny_mlp/1/model.onnx"], "reject": ["--reject"]}.get(name, [])
+        more = [self.models() / "tiny_mlp/1/model.onnx"] if name == "model" else []
+        more += ["--reject"] if name.startswith("reject") else []
         return [sys.executable, PROGRAMS / ECHOES[name], answer, *more]
 
     def _penstock(self, checkout: Path, name: str) -> Sequence[str | Path]:

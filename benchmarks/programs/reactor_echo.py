@@ -1,9 +1,10 @@
 """A floor: Penstock's reactor with a handler that answers every message with the same bytes.
 
-    python benchmarks/programs/reactor_echo.py ANSWER_FILE
+    python benchmarks/programs/reactor_echo.py ANSWER_FILE [--reject]
 
 Prints its address. Unary `/bench/Echo` and bidirectional `/bench/EchoStream`; no protobuf, no queue, no
-model: what is left is grpc itself and the transport.
+model: what is left is grpc itself and the transport. With --reject, every unary call ends as one that finds
+Penstock's queue full: with such words and trailers.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import threading
 import traceback
 from pathlib import Path
 
-from penstock.transport.grpc.call import OK, Ignoring, Kind, Limits, Method, ServerCall
+# grpc comes from there, since the variables that the package sets must be set before it is imported.
+from penstock.transport.grpc.call import OK, Ignoring, Kind, Limits, Method, ServerCall, Status, grpc
 from penstock.transport.grpc.reactor import Reactor
 
 ANSWER = Path(sys.argv[1]).read_bytes()
+WORDS = "the queue is full: 1 rows are waiting, 1 more arrived, the limit is 1"
+TRAILERS = (("grpc-status-details-bin", bytes(130)), ("grpc-retry-pushback-ms", "1"))
+FULL = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, WORDS, TRAILERS)
 
 
 class Echo(Ignoring):
@@ -25,6 +30,11 @@ class Echo(Ignoring):
 
     def received(self, message: bytes) -> None:
         self._call.finish(OK, ANSWER)
+
+
+class Reject(Echo):
+    def received(self, message: bytes) -> None:
+        self._call.refuse(FULL)
 
 
 class EchoStream(Ignoring):
@@ -43,7 +53,7 @@ class EchoStream(Ignoring):
 
 def main() -> None:
     methods = {
-        "/bench/Echo": Method(Kind.UNARY, Echo),
+        "/bench/Echo": Method(Kind.UNARY, Reject if sys.argv[2:] == ["--reject"] else Echo),
         "/bench/EchoStream": Method(Kind.STREAM, EchoStream),
     }
     reactor = Reactor(methods, Limits(), lambda: False, traceback.print_exception)

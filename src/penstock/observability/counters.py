@@ -185,7 +185,7 @@ class ModelMetrics:
 
     def __init__(self, code_of: Callable[[RequestError], str]) -> None:
         self._code_of = code_of
-        self._codes: dict[type[RequestError], str] = {}
+        self._kinds: dict[type[RequestError], tuple[str, str | None]] = {}
         self._lock = Lock()
         self._counts = ModelCounts()
 
@@ -244,12 +244,11 @@ class ModelMetrics:
     def failed(self, rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
         """Counts requests that came by `rpc` and ended with `error`."""
         kind = type(error)
-        code = self._codes.get(kind) or self._codes.setdefault(kind, self._code_of(error))
+        code, reason = self._kinds.get(kind) or self._kind(error)
         with self._lock:
             counts = self._counts
             counts.failed_seconds += seconds * count
             counts.failed[rpc, code] += count
-            reason = _REASONS.get(kind)
             if reason is not None:
                 counts.rejected[reason] += count
             elif kind is DeadlineExpired:
@@ -258,6 +257,11 @@ class ModelMetrics:
                 counts.cancelled += count
             elif isinstance(error, Unavailable) and error.shut_off:
                 counts.rejected["breaker_open"] += count  # others are counted by their codes alone
+
+    def _kind(self, error: RequestError) -> tuple[str, str | None]:
+        """The code of errors of this class, and the limit that they stand for; None for no limit."""
+        kind = type(error)
+        return self._kinds.setdefault(kind, (self._code_of(error), _REASONS.get(kind)))
 
     def on_event(self, event: str, **facts: object) -> None:
         """Counts an event of the model itself."""

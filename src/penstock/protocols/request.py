@@ -301,6 +301,8 @@ class UnaryCall(Origin, Ignoring):
         if len(message) > service.offload_bytes:
             service.offload(self.call, message, self._take)
             return
+        if service.known_rejections.last_matched and service.rejects(message, self.rpc, self.call):
+            return
         found = service.known_requests.find(message)
         if found is None or not self.begin_known(message, found):
             self._take_new(message)
@@ -309,7 +311,7 @@ class UnaryCall(Origin, Ignoring):
     def closed(self, cancelled: bool) -> None:
         self._closed = True
         if not self._taking:  # else the thread that decodes the message drops it after the submit
-            request, self._request = self._request, None  # a reference cycle: see `_let_go`
+            request, self._request = self._request, None  # a reference cycle: it refers to this
             if cancelled and request is not None:
                 request.cancel()
         if self.account is not None:
@@ -346,7 +348,9 @@ class UnaryCall(Origin, Ignoring):
 
     @override
     def refused(self, error: RequestError, id: str, tag: int) -> None:
-        self.call.finish(self.service.codec.error(error))
+        service = self.service
+        last, status = service.last_refused
+        self.call.refuse(status if last is error else service.status_of(error))
 
     @override
     def carried(self, metadata: Mapping[str, str]) -> tuple[str | None, str | None]:
@@ -391,10 +395,6 @@ class UnaryCall(Origin, Ignoring):
         """The message has been handled."""
         self._taking = False
         if self._closed:  # during decoding on a worker
-            self._let_go(cancelled=True)
-
-    def _let_go(self, cancelled: bool) -> None:
-        """Drops the reference to the request, which refers to this: ends the reference cycle."""
-        request, self._request = self._request, None
-        if cancelled and request is not None:
-            request.cancel()
+            request, self._request = self._request, None  # a reference cycle
+            if request is not None:
+                request.cancel()

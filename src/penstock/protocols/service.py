@@ -21,7 +21,7 @@ from penstock.protocols.fast_path.known_requests import KnownRequests
 from penstock.protocols.one_at_a_time import OneAtATime
 from penstock.protocols.turns import Turns
 from penstock.protocols.work import LIGHT_BYTES, WRITTEN_SECONDS, Bounds, too_many_names
-from penstock.transport.grpc.call import BROKEN, ServerCall
+from penstock.transport.grpc.call import BROKEN, ServerCall, Status
 
 TRACE, ROUTE_KEY = "traceparent", "penstock-route-key"
 """The keys that can be read from the headers of a unary call, or from the metadata of a stream's request."""
@@ -73,6 +73,8 @@ class Service:
     Attributes:
         router: finds the model of a request.
         known_requests, known_rejections: of the fast path.
+        last_refused: the last error by `status_of`, and its status: while a queue is full, many calls in a
+            row end with the same error.
         reads: the keys, of TRACE and ROUTE_KEY, that are read into every request. The code that uses them
             sets this before the server starts; if it is empty, nothing is looked up.
         failed: as given.
@@ -100,6 +102,7 @@ class Service:
         self.codec = codec
         self.known_requests = KnownRequests(codec.spans)
         self.known_rejections = KnownRejections(codec.spans, codec.error)
+        self.last_refused: tuple[RequestError | None, Status] = None, BROKEN
         self.reads: Collection[str] = ()
         self.bounds = bounds
         self.answers = answers or Answers(engine)
@@ -126,8 +129,15 @@ class Service:
         if known is None:
             return False
         (self.telemetry if known.model is None else known.model.observer).failed(rpc, known.error)
-        call.finish(known.status)
+        call.refuse(known.status)
         return True
+
+    def status_of(self, error: RequestError) -> Status:
+        """The status of a call that ends with an error."""
+        status = self.codec.error(error)
+        if error.__traceback__ is None:  # else it would keep the frames that it went through, and their call
+            self.last_refused = error, status
+        return status
 
     def not_begun(  # noqa: PLR0913 - a request, and why it is not begun
         self,

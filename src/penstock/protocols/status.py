@@ -153,15 +153,15 @@ def _to_bytes(number: int, text: str, retry_after_seconds: float | None) -> byte
 
 def to_status(error: errors.RequestError, codes: Codes = CODES) -> Status:
     """The error as the status that ends a call."""
-    code, seconds = codes[type(error)], error.retry_after_seconds
-    if seconds is None:
-        return Status(code, words(error))
-    return _with_hint(code._value_[0], words(error), seconds)
+    # An enumeration's `value` is looked up by Python code; `_value_` is what it finds.
+    return _status(codes[type(error)]._value_[0], words(error), error.retry_after_seconds)
 
 
 @lru_cache(64)
-def _with_hint(number: int, text: str, seconds: float) -> Status:
-    """A status that says when to try again. While a queue stays full, requests get the same one in a row."""
+def _status(number: int, text: str, seconds: float | None) -> Status:
+    """The status, with the time to try again. Calls that are rejected get the same one in a row."""
+    if seconds is None:
+        return Status(BY_NUMBER[number], text)
     # Rounded up: never earlier than RetryInfo says.
     milliseconds = min(math.ceil(seconds * 1000), LONGEST_PUSHBACK)
     trailing = ((DETAILS_KEY, _to_bytes(number, text, seconds)), (PUSHBACK_KEY, str(milliseconds)))

@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 
 from penstock.backends.backend import Backend
@@ -173,7 +174,7 @@ class DynamicBatcher:
         now = request.arrived
         busy = self._running_batches or self._queue.rows
         if busy and now < request.deadline < math.inf and (late := self._why_late(request, now)) is not None:
-            raise late
+            raise copy(late)  # others share it
         if self.breaker.is_open and request.deadline > now:  # a request that is late anyway cannot be a probe
             self.breaker.admit(now)
         try:

@@ -75,7 +75,8 @@ class WaitEstimate:
         if head < math.inf:
             step = max(deadline - head, 0.0) / rows_ahead if deadline < math.inf else 0.0
             for _ in range(MOST_CUT):
-                fitting = min(max(cost.rows_within(head - start), 1.0), max_rows)
+                fitting = cost.rows_within(head - start)
+                fitting = 1.0 if fitting < 1.0 else max_rows if fitting > max_rows else fitting
                 if left + rows <= fitting or left < 1.0:
                     break
                 taken = min(left, fitting)

@@ -50,12 +50,14 @@ class KnownLists(Generic[K]):
         by_length: by the length and the first field of messages that matched them, the last ones first. So
             models whose requests are equally long do not take each other's places.
         any_differs: whether a known request has a first field that may differ.
+        any_varies: whether the length of requests that match one may differ; if not, none is found by its
+            beginning.
         all: all of them, the oldest first, with the first field of their messages.
     """
 
     def __init__(self) -> None:
         self.by_length: dict[Place, Sequence[K]] = {}
-        self.any_differs = False
+        self.any_differs = self.any_varies = False
         self.all: dict[K, bytes] = {}
         self._by_beginning: dict[bytes, Sequence[K]] = {}  # only those whose length may differ
         self._widths: dict[bytes, Sequence[int]] = {}  # of the beginnings, by the first field
@@ -116,6 +118,7 @@ class KnownLists(Generic[K]):
             self._widths[field] = widths
         else:
             self._widths.pop(field, None)
+        self.any_varies = bool(self._widths)
 
     def _put_first(self, known: K, length: int) -> None:
         if len(self.by_length) >= MOST_LENGTHS:

@@ -96,8 +96,14 @@ class KnownRejection(Generic[S]):
 
     def matches(self, data: bytes) -> KnownRejection[S] | None:
         """This rejection, if the bytes match it; else None."""
+        pattern = self._pattern
+        if pattern.size is not None:
+            fits = len(data) == pattern.size
+            for place, constant in pattern.constants:
+                fits = fits and data.startswith(constant, place)
+            return self if fits else None
         try:
-            places = self._pattern.places_in(data)
+            places = pattern.places_in(data)
         except (IndexError, ValueError):
             return None
         if places is None:
@@ -115,6 +121,9 @@ class KnownRejections(Generic[S]):
     Args:
         spans_of: finds the spans of a request; raises ValueError if it cannot.
         status_of: what an error is answered with.
+
+    Attributes:
+        last_matched: whether the last request that was looked for matched: the next one is looked for first.
     """
 
     def __init__(
@@ -124,6 +133,7 @@ class KnownRejections(Generic[S]):
         self._status_of = status_of
         self._lists: KnownLists[KnownRejection[S]] = KnownLists()
         self._models: object = None  # for which these hold; None if there are none
+        self.last_matched = False
         self._next = 0.0
 
     def __len__(self) -> int:
@@ -136,21 +146,25 @@ class KnownRejections(Generic[S]):
             data: the request.
             models: the models that exist, by name and version: the mapping that was given to `learn`.
         """
-        lists = self._lists
-        if not lists.all:
-            return None
         if models is not self._models:
-            self._forget()
+            if self._models is not None:
+                self._forget()
             return None
-        for known in lists.of_length(data):
+        lists, size = self._lists, len(data)
+        # As `lists.of_length`, but without a call, as most rejections that are known are found here.
+        place = size, data[: 2 + data[1]] if size > 1 else data
+        for known in lists.of_length(data) if lists.any_differs else lists.by_length.get(place, ()):
             if known.models is models and known.matches(data) is not None:
                 known.uses += 1
+                self.last_matched = True
                 return known
-        for known in lists.beginning_as(data):
+        for known in lists.beginning_as(data) if lists.any_varies else ():
             if known.models is models and known.matches(data) is not None:
                 known.uses += 1
                 lists.note_length(known, data)
+                self.last_matched = True
                 return known
+        self.last_matched = False
         return None
 
     def learn(
@@ -184,4 +198,4 @@ class KnownRejections(Generic[S]):
 
     def _forget(self) -> None:
         """Forgets all: they hold for other models, and would keep these in memory."""
-        self._models, self._lists = None, KnownLists()
+        self._models, self._lists, self.last_matched = None, KnownLists(), False

@@ -331,7 +331,7 @@ class KnownRequests:
             if found is not None:
                 known.uses += 1
                 return found
-        for known in lists.beginning_as(data):
+        for known in lists.beginning_as(data) if lists.any_varies else ():
             found = known.matches(data)
             if found is not None:
                 known.uses += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from penstock.core.errors import (
@@ -70,6 +71,8 @@ def too_late(
 ) -> Overloaded | DeadlineExpired | None:
     """The error of a request that is expected to be answered after its deadline; None if it is in time.
 
+    Requests that get the same words share it: to raise it would add to its traceback each time.
+
     Args:
         request: the request.
         now: the time, by `time.monotonic()`.
@@ -80,15 +83,22 @@ def too_late(
     late = now + seconds - request.deadline
     if late <= 0.0:
         return None
-    waiting = f"{many(round(ahead), 'row')} ahead, and " if ahead >= 1 else ""
-    error = (Overloaded if waiting else DeadlineExpired)(
-        f"the answer would be too late: expected in {seconds * 1000:.1f} ms ({waiting}the run in "
-        f"flight), but the deadline is in {(request.deadline - now) * 1000:.1f} ms"
-    )
     # When it would be in time if no other request came, but at least until a run has ended. In whole
-    # milliseconds, as gRPC's clients take it: so many requests get the same status, made once.
-    seconds = math.ceil(max(late, cost.expect(request.rows)) * 1000) / 1000
-    error.retry_after_seconds = min(seconds, LONGEST_RETRY_SECONDS)
+    # milliseconds, as gRPC's clients take it: so many requests get the same error and status, made once.
+    retry = math.ceil(max(late, cost.expect(request.rows)) * 1000)
+    left = request.deadline - now
+    return _too_late(round(ahead) if ahead >= 1 else 0, round(seconds * 10_000), round(left * 10_000), retry)
+
+
+@lru_cache(64)
+def _too_late(ahead: int, expected: int, left: int, retry: int) -> Overloaded | DeadlineExpired:
+    """See `too_late`; `expected` and `left` in tenths of a millisecond, `retry` in milliseconds."""
+    waiting = f"{many(ahead, 'row')} ahead, and " if ahead else ""
+    error = (Overloaded if waiting else DeadlineExpired)(
+        f"the answer would be too late: expected in {expected / 10:.1f} ms ({waiting}the run in "
+        f"flight), but the deadline is in {left / 10:.1f} ms"
+    )
+    error.retry_after_seconds = min(retry / 1000, LONGEST_RETRY_SECONDS)
     return error
 
 

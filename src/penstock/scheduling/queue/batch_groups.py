@@ -181,8 +181,10 @@ class BatchGroups(dict[object, BatchGroup]):
         if len(self) != 1:
             return math.inf
         [group] = self.values()
-        head = next((line.head() for line in group.lines if line), None)
-        return math.inf if head is None else head.deadline
+        for rows, line in zip(self.class_rows, group.lines, strict=True):
+            if rows and (head := line.head()) is not None:
+                return head.deadline
+        return math.inf
 
     def most_urgent(self) -> object:
         """The key of the group whose first request is next; there must be a group."""

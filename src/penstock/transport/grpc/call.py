@@ -30,7 +30,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from typing import Protocol, TypeAlias
@@ -54,6 +54,7 @@ class Status:
         code: gRPC's status code.
         details: text for people, in any language.
         trailing: metadata; keys in lower case, values printable ASCII, or bytes where the key ends in "-bin".
+        sent: the code's number and the text, as gRPC sends them: many calls in a row may end alike.
 
     Raises:
         ValueError: HTTP/2 could not carry such metadata.
@@ -62,8 +63,12 @@ class Status:
     code: grpc.StatusCode
     details: str = ""
     trailing: Metadata = ()
+    sent: tuple[int, bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # An enumeration's `value` is looked up by Python code; `_value_` is what it finds.
+        sent = self.code._value_[0], self.details.encode(errors="replace")
+        object.__setattr__(self, "sent", sent)
         for key, value in self.trailing:
             if not _can_be_carried(key, value):
                 raise ValueError(f"gRPC cannot carry the metadata {key!r}: {value!r}")
@@ -128,6 +133,10 @@ class ServerCall(ABC):
     def exchange(self, message: bytes) -> None:
         """See `can_exchange`."""
         raise TypeError("this call has no exchange")
+
+    def refuse(self, status: Status) -> None:
+        """As `finish`, from `received` only: on the polling thread, perhaps at the end of its turn."""
+        self.finish(status)
 
     @abstractmethod
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:

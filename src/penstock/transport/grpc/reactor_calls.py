@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
 from typing import Any, Protocol
 
 import grpc
@@ -44,6 +45,12 @@ class Events(Protocol):
 
     def stream_closed(self, peer: str) -> None:
         """Counts a stream that has ended."""
+
+    refused: list[tuple[ReactorCall, Status]]
+    """Calls to be finished with a status at the end of the turn. Only the polling thread adds some."""
+
+    serving: int
+    """The identifier of the polling thread; 0 before it has begun."""
 
     unread: set[ReactorCall]
     """Watched unary calls whose message has not come."""
@@ -167,7 +174,7 @@ class ReactorCall(ServerCall):
         if call is None:
             return ""
         peer: str | bytes = call.peer()
-        return peer if type(peer) is str else text(peer)
+        return peer.decode() if isinstance(peer, bytes) else peer
 
     @override
     def identities(self) -> Sequence[bytes]:
@@ -216,8 +223,20 @@ class ReactorCall(ServerCall):
                 self._greeted = True
 
     @override
+    def refuse(self, status: Status) -> None:
+        reactor = self._reactor
+        if get_ident() == reactor.serving:
+            reactor.refused.append((self, status))
+        else:  # the polling thread may be asleep
+            self.finish(status)
+
+    @override
     def finish(self, status: Status = OK, message: bytes | None = None) -> None:
-        end = GOOD_END if status is OK else _end_of(status)
+        if status is OK:
+            end = GOOD_END
+        else:  # as `_end_of`, but without a call
+            number, details = status.sent
+            end = core.SendStatusFromServerOperation(status.trailing, number, details, NO_FLAGS)
         operations: tuple[Any, ...] = (GREETING, end)
         if message is not None:
             operations = (GREETING, core.SendMessageOperation(message, NO_FLAGS), end)
@@ -309,9 +328,8 @@ def refused(error: int) -> RuntimeError:
 
 
 def _end_of(status: Status) -> Any:
-    details = status.details.encode(errors="replace")
-    # An enumeration's `value` is looked up by Python code; `_value_` is what it finds.
-    return core.SendStatusFromServerOperation(status.trailing, status.code._value_[0], details, NO_FLAGS)
+    number, details = status.sent
+    return core.SendStatusFromServerOperation(status.trailing, number, details, NO_FLAGS)
 
 
 def _ignore(event: Any) -> None:
