@@ -60,6 +60,20 @@ def test_a_request_for_the_same_unknown_model_is_not_parsed_again() -> None:
     assert known.service.telemetry.errors == [("Predict", "no model 'gone'; available: m")] * 5
 
 
+def test_a_request_like_the_last_rejected_one_is_looked_for_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = side()
+    looked: list[bytes] = []
+    find = known.service.known_requests.find
+    monkeypatch.setattr(known.service.known_requests, "find", lambda data: looked.append(data) or find(data))
+    for value in range(5):
+        known.send(PREDICT, predict(value))
+    assert looked == [predict(0), predict(1)]
+    assert known.service.known_rejections.last_matched
+    known.send(PREDICT, predict(1, "lost"))
+    assert not known.service.known_rejections.last_matched
+    assert looked[2:] == [predict(1, "lost")]
+
+
 def test_ids_of_any_length_and_timeouts_may_be_there() -> None:
     known = side()
     ids = ["a", "bb", "ccc", "dddd", "ä", "bb"]

@@ -151,3 +151,20 @@ def test_a_request_that_finds_room_meanwhile_is_not_both_rejected_and_run() -> N
     with pytest.raises(QueueFull):
         batcher.put(late)
     assert batcher.waiting_rows == 0
+
+
+def test_late_requests_share_an_error_that_raising_does_not_change() -> None:
+    batcher = made()
+    batcher._running_batches = 1
+    batcher._wait_estimate.run_started(NOW + 0.003)
+    late = Sent("a", 1, NOW, 0.002, 0, 10)
+    shared = batcher.why_rejected(late)
+    assert isinstance(shared, DeadlineExpired)
+    for _ in range(3):
+        raised = rejection(batcher, late)
+        assert raised is not shared
+        assert (type(raised), str(raised)) == (type(shared), str(shared))
+        assert raised is not None
+        assert raised.retry_after_seconds == shared.retry_after_seconds
+    assert batcher.why_rejected(late) is shared
+    assert shared.__traceback__ is None, "it would keep the frames of every request that it was raised for"
