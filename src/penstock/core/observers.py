@@ -11,13 +11,7 @@ from penstock.core.request import Observer, Request, Run
 
 
 class SilentObserver:
-    """Ignores everything; the base class of observers that need only some of the methods.
-
-    Attributes:
-        failures: the class of the errors that `failed` is to be called with; in a list, it is for no others.
-    """
-
-    failures: type[RequestError] = RequestError
+    """Ignores everything; the base class of observers that need only some of the methods."""
 
     def batch_done(self, requests: Sequence[Request], run: Run, answered: float) -> None:
         """Ignores a batch that was run and answered."""
@@ -49,7 +43,7 @@ class ObserverList:
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self.batch_done = _each(observers, "batch_done")
-        self.failed = _each_failure(observers)
+        self.failed = _each(observers, "failed")
         self.on_event = _each(observers, "on_event")
 
 
@@ -74,27 +68,6 @@ def _each(observers: Sequence[Observer], method: str) -> Callable[..., None]:
                 function(*arguments, **named)
             except Exception as error:
                 first_error = first_error or error
-        if first_error is not None:
-            raise first_error
-
-    return call_each
-
-
-def _each_failure(observers: Sequence[Observer]) -> Callable[..., None]:
-    """As `_each`, for `failed`: a rejected request calls only the observers that it concerns."""
-    places = _overriding(tuple(map(type, observers)), "failed")
-    methods = [
-        (getattr(observers[place], "failures", RequestError), observers[place].failed) for place in places
-    ]
-
-    def call_each(rpc: str, error: RequestError, count: int = 1, seconds: float = 0.0) -> None:
-        first_error: Exception | None = None
-        for kind, failed in methods:
-            if kind is RequestError or isinstance(error, kind):
-                try:
-                    failed(rpc, error, count, seconds)
-                except Exception as other:
-                    first_error = first_error or other
         if first_error is not None:
             raise first_error
 

@@ -55,8 +55,6 @@ class FailureLog(SilentObserver):
         version: its version.
     """
 
-    failures = ModelFailed
-
     def __init__(self, model: str, version: str) -> None:
         self._names = {"model": model, "version": version}
         self._limit = LineLimit(FAILURES_A_SECOND)
