@@ -24,7 +24,7 @@ class Refusing(Silent):
 
     def received(self, message: bytes) -> None:
         super().received(message)
-        self.call.refuse(FULL)
+        self.call.finish_in_turn(FULL)
 
 
 class RefusingLater(Silent):
@@ -32,7 +32,7 @@ class RefusingLater(Silent):
 
     def received(self, message: bytes) -> None:
         super().received(message)
-        threading.Timer(0.05, self.call.refuse, [FULL]).start()
+        threading.Timer(0.05, self.call.finish_in_turn, [FULL]).start()
 
 
 @pytest.mark.parametrize("kind", [Refusing, RefusingLater])
@@ -52,7 +52,7 @@ def test_an_answered_call_is_not_refused(transport: type[Transport]) -> None:
     class Both(Silent):
         def received(self, message: bytes) -> None:
             self.call.finish(message=b"answer")
-            self.call.refuse(FULL)
+            self.call.finish_in_turn(FULL)
 
     with served(transport, {"/t/M": unary(Both)}) as server, server.channel() as channel:
         assert channel.unary_unary("/t/M")(b"", timeout=SECONDS) == b"answer"

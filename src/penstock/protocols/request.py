@@ -350,7 +350,7 @@ class UnaryCall(Origin, Ignoring):
     def refused(self, error: RequestError, id: str, tag: int) -> None:
         service = self.service
         last, status = service.last_refused
-        self.call.refuse(status if last is error else service.status_of(error))
+        self.call.finish_in_turn(status if last is error else service.status_of(error))
 
     @override
     def carried(self, metadata: Mapping[str, str]) -> tuple[str | None, str | None]:

@@ -129,7 +129,7 @@ class Service:
         if known is None:
             return False
         (self.telemetry if known.model is None else known.model.observer).failed(rpc, known.error)
-        call.refuse(known.status)
+        call.finish_in_turn(known.status)
         return True
 
     def status_of(self, error: RequestError) -> Status:

@@ -134,7 +134,7 @@ class ServerCall(ABC):
         """See `can_exchange`."""
         raise TypeError("this call has no exchange")
 
-    def refuse(self, status: Status) -> None:
+    def finish_in_turn(self, status: Status) -> None:
         """As `finish`, from `received` only: on the polling thread, perhaps at the end of its turn."""
         self.finish(status)
 

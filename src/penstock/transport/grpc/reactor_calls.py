@@ -223,7 +223,7 @@ class ReactorCall(ServerCall):
                 self._greeted = True
 
     @override
-    def refuse(self, status: Status) -> None:
+    def finish_in_turn(self, status: Status) -> None:
         reactor = self._reactor
         if get_ident() == reactor.serving:
             reactor.refused.append((self, status))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grpc
+from typing_extensions import override
 
 from penstock.core.large_bytes import forget
 from penstock.transport.grpc.call import OK, Kind, Limits, Method, ServerCall, Status
@@ -29,6 +30,7 @@ class _Echo:
 
 
 class _UnaryEcho(_Echo):
+    @override
     def received(self, message: bytes) -> None:
         self._call.finish(OK, message)
         forget(message)  # as is done with larger ones: gRPC must have copied it

@@ -24,6 +24,7 @@ from enum import Enum
 from typing import Any
 
 import grpc
+from typing_extensions import override
 
 from penstock.core.names import many
 from penstock.transport.grpc.call import (
@@ -188,6 +189,7 @@ class _Served:
 class _Unary(_Served):
     """A call with one request and one answer, on a worker thread."""
 
+    @override
     def received(self, message: bytes) -> None:
         self._methods.workers.submit(self._guarded, self._run, message)
 
@@ -209,9 +211,11 @@ class _Callback(_Served):
         self._sending = False
         self._lock = threading.Lock()
 
+    @override
     def received(self, message: bytes) -> None:
         self._guarded(self._run, message)
 
+    @override
     def sent(self) -> None:
         with self._lock:
             self._sending = False
@@ -257,6 +261,7 @@ class _OneByOne(_Served):
         super().__init__(call, handler, methods)
         self._kept = kept
 
+    @override
     def received(self, message: bytes) -> None:
         answer = self._kept.get(message)
         if answer is not None:
@@ -264,9 +269,11 @@ class _OneByOne(_Served):
         else:
             self._methods.workers.submit(self._guarded, self._run, message)
 
+    @override
     def half_closed(self) -> None:  # asked for only when the request before it is answered
         self._finish()
 
+    @override
     def sent(self) -> None:
         self._call.receive()
 
@@ -296,23 +303,28 @@ class _Threaded(_Served):
         self._may_send = threading.Semaphore(1)
         self._begun = False
 
+    @override
     def open(self) -> None:
         if self._handler.request_streaming:  # it may well send before it receives
             self._begin()
 
+    @override
     def received(self, message: bytes) -> None:
         self._requests.put(message)
         self._begin()
 
+    @override
     def half_closed(self) -> None:
         if self._begun:
             self._requests.put(_Mark.HALF_CLOSED)
         else:
             super().half_closed()
 
+    @override
     def sent(self) -> None:
         self._may_send.release()
 
+    @override
     def closed(self, cancelled: bool) -> None:
         super().closed(cancelled)
         self._requests.put(_Mark.OVER)
