@@ -17,7 +17,8 @@ from rest.kit import Client
 from support import zoo
 
 POST = b"POST /predict/identity HTTP/1.1\r\nhost: a\r\n"
-BLOCK = b"x" * 2**16
+BLOCK_BYTES = 2**16
+BLOCK = b"x" * BLOCK_BYTES
 LARGE, FEWER = 100_000_000, 10_000_000
 """As many bytes do not fit into the buffers of a connection."""
 
@@ -27,6 +28,17 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     path = zoo.repository(tmp_path_factory.mktemp("refusals"), {"identity": zoo.identity()})
     with kit.serving(path, http_max_json_bytes=1000, http_max_body_bytes=2000) as server:
         yield server
+
+
+@pytest.mark.parametrize("path", [b"identity", b"none"])
+@pytest.mark.parametrize("line", [b"", b"origin: http://127.0.0.1\r\n"])  # with an origin, a task answers
+def test_a_call_that_is_refused_ends_before_its_connection(small: Server, path: bytes, line: bytes) -> None:
+    head = POST.replace(b"identity", path) + line
+    with Client(small.http_port).raw() as raw:
+        for _ in range(3):  # the second time it is known
+            raw.sendall(head + b"content-length: 7\r\n\r\n" + b'{"y":1}')
+            assert raw.recv(BLOCK_BYTES).startswith(b"HTTP/1.1 40")
+            kit.wait_until(lambda: not small.calls_in_flight, "the call is over")
 
 
 def sent_whole(raw: socket.socket, data: bytes, more: int) -> bytes:
