@@ -34,7 +34,7 @@ class Echo(Ignoring):
 
 class Reject(Echo):
     def received(self, message: bytes) -> None:
-        self._call.refuse(FULL)
+        self._call.finish_in_turn(FULL)
 
 
 class EchoStream(Ignoring):
