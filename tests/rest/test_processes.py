@@ -8,7 +8,9 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,23 @@ from rest import kit
 from server.kit import problems
 from support import zoo
 from support.servers import RunningServer
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[RunningServer]:
+    """A server of two processes."""
+    path = zoo.repository(folder / "models", {"identity": zoo.identity()})
+    server = RunningServer(path, "--http", "--http-port", "0", "--processes", "2")
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.close()
+
+
+def port_of(server: RunningServer) -> int:
+    """Its port of HTTP."""
+    return int(server.http.rpartition(":")[2])
 
 
 @pytest.mark.parametrize("transport", ["reactor", "portable"])
@@ -92,13 +111,8 @@ class Caller:
 
 def test_under_load_a_roll_breaks_no_answer_and_logs_nothing_but_itself(tmp_path: Path) -> None:
     """A process that leaves accepts nothing, and does nothing in vain meanwhile."""
-    path = zoo.repository(tmp_path / "models", {"identity": zoo.identity()})
-    server = RunningServer(path, "--http", "--http-port", "0", "--processes", "2")
-    try:
-        server.wait_until_ready()
-        found = re.search(r"^HTTP +http://127.0.0.1:(\d+)", server.stdout, re.MULTILINE)
-        assert found, server.stdout
-        callers = [Caller(int(found[1])) for _ in range(4)]
+    with served(tmp_path) as server:
+        callers = [Caller(port_of(server)) for _ in range(4)]
         with ThreadPoolExecutor(len(callers)) as pool:
             running = [pool.submit(each.run) for each in callers]
             kit.wait_until(lambda: all(len(each.statuses) > 10 for each in callers), "all are answered")
@@ -108,8 +122,6 @@ def test_under_load_a_roll_breaks_no_answer_and_logs_nothing_but_itself(tmp_path
             assert server.stop() == 0
             for each in running:
                 each.result(kit.BOUND)
-    finally:
-        server.close()
     assert in_the_roll == {200}
     assert [each.broken for each in callers] == [[]] * len(callers)
     assert problems(server) == []
@@ -117,11 +129,8 @@ def test_under_load_a_roll_breaks_no_answer_and_logs_nothing_but_itself(tmp_path
 
 def test_a_roll_waits_for_connections_that_pause(tmp_path: Path) -> None:
     """A process that leaves answers the next request of each, and says that it was the connection's last."""
-    path = zoo.repository(tmp_path / "models", {"identity": zoo.identity()})
-    server = RunningServer(path, "--http", "--http-port", "0", "--processes", "2")
-    try:
-        server.wait_until_ready()
-        port = int(server.http.rpartition(":")[2])
+    with served(tmp_path) as server:
+        port = port_of(server)
         kept = [http.client.HTTPConnection("127.0.0.1", port, timeout=kit.BOUND) for _ in range(12)]
         for each in kept:
             assert answered(each)[0] == 200
@@ -133,8 +142,6 @@ def test_a_roll_waits_for_connections_that_pause(tmp_path: Path) -> None:
             kept = [each for each in kept if each not in last]
         server.wait_for_log("all processes are restarted", 40)
         assert server.stop() == 0
-    finally:
-        server.close()
     assert kept == []
 
 
@@ -183,13 +190,8 @@ def test_under_load_the_end_of_the_server_breaks_no_answer(tmp_path: Path, proce
 
 
 def test_the_page_shows_what_all_processes_answer(tmp_path: Path) -> None:
-    path = zoo.repository(tmp_path / "models", {"identity": zoo.identity()})
-    server = RunningServer(path, "--http", "--http-port", "0", "--processes", "2")
-    try:
-        server.wait_until_ready()
-        found = re.search(r"^HTTP +http://127.0.0.1:(\d+)", server.stdout, re.MULTILINE)
-        assert found, server.stdout
-        client = kit.Client(int(found[1]))
+    with served(tmp_path) as server:
+        client = kit.Client(port_of(server))
         for _ in range(30):
             assert client.post("/predict/identity", {"x": [1, 2, 3]}).status == 200
             assert client.post("/predict/identity", {"x": [1]}).status == 400
@@ -213,5 +215,3 @@ def test_the_page_shows_what_all_processes_answer(tmp_path: Path) -> None:
         assert sum(each["count"] for each in shown["errors"]) == 30
         assert {each["code"] for each in shown["errors"]} == {"INVALID_ARGUMENT"}
         assert server.stop() == 0
-    finally:
-        server.close()

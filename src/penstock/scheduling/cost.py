@@ -43,8 +43,8 @@ MOST_OUTPUT_BYTES = 32 * 2**20
 """A batch of several requests has no more outputs than this, as far as is known before: larger ones gain
 nothing by running together, and what a run took for its outputs the backend may keep for the next one."""
 OF_LATE = 64
-"""The largest outputs of so many runs, and of as many before them, count: their size may depend on what a
-caller asks for, and the requests of others should not run alone for ever."""
+"""How large outputs are is the largest of the last 64 to 128 runs: their size may depend on what a caller
+asks for, and one large answer should not make the requests of all others run alone from then on."""
 WATCHED_ROWS = 1024
 """If fewer rows have outputs of `MOST_OUTPUT_BYTES`, those of quick runs are noted as well."""
 
@@ -70,7 +70,7 @@ class RunCost:
         is_known: whether any run has been measured. No request is refused because of a guess.
         runs: how many runs the line has learned from; those measured at load do not count.
         most_rows: the most rows of a run that the line has learned from.
-        row_bytes: the bytes of the outputs of one row: the most that were noted of late.
+        row_bytes: the bytes of the outputs of one row: the most in the last runs.
         rows_in_memory: how many rows have outputs of `MOST_OUTPUT_BYTES`, at least 1; far more than there
             ever are as long as none were noted.
         spread: how many times longer than expected one run in twenty takes; at most `MOST_SPREAD`.

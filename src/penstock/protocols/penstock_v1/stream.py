@@ -51,9 +51,9 @@ LEAST_BYTES = 16  # of a message that may be one known request; fewer are too fe
 LEAST_SIZE = 2  # bytes of a request in its message, at least
 LOOKED_AT = 16  # fields of a message by which it seems to have too many requests, or not
 MANY = 1024
-"""After so many requests of a message, results that are known leave: those of 16,384 took 20 ms together.
-Those of fewer leave in one message, which costs less."""
-TIMED = 64  # the time is looked at after so many fields
+"""Results that are known are sent after every 1,024 requests of a message: those of 16,384 took 20 ms
+together. Those of fewer requests are sent in one message, which costs less."""
+TIMED = 64  # the clock is read once in this number of fields
 COUNTED = {REQUESTS, CANCEL}  # the keys of fields that are, or have, at least one of what is limited
 NO_TAG = {0}  # what requests without a tag have: `cancel` names none of them
 

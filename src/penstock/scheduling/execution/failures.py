@@ -84,7 +84,8 @@ def too_late(
     if late <= 0.0:
         return None
     # When it would be in time if no other request came, but at least until a run has ended. In whole
-    # milliseconds, as gRPC's clients take it: so many requests get the same error and status, made once.
+    # milliseconds, as gRPC's clients take it, so that requests in a row share
+    # an error and a status, made once.
     retry = math.ceil(max(late, cost.expect(request.rows)) * 1000)
     left = request.deadline - now
     return _too_late(round(ahead) if ahead >= 1 else 0, round(seconds * 10_000), round(left * 10_000), retry)

@@ -153,7 +153,9 @@ class Application:
                 if call.result is not None:
                     await answer.end(*call.result, call.all_headers())
                     call.forget_message()
-                    await answer.left()  # what has not left counts, as does its call
+                    await (
+                        answer.left()
+                    )  # until then the answer counts towards the bounds, and its call is in flight
         except Gone:
             call.gone()
         except Exception as error:
@@ -199,7 +201,7 @@ class Application:
         try:
             while (message := await call.next_message()) is not None:
                 await answer.part(message)
-                message = b""  # what has not left is there once
+                message = b""  # the connection holds what is still to be sent; not twice
                 await answer.left()
                 handler.sent()
             await answer.last(call)

@@ -164,7 +164,7 @@ class HttpCall(ServerCall):
         self._mailbox.post(self)
 
     def forget_message(self) -> None:
-        """Keeps the last message no longer: the connection has what has not left of it."""
+        """Drops the last message: the connection holds what is still to be sent of it."""
         if self.result is not None:
             self.result = self.result[0], None
 

@@ -256,7 +256,7 @@ class WholeCall(HttpCall):
             self._failed(error)
         if self.result is not None:  # as `forget_message`, but without a call
             self.result = self.result[0], None
-        if self._connection.flow.write_paused:  # what has not left counts, as does its call
+        if self._connection.flow.write_paused:  # the answer counts until it has left
             self._later(self._end_when_left())
         else:
             self._end()
